@@ -1,0 +1,78 @@
+/* sql/apply/tables.sql: the cursor, what has been applied, timers */
+
+-- One row, made at first need: it is dumped, so the script must not insert it.
+CREATE TABLE cdp.applier (
+	one boolean PRIMARY KEY DEFAULT true CHECK (one),
+	generation bigint NOT NULL DEFAULT 0,
+	next_node bigint NOT NULL DEFAULT 1,
+	next_seq bigint NOT NULL DEFAULT 1,
+	epoch int NOT NULL DEFAULT 0,
+	clock timestamptz NOT NULL DEFAULT '-infinity',
+	entries bigint NOT NULL DEFAULT 0,
+	duplicates bigint NOT NULL DEFAULT 0,
+	rejected bigint NOT NULL DEFAULT 0,
+	batches bigint NOT NULL DEFAULT 0,
+	applied_by int NOT NULL DEFAULT 0,
+	last_batch_at timestamptz
+) WITH (fillfactor = 10);
+COMMENT ON TABLE cdp.applier IS 'state of the applier: counters that never go back, the applied clock, the generation of definitions';
+
+-- How far each incarnation of the log has been applied.
+CREATE TABLE cdp.cursors (
+	incarnation int PRIMARY KEY,
+	done pg_snapshot,
+	target pg_snapshot,
+	position_xid bigint NOT NULL DEFAULT 0,
+	position_id bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 10);
+COMMENT ON TABLE cdp.cursors IS 'per incarnation of the log: the snapshot that is applied, the one that is being applied, and the position in it';
+
+-- Changes numbered by the same counter belong to one epoch.
+CREATE TABLE cdp.epochs (
+	epoch int PRIMARY KEY,
+	incarnation int NOT NULL,
+	system_identifier bigint NOT NULL,
+	timeline int NOT NULL,
+	started_at timestamptz NOT NULL
+);
+COMMENT ON TABLE cdp.epochs IS 'a new epoch begins after restore, point-in-time recovery or failover';
+
+-- The entries that count, by owner.
+CREATE TABLE cdp.entries (
+	owner bigint NOT NULL,
+	at timestamptz NOT NULL,
+	entry bigint NOT NULL,
+	xid bigint NOT NULL,
+	received_at timestamptz NOT NULL
+);
+CREATE INDEX entries_owner ON cdp.entries (owner, at, entry);
+COMMENT ON TABLE cdp.entries IS 'applied log entries that count, by the node that owns them; (xid, entry, received_at) finds the row of cdp.events';
+
+CREATE TABLE cdp.rejected (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	entry bigint,
+	source text,
+	message_id text,
+	reason text NOT NULL,
+	detail text,
+	sqlstate text,
+	payload jsonb,
+	at timestamptz NOT NULL DEFAULT cdp.clock()
+);
+COMMENT ON TABLE cdp.rejected IS 'what could not be taken or applied, with the reason; nothing is dropped in silence';
+
+-- When a profile must be looked at again though no entry comes.
+CREATE TABLE cdp.timers (
+	profile_id bigint PRIMARY KEY,
+	at timestamptz NOT NULL
+) WITH (fillfactor = 70);
+CREATE INDEX timers_at ON cdp.timers (at);
+COMMENT ON TABLE cdp.timers IS 'the next instant at which a trait of the profile changes by itself';
+
+SELECT pg_extension_config_dump('cdp.applier', '');
+SELECT pg_extension_config_dump('cdp.cursors', '');
+SELECT pg_extension_config_dump('cdp.epochs', '');
+SELECT pg_extension_config_dump('cdp.entries', '');
+SELECT pg_extension_config_dump('cdp.rejected', '');
+SELECT pg_extension_config_dump('cdp.rejected_id_seq', '');
+SELECT pg_extension_config_dump('cdp.timers', '');

@@ -1,0 +1,43 @@
+/*-------------------------------------------------------------------------
+ *
+ * apply.h
+ *	  The driver: batches of the log through all stations, exactly once.
+ *
+ * IDENTIFICATION
+ *	  src/apply/apply.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_APPLY_H
+#define CDP_APPLY_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+/* What one batch did. */
+typedef struct CdpBatchResult
+{
+	int64		entries;		/* log entries read, rejected and duplicate ones included */
+	int64		changes;		/* rows written to cdp.changes */
+	int64		timers;			/* profiles re-evaluated because their time had come */
+	bool		more;			/* entries or due timers are left */
+	TimestampTz next_timer;		/* earliest instant at which something is due; DT_NOEND: none */
+} CdpBatchResult;
+
+/*
+ * Apply at most max_entries entries and the timers that are due, in the
+ * current transaction.  The caller has an SPI-free transaction of isolation
+ * level READ COMMITTED; takes the applier's lock first, then snapshots.
+ * activate: also when this incarnation has never been applied (false: do
+ * nothing then unless a live entry of it exists).
+ */
+extern CdpBatchResult CdpApplyBatch(int64 max_entries, bool activate);
+
+/* From _PG_init: hooks, launcher registration. */
+extern void CdpApplyInit(void);
+
+/* apply/worker.c */
+extern void CdpWorkerInit(void);
+
+#endif							/* CDP_APPLY_H */

@@ -1,0 +1,164 @@
+/*-------------------------------------------------------------------------
+ *
+ * cdp.c
+ *	  Module entry: settings and the clock.
+ *
+ * IDENTIFICATION
+ *	  src/cdp.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "apply/apply.h"
+#include "cdp.h"
+#include "collect/collect.h"
+#include "compat.h"
+
+PG_MODULE_MAGIC;
+
+int			cdp_batch_size = 10000;
+char	   *cdp_databases = NULL;
+int			cdp_max_profile_identifiers = 10000;
+int			cdp_naptime = 1000;
+static char *cdp_now = NULL;
+
+/* cdp.now as a timestamp; 0 when not set */
+static TimestampTz clock_override = 0;
+
+CdpBackfillHookType CdpBackfillHook = NULL;
+CdpReplayHookType CdpReplayHook = NULL;
+
+void		_PG_init(void);
+
+/*
+ * The text of cdp.now is parsed when it is set, so that a typing error is
+ * reported then and reading the clock costs nothing.  The parser may be
+ * called without a transaction (postgresql.conf), hence no catalog access:
+ * timestamptz_in needs none for absolute times.
+ */
+static bool
+check_now(char **newval, void **extra, GucSource source)
+{
+	TimestampTz *parsed = malloc(sizeof(TimestampTz));
+
+	if (parsed == NULL)
+		return false;
+	*parsed = 0;
+	if (*newval != NULL && **newval != '\0')
+	{
+		struct pg_tm tt,
+				   *tm = &tt;
+		fsec_t		fsec;
+		int			tz = 0;
+		int			dtype;
+		int			nf;
+		int			dterr;
+		char	   *field[MAXDATEFIELDS];
+		int			ftype[MAXDATEFIELDS];
+		char		workbuf[MAXDATELEN + MAXDATEFIELDS];
+
+		dterr = ParseDateTime(*newval, workbuf, sizeof(workbuf),
+							  field, ftype, MAXDATEFIELDS, &nf);
+		if (dterr == 0)
+			dterr = CdpDecodeDateTime(field, ftype, nf, &dtype, tm, &fsec, &tz);
+		if (dterr != 0 || dtype != DTK_DATE ||
+			tm2timestamp(tm, fsec, &tz, parsed) != 0)
+		{
+			free(parsed);
+			GUC_check_errdetail("\"%s\" is not a point in time.", *newval);
+			return false;
+		}
+	}
+	*extra = parsed;
+	return true;
+}
+
+static void
+assign_now(const char *newval, void *extra)
+{
+	clock_override = extra ? *(TimestampTz *) extra : 0;
+}
+
+/*
+ * The clock that everything in the extension reads.
+ */
+TimestampTz
+CdpClock(void)
+{
+	return clock_override != 0 ? clock_override : GetCurrentTimestamp();
+}
+
+PG_FUNCTION_INFO_V1(cdp_clock);
+
+/*
+ * cdp.clock() returns timestamptz: the clock, see CdpClock.
+ */
+Datum
+cdp_clock(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TIMESTAMPTZ(CdpClock());
+}
+
+PG_FUNCTION_INFO_V1(cdp_version);
+
+/*
+ * cdp.version() returns text: the version of the loaded library.
+ */
+Datum
+cdp_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(CDP_VERSION));
+}
+
+void
+_PG_init(void)
+{
+	DefineCustomIntVariable("cdp.batch_size",
+							"Number of log entries that are applied in one transaction.",
+							NULL,
+							&cdp_batch_size,
+							10000, 1, 1000000,
+							PGC_USERSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomStringVariable("cdp.databases",
+							   "Databases in which the launcher starts an applier.",
+							   "A comma-separated list, or * for every database that has the extension.",
+							   &cdp_databases,
+							   "*",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
+	DefineCustomIntVariable("cdp.max_profile_identifiers",
+							"Largest number of identifiers that one profile may have.",
+							"A link that would make a profile larger is refused and recorded.",
+							&cdp_max_profile_identifiers,
+							10000, 2, INT_MAX / 2,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("cdp.naptime",
+							"Longest time that the applier sleeps without a wake-up.",
+							NULL,
+							&cdp_naptime,
+							1000, 10, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomStringVariable("cdp.now",
+							   "Overrides the clock, for tests.",
+							   "Empty means the wall clock.",
+							   &cdp_now,
+							   "",
+							   PGC_SUSET, 0,
+							   check_now, assign_now, NULL);
+	MarkGUCPrefixReserved("cdp");
+
+	CdpApplyInit();
+	CdpWakeInit();
+}

@@ -1,0 +1,84 @@
+/*-------------------------------------------------------------------------
+ *
+ * cdp.h
+ *	  What every station of the extension shares: settings, the clock, the
+ *	  applier's lock, the switch to the extension's owner, and the hooks
+ *	  through which a station tells its driver what it must not know itself.
+ *
+ * IDENTIFICATION
+ *	  src/cdp.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_H
+#define CDP_H
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+
+#define CDP_VERSION "1.0"
+
+/* settings (src/cdp.c), in alphabetical order */
+extern int	cdp_batch_size;			/* entries per applied batch */
+extern char *cdp_databases;			/* comma list the launcher serves, or * */
+extern int	cdp_max_profile_identifiers;	/* size guard of a component */
+extern int	cdp_naptime;			/* ms between looks without a wake-up */
+
+/*
+ * The clock: cdp.now when a superuser has set it, else the wall clock.  Every
+ * instant that the extension reads goes through here, so that a test can move
+ * time instead of sleeping.
+ */
+extern TimestampTz CdpClock(void);
+
+/*
+ * The applier's lock: a transaction-scoped heavyweight lock with a tag of its
+ * own (no user-level advisory lock can clash with it).  Held by apply() and by
+ * everything that changes definitions.  Take it before any snapshot whose
+ * contents decide what is written.
+ */
+extern void CdpApplierLock(void);
+extern bool CdpApplierLockConditional(void);
+
+/* Tell the applier that definitions have changed (needs the applier's lock). */
+extern void CdpGenerationBump(void);
+
+/* The schema and owner of the extension; error when it is not installed. */
+extern Oid	CdpExtensionOwner(void);
+extern Oid	CdpSchemaOid(void);
+/* OID of a relation, function or type of schema cdp, cached until invalidated. */
+extern Oid	CdpRelationOid(const char *relname);
+extern Oid	CdpTypeOid(const char *typname);
+
+/*
+ * Become the extension's owner with search_path = pg_catalog, cdp, pg_temp,
+ * to read and write the extension's tables for a caller who may only call
+ * functions.  CdpRestoreUser undoes it; an error undoes it too.
+ */
+typedef struct CdpUserContext
+{
+	Oid			userid;
+	int			sec_context;
+	int			nest_level;
+} CdpUserContext;
+
+extern void CdpBecomeOwner(CdpUserContext *saved);
+extern void CdpRestoreUser(const CdpUserContext *saved);
+
+/*
+ * Hooks.  Set by apply/ in _PG_init; called by stations that come before it.
+ */
+
+/*
+ * Definitions were made: fold the history of the traits (int32 ids), then
+ * evaluate the segments (int32 ids) for every profile.  Runs in the caller's
+ * transaction, under the applier's lock.
+ */
+typedef void (*CdpBackfillHookType) (List *trait_ids, List *segment_ids);
+extern CdpBackfillHookType CdpBackfillHook;
+
+/* The rules of identity changed: replay the whole log under the new rules. */
+typedef void (*CdpReplayHookType) (void);
+extern CdpReplayHookType CdpReplayHook;
+
+#endif							/* CDP_H */

@@ -1,0 +1,122 @@
+/*-------------------------------------------------------------------------
+ *
+ * collect.h
+ *	  The log: what an entry is, and how the applier is woken.
+ *
+ * IDENTIFICATION
+ *	  src/collect/collect.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_COLLECT_H
+#define CDP_COLLECT_H
+
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "utils/array.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+/* Columns of cdp.events, in order. */
+typedef enum CdpEventsColumn
+{
+	CDP_EVENTS_ID = 0,
+	CDP_EVENTS_MESSAGE_ID,
+	CDP_EVENTS_SOURCE,
+	CDP_EVENTS_TYPE,
+	CDP_EVENTS_EVENT,
+	CDP_EVENTS_IDENTIFIERS,
+	CDP_EVENTS_PROPERTIES,
+	CDP_EVENTS_CONTEXT,
+	CDP_EVENTS_OCCURRED_AT,
+	CDP_EVENTS_RECEIVED_AT,
+	CDP_EVENTS_XID,
+	CDP_EVENTS_INCARNATION,
+	CDP_EVENTS_NATTS
+} CdpEventsColumn;
+
+/* The select list that yields them, for SPI queries on "cdp.events e". */
+#define CDP_EVENTS_COLUMNS \
+	"e.id, e.message_id, e.source, e.type, e.event, e.identifiers, " \
+	"e.properties, e.context, e.occurred_at, e.received_at, e.xid, " \
+	"e.incarnation"
+
+typedef enum CdpEntryType
+{
+	CDP_ENTRY_UNKNOWN = 0,
+	CDP_ENTRY_TRACK,
+	CDP_ENTRY_IDENTIFY,
+	CDP_ENTRY_PAGE,
+	CDP_ENTRY_SCREEN,
+	CDP_ENTRY_GROUP,
+	CDP_ENTRY_ALIAS,
+	CDP_ENTRY_MERGE,
+	CDP_ENTRY_SPLIT,
+	CDP_ENTRY_UNDO
+} CdpEntryType;
+
+/* Entries further ahead of their receipt than this count at their receipt. */
+#define CDP_MAX_AHEAD		(5 * USECS_PER_MINUTE)
+
+/*
+ * An entry in memory.  values/isnull is the row of cdp.events with every
+ * varlena detoasted and occurred_at replaced by the effective time, so that
+ * expressions can be evaluated over it as it stands.
+ */
+typedef struct CdpEntry
+{
+	Datum		values[CDP_EVENTS_NATTS];
+	bool		isnull[CDP_EVENTS_NATTS];
+	int64		id;
+	int64		xid;
+	int32		incarnation;
+	CdpEntryType type;
+	TimestampTz at;				/* effective time, see cdp.effective_at() */
+	TimestampTz received_at;
+	text	   *source;			/* never NULL */
+	text	   *message_id;		/* NULL when the client gave none */
+	text	   *event;			/* may be NULL */
+	ArrayType  *identifiers;	/* may be NULL */
+	Jsonb	   *properties;		/* may be NULL */
+	text	   *tie;			/* source, \001, message id: breaks ties of at */
+
+	/* filled in by identity */
+	int64		owner;			/* node number, 0 when nobody's */
+	int			nnodes;
+	int64	   *nodes;			/* all nodes that it names, hub first */
+
+	/* filled in by apply */
+	const char *reject_reason;	/* why it has no effect; NULL when it has */
+	const char *reject_detail;
+	int			reject_sqlstate;
+} CdpEntry;
+
+/* collect/entry.c */
+extern CdpEntryType CdpEntryTypeFromText(const text *type);
+/* Fill an entry from a row of cdp.events; copies varlenas into the current context. */
+extern void CdpEntryFromRow(CdpEntry *entry, Datum *values, bool *isnull);
+/* Compare two entries by (at, tie); < 0, 0, > 0. */
+extern int	CdpEntryCompare(const CdpEntry *a, const CdpEntry *b);
+extern int	CdpOrderCompare(TimestampTz at_a, const text *tie_a,
+							TimestampTz at_b, const text *tie_b);
+/* Judge what can be judged from the entry alone; sets reject_reason. */
+extern bool CdpEntryCheck(CdpEntry *entry);
+
+/*
+ * Append one row to cdp.events as the caller-independent owner; returns its
+ * message id (palloc'd).  NULL arguments take the column's default.
+ */
+extern text *CdpLogAppend(const char *type, text *event, ArrayType *identifiers,
+						  Jsonb *properties, Jsonb *context,
+						  const TimestampTz *occurred_at, text *message_id,
+						  text *source);
+
+/* collect/wake.c: the applier's latch */
+extern void CdpWakeAtCommit(void);	/* set the applier's latch when this transaction commits */
+extern void CdpWakeNow(Oid dboid);	/* set it at once */
+extern void CdpWakeAttach(void);	/* the applier of this database: publish MyLatch until exit */
+extern pid_t CdpWakeWorkerPid(Oid dboid);	/* pid of the database's applier, 0 if none */
+extern void CdpWakeInit(void);		/* from _PG_init: shared memory hooks when preloading */
+
+#endif							/* CDP_COLLECT_H */

@@ -1,0 +1,81 @@
+/*-------------------------------------------------------------------------
+ *
+ * identity.h
+ *	  Identifiers, kinds, normalisers, and the graph that they form.
+ *
+ * IDENTIFICATION
+ *	  src/identity/identity.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_IDENTITY_H
+#define CDP_IDENTITY_H
+
+#include "collect/collect.h"
+
+/* Longest canonical identifier, in bytes, that may become a node. */
+#define CDP_MAX_IDENTIFIER	1024
+
+/*
+ * cdp.identifier: a varlena whose payload is the text kind:value.  A text
+ * Datum and a cdp.identifier Datum have the same representation.
+ */
+typedef struct varlena CdpIdentifier;
+
+#define DatumGetIdentifierPP(d)	((CdpIdentifier *) PG_DETOAST_DATUM_PACKED(d))
+#define PG_GETARG_IDENTIFIER_PP(n)	DatumGetIdentifierPP(PG_GETARG_DATUM(n))
+
+/* Length of the kind, i.e. the offset of the colon. */
+extern int	CdpIdentifierKindLength(const CdpIdentifier *identifier);
+/* Build kind:value; checks the kind's syntax, ereports on error. */
+extern CdpIdentifier *CdpIdentifierMake(const char *kind, int kindlen,
+										const char *value, int valuelen);
+
+/* identity/kind.c: the registered kinds, loaded once per generation */
+typedef struct CdpKind
+{
+	char	   *name;
+	int			index;			/* position in the set */
+	int			priority;		/* smaller is stronger */
+	int			max_per_profile;	/* 0: no limit */
+	bool		links;
+	bool		account;		/* entity is 'account' */
+	bool		registered;		/* false for the stand-in of unknown kinds */
+	struct CdpKindRules *rules; /* private to kind.c: normaliser, patterns */
+} CdpKind;
+
+typedef struct CdpKindSet CdpKindSet;
+
+/*
+ * The kinds as of now.  Cached in the backend; generation is
+ * cdp.applier.generation as the caller's snapshot sees it, or -1 to look it up.
+ */
+extern CdpKindSet *CdpKindSetGet(int64 generation);
+extern int	CdpKindCount(CdpKindSet *set);	/* registered kinds; valid indexes are 0 .. n-1 */
+extern CdpKind *CdpKindByIndex(CdpKindSet *set, int index);
+/* Never NULL: an unregistered kind yields a stand-in (links false, lowest priority). */
+extern CdpKind *CdpKindLookup(CdpKindSet *set, const char *kind, int kindlen);
+
+/* What became of a raw identifier. */
+typedef enum CdpCanonicalStatus
+{
+	CDP_CANONICAL_OK,			/* usable, links */
+	CDP_CANONICAL_LABEL,		/* usable, does not link */
+	CDP_CANONICAL_BLOCKED,
+	CDP_CANONICAL_INVALID,		/* the normaliser does not take it, or it is too long */
+	CDP_CANONICAL_ACCOUNT		/* names an account, not a person */
+} CdpCanonicalStatus;
+
+/*
+ * Canonical form of a raw identifier under its kind's rules: *canonical is
+ * palloc'd and set unless BLOCKED or INVALID.  Never raises an error for the
+ * identifier's contents.
+ */
+extern CdpCanonicalStatus CdpCanonicalise(CdpKindSet *set, const CdpIdentifier *raw,
+										  CdpIdentifier **canonical, CdpKind **kind);
+
+/* identity/normalise.c, identity/phone.cpp */
+typedef bool (*CdpNormaliser) (const char *value, int len, char **out, int *outlen);
+extern CdpNormaliser CdpNormaliserByName(const char *name); /* NULL when unknown */
+
+#endif							/* CDP_IDENTITY_H */

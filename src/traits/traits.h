@@ -1,0 +1,166 @@
+/*-------------------------------------------------------------------------
+ *
+ * traits.h
+ *	  Definitions of traits, the states that they fold entries into, and the
+ *	  values that a profile's states yield at an instant.
+ *
+ * IDENTIFICATION
+ *	  src/traits/traits.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_TRAITS_H
+#define CDP_TRAITS_H
+
+#include "collect/collect.h"
+#include "executor/tuptable.h"
+#include "nodes/bitmapset.h"
+#include "nodes/execnodes.h"
+
+typedef enum CdpAggregate
+{
+	CDP_AGG_DECLARED = 1,		/* last writer of an identify key */
+	CDP_AGG_EXPRESSION,			/* derived from other traits */
+	CDP_AGG_COUNT,
+	CDP_AGG_SUM,
+	CDP_AGG_AVG,
+	CDP_AGG_MIN,
+	CDP_AGG_MAX,
+	CDP_AGG_FIRST,
+	CDP_AGG_LAST,
+	CDP_AGG_UNIQUE_COUNT,
+	CDP_AGG_MOST_FREQUENT,
+	CDP_AGG_EXISTS
+} CdpAggregate;
+
+typedef struct CdpTrait
+{
+	int32		id;				/* cdp.trait_definitions.id */
+	int			index;			/* position in the set */
+	char	   *name;			/* hidden ones have a generated name */
+	bool		hidden;			/* made by a segment's behaviour term */
+	bool		announce;		/* write trait_changed */
+	CdpAggregate aggregate;
+	Oid			type;			/* of the trait's value */
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+	Oid			collation;		/* of the type; values compare under "C" */
+	bool		windowed;
+	Bitmapset  *depends;		/* derived: indexes of the traits that it reads */
+	struct CdpTraitRules *rules;	/* private: expressions, event, window, … */
+} CdpTrait;
+
+/* All definitions of a generation, compiled; traits[] is ordered by id. */
+typedef struct CdpTraitSet
+{
+	int64		generation;
+	int			ntraits;
+	CdpTrait  **traits;
+	MemoryContext context;
+	struct CdpTraitIndex *lookup;	/* private: by event, by name */
+} CdpTraitSet;
+
+/*
+ * The definitions as of now; generation as for CdpKindSetGet.  Lives until the
+ * next call with another generation: hold no pointers across batches.
+ */
+extern CdpTraitSet *CdpTraitSetGet(int64 generation);
+extern CdpTrait *CdpTraitByName(CdpTraitSet *set, const char *name);	/* visible ones; NULL when unknown */
+extern CdpTrait *CdpTraitById(CdpTraitSet *set, int32 id);
+
+/* ---- folding (traits/fold.c) ---- */
+
+/* What one entry adds to one trait. */
+typedef struct CdpContribution
+{
+	int			trait;			/* index in the set */
+	bool		isnull;
+	Datum		value;
+} CdpContribution;
+
+typedef struct CdpContributions
+{
+	int			n;
+	CdpContribution *items;
+} CdpContributions;
+
+/*
+ * Evaluate filter and value of all traits (or of those in "only", a set of
+ * indexes, when not NULL) for n entries; entries with a reject_reason or
+ * without owner are passed over.  out[i] belongs to entries[i]; everything is
+ * allocated in the current context.  An expression that raises an error makes
+ * no contribution and is counted in cdp.trait_errors.
+ */
+extern void CdpTraitsEvaluate(CdpTraitSet *set, const Bitmapset *only,
+							  CdpEntry *entries, int n, CdpContributions *out);
+
+/* A node's states in memory, open for folding. */
+typedef struct CdpNodeAcc CdpNodeAcc;
+
+/* disk may be NULL (a new node).  Allocates in the current context. */
+extern CdpNodeAcc *CdpNodeOpen(CdpTraitSet *set, struct varlena *disk);
+/* Forget the states of the traits in "only" (indexes; NULL = all, declared ones included). */
+extern void CdpNodeReset(CdpNodeAcc *acc, const Bitmapset *only);
+/* Fold an entry in; identify entries write their declared traits (skipped when only != NULL). */
+extern void CdpNodeFold(CdpNodeAcc *acc, const CdpEntry *entry,
+						const CdpContributions *contributions, bool declared);
+/*
+ * The varlena to store, in the current context.  Window items that ended at
+ * or before clock are dropped, as are states of traits that no longer exist.
+ */
+extern struct varlena *CdpNodeClose(CdpNodeAcc *acc, TimestampTz clock);
+
+/* ---- values (traits/value.c) ---- */
+
+typedef struct CdpProfileValues
+{
+	Datum	   *values;			/* by trait index */
+	bool	   *isnull;
+	TimestampTz next;			/* first instant after now at which a value changes by itself; DT_NOEND: never */
+} CdpProfileValues;
+
+/* The values of all traits of the profile made of these nodes, as of now. */
+extern void CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
+							   TimestampTz now, CdpProfileValues *out);
+/* {"trait": value, …}: declared keys and visible computed traits; NULLs left out. */
+extern Jsonb *CdpProfileTraitsJson(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
+								   TimestampTz now);
+/* One value as jsonb (null when isnull). */
+extern Datum CdpValueToJsonb(Datum value, bool isnull, Oid type);
+
+/* ---- expressions (traits/expression.c), used by segments too ---- */
+
+/*
+ * Parse text as one SQL expression (raw grammar, nothing else accepted), with
+ * error position in the text.  Returns the raw tree.
+ */
+extern Node *CdpParseRaw(const char *text);
+/*
+ * Resolve a column name to a Var-like node; NULL when unknown.  arg is the
+ * caller's.
+ */
+typedef Node *(*CdpColumnResolver) (void *arg, const char *name, int location);
+/*
+ * Transform a raw expression, coerce it to target_type (InvalidOid: leave it),
+ * refuse what definitions may not use (DESIGN §6: sub-selects, aggregates,
+ * set-returning, volatile, non-built-in functions, clock functions, …), plan it.
+ * text is the source for error positions.
+ */
+extern Expr *CdpTransform(Node *raw, const char *text, CdpColumnResolver resolver,
+						  void *arg, Oid target_type, const char *what);
+/* Resolver for the columns of cdp.events: Vars over CdpEntry.values. */
+extern Node *CdpEntryColumn(void *arg, const char *name, int location);
+/* Canonical text of an expression over cdp.events' columns. */
+extern char *CdpDeparseEntryExpression(Expr *expr);
+
+/*
+ * Define a hidden trait (a behaviour term) or find the one that says the same:
+ * count of event with filter within window.  Returns its id; *created tells
+ * whether it is new (then the caller hands it to CdpBackfillHook).
+ */
+extern int32 CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
+							const char *filter, const char *within, const char *timezone,
+							bool *created);
+
+#endif							/* CDP_TRAITS_H */
