@@ -32,4 +32,13 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 #define CdpDecodeDateTime DecodeDateTime
 #endif
 
+/* 16 added soft errors of input functions; before, they are plain errors. */
+#if PG_VERSION_NUM < 160000
+#define ereturn(escontext, dummy_value, ...) \
+	do { \
+		(void) (escontext); \
+		ereport(ERROR, __VA_ARGS__); \
+	} while (0)
+#endif
+
 #endif							/* CDP_COMPAT_H */
