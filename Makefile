@@ -1,4 +1,14 @@
 # cdp: a customer data platform inside PostgreSQL
+#
+#   make && make install     build and install into the PostgreSQL of pg_config
+#   make test                build, install into a private copy, run every suite
+#   make demo                the shop story and a year of real orders
+#   make bench               ratios to plain PostgreSQL (EVENTS=1000000)
+#   make torture             the slow tests (kill -9, long random streams)
+#   make lint                formatting, second compiler, scripts, house rules
+#
+# test, demo, bench and torture install what is missing (they ask, unless
+# YES=1) and touch no server of yours: see test/setup and test/private.sh.
 
 EXTENSION    = cdp
 EXTVERSION   = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" cdp.control)
@@ -6,7 +16,9 @@ MODULE_big   = cdp
 
 # One subsystem a folder, in the order in which data flows.
 STATIONS     = collect identity traits segments activate apply
-OBJS         = $(patsubst %.c,%.o,$(wildcard src/*.c $(addprefix src/,$(addsuffix /*.c,$(STATIONS)))))
+CSOURCES     = $(wildcard src/*.c $(addprefix src/,$(addsuffix /*.c,$(STATIONS))))
+CXXSOURCES   = $(wildcard $(addprefix src/,$(addsuffix /*.cpp,$(STATIONS))))
+OBJS         = $(CSOURCES:.c=.o) $(CXXSOURCES:.cpp=.o)
 
 # The install script is assembled from parts: first the types, then every
 # station's tables, then every station's functions.
@@ -19,7 +31,8 @@ SQL_PARTS    = sql/header.sql \
 DATA         = $(filter-out sql/$(EXTENSION)--$(EXTVERSION).sql,$(wildcard sql/*--*.sql))
 DATA_built   = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-EXTRA_CLEAN  = sql/$(EXTENSION)--$(EXTVERSION).sql
+EXTRA_CLEAN  = sql/$(EXTENSION)--$(EXTVERSION).sql results output_iso \
+               tmp_check log regression.diffs regression.out
 
 PG_CPPFLAGS  = -I$(srcdir)/src
 PG_CFLAGS    = -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
@@ -29,9 +42,52 @@ SHLIB_LINK   = -licuuc -licui18n
 # No bitcode: nothing here gains from inlining by JIT, and it would need clang.
 override with_llvm = no
 
+# Stock PGXS targets work too (make installcheck against a running server that
+# has the extension installed); `make test' needs no server at all.
+REGRESS      = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test
+ISOLATION    = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=cdp
+TAP_TESTS    = 1
+PROVE_TESTS  = $(sort $(wildcard test/t/*.pl))
+
 PG_CONFIG   ?= pg_config
-PGXS        := $(shell $(PG_CONFIG) --pgxs)
+export PG_CONFIG
+PGXS        := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+
+# Without the server's headers only the targets that can install them exist.
+ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
+
+$(OBJS): $(wildcard src/*.h src/*/*.h)
 
 sql/$(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) cdp.control Makefile
 	cat $(SQL_PARTS) > $@.tmp && mv $@.tmp $@
+else
+.DEFAULT_GOAL := all
+all install:
+	@echo "cdp: the server's headers are missing ($(PG_CONFIG) --pgxs gives '$(PGXS)');" >&2
+	@echo "     install postgresql-server-dev-15, or run: make setup" >&2
+	@exit 1
+clean:
+endif
+
+.PHONY: setup test torture demo bench lint readme-check
+
+setup:
+	@test/setup
+
+test: setup
+	@test/run
+
+torture: setup
+	@test/run torture
+
+demo: setup
+	@demo/run
+
+bench: setup
+	@bench/run
+
+lint:
+	@test/lint
