@@ -74,7 +74,7 @@ typedef struct CdpEntry
 	CdpEntryType type;
 	TimestampTz at;				/* effective time, see cdp.effective_at() */
 	TimestampTz received_at;
-	text	   *source;			/* never NULL */
+	text	   *source;			/* never NULL: '' when the row has none */
 	text	   *message_id;		/* NULL when the client gave none */
 	text	   *event;			/* may be NULL */
 	ArrayType  *identifiers;	/* may be NULL */
@@ -94,6 +94,9 @@ typedef struct CdpEntry
 
 /* collect/entry.c */
 extern CdpEntryType CdpEntryTypeFromText(const text *type);
+/* When an entry counts; infinite occurred_at is returned as it is. */
+extern TimestampTz CdpEffectiveAt(bool has_occurred_at, TimestampTz occurred_at,
+								  TimestampTz received_at);
 /* Fill an entry from a row of cdp.events; copies varlenas into the current context. */
 extern void CdpEntryFromRow(CdpEntry *entry, Datum *values, bool *isnull);
 /* Compare two entries by (at, tie); < 0, 0, > 0. */
