@@ -160,5 +160,4 @@ _PG_init(void)
 	MarkGUCPrefixReserved("cdp");
 
 	CdpApplyInit();
-	CdpWakeInit();
 }

@@ -41,4 +41,11 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 	} while (0)
 #endif
 
+/* 18 replaced isBackgroundWorker by its opposite. */
+#if PG_VERSION_NUM >= 180000
+#define CdpProcIsBackgroundWorker(proc) (!(proc)->isRegularBackend)
+#else
+#define CdpProcIsBackgroundWorker(proc) ((proc)->isBackgroundWorker)
+#endif
+
 #endif							/* CDP_COMPAT_H */

@@ -116,10 +116,19 @@ extern text *CdpLogAppend(const char *type, text *event, ArrayType *identifiers,
 						  text *source);
 
 /* collect/wake.c: the applier's latch */
+
+/* Type of the background worker that applies the log (pg_stat_activity shows it). */
+#define CDP_APPLIER_TYPE	"cdp applier"
+
 extern void CdpWakeAtCommit(void);	/* set the applier's latch when this transaction commits */
 extern void CdpWakeNow(Oid dboid);	/* set it at once */
-extern void CdpWakeAttach(void);	/* the applier of this database: publish MyLatch until exit */
 extern pid_t CdpWakeWorkerPid(Oid dboid);	/* pid of the database's applier, 0 if none */
-extern void CdpWakeInit(void);		/* from _PG_init: shared memory hooks when preloading */
+
+/*
+ * Called instead when a database has no applier, also at commit: must not
+ * raise an error.  Set by the launcher.
+ */
+typedef void (*CdpWakeNobodyHookType) (Oid dboid);
+extern CdpWakeNobodyHookType CdpWakeNobodyHook;
 
 #endif							/* CDP_COLLECT_H */

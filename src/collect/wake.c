@@ -1,0 +1,176 @@
+/*-------------------------------------------------------------------------
+ *
+ * wake.c
+ *	  Waking the applier when entries have been committed.
+ *
+ *	  The applier of a database is found without shared memory of our own, so
+ *	  that it works the same whether or not the library is preloaded: it is
+ *	  the background worker of type CDP_APPLIER_TYPE whose PGPROC names the
+ *	  database.  Its PGPROC is remembered and checked by pid and database,
+ *	  which costs a few nanoseconds; only when that fails is the array of
+ *	  processes searched, and at most every RETRY_INTERVAL when the search
+ *	  finds nobody.
+ *
+ *	  Everything that runs at commit must not raise an error: the transaction
+ *	  is already committed then.  Setting the latch of a process that has just
+ *	  exited, or of another that has taken its place, is harmless: a latch
+ *	  says "look", and everybody who waits for one looks.
+ *
+ * IDENTIFICATION
+ *	  src/collect/wake.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+
+#include "collect/collect.h"
+#include "compat.h"
+
+/* How long the finding that a database has no applier holds good, in us. */
+#define RETRY_INTERVAL	(100 * INT64CONST(1000))
+
+CdpWakeNobodyHookType CdpWakeNobodyHook = NULL;
+
+static bool callback_registered = false;
+static bool wake_pending = false;
+
+/* The applier that was found last, for cached_dboid. */
+static Oid	cached_dboid = InvalidOid;
+static pid_t cached_pid = 0;
+static PGPROC *cached_proc = NULL;
+
+/* When cached_dboid was last found to have no applier; 0: it was not. */
+static TimestampTz cached_nobody_at = 0;
+
+/*
+ * Search the array of processes for the applier of a database.  Fields of
+ * other processes are read without a lock: each is one word, and whatever is
+ * read may be outdated the moment after in any case.
+ */
+static PGPROC *
+search_applier(Oid dboid, pid_t *pid)
+{
+	uint32		i;
+
+	for (i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[i];
+		pid_t		procpid = proc->pid;
+		const char *type;
+
+		if (procpid == 0 || proc->databaseId != dboid ||
+			!CdpProcIsBackgroundWorker(proc))
+			continue;
+		type = GetBackgroundWorkerTypeByPid(procpid);
+		if (type != NULL && strcmp(type, CDP_APPLIER_TYPE) == 0)
+		{
+			*pid = procpid;
+			return proc;
+		}
+	}
+	return NULL;
+}
+
+/*
+ * The applier of a database, from the cache when that is still right.
+ */
+static PGPROC *
+find_applier(Oid dboid, bool patient)
+{
+	if (dboid == cached_dboid)
+	{
+		if (cached_proc != NULL &&
+			cached_proc->pid == cached_pid &&
+			cached_proc->databaseId == dboid)
+			return cached_proc;
+		if (patient && cached_nobody_at != 0 &&
+			GetCurrentTimestamp() < cached_nobody_at + RETRY_INTERVAL)
+			return NULL;
+	}
+
+	cached_dboid = dboid;
+	cached_proc = search_applier(dboid, &cached_pid);
+	cached_nobody_at = cached_proc == NULL ? GetCurrentTimestamp() : 0;
+	return cached_proc;
+}
+
+/*
+ * Set the applier's latch, or tell the launcher that a database has none.
+ */
+static void
+wake(Oid dboid, bool patient)
+{
+	PGPROC	   *proc = find_applier(dboid, patient);
+
+	if (proc != NULL)
+		SetLatch(&proc->procLatch);
+	else if (CdpWakeNobodyHook != NULL)
+		CdpWakeNobodyHook(dboid);
+}
+
+/*
+ * The transaction has ended.  A prepared transaction wakes nobody: who
+ * commits it may be another session, so its entries wait for cdp.naptime.
+ * An entry that a subtransaction took back may wake the applier for nothing.
+ */
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			if (wake_pending)
+			{
+				wake_pending = false;
+				wake(MyDatabaseId, true);
+			}
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			wake_pending = false;
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * Wake the applier of this database once this transaction has committed.
+ */
+void
+CdpWakeAtCommit(void)
+{
+	if (wake_pending)
+		return;
+	if (!callback_registered)
+	{
+		RegisterXactCallback(xact_callback, NULL);
+		callback_registered = true;
+	}
+	wake_pending = true;
+}
+
+/*
+ * Wake the applier of a database at once.
+ */
+void
+CdpWakeNow(Oid dboid)
+{
+	wake(dboid, false);
+}
+
+/*
+ * The process id of the applier of a database; 0 when there is none.
+ */
+pid_t
+CdpWakeWorkerPid(Oid dboid)
+{
+	return find_applier(dboid, false) != NULL ? cached_pid : 0;
+}
