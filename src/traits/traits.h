@@ -69,6 +69,14 @@ extern CdpTraitSet *CdpTraitSetGet(int64 generation);
 extern CdpTrait *CdpTraitByName(CdpTraitSet *set, const char *name);	/* visible ones; NULL when unknown */
 extern CdpTrait *CdpTraitById(CdpTraitSet *set, int32 id);
 
+/*
+ * The trait that a definition means by a name: exactly, else in any case when
+ * unique; a declared key that has no definition yet gets one (*created) of the
+ * one JSON type seen so far.  NULL when nothing of that name was ever seen.
+ * The set stays valid and current.
+ */
+extern CdpTrait *CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created);
+
 /* ---- folding (traits/fold.c) ---- */
 
 /* What one entry adds to one trait. */
@@ -149,6 +157,22 @@ typedef Node *(*CdpColumnResolver) (void *arg, const char *name, int location);
  */
 extern Expr *CdpTransform(Node *raw, const char *text, CdpColumnResolver resolver,
 						  void *arg, Oid target_type, const char *what);
+/*
+ * The same for a definition with a time zone of its own (NULL: UTC); literals
+ * are read under it.  canonical, when not NULL, receives the canonical text
+ * of an expression over cdp.events' columns.
+ */
+extern Expr *CdpTransformIn(Node *raw, const char *text, CdpColumnResolver resolver,
+							void *arg, Oid target_type, const char *what,
+							const char *timezone, char **canonical);
+/*
+ * The settings under which definitions are read and evaluated; returns the
+ * GUC nest level for CdpUnpinSettings.  Evaluation needs them only when
+ * CdpNeedsSettings says so.
+ */
+extern int	CdpPinSettings(const char *timezone);
+extern void CdpUnpinSettings(int nest_level);
+extern bool CdpNeedsSettings(Expr *expr);
 /* Resolver for the columns of cdp.events: Vars over CdpEntry.values. */
 extern Node *CdpEntryColumn(void *arg, const char *name, int location);
 /* Canonical text of an expression over cdp.events' columns. */
@@ -162,5 +186,9 @@ extern char *CdpDeparseEntryExpression(Expr *expr);
 extern int32 CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
 							const char *filter, const char *within, const char *timezone,
 							bool *created);
+/* Say that definition (kind, id) reads exactly these traits (ids). */
+extern void CdpDependsSet(const char *kind, int32 id, const List *trait_ids);
+/* Delete hidden traits that nothing depends on any more. */
+extern void CdpHiddenTraitsPrune(void);
 
 #endif							/* CDP_TRAITS_H */
