@@ -28,6 +28,7 @@ typedef struct CdpSegmentSet
 	int			nsegments;
 	CdpSegment *segments;		/* ordered so that a segment follows those it refers to */
 	MemoryContext context;
+	struct CdpSegmentColumns *columns;	/* private */
 } CdpSegmentSet;
 
 /* Enabled segments as of now; same life as the trait set that it was made for. */

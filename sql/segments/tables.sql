@@ -1,0 +1,53 @@
+/* sql/segments/tables.sql: definitions of segments, and who is in them */
+
+CREATE TABLE cdp.segment_definitions (
+	id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name text NOT NULL CONSTRAINT segment_definitions_name UNIQUE
+		CHECK (name COLLATE "C" ~ '^[a-z_][a-z0-9_]{0,50}$'),
+	entity text NOT NULL DEFAULT 'profile' CHECK (entity = 'profile'),
+	predicate text NOT NULL,
+	exit_when text,
+	timezone text NOT NULL DEFAULT 'UTC',
+	description text,
+	options jsonb NOT NULL DEFAULT '{}',
+	owner text NOT NULL,
+	channel text NOT NULL,
+	enabled boolean NOT NULL DEFAULT true,
+	created_at timestamptz NOT NULL DEFAULT cdp.clock(),
+	altered_at timestamptz NOT NULL DEFAULT cdp.clock(),
+	-- what the words of the texts stand for
+	terms int[] NOT NULL DEFAULT '{}',
+	trait_names text[] NOT NULL DEFAULT '{}',
+	trait_ids int[] NOT NULL DEFAULT '{}',
+	segment_ids int[] NOT NULL DEFAULT '{}'
+);
+COMMENT ON TABLE cdp.segment_definitions IS 'definitions of segments as written';
+COMMENT ON COLUMN cdp.segment_definitions.terms IS 'by vocabulary call in predicate, then exit_when: id of the hidden trait or of the segment that it stands for';
+COMMENT ON COLUMN cdp.segment_definitions.segment_ids IS 'segments that the texts refer to';
+COMMENT ON COLUMN cdp.segment_definitions.trait_ids IS 'by element of trait_names, a name in the texts: id of the trait that it stands for';
+
+-- A row stays when its profile leaves, so that re-entries are numbered.
+CREATE TABLE cdp.segment_members (
+	segment_id int NOT NULL,
+	profile_id bigint NOT NULL,
+	member boolean NOT NULL,
+	entered_at timestamptz NOT NULL,
+	entries int NOT NULL DEFAULT 1,
+	PRIMARY KEY (profile_id, segment_id)
+) WITH (fillfactor = 80);
+CREATE INDEX segment_members_current ON cdp.segment_members (segment_id, profile_id) WHERE member;
+COMMENT ON TABLE cdp.segment_members IS 'who is, or was, in which segment as of the applied clock; entries counts how often it was entered';
+
+CREATE TABLE cdp.segment_errors (
+	segment_id int PRIMARY KEY,
+	errors bigint NOT NULL,
+	last_error text NOT NULL,
+	last_profile bigint,
+	last_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+COMMENT ON TABLE cdp.segment_errors IS 'errors that predicates raised: such a profile is left out of the segment, others are not affected';
+
+SELECT pg_extension_config_dump('cdp.segment_definitions', '');
+SELECT pg_extension_config_dump('cdp.segment_definitions_id_seq', '');
+SELECT pg_extension_config_dump('cdp.segment_members', '');
+SELECT pg_extension_config_dump('cdp.segment_errors', '');

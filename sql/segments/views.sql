@@ -1,0 +1,22 @@
+/* sql/segments/views.sql: segments for people who explore */
+
+CREATE VIEW cdp.segments AS
+SELECT d.name, d.entity, d.predicate, d.exit_when, d.timezone, d.description,
+	d.owner, d.channel, d.enabled,
+	CASE WHEN NOT d.enabled THEN 'disabled'
+		WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
+						 WHERE r.rolname OPERATOR(pg_catalog.=) d.owner::pg_catalog.name) THEN 'suspended'
+		ELSE 'active'
+	END AS state,
+	COALESCE(e.errors, 0) AS errors, e.last_error, e.last_at AS last_error_at,
+	d.created_at, d.altered_at
+FROM cdp.segment_definitions d
+LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;
+COMMENT ON VIEW cdp.segments IS 'the segments: predicate, channel, and whether they are kept up to date; suspended means that the owner''s role no longer exists';
+
+CREATE VIEW cdp.memberships AS
+SELECT d.name AS segment, m.profile_id, m.entered_at
+FROM cdp.segment_members m
+JOIN cdp.segment_definitions d ON d.id OPERATOR(pg_catalog.=) m.segment_id
+WHERE m.member;
+COMMENT ON VIEW cdp.memberships IS 'who is in which segment as of the applied clock';

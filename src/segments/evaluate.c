@@ -1,0 +1,406 @@
+/*-------------------------------------------------------------------------
+ *
+ * evaluate.c
+ *	  Who is in which segment as of an instant.
+ *
+ *	  Works segment by segment through chunks of profiles, so that the switch
+ *	  to a segment's owner is paid once a chunk.  The row that expressions
+ *	  read is not copied: the slot's arrays are those of the profile.
+ *
+ *	  Errors.  Where a predicate can raise one (most cannot: comparisons are
+ *	  leakproof), the work runs in an internal subtransaction.  After an error
+ *	  it goes on in a new one with the next profile; nothing is done twice,
+ *	  since results are in memory that the subtransaction does not own.
+ *	  Cancellation, lack of memory and damage are not errors of a predicate
+ *	  and are passed on.
+ *
+ * IDENTIFICATION
+ *	  src/segments/evaluate.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "cdp.h"
+#include "segments/predicate.h"
+
+#define CHUNK	512
+
+/* Errors of one segment during one call. */
+typedef struct SegmentErrors
+{
+	int64		count;
+	char	   *last;
+	int64		profile_id;
+} SegmentErrors;
+
+typedef struct Evaluation
+{
+	CdpSegmentSet *set;
+	CdpSegment **todo;			/* in the order of evaluation */
+	SegmentErrors *errors;		/* by position in todo */
+	int			ntodo;
+	bool		safe;			/* nothing in todo can raise an error */
+	CdpProfileEval *profiles;	/* of the chunk */
+	int			nprofiles;
+	Datum	   *member;			/* [profile][column] */
+	bool	   *never_null;
+
+	/* where the work is; moved on after an error */
+	int			segment;
+	int			profile;
+} Evaluation;
+
+bool
+CdpErrorIsLocal(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_TRANSACTION_ROLLBACK:
+			return false;
+		default:
+			return sqlerrcode != ERRCODE_DATA_CORRUPTED &&
+				sqlerrcode != ERRCODE_INDEX_CORRUPTED;
+	}
+}
+
+/*
+ * Evaluate one initialised expression.  A predicate that is NULL is not true.
+ */
+bool
+CdpPredicateValue(CdpSegmentSet *set, ExprState *state, const CdpProfileValues *values,
+				  Datum *member, bool *never_null, bool *isnull)
+{
+	CdpSegmentColumns *columns = set->columns;
+	Datum		result;
+
+	columns->trait_slot->tts_values = values->values;
+	columns->trait_slot->tts_isnull = values->isnull;
+	columns->member_slot->tts_values = member;
+	columns->member_slot->tts_isnull = never_null;
+	ResetExprContext(columns->econtext);
+	result = ExecEvalExprSwitchContext(state, columns->econtext, isnull);
+	return !*isnull && DatumGetBool(result);
+}
+
+/*
+ * Prepare the expressions as the current user, whose right to execute their
+ * functions is checked here.
+ */
+static void
+init_states(CdpSegmentSet *set, CdpSegmentRules *rules)
+{
+	MemoryContext oldcontext;
+
+	if (rules->state_context == NULL)
+		rules->state_context = AllocSetContextCreate(set->context, "cdp predicate",
+													 ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(rules->state_context);
+	oldcontext = MemoryContextSwitchTo(rules->state_context);
+	rules->predicate_state = ExecInitExpr(rules->predicate.expr, NULL);
+	rules->exit_state = ExecInitExpr(rules->exit_when.expr, NULL);
+	MemoryContextSwitchTo(oldcontext);
+	rules->owner_oid = GetUserId();
+}
+
+static void
+forget_states(CdpSegmentRules *rules)
+{
+	rules->owner_oid = InvalidOid;
+	rules->predicate_state = NULL;
+	rules->exit_state = NULL;
+}
+
+/*
+ * The owner's role by now; without it the segment is left as it is.
+ */
+static bool
+check_owner(CdpSegment *segment)
+{
+	CdpSegmentRules *rules = segment->rules;
+	Oid			owner = get_role_oid(rules->owner, true);
+
+	if (!OidIsValid(owner))
+	{
+		if (!rules->warned)
+			ereport(WARNING,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("segment \"%s\" is suspended: its owner \"%s\" does not exist",
+							segment->name, rules->owner),
+					 errhint("Create the role, or let another own the segment with cdp.alter_segment().")));
+		rules->warned = true;
+		return false;
+	}
+	rules->warned = false;
+	if (rules->owner_oid != owner)
+		forget_states(rules);
+	return true;
+}
+
+/*
+ * Evaluate from where the work stands to the end of the chunk.
+ */
+static void
+run(Evaluation *e)
+{
+	CdpSegmentSet *set = e->set;
+	int			ncolumns = set->columns->n;
+
+	for (; e->segment < e->ntodo; e->segment++, e->profile = 0)
+	{
+		CdpSegment *segment = e->todo[e->segment];
+		CdpSegmentRules *rules = segment->rules;
+		bool		pinned = rules->predicate.pinned || rules->exit_when.pinned;
+		int			nest_level = 0;
+		Oid			userid;
+		int			sec_context;
+
+		GetUserIdAndSecContext(&userid, &sec_context);
+		SetUserIdAndSecContext(get_role_oid(rules->owner, false),
+							   sec_context | SECURITY_RESTRICTED_OPERATION);
+		if (pinned)
+			nest_level = CdpPinSettings(rules->timezone);
+		for (; e->profile < e->nprofiles; e->profile++)
+		{
+			CdpProfileEval *profile = &e->profiles[e->profile];
+			Datum	   *member = e->member + (Size) e->profile * ncolumns;
+			bool		was = DatumGetBool(member[rules->column]);
+			bool		isnull;
+			bool		is;
+
+			CHECK_FOR_INTERRUPTS();
+
+			/* an error leaves the profile out */
+			member[rules->column] = BoolGetDatum(false);
+			if (rules->predicate_state == NULL)
+				init_states(set, rules);
+			if (was && rules->exit_state != NULL)
+				is = !CdpPredicateValue(set, rules->exit_state, &profile->values,
+										member, e->never_null, &isnull);
+			else
+				is = CdpPredicateValue(set, rules->predicate_state, &profile->values,
+									   member, e->never_null, &isnull);
+			member[rules->column] = BoolGetDatum(is);
+		}
+		if (pinned)
+			CdpUnpinSettings(nest_level);
+		SetUserIdAndSecContext(userid, sec_context);
+	}
+}
+
+static void
+run_guarded(Evaluation *e)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	volatile bool done = false;
+
+	while (!done)
+	{
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(oldcontext);
+		PG_TRY();
+		{
+			run(e);
+			ReleaseCurrentSubTransaction();
+			done = true;
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error;
+			SegmentErrors *errors = &e->errors[e->segment];
+
+			MemoryContextSwitchTo(oldcontext);
+			error = CopyErrorData();
+			FlushErrorState();
+			RollbackAndReleaseCurrentSubTransaction();
+			MemoryContextSwitchTo(oldcontext);
+			CurrentResourceOwner = oldowner;
+			forget_states(e->todo[e->segment]->rules);
+			if (!CdpErrorIsLocal(error->sqlerrcode))
+				ReThrowError(error);
+			if (errors->last != NULL)
+				pfree(errors->last);
+			errors->last = pstrdup(error->message);
+			errors->profile_id = e->profiles[e->profile].profile_id;
+			errors->count++;
+			FreeErrorData(error);
+			e->profile++;
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(oldcontext);
+		CurrentResourceOwner = oldowner;
+	}
+}
+
+/*
+ * Count errors in cdp.segment_errors.
+ */
+static void
+record_errors(Evaluation *e, TimestampTz now)
+{
+	static const char *const sql =
+		"INSERT INTO cdp.segment_errors AS e (segment_id, errors, last_error, last_profile, last_at)"
+		" VALUES ($1, $2, $3, $4, $5)"
+		" ON CONFLICT (segment_id) DO UPDATE SET errors = e.errors + excluded.errors,"
+		" last_error = excluded.last_error, last_profile = excluded.last_profile,"
+		" last_at = excluded.last_at";
+	Oid			types[] = {INT4OID, INT8OID, TEXTOID, INT8OID, TIMESTAMPTZOID};
+	CdpUserContext saved;
+	bool		any = false;
+
+	for (int i = 0; i < e->ntodo; i++)
+		any |= e->errors[i].count > 0;
+	if (!any || XactReadOnly)
+		return;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	for (int i = 0; i < e->ntodo; i++)
+	{
+		SegmentErrors *errors = &e->errors[i];
+		Datum		values[5];
+
+		if (errors->count == 0)
+			continue;
+		values[0] = Int32GetDatum(e->todo[i]->id);
+		values[1] = Int64GetDatum(errors->count);
+		values[2] = CStringGetTextDatum(errors->last);
+		values[3] = Int64GetDatum(errors->profile_id);
+		values[4] = TimestampTzGetDatum(now);
+		if (SPI_execute_with_args(sql, 5, types, values, NULL, false, 0) != SPI_OK_INSERT)
+			elog(ERROR, "could not record errors of a segment");
+	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * Which segments are to be evaluated: those in "only" and what they refer to.
+ * Referred ones come earlier in the set.
+ */
+static void
+choose_segments(Evaluation *e, const Bitmapset *only)
+{
+	CdpSegmentSet *set = e->set;
+	Bitmapset  *wanted = bms_copy(only);
+	bool	   *chosen = palloc0(Max(set->nsegments, 1) * sizeof(bool));
+
+	e->todo = palloc(Max(set->nsegments, 1) * sizeof(CdpSegment *));
+	e->safe = true;
+	for (int i = set->nsegments - 1; i >= 0; i--)
+	{
+		CdpSegment *segment = &set->segments[i];
+		CdpSegmentRules *rules = segment->rules;
+
+		if (only != NULL && !bms_is_member(rules->column, wanted))
+			continue;
+		if (!check_owner(segment))
+			continue;
+		wanted = bms_add_members(wanted, rules->predicate.segments);
+		wanted = bms_add_members(wanted, rules->exit_when.segments);
+		chosen[i] = true;
+		e->safe &= rules->predicate.safe && rules->exit_when.safe &&
+			rules->predicate_state != NULL;
+	}
+	for (int i = 0; i < set->nsegments; i++)
+	{
+		if (chosen[i])
+			e->todo[e->ntodo++] = &set->segments[i];
+	}
+	e->errors = palloc0(Max(e->ntodo, 1) * sizeof(SegmentErrors));
+	bms_free(wanted);
+	pfree(chosen);
+}
+
+static void
+evaluate_chunk(Evaluation *e)
+{
+	CdpSegmentColumns *columns = e->set->columns;
+
+	for (int i = 0; i < e->nprofiles; i++)
+	{
+		Datum	   *member = e->member + (Size) i * columns->n;
+
+		for (int c = 0; c < columns->n; c++)
+			member[c] = BoolGetDatum(false);
+		for (int b = 0; b < e->profiles[i].nbefore; b++)
+		{
+			int			column = CdpSegmentColumn(e->set, e->profiles[i].before[b]);
+
+			if (column >= 0)
+				member[column] = BoolGetDatum(true);
+		}
+	}
+
+	e->segment = 0;
+	e->profile = 0;
+	if (e->safe)
+		run(e);
+	else
+		run_guarded(e);
+
+	for (int i = 0; i < e->nprofiles; i++)
+	{
+		CdpProfileEval *profile = &e->profiles[i];
+		Datum	   *member = e->member + (Size) i * columns->n;
+		int			n = 0;
+
+		for (int c = 0; c < columns->n; c++)
+			n += DatumGetBool(member[c]);
+		profile->nafter = 0;
+		profile->after = n == 0 ? NULL : palloc(n * sizeof(int32));
+		for (int c = 0; c < columns->n && n > 0; c++)
+		{
+			if (DatumGetBool(member[c]))
+				profile->after[profile->nafter++] = columns->ids[c];
+		}
+	}
+}
+
+void
+CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
+						TimestampTz now, const Bitmapset *only, bool record)
+{
+	Evaluation	e = {0};
+	int			ncolumns = Max(set->columns->n, 1);
+
+	e.set = set;
+	choose_segments(&e, only);
+	e.member = palloc((Size) Min(n, CHUNK) * ncolumns * sizeof(Datum) + 1);
+	e.never_null = palloc0(ncolumns * sizeof(bool));
+	for (int start = 0; start < n; start += CHUNK)
+	{
+		e.profiles = profiles + start;
+		e.nprofiles = Min(CHUNK, n - start);
+		evaluate_chunk(&e);
+	}
+	if (record)
+		record_errors(&e, now);
+	pfree(e.member);
+	pfree(e.never_null);
+	pfree(e.todo);
+	pfree(e.errors);
+}
+
+void
+CdpSegmentsEvaluate(CdpSegmentSet *set, CdpTraitSet *traits,
+					CdpProfileEval *profiles, int n, TimestampTz now)
+{
+	Assert(set->generation == traits->generation);
+	CdpSegmentsEvaluateSome(set, profiles, n, now, NULL, true);
+}

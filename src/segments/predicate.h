@@ -1,0 +1,168 @@
+/*-------------------------------------------------------------------------
+ *
+ * predicate.h
+ *	  Private to src/segments: compiled predicates and what the files of the
+ *	  station share.
+ *
+ *	  A compiled predicate reads two rows.  Var (1, n) is the value of the
+ *	  trait with index n - 1.  Var (INNER_VAR, n) is whether the profile is in
+ *	  the segment in column n - 1 of the set; segments are evaluated in an
+ *	  order in which a segment follows those that it refers to.
+ *
+ * IDENTIFICATION
+ *	  src/segments/predicate.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_PREDICATE_H
+#define CDP_PREDICATE_H
+
+#include "postgres.h"
+
+#include "nodes/execnodes.h"
+#include "nodes/primnodes.h"
+
+#include "segments/segments.h"
+
+/* Longest name of a segment; with its prefix a channel is 63 bytes at most. */
+#define CDP_SEGMENT_NAME_MAX	51
+#define CDP_SEGMENT_CHANNEL		"cdp_segment_"
+
+StaticAssertDecl(CDP_SEGMENT_NAME_MAX + sizeof(CDP_SEGMENT_CHANNEL) <= NAMEDATALEN,
+				 "a channel must fit in a name");
+
+/* ---- vocabulary.c: did(), count_of(), in_segment() … ---- */
+
+typedef enum CdpTermKind
+{
+	CDP_TERM_COUNT,				/* a hidden trait: how often did it happen */
+	CDP_TERM_SEGMENT			/* membership in another segment */
+} CdpTermKind;
+
+/* A vocabulary call, in the order in which the calls stand in the tree. */
+typedef struct CdpTerm
+{
+	CdpTermKind kind;
+	char	   *word;			/* as written: did, did_not, count_of, in_segment */
+	int			location;		/* of the call in the text */
+	int			name_location;	/* of the constant that names event or segment */
+	char	   *name;			/* event or segment */
+	char	   *within;			/* NULL: ever */
+	char	   *filter;			/* canonical; NULL: none, or not asked for */
+	int32		id;				/* hidden trait or segment */
+} CdpTerm;
+
+/*
+ * Replaces every vocabulary call in a raw tree by an expression over hidden
+ * columns and returns the terms.  The columns are numbered like the terms
+ * from 0; CdpHiddenColumn tells whether a column name is one.  With
+ * timezone = NULL the filters are passed over, not checked and not
+ * canonicalised.
+ */
+extern List *CdpVocabularyReplace(Node *raw, const char *text, const char *timezone);
+extern int	CdpHiddenColumn(const char *name);
+extern char *CdpTermText(const CdpTerm *term);
+extern int	CdpPredicateErrorPosition(const char *text, int location);
+
+/* ---- predicate.c: text to expression ---- */
+
+typedef struct CdpPredicate
+{
+	Expr	   *expr;			/* NULL when the text is NULL */
+	Bitmapset  *traits;			/* indexes of the traits that it reads */
+	Bitmapset  *segments;		/* columns of the segments that it refers to */
+	bool		pinned;			/* depends on TimeZone, DateStyle … */
+	bool		safe;			/* cannot raise an error, whatever the values */
+} CdpPredicate;
+
+/* What a definition's texts refer to, as stored beside them. */
+typedef struct CdpReferences
+{
+	int			nterms;
+	int32	   *terms;			/* ids of hidden traits and segments, by term */
+	int			nnames;
+	char	  **names;			/* column names in the text … */
+	int32	   *traits;			/* … and the ids of the traits that they meant */
+} CdpReferences;
+
+/*
+ * Check a new text and make the hidden traits that it needs.  Adds to
+ * references and to *created (ids of hidden traits that are new).
+ */
+extern void CdpPredicateDefine(const char *text, const char *timezone, const char *what,
+							   CdpReferences *references, List **created);
+
+/*
+ * Compile a text whose references are known, starting with term *next_term,
+ * which is advanced.  columns: ids of the set's segments by column.
+ */
+extern void CdpPredicateCompile(const char *text, const char *timezone, const char *what,
+								const CdpReferences *references, int *next_term,
+								CdpTraitSet *traits, const int32 *columns, int ncolumns,
+								CdpPredicate *out);
+
+/* ---- set.c: all definitions of a generation ---- */
+
+struct CdpSegmentRules
+{
+	int			column;			/* position among all segments of the set */
+	char	   *owner;			/* role name */
+	char	   *timezone;
+	char	   *predicate_text;
+	char	   *exit_text;
+	CdpReferences references;
+	CdpPredicate predicate;
+	CdpPredicate exit_when;
+
+	/* evaluate.c */
+	Oid			owner_oid;		/* whose expression states these are */
+	MemoryContext state_context;
+	ExprState  *predicate_state;	/* NULL: not initialised */
+	ExprState  *exit_state;
+	bool		warned;			/* of a missing owner */
+};
+typedef struct CdpSegmentRules CdpSegmentRules;
+
+/*
+ * All segments, disabled and broken ones too: those keep the memberships that
+ * they have and can be referred to.
+ */
+struct CdpSegmentColumns
+{
+	int			n;
+	int32	   *ids;			/* by column, ascending */
+	char	  **names;			/* by column */
+	bool	   *live;			/* by column: is in set->segments */
+	TupleDesc	trait_desc;
+	TupleDesc	member_desc;
+	TupleTableSlot *trait_slot;
+	TupleTableSlot *member_slot;
+	ExprContext *econtext;
+};
+typedef struct CdpSegmentColumns CdpSegmentColumns;
+
+extern int	CdpSegmentColumn(const CdpSegmentSet *set, int32 id);	/* -1: unknown */
+extern int	CdpSegmentColumnByName(const CdpSegmentSet *set, const char *name);
+
+/* ---- evaluate.c ---- */
+
+/*
+ * As CdpSegmentsEvaluate, restricted to the segments in "only" (columns, NULL:
+ * all) and those that they refer to; record: count errors in
+ * cdp.segment_errors.
+ */
+extern void CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
+									TimestampTz now, const Bitmapset *only, bool record);
+
+/*
+ * Value of one initialised expression for one profile, as the current user.
+ * member: by column; never_null: as many falses.
+ */
+extern bool CdpPredicateValue(CdpSegmentSet *set, ExprState *state,
+							  const CdpProfileValues *values, Datum *member,
+							  bool *never_null, bool *isnull);
+
+/* Errors that concern one predicate only; others must be raised again. */
+extern bool CdpErrorIsLocal(int sqlerrcode);
+
+#endif							/* CDP_PREDICATE_H */

@@ -1,0 +1,395 @@
+/*-------------------------------------------------------------------------
+ *
+ * set.c
+ *	  All segments of a generation of definitions, compiled and ordered.
+ *
+ *	  A definition that cannot be compiled (somebody edited the tables, or a
+ *	  new version of PostgreSQL reads the text differently) is suspended with
+ *	  a WARNING: its memberships stay as they are and everybody else's go on.
+ *
+ * IDENTIFICATION
+ *	  src/segments/set.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "cdp.h"
+#include "segments/predicate.h"
+
+/* One definition while the set is being built. */
+typedef struct LoadedSegment
+{
+	CdpSegment	segment;
+	bool		enabled;
+	bool		live;
+	int			visit;			/* topological sort: 0 new, 1 open, 2 done */
+} LoadedSegment;
+
+static CdpSegmentSet *current = NULL;
+static CdpTraitSet *current_traits = NULL;
+
+static char *
+column_text(HeapTuple tuple, TupleDesc desc, int column)
+{
+	return SPI_getvalue(tuple, desc, column);
+}
+
+static int32 *
+column_ints(HeapTuple tuple, TupleDesc desc, int column, int *n)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(tuple, desc, column, &isnull);
+	ArrayType  *array;
+	int32	   *result;
+
+	*n = 0;
+	if (isnull)
+		return NULL;
+	array = DatumGetArrayTypeP(value);
+	if (ARR_NDIM(array) != 1 || ARR_HASNULL(array))
+		return NULL;
+	*n = ARR_DIMS(array)[0];
+	result = palloc(*n * sizeof(int32));
+	memcpy(result, ARR_DATA_PTR(array), *n * sizeof(int32));
+	return result;
+}
+
+static char **
+column_texts(HeapTuple tuple, TupleDesc desc, int column, int *n)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(tuple, desc, column, &isnull);
+	Datum	   *elements;
+	bool	   *nulls;
+	char	  **result;
+
+	*n = 0;
+	if (isnull)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, n);
+	result = palloc(Max(*n, 1) * sizeof(char *));
+	for (int i = 0; i < *n; i++)
+		result[i] = nulls[i] ? pstrdup("") : TextDatumGetCString(elements[i]);
+	return result;
+}
+
+/*
+ * Whether the active snapshot sees this generation.  If it does, definitions
+ * are read with it too; if not (the caller has changed them himself), with a
+ * new one.
+ */
+static bool
+snapshot_sees(int64 generation)
+{
+	bool		isnull;
+
+	if (!ActiveSnapshotSet())
+		return false;
+	if (SPI_execute("SELECT generation FROM cdp.applier", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the generation");
+	if (SPI_processed == 0)
+		return generation == 0;
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+									   1, &isnull)) == generation;
+}
+
+/*
+ * Read all definitions in the order of their ids, into context.
+ */
+static LoadedSegment *
+load_definitions(int64 generation, MemoryContext context, int *n)
+{
+	LoadedSegment *loaded;
+	CdpUserContext saved;
+	MemoryContext oldcontext;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute("SELECT id, name, channel, owner, timezone, predicate, exit_when,"
+					" enabled, terms, trait_names, trait_ids"
+					" FROM cdp.segment_definitions ORDER BY id",
+					snapshot_sees(generation), 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the definitions of segments");
+
+	oldcontext = MemoryContextSwitchTo(context);
+	*n = (int) SPI_processed;
+	loaded = palloc0(Max(*n, 1) * sizeof(LoadedSegment));
+	for (int i = 0; i < *n; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		CdpSegment *segment = &loaded[i].segment;
+		CdpSegmentRules *rules = palloc0(sizeof(CdpSegmentRules));
+		bool		isnull;
+		int			nids;
+
+		segment->id = DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull));
+		segment->name = column_text(tuple, desc, 2);
+		segment->channel = column_text(tuple, desc, 3);
+		segment->rules = rules;
+		rules->column = i;
+		rules->owner = column_text(tuple, desc, 4);
+		rules->timezone = column_text(tuple, desc, 5);
+		rules->predicate_text = column_text(tuple, desc, 6);
+		rules->exit_text = column_text(tuple, desc, 7);
+		loaded[i].enabled = DatumGetBool(SPI_getbinval(tuple, desc, 8, &isnull));
+		rules->references.terms = column_ints(tuple, desc, 9, &rules->references.nterms);
+		rules->references.names = column_texts(tuple, desc, 10, &rules->references.nnames);
+		rules->references.traits = column_ints(tuple, desc, 11, &nids);
+		rules->references.nnames = Min(rules->references.nnames, nids);
+	}
+	MemoryContextSwitchTo(oldcontext);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return loaded;
+}
+
+static CdpPredicate
+keep_predicate(const CdpPredicate *predicate)
+{
+	CdpPredicate kept = *predicate;
+
+	kept.expr = copyObject(predicate->expr);
+	kept.traits = bms_copy(predicate->traits);
+	kept.segments = bms_copy(predicate->segments);
+	return kept;
+}
+
+/*
+ * Compile one definition as its owner; false and a WARNING when that fails.
+ */
+static bool
+compile_definition(CdpSegmentSet *set, CdpTraitSet *traits, LoadedSegment *loaded)
+{
+	CdpSegmentRules *rules = loaded->segment.rules;
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	MemoryContext work;
+	volatile bool done = false;
+
+	work = AllocSetContextCreate(oldcontext, "cdp segment compilation",
+								 ALLOCSET_DEFAULT_SIZES);
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(work);
+	PG_TRY();
+	{
+		CdpPredicate predicate;
+		CdpPredicate exit_when;
+		Oid			userid;
+		int			sec_context;
+		Oid			owner = get_role_oid(rules->owner, true);
+		int			next_term = 0;
+
+		GetUserIdAndSecContext(&userid, &sec_context);
+		if (OidIsValid(owner))
+			SetUserIdAndSecContext(owner, sec_context | SECURITY_RESTRICTED_OPERATION);
+		CdpPredicateCompile(rules->predicate_text, rules->timezone, "predicate",
+							&rules->references, &next_term, traits,
+							set->columns->ids, set->columns->n, &predicate);
+		CdpPredicateCompile(rules->exit_text, rules->timezone, "exit_when",
+							&rules->references, &next_term, traits,
+							set->columns->ids, set->columns->n, &exit_when);
+		SetUserIdAndSecContext(userid, sec_context);
+
+		MemoryContextSwitchTo(set->context);
+		rules->predicate = keep_predicate(&predicate);
+		rules->exit_when = keep_predicate(&exit_when);
+		loaded->segment.traits = bms_union(predicate.traits, exit_when.traits);
+		ReleaseCurrentSubTransaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = oldowner;
+		if (!CdpErrorIsLocal(error->sqlerrcode))
+			ReThrowError(error);
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segment \"%s\" is suspended: %s",
+						loaded->segment.name, error->message),
+				 errhint("Correct it with cdp.alter_segment().")));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	MemoryContextDelete(work);
+	return done;
+}
+
+/*
+ * Append a segment to the set after those that it refers to.  A cycle cannot
+ * be defined; should the tables contain one, its members are left out.
+ */
+static bool
+order_segment(CdpSegmentSet *set, LoadedSegment *loaded, int column)
+{
+	LoadedSegment *this = &loaded[column];
+	CdpSegmentRules *rules = this->segment.rules;
+	Bitmapset  *needs;
+	int			other = -1;
+
+	check_stack_depth();
+	if (!this->live || this->visit == 2)
+		return true;
+	if (this->visit == 1)
+		return false;
+	this->visit = 1;
+	needs = bms_union(rules->predicate.segments, rules->exit_when.segments);
+	while ((other = bms_next_member(needs, other)) >= 0)
+	{
+		if (!order_segment(set, loaded, other))
+		{
+			this->live = false;
+			ereport(WARNING,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("segment \"%s\" is suspended: it depends on itself",
+							this->segment.name)));
+			break;
+		}
+	}
+	this->visit = 2;
+	if (this->live)
+	{
+		set->columns->live[column] = true;
+		set->segments[set->nsegments++] = this->segment;
+	}
+	return this->live;
+}
+
+static void
+build_set(CdpSegmentSet *set, CdpTraitSet *traits)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	CdpSegmentColumns *columns;
+	LoadedSegment *loaded;
+	int			n;
+
+	loaded = load_definitions(set->generation, set->context, &n);
+
+	MemoryContextSwitchTo(set->context);
+	columns = palloc0(sizeof(CdpSegmentColumns));
+	columns->n = n;
+	columns->ids = palloc(Max(n, 1) * sizeof(int32));
+	columns->names = palloc(Max(n, 1) * sizeof(char *));
+	columns->live = palloc0(Max(n, 1) * sizeof(bool));
+	for (int i = 0; i < n; i++)
+	{
+		columns->ids[i] = loaded[i].segment.id;
+		columns->names[i] = loaded[i].segment.name;
+	}
+	set->columns = columns;
+	set->segments = palloc0(Max(n, 1) * sizeof(CdpSegment));
+
+	columns->trait_desc = CreateTemplateTupleDesc(traits->ntraits);
+	for (int i = 0; i < traits->ntraits; i++)
+		TupleDescInitEntry(columns->trait_desc, i + 1, NULL,
+						   traits->traits[i]->type, -1, 0);
+	columns->member_desc = CreateTemplateTupleDesc(n);
+	for (int i = 0; i < n; i++)
+		TupleDescInitEntry(columns->member_desc, i + 1, NULL, BOOLOID, -1, 0);
+	columns->trait_slot = MakeSingleTupleTableSlot(columns->trait_desc, &TTSOpsVirtual);
+	columns->member_slot = MakeSingleTupleTableSlot(columns->member_desc, &TTSOpsVirtual);
+	ExecStoreVirtualTuple(columns->trait_slot);
+	ExecStoreVirtualTuple(columns->member_slot);
+	columns->econtext = CreateStandaloneExprContext();
+	columns->econtext->ecxt_scantuple = columns->trait_slot;
+	columns->econtext->ecxt_innertuple = columns->member_slot;
+	MemoryContextSwitchTo(oldcontext);
+
+	for (int i = 0; i < n; i++)
+		loaded[i].live = loaded[i].enabled && compile_definition(set, traits, &loaded[i]);
+	for (int i = 0; i < n; i++)
+		(void) order_segment(set, loaded, i);
+}
+
+CdpSegmentSet *
+CdpSegmentSetGet(int64 generation, CdpTraitSet *traits)
+{
+	CdpSegmentSet *set;
+	MemoryContext context;
+
+	if (generation < 0)
+		generation = traits->generation;
+	if (current != NULL && current->generation == generation && current_traits == traits)
+		return current;
+
+	context = AllocSetContextCreate(CurrentMemoryContext, "cdp segments",
+									ALLOCSET_DEFAULT_SIZES);
+	set = MemoryContextAllocZero(context, sizeof(CdpSegmentSet));
+	set->generation = generation;
+	set->context = context;
+	build_set(set, traits);
+
+	/* complete: from here on it outlives the transaction */
+	if (current != NULL)
+		MemoryContextDelete(current->context);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	current = set;
+	current_traits = traits;
+	return set;
+}
+
+CdpSegment *
+CdpSegmentById(CdpSegmentSet *set, int32 id)
+{
+	for (int i = 0; i < set->nsegments; i++)
+	{
+		if (set->segments[i].id == id)
+			return &set->segments[i];
+	}
+	return NULL;
+}
+
+/*
+ * The column of a segment, live or not; columns are in the order of ids.
+ */
+int
+CdpSegmentColumn(const CdpSegmentSet *set, int32 id)
+{
+	int			low = 0;
+	int			high = set->columns->n;
+
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+
+		if (set->columns->ids[middle] < id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < set->columns->n && set->columns->ids[low] == id ? low : -1;
+}
+
+int
+CdpSegmentColumnByName(const CdpSegmentSet *set, const char *name)
+{
+	for (int i = 0; i < set->columns->n; i++)
+	{
+		if (strcmp(set->columns->names[i], name) == 0)
+			return i;
+	}
+	return -1;
+}
