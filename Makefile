@@ -17,13 +17,28 @@ MODULE_big   = cdp
 # One subsystem a folder, in the order in which data flows.
 STATIONS     = collect identity traits segments activate apply
 CSOURCES     = $(wildcard src/*.c $(addprefix src/,$(addsuffix /*.c,$(STATIONS))))
-CXXSOURCES   = $(wildcard $(addprefix src/,$(addsuffix /*.cpp,$(STATIONS))))
+CXXSOURCES   =
+
+# Phone numbers: with libphonenumber when its headers are there (yes: fail
+# without them), else only E.164 is read.
+WITH_PHONENUMBER = auto
+ifeq ($(WITH_PHONENUMBER),auto)
+override WITH_PHONENUMBER = $(if $(wildcard $(addsuffix \
+	/include/phonenumbers/phonenumberutil.h,/usr /usr/local)),yes,no)
+endif
+ifeq ($(WITH_PHONENUMBER),yes)
+CXXSOURCES  += src/identity/phone.cpp
+PHONE_FLAGS  = -DCDP_WITH_PHONENUMBER
+PHONE_LIBS   = -lphonenumber -lstdc++
+endif
+
 OBJS         = $(CSOURCES:.c=.o) $(CXXSOURCES:.cpp=.o)
 
 # The install script is assembled from parts: first the types, then every
 # station's tables, then every station's functions.
 SQL_PARTS    = sql/header.sql \
                $(wildcard sql/identity/types.sql sql/traits/types.sql) \
+               $(wildcard sql/identity/kinds.sql) \
                $(wildcard $(foreach s,collect identity traits segments activate apply,sql/$(s)/tables.sql)) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/functions.sql)) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/views.sql)) \
@@ -34,10 +49,11 @@ DATA_built   = sql/$(EXTENSION)--$(EXTVERSION).sql
 EXTRA_CLEAN  = sql/$(EXTENSION)--$(EXTVERSION).sql results output_iso \
                tmp_check log regression.diffs regression.out
 
-PG_CPPFLAGS  = -I$(srcdir)/src
+PG_CPPFLAGS  = -I$(srcdir)/src $(PHONE_FLAGS)
 PG_CFLAGS    = -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
                -Wno-missing-field-initializers
-SHLIB_LINK   = -licuuc -licui18n
+PG_CXXFLAGS  = -Wextra -Werror -fvisibility=hidden -fvisibility-inlines-hidden
+SHLIB_LINK   = -licuuc -licui18n $(PHONE_LIBS)
 
 # No bitcode: nothing here gains from inlining by JIT, and it would need clang.
 override with_llvm = no

@@ -20,6 +20,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -154,4 +155,27 @@ CdpGenerationBump(void)
 		elog(ERROR, "could not bump the generation");
 	SPI_finish();
 	CdpRestoreUser(&saved);
+}
+
+PG_FUNCTION_INFO_V1(cdp_definitions_lock);
+PG_FUNCTION_INFO_V1(cdp_definitions_changed);
+
+/*
+ * cdp.definitions_lock() returns void: CdpApplierLock for functions in SQL
+ */
+Datum
+cdp_definitions_lock(PG_FUNCTION_ARGS)
+{
+	CdpApplierLock();
+	PG_RETURN_VOID();
+}
+
+/*
+ * cdp.definitions_changed() returns void: CdpGenerationBump for them
+ */
+Datum
+cdp_definitions_changed(PG_FUNCTION_ARGS)
+{
+	CdpGenerationBump();
+	PG_RETURN_VOID();
 }
