@@ -48,4 +48,12 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 #define CdpProcIsBackgroundWorker(proc) ((proc)->isBackgroundWorker)
 #endif
 
+/* 16 merged the checks of ownership into one. */
+#if PG_VERSION_NUM >= 160000
+#define CdpDatabaseOwnercheck(dboid, roleid) \
+	object_ownercheck(DatabaseRelationId, dboid, roleid)
+#else
+#define CdpDatabaseOwnercheck(dboid, roleid) pg_database_ownercheck(dboid, roleid)
+#endif
+
 #endif							/* CDP_COMPAT_H */

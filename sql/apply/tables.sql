@@ -13,7 +13,10 @@ CREATE TABLE cdp.applier (
 	rejected bigint NOT NULL DEFAULT 0,
 	batches bigint NOT NULL DEFAULT 0,
 	applied_by int NOT NULL DEFAULT 0,
-	last_batch_at timestamptz
+	last_batch_at timestamptz,
+	errors bigint NOT NULL DEFAULT 0,
+	last_error text,
+	last_error_at timestamptz
 ) WITH (fillfactor = 10);
 COMMENT ON TABLE cdp.applier IS 'state of the applier: counters that never go back, the applied clock, the generation of definitions';
 

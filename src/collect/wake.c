@@ -46,8 +46,8 @@ static Oid	cached_dboid = InvalidOid;
 static pid_t cached_pid = 0;
 static PGPROC *cached_proc = NULL;
 
-/* When cached_dboid was last found to have no applier; 0: it was not. */
-static TimestampTz cached_nobody_at = 0;
+/* When a commit last found that this database has no applier. */
+static TimestampTz nobody_at = 0;
 
 /*
  * Search the array of processes for the applier of a database.  Fields of
@@ -82,37 +82,16 @@ search_applier(Oid dboid, pid_t *pid)
  * The applier of a database, from the cache when that is still right.
  */
 static PGPROC *
-find_applier(Oid dboid, bool patient)
+find_applier(Oid dboid)
 {
-	if (dboid == cached_dboid)
-	{
-		if (cached_proc != NULL &&
-			cached_proc->pid == cached_pid &&
-			cached_proc->databaseId == dboid)
-			return cached_proc;
-		if (patient && cached_nobody_at != 0 &&
-			GetCurrentTimestamp() < cached_nobody_at + RETRY_INTERVAL)
-			return NULL;
-	}
+	if (dboid == cached_dboid && cached_proc != NULL &&
+		cached_proc->pid == cached_pid &&
+		cached_proc->databaseId == dboid)
+		return cached_proc;
 
 	cached_dboid = dboid;
 	cached_proc = search_applier(dboid, &cached_pid);
-	cached_nobody_at = cached_proc == NULL ? GetCurrentTimestamp() : 0;
 	return cached_proc;
-}
-
-/*
- * Set the applier's latch, or tell the launcher that a database has none.
- */
-static void
-wake(Oid dboid, bool patient)
-{
-	PGPROC	   *proc = find_applier(dboid, patient);
-
-	if (proc != NULL)
-		SetLatch(&proc->procLatch);
-	else if (CdpWakeNobodyHook != NULL)
-		CdpWakeNobodyHook(dboid);
 }
 
 /*
@@ -129,7 +108,12 @@ xact_callback(XactEvent event, void *arg)
 			if (wake_pending)
 			{
 				wake_pending = false;
-				wake(MyDatabaseId, true);
+				if (nobody_at == 0 ||
+					GetCurrentTimestamp() >= nobody_at + RETRY_INTERVAL)
+				{
+					CdpWakeNow(MyDatabaseId);
+					nobody_at = cached_proc != NULL ? 0 : GetCurrentTimestamp();
+				}
 			}
 			break;
 		case XACT_EVENT_ABORT:
@@ -158,12 +142,18 @@ CdpWakeAtCommit(void)
 }
 
 /*
- * Wake the applier of a database at once.
+ * Set the latch of a database's applier, or tell the launcher that there is
+ * none.
  */
 void
 CdpWakeNow(Oid dboid)
 {
-	wake(dboid, false);
+	PGPROC	   *proc = find_applier(dboid);
+
+	if (proc != NULL)
+		SetLatch(&proc->procLatch);
+	else if (CdpWakeNobodyHook != NULL)
+		CdpWakeNobodyHook(dboid);
 }
 
 /*
@@ -172,5 +162,5 @@ CdpWakeNow(Oid dboid)
 pid_t
 CdpWakeWorkerPid(Oid dboid)
 {
-	return find_applier(dboid, false) != NULL ? cached_pid : 0;
+	return find_applier(dboid) != NULL ? cached_pid : 0;
 }

@@ -1,0 +1,120 @@
+/* sql/apply/worker.sql: the background worker that applies the log */
+
+CREATE FUNCTION cdp.worker_pid() RETURNS int
+	AS 'MODULE_PATHNAME', 'cdp_worker_pid'
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION cdp.worker_pid() IS 'process id of the applier of this database; NULL when none runs';
+
+CREATE FUNCTION cdp.worker_hint() RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_worker_hint'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.worker_hint() IS 'whether an applier runs in this database, and how to start one';
+
+CREATE FUNCTION cdp.start_worker() RETURNS int
+	AS 'MODULE_PATHNAME', 'cdp_start_worker'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.start_worker() IS 'start the applier of this database unless it runs; its process id';
+
+CREATE FUNCTION cdp.stop_worker() RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_stop_worker'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.stop_worker() IS 'stop the applier of this database until cdp.start_worker() or a restart of the server; whether one ran';
+
+CREATE FUNCTION cdp.wait_applied(timeout interval DEFAULT '10 seconds') RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_wait_applied'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.wait_applied(interval) IS 'wait until everything committed before the call is applied; false when the timeout was reached first';
+
+-- What is committed and not yet applied, up to a limit: of the live
+-- incarnation, from the cursor on. Entries of transactions that were running
+-- when the cursor was set are few and left out.
+CREATE FUNCTION cdp.lag(max_entries int DEFAULT 100000,
+		OUT active boolean, OUT entries bigint, OUT seconds double precision)
+	LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	live int;
+	position_xid bigint;
+	position_id bigint;
+	oldest timestamptz;
+BEGIN
+	SELECT i.id, c.incarnation IS NOT NULL,
+		CASE WHEN c.target IS NOT NULL AND c.position_xid > 0 THEN c.position_xid
+			ELSE pg_snapshot_xmax(c.done)::text::bigint - 1 END,
+		CASE WHEN c.target IS NOT NULL AND c.position_xid > 0 THEN c.position_id
+			ELSE 9223372036854775807 END
+	INTO live, active, position_xid, position_id
+	FROM cdp.incarnation i LEFT JOIN cdp.cursors c ON c.incarnation = i.id;
+
+	SELECT count(*), min(p.received_at) INTO entries, oldest
+	FROM (SELECT e.received_at FROM cdp.events e
+		WHERE NOT active
+			OR (e.incarnation = live AND (e.xid, e.id) > (position_xid, position_id))
+		LIMIT max_entries) p;
+	seconds := CASE WHEN entries = 0 THEN 0
+		ELSE greatest(extract(epoch FROM cdp.clock() - oldest), 0) END;
+END
+$$;
+COMMENT ON FUNCTION cdp.lag(int) IS 'entries that are committed and not applied, counted up to a limit, and the age of the oldest of them';
+
+CREATE FUNCTION cdp.status(
+		OUT version text, OUT worker_running boolean, OUT worker_pid int,
+		OUT incarnation_active boolean, OUT entries_applied bigint,
+		OUT lag_entries bigint, OUT lag_seconds double precision,
+		OUT last_batch_at timestamptz, OUT clock timestamptz,
+		OUT last_error text, OUT hint text)
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	version := cdp.version();
+	worker_pid := cdp.worker_pid();
+	worker_running := worker_pid IS NOT NULL;
+	SELECT l.active, l.entries, l.seconds INTO incarnation_active, lag_entries, lag_seconds
+	FROM cdp.lag() l;
+	SELECT a.entries, a.last_batch_at, a.clock, a.last_error
+	INTO entries_applied, last_batch_at, clock, last_error
+	FROM cdp.applier a;
+	entries_applied := coalesce(entries_applied, 0);
+	IF clock = '-infinity' THEN
+		clock := NULL;
+	END IF;
+	hint := cdp.worker_hint();
+	IF NOT incarnation_active AND lag_entries > 0 THEN
+		hint := hint || '; the log was restored: it is applied from the first new entry on, or after SELECT cdp.start_worker() or SELECT cdp.apply()';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION cdp.status() IS 'one row: is the log being applied, how far, and what to do when it is not';
+
+CREATE VIEW cdp.stat_worker AS
+	SELECT s.pid, s.backend_type AS type, s.datname AS database, s.backend_start AS started_at,
+		s.state, CASE WHEN s.state = 'active' THEN s.query END AS activity,
+		s.xact_start, s.wait_event_type, s.wait_event
+	FROM pg_catalog.pg_stat_activity s
+	WHERE s.backend_type = 'cdp launcher'
+		OR (s.backend_type = 'cdp applier'
+			AND s.datname = pg_catalog.current_database());
+COMMENT ON VIEW cdp.stat_worker IS 'the launcher and the applier of this database, when they run';
+
+CREATE VIEW cdp.stat_apply AS
+	SELECT a.entries, a.duplicates, a.rejected, a.batches,
+		l.entries AS lag_entries, l.seconds AS lag_seconds,
+		a.last_batch_at, a.clock, a.errors, a.last_error, a.last_error_at
+	FROM cdp.lag() l
+	LEFT JOIN cdp.applier a ON true;
+COMMENT ON VIEW cdp.stat_apply IS 'what the applier has done, how far it is behind, and its errors';
+
+REVOKE ALL ON FUNCTION cdp.start_worker(), cdp.stop_worker(), cdp.lag(int), cdp.status() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION cdp.lag(int), cdp.status() TO pg_monitor;
+GRANT SELECT ON cdp.stat_worker, cdp.stat_apply TO pg_monitor;
+
+-- CREATE EXTENSION silences notices; this one is meant for whoever runs it.
+DO $$
+BEGIN
+	PERFORM set_config('client_min_messages', 'notice', true);
+	RAISE NOTICE 'cdp: %', cdp.worker_hint();
+	PERFORM set_config('client_min_messages', 'warning', true);
+END
+$$;

@@ -1,0 +1,164 @@
+/*-------------------------------------------------------------------------
+ *
+ * status.c
+ *	  SQL functions that start and stop the applier and tell whether it runs.
+ *
+ * IDENTIFICATION
+ *	  src/apply/status.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/wait_event.h"
+
+#include "apply/apply.h"
+#include "apply/worker.h"
+#include "collect/collect.h"
+
+PG_FUNCTION_INFO_V1(cdp_start_worker);
+PG_FUNCTION_INFO_V1(cdp_stop_worker);
+PG_FUNCTION_INFO_V1(cdp_worker_hint);
+PG_FUNCTION_INFO_V1(cdp_worker_pid);
+
+/* How long cdp.stop_worker() lets a batch go on, and waits in all, in ms. */
+#define STOP_PATIENCE	2000
+#define STOP_LIMIT		10000
+
+/*
+ * cdp.worker_pid() returns int: the applier of this database, NULL when none.
+ */
+Datum
+cdp_worker_pid(PG_FUNCTION_ARGS)
+{
+	pid_t		pid = CdpWakeWorkerPid(MyDatabaseId);
+
+	if (pid == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT32((int32) pid);
+}
+
+/*
+ * cdp.worker_hint() returns text: whether an applier runs here, and how to
+ * start one.  Run by CREATE EXTENSION, so it also makes the launcher look at
+ * this database when the transaction commits.
+ */
+Datum
+cdp_worker_hint(PG_FUNCTION_ARGS)
+{
+	pid_t		pid = CdpWakeWorkerPid(MyDatabaseId);
+	const char *hint;
+
+	if (pid != 0)
+		hint = psprintf("an applier runs in this database (process %d)", (int) pid);
+	else if (CdpLauncherShared())
+		hint = "no applier runs in this database yet: the launcher starts one "
+			"within moments, if setting cdp.databases names the database and "
+			"it was not stopped by cdp.stop_worker()";
+	else
+		hint = "no applier runs in this database: add cdp to "
+			"shared_preload_libraries and restart the server, or start one "
+			"with SELECT cdp.start_worker(), or apply by hand with "
+			"SELECT cdp.apply()";
+	if (!RecoveryInProgress())
+		CdpWakeAtCommit();
+	PG_RETURN_TEXT_P(cstring_to_text(hint));
+}
+
+/*
+ * Wait until a registered applier has taken its lock; its process id.
+ */
+static pid_t
+wait_for_start(BackgroundWorkerHandle *handle)
+{
+	pid_t		pid;
+
+	switch (WaitForBackgroundWorkerStartup(handle, &pid))
+	{
+		case BGWH_STARTED:
+		case BGWH_STOPPED:
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("cannot start the applier without the postmaster")));
+	}
+
+	while (GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED)
+	{
+		if (CdpApplierLockHeld())
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 10L, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+
+	/* Another one may have been faster: then ours has left. */
+	return CdpWakeWorkerPid(MyDatabaseId);
+}
+
+/*
+ * cdp.start_worker() returns int: make sure that an applier runs in this
+ * database, also one that was restored and has seen no live entry yet.
+ */
+Datum
+cdp_start_worker(PG_FUNCTION_ARGS)
+{
+	BackgroundWorkerHandle *handle;
+	pid_t		pid;
+
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot start an applier during recovery")));
+
+	/* Activates this incarnation of the log; the applier goes on after commit. */
+	(void) CdpApplyBatch(0, true);
+	CdpWakeAtCommit();
+
+	CdpLauncherSetStopped(MyDatabaseId, false);
+	pid = CdpWakeWorkerPid(MyDatabaseId);
+	if (pid == 0)
+	{
+		if (!CdpApplierRegister(MyDatabaseId, MyDatabaseTableSpace,
+								!CdpLauncherShared(), &handle))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("could not start an applier: no background worker slot is free"),
+					 errhint("Increase max_worker_processes.")));
+		pid = wait_for_start(handle);
+	}
+	if (pid == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the applier has started and ended at once"),
+				 errhint("A template database cannot have one, nor a database whose CREATE EXTENSION is not committed; the server log may say more.")));
+	PG_RETURN_INT32((int32) pid);
+}
+
+/*
+ * cdp.stop_worker() returns boolean: whether there was an applier to stop.
+ * The launcher starts none here until cdp.start_worker() or a restart of the
+ * server.
+ */
+Datum
+cdp_stop_worker(PG_FUNCTION_ARGS)
+{
+	bool		running = CdpWakeWorkerPid(MyDatabaseId) != 0;
+
+	CdpLauncherSetStopped(MyDatabaseId, true);
+	if (!CdpApplierAsk(MyDatabaseId, STOP_PATIENCE, STOP_LIMIT))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the applier has not stopped within %d s", STOP_LIMIT / 1000),
+				 errhint("It stops as soon as it can.")));
+	PG_RETURN_BOOL(running);
+}
