@@ -5,3 +5,77 @@ CREATE FUNCTION cdp.content_hash(e cdp.events) RETURNS text
 	RETURN pg_catalog.md5(ROW((e).type, (e).event, (e).identifiers, (e).properties, (e).context)::pg_catalog.text);
 COMMENT ON FUNCTION cdp.content_hash(cdp.events) IS
 	'hash of what an entry says, times and numbers aside: of duplicates at the same time the one with the smallest counts';
+
+CREATE FUNCTION cdp.track(event text DEFAULT NULL, properties jsonb DEFAULT NULL,
+		user_id cdp.key DEFAULT NULL, anonymous_id cdp.key DEFAULT NULL,
+		identifiers cdp.identifier[] DEFAULT NULL, context jsonb DEFAULT NULL,
+		occurred_at timestamptz DEFAULT NULL, message_id text DEFAULT NULL, source text DEFAULT NULL)
+	RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_track' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.track(text, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text) IS
+	'log that somebody did something; returns the message id. event is required, and somebody: user_id, anonymous_id, identifiers of registered kinds, or an identifier in properties or context. occurred_at defaults to now, source to sql; of calls with the same source and message_id one counts. Errors: null_value_not_allowed without event or identifier, invalid_parameter_value when properties or context is not an object, undefined_object for an unregistered kind';
+
+CREATE FUNCTION cdp.identify(user_id cdp.key DEFAULT NULL, traits jsonb DEFAULT NULL,
+		anonymous_id cdp.key DEFAULT NULL,
+		identifiers cdp.identifier[] DEFAULT NULL, context jsonb DEFAULT NULL,
+		occurred_at timestamptz DEFAULT NULL, message_id text DEFAULT NULL, source text DEFAULT NULL)
+	RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_identify' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.identify(cdp.key, jsonb, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text) IS
+	'log who somebody is: the identifiers belong together, and the traits are theirs (the latest value counts, null removes). traits.email and traits.phone are identifiers too. Returns the message id; arguments and errors as cdp.track';
+
+CREATE FUNCTION cdp.page(name text DEFAULT NULL, category text DEFAULT NULL, properties jsonb DEFAULT NULL,
+		user_id cdp.key DEFAULT NULL, anonymous_id cdp.key DEFAULT NULL,
+		identifiers cdp.identifier[] DEFAULT NULL, context jsonb DEFAULT NULL,
+		occurred_at timestamptz DEFAULT NULL, message_id text DEFAULT NULL, source text DEFAULT NULL)
+	RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_page' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.page(text, text, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text) IS
+	'log that somebody viewed a page; name becomes the event, category one of the properties. Returns the message id; arguments and errors as cdp.track';
+
+CREATE FUNCTION cdp.screen(name text DEFAULT NULL, category text DEFAULT NULL, properties jsonb DEFAULT NULL,
+		user_id cdp.key DEFAULT NULL, anonymous_id cdp.key DEFAULT NULL,
+		identifiers cdp.identifier[] DEFAULT NULL, context jsonb DEFAULT NULL,
+		occurred_at timestamptz DEFAULT NULL, message_id text DEFAULT NULL, source text DEFAULT NULL)
+	RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_screen' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.screen(text, text, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text) IS
+	'log that somebody viewed a screen of an app; as cdp.page';
+
+CREATE FUNCTION cdp.group(group_id cdp.key DEFAULT NULL, traits jsonb DEFAULT NULL,
+		user_id cdp.key DEFAULT NULL, anonymous_id cdp.key DEFAULT NULL,
+		identifiers cdp.identifier[] DEFAULT NULL, context jsonb DEFAULT NULL,
+		occurred_at timestamptz DEFAULT NULL, message_id text DEFAULT NULL, source text DEFAULT NULL)
+	RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_group' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.group(cdp.key, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text) IS
+	'log that somebody belongs to an account, whose traits these are; group_id is required, somebody is not. Returns the message id; arguments and errors as cdp.track';
+
+CREATE FUNCTION cdp.alias(previous_id cdp.key DEFAULT NULL, user_id cdp.key DEFAULT NULL,
+		identifiers cdp.identifier[] DEFAULT NULL, context jsonb DEFAULT NULL,
+		occurred_at timestamptz DEFAULT NULL, message_id text DEFAULT NULL, source text DEFAULT NULL)
+	RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_alias' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.alias(cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text) IS
+	'log that the former anonymous id previous_id belongs to user_id: the same as identify with both, for libraries that call it so. Returns the message id; arguments and errors as cdp.track';
+
+REVOKE EXECUTE ON FUNCTION
+	cdp.track(text, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text),
+	cdp.identify(cdp.key, jsonb, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text),
+	cdp.page(text, text, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text),
+	cdp.screen(text, text, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text),
+	cdp.group(cdp.key, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text),
+	cdp.alias(cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text)
+	FROM PUBLIC;
+
+CREATE FUNCTION cdp.ingest(payload jsonb, source text DEFAULT NULL)
+	RETURNS TABLE (accepted bigint, rejected bigint, errors jsonb)
+	AS 'MODULE_PATHNAME', 'cdp_ingest' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+COMMENT ON FUNCTION cdp.ingest(jsonb, text) IS
+	'log payloads of the Segment and RudderStack libraries: one, an array of them, or a body {"batch": [...]} whose context, integrations, channel and sentAt its messages inherit. Returns how many were accepted and refused, and for the first hundred refused ones index (from 0), messageId, reason and detail; all refused ones are in cdp.rejected. A bad payload never stops the others';
+REVOKE EXECUTE ON FUNCTION cdp.ingest(jsonb, text) FROM PUBLIC;
+
+CREATE FUNCTION cdp.payload(e cdp.events) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'cdp_payload' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.payload(cdp.events) IS
+	'the payload that an entry came from, unchanged; for an entry that came otherwise, the payload that says the same';
