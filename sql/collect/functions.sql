@@ -79,3 +79,70 @@ CREATE FUNCTION cdp.payload(e cdp.events) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'cdp_payload' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.payload(cdp.events) IS
 	'the payload that an entry came from, unchanged; for an entry that came otherwise, the payload that says the same';
+
+-- Partitions are made standalone and attached afterwards: that needs no more
+-- than SHARE UPDATE EXCLUSIVE on cdp.events, but a moment of ACCESS EXCLUSIVE
+-- on the default partition, hence the short lock_timeout. The incarnation has
+-- no default in them: a partition outlives the incarnation that it was made
+-- in, and nobody is to write to it directly.
+CREATE FUNCTION cdp.make_partitions(ahead interval DEFAULT '2 months') RETURNS int
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	SET timezone = 'UTC'
+	SET lock_timeout = '500ms'
+AS $$
+DECLARE
+	lower_bound timestamptz := date_trunc('month', cdp.clock());
+	upper_bound timestamptz;
+	horizon timestamptz;
+	name text;
+	made int := 0;
+BEGIN
+	IF ahead IS NULL OR ahead < interval '0' OR ahead > interval '10 years' THEN
+		RAISE EXCEPTION 'ahead must be between 0 and 10 years'
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	horizon := cdp.clock() + ahead;
+	WHILE lower_bound <= horizon LOOP
+		upper_bound := lower_bound + interval '1 month';
+		name := to_char(lower_bound, '"events_y"YYYY"m"MM');
+		IF to_regclass(format('cdp.%I', name)) IS NULL THEN
+			BEGIN
+				LOCK TABLE ONLY cdp.events IN SHARE UPDATE EXCLUSIVE MODE;
+				-- somebody else may have been faster
+				IF to_regclass(format('cdp.%I', name)) IS NULL THEN
+					IF EXISTS (SELECT FROM cdp.events_default e
+							   WHERE e.received_at >= lower_bound AND e.received_at < upper_bound) THEN
+						RAISE NOTICE 'partition "cdp.%" is not made: the default partition has entries of its time', name
+							USING HINT = 'They stay there, and so do the others of that month.';
+					ELSE
+						EXECUTE format('CREATE TABLE cdp.%I (LIKE cdp.events INCLUDING DEFAULTS)', name);
+						EXECUTE format('ALTER TABLE cdp.%I ALTER COLUMN incarnation DROP DEFAULT, '
+							'ALTER COLUMN identifiers SET STATISTICS 0, '
+							'ALTER COLUMN properties SET STATISTICS 0, '
+							'ALTER COLUMN context SET STATISTICS 0', name);
+						EXECUTE format('CREATE INDEX %I ON cdp.%I (xid, id)', name || '_xid', name);
+						EXECUTE format('CREATE INDEX %I ON cdp.%I (cdp.message_hash(source, message_id)) '
+							'WHERE message_id IS NOT NULL', name || '_message', name);
+						EXECUTE format('ALTER TABLE cdp.events ATTACH PARTITION cdp.%I FOR VALUES FROM (%L) TO (%L)',
+							name, lower_bound, upper_bound);
+						made := made + 1;
+					END IF;
+				END IF;
+			EXCEPTION
+				WHEN lock_not_available THEN
+					RAISE NOTICE 'partition "cdp.%" is not made: the log is busy', name
+						USING HINT = 'The next call tries again.';
+					EXIT;
+				WHEN invalid_object_definition OR check_violation THEN
+					RAISE NOTICE 'partition "cdp.%" is not made: %', name, SQLERRM;
+			END;
+		END IF;
+		lower_bound := upper_bound;
+	END LOOP;
+	RETURN made;
+END
+$$;
+COMMENT ON FUNCTION cdp.make_partitions(interval) IS
+	'make the monthly partitions of the log from the current month to ahead of now; returns how many were made. Months of which the default partition already has entries are skipped with a NOTICE; nothing waits longer than half a second';
+REVOKE EXECUTE ON FUNCTION cdp.make_partitions(interval) FROM PUBLIC;
