@@ -56,4 +56,12 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 #define CdpDatabaseOwnercheck(dboid, roleid) pg_database_ownercheck(dboid, roleid)
 #endif
 
+/* 18 added the argument for instrumentation. */
+#if PG_VERSION_NUM >= 180000
+#define CdpIndexBeginScan(heap, index, snapshot, nkeys, norderbys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, norderbys)
+#else
+#define CdpIndexBeginScan index_beginscan
+#endif
+
 #endif							/* CDP_COMPAT_H */

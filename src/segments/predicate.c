@@ -38,6 +38,7 @@ typedef struct ResolveContext
 	CdpTraitSet *traits;
 	bool		define;
 	CdpReferences *references;	/* define: grows */
+	List	  **created;		/* define: grows */
 	const CdpReferences *known; /* compile */
 	const int32 *columns;
 	int			ncolumns;
@@ -127,6 +128,27 @@ term_var(ResolveContext *context, int n, int location)
 	return (Node *) var;
 }
 
+static void
+add_name(CdpReferences *references, const char *name, int32 trait_id)
+{
+	if (references->nnames == 0)
+	{
+		references->names = palloc(sizeof(char *));
+		references->traits = palloc(sizeof(int32));
+	}
+	else
+	{
+		references->names = repalloc(references->names,
+									 (references->nnames + 1) * sizeof(char *));
+		references->traits = repalloc(references->traits,
+									  (references->nnames + 1) * sizeof(int32));
+	}
+	references->names[references->nnames] = pstrdup(name);
+	references->traits[references->nnames] = trait_id;
+	references->nnames++;
+	references->trait_ids = list_append_unique_int(references->trait_ids, trait_id);
+}
+
 /*
  * CdpColumnResolver of predicates.
  */
@@ -161,25 +183,9 @@ resolve_column(void *arg, const char *name, int location)
 	trait = CdpTraitResolve(context->traits, name, &created);
 	if (trait == NULL)
 		return NULL;
-	{
-		CdpReferences *references = context->references;
-
-		if (references->nnames == 0)
-		{
-			references->names = palloc(sizeof(char *));
-			references->traits = palloc(sizeof(int32));
-		}
-		else
-		{
-			references->names = repalloc(references->names,
-										 (references->nnames + 1) * sizeof(char *));
-			references->traits = repalloc(references->traits,
-										  (references->nnames + 1) * sizeof(int32));
-		}
-		references->names[references->nnames] = pstrdup(name);
-		references->traits[references->nnames] = trait->id;
-		references->nnames++;
-	}
+	if (created)
+		*context->created = list_append_unique_int(*context->created, trait->id);
+	add_name(context->references, name, trait->id);
 	return trait_var(context, trait, location);
 }
 
@@ -206,6 +212,7 @@ CdpPredicateDefine(const char *text, const char *timezone, const char *what,
 	context.text = text;
 	context.define = true;
 	context.references = references;
+	context.created = created;
 	context.traits = CdpTraitSetGet(-1);
 	context.terms = CdpVocabularyReplace(raw, text, timezone);
 
@@ -218,7 +225,11 @@ CdpPredicateDefine(const char *text, const char *timezone, const char *what,
 		CdpTerm    *term = (CdpTerm *) lfirst(lc);
 
 		if (term->kind == CDP_TERM_SEGMENT)
+		{
 			term->id = segment_id_by_name(term->name, text, term->name_location);
+			references->segment_ids = list_append_unique_int(references->segment_ids,
+															 term->id);
+		}
 		else
 		{
 			bool		is_new = false;
@@ -226,7 +237,9 @@ CdpPredicateDefine(const char *text, const char *timezone, const char *what,
 			term->id = CdpHiddenTrait(CDP_AGG_COUNT, term->name, NULL, term->filter,
 									  term->within, timezone, &is_new);
 			if (is_new)
-				*created = lappend_int(*created, term->id);
+				*created = list_append_unique_int(*created, term->id);
+			references->trait_ids = list_append_unique_int(references->trait_ids,
+														   term->id);
 		}
 		add_term(references, term->id);
 	}

@@ -83,11 +83,13 @@ typedef struct CdpReferences
 	int			nnames;
 	char	  **names;			/* column names in the text … */
 	int32	   *traits;			/* … and the ids of the traits that they meant */
+	List	   *trait_ids;		/* all traits, hidden ones too; only when defining */
+	List	   *segment_ids;	/* segments referred to; only when defining */
 } CdpReferences;
 
 /*
- * Check a new text and make the hidden traits that it needs.  Adds to
- * references and to *created (ids of hidden traits that are new).
+ * Check a new text and make the traits that it needs.  Adds to references and
+ * to *created (ids of traits that are new).
  */
 extern void CdpPredicateDefine(const char *text, const char *timezone, const char *what,
 							   CdpReferences *references, List **created);
@@ -141,18 +143,7 @@ struct CdpSegmentColumns
 };
 typedef struct CdpSegmentColumns CdpSegmentColumns;
 
-extern int	CdpSegmentColumn(const CdpSegmentSet *set, int32 id);	/* -1: unknown */
-extern int	CdpSegmentColumnByName(const CdpSegmentSet *set, const char *name);
-
 /* ---- evaluate.c ---- */
-
-/*
- * As CdpSegmentsEvaluate, restricted to the segments in "only" (columns, NULL:
- * all) and those that they refer to; record: count errors in
- * cdp.segment_errors.
- */
-extern void CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
-									TimestampTz now, const Bitmapset *only, bool record);
 
 /*
  * Value of one initialised expression for one profile, as the current user.

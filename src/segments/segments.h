@@ -11,6 +11,7 @@
 #ifndef CDP_SEGMENTS_H
 #define CDP_SEGMENTS_H
 
+#include "identity/identity.h"
 #include "traits/traits.h"
 
 typedef struct CdpSegment
@@ -53,5 +54,45 @@ typedef struct CdpProfileEval
  */
 extern void CdpSegmentsEvaluate(CdpSegmentSet *set, CdpTraitSet *traits,
 								CdpProfileEval *profiles, int n, TimestampTz now);
+
+/*
+ * As CdpSegmentsEvaluate for the segments in "only" (columns, see
+ * CdpSegmentColumnByName; NULL: all) and those that they refer to; record:
+ * count errors in cdp.segment_errors.
+ */
+extern void CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
+									TimestampTz now, const Bitmapset *only, bool record);
+
+/* All segments have columns, disabled ones too.  -1: unknown. */
+extern int	CdpSegmentColumn(const CdpSegmentSet *set, int32 id);
+extern int	CdpSegmentColumnByName(const CdpSegmentSet *set, const char *name);
+extern const char *CdpSegmentName(const CdpSegmentSet *set, int32 id);	/* NULL: unknown */
+
+/* ---- segments/read.c: a profile's nodes, for calls that read ---- */
+
+typedef struct CdpNode
+{
+	int64		node_id;
+	CdpIdentifier *identifier;
+	TimestampTz first_seen;
+	TimestampTz last_seen;
+} CdpNode;
+
+typedef struct CdpProfileNodes
+{
+	int64		profile_id;
+	int			nnodes;
+	CdpNode    *nodes;
+	CdpNodeAcc **accs;			/* their states, parallel to nodes */
+	int			nsegments;
+	int32	   *segments;		/* ids of the segments that it is stored to be in */
+} CdpProfileNodes;
+
+/* The profile that the node is in now; 0 when there is no such node. */
+extern int64 CdpProfileOfNode(int64 node_id);
+/* The same for an identifier as given; error when its kind is not registered. */
+extern int64 CdpProfileOfIdentifier(const CdpIdentifier *raw);
+/* False when there is no such profile.  Uses the active snapshot. */
+extern bool CdpProfileRead(int64 profile_id, CdpTraitSet *traits, CdpProfileNodes *out);
 
 #endif							/* CDP_SEGMENTS_H */

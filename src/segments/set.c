@@ -393,3 +393,11 @@ CdpSegmentColumnByName(const CdpSegmentSet *set, const char *name)
 	}
 	return -1;
 }
+
+const char *
+CdpSegmentName(const CdpSegmentSet *set, int32 id)
+{
+	int			column = CdpSegmentColumn(set, id);
+
+	return column < 0 ? NULL : set->columns->names[column];
+}

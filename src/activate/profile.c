@@ -1,0 +1,433 @@
+/*-------------------------------------------------------------------------
+ *
+ * profile.c
+ *	  Reading one profile: cdp.profile, cdp.timeline, cdp.in_segment; and the
+ *	  members of a segment.
+ *
+ *	  Values and memberships of one profile are computed at the read's
+ *	  instant, from what has been applied: a window that has closed since the
+ *	  last batch is closed here too.  segment_members and the views show what
+ *	  is stored, as of the applied clock.
+ *
+ * IDENTIFICATION
+ *	  src/activate/profile.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "cdp.h"
+#include "segments/segments.h"
+
+/* Everything about one profile at an instant. */
+typedef struct ProfileRead
+{
+	CdpTraitSet *traits;
+	CdpSegmentSet *segments;
+	CdpProfileNodes nodes;
+	TimestampTz now;
+} ProfileRead;
+
+/*
+ * False when there is no such profile.
+ */
+static bool
+read_profile(int64 profile_id, ProfileRead *out)
+{
+	out->traits = CdpTraitSetGet(-1);
+	out->segments = CdpSegmentSetGet(-1, out->traits);
+	out->now = CdpClock();
+	return profile_id != 0 && CdpProfileRead(profile_id, out->traits, &out->nodes);
+}
+
+/*
+ * The segments that the profile is in now: those in "only", or all.
+ */
+static CdpProfileEval
+evaluate_segments(ProfileRead *read, const Bitmapset *only)
+{
+	CdpProfileEval profile = {0};
+
+	profile.profile_id = read->nodes.profile_id;
+	profile.nbefore = read->nodes.nsegments;
+	profile.before = read->nodes.segments;
+	CdpProfileEvaluate(read->traits, read->nodes.accs, read->nodes.nnodes,
+					   read->now, &profile.values);
+	CdpSegmentsEvaluateSome(read->segments, &profile, 1, read->now, only, false);
+	return profile;
+}
+
+/* ---- profile ---- */
+
+static void
+push_key(JsonbParseState **state, const char *key)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, key);
+	value.val.string.len = strlen(key);
+	(void) pushJsonbValue(state, WJB_KEY, &value);
+}
+
+static void
+push_string(JsonbParseState **state, JsonbIteratorToken token, const char *string, int len)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = pnstrdup(string, len);
+	value.val.string.len = len;
+	(void) pushJsonbValue(state, token, &value);
+}
+
+static void
+push_time(JsonbParseState **state, TimestampTz at)
+{
+	char		buffer[MAXDATELEN + 1];
+
+	JsonEncodeDateTime(buffer, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL);
+	push_string(state, WJB_VALUE, buffer, strlen(buffer));
+}
+
+static int
+compare_nodes(const void *a, const void *b)
+{
+	const CdpIdentifier *x = ((const CdpNode *) a)->identifier;
+	const CdpIdentifier *y = ((const CdpNode *) b)->identifier;
+	int			len = Min(VARSIZE_ANY_EXHDR(x), VARSIZE_ANY_EXHDR(y));
+	int			result = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), len);
+
+	if (result != 0)
+		return result;
+	return (int) VARSIZE_ANY_EXHDR(x) - (int) VARSIZE_ANY_EXHDR(y);
+}
+
+/*
+ * {kind: [value, …], …}.  In bytewise order all identifiers of a kind stand
+ * together, since kind: is their prefix.
+ */
+static void
+push_identifiers(JsonbParseState **state, CdpProfileNodes *nodes)
+{
+	const char *kind = NULL;
+	int			kindlen = 0;
+
+	qsort(nodes->nodes, nodes->nnodes, sizeof(CdpNode), compare_nodes);
+	(void) pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < nodes->nnodes; i++)
+	{
+		const CdpIdentifier *identifier = nodes->nodes[i].identifier;
+		const char *data = VARDATA_ANY(identifier);
+		int			len = CdpIdentifierKindLength(identifier);
+
+		if (kind == NULL || len != kindlen || memcmp(kind, data, len) != 0)
+		{
+			if (kind != NULL)
+				(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
+			kind = data;
+			kindlen = len;
+			push_string(state, WJB_KEY, kind, kindlen);
+			(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+		}
+		push_string(state, WJB_ELEM, data + len + 1,
+					VARSIZE_ANY_EXHDR(identifier) - len - 1);
+	}
+	if (kind != NULL)
+		(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
+	(void) pushJsonbValue(state, WJB_END_OBJECT, NULL);
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+static void
+push_segments(JsonbParseState **state, ProfileRead *read)
+{
+	CdpProfileEval profile = evaluate_segments(read, NULL);
+	const char **names = palloc(Max(profile.nafter, 1) * sizeof(char *));
+
+	for (int i = 0; i < profile.nafter; i++)
+		names[i] = CdpSegmentName(read->segments, profile.after[i]);
+	qsort(names, profile.nafter, sizeof(char *), compare_names);
+	(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < profile.nafter; i++)
+		push_string(state, WJB_ELEM, names[i], strlen(names[i]));
+	(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
+}
+
+static Jsonb *
+profile_json(ProfileRead *read)
+{
+	CdpProfileNodes *nodes = &read->nodes;
+	JsonbParseState *state = NULL;
+	JsonbValue	value;
+	JsonbValue *result;
+	Jsonb	   *traits;
+	TimestampTz first_seen = nodes->nodes[0].first_seen;
+	TimestampTz last_seen = nodes->nodes[0].last_seen;
+
+	for (int i = 1; i < nodes->nnodes; i++)
+	{
+		first_seen = Min(first_seen, nodes->nodes[i].first_seen);
+		last_seen = Max(last_seen, nodes->nodes[i].last_seen);
+	}
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_key(&state, "profile_id");
+	value.type = jbvNumeric;
+	value.val.numeric = DatumGetNumeric(DirectFunctionCall1(int8_numeric,
+															Int64GetDatum(nodes->profile_id)));
+	(void) pushJsonbValue(&state, WJB_VALUE, &value);
+	push_key(&state, "identifiers");
+	push_identifiers(&state, nodes);
+	push_key(&state, "traits");
+	traits = CdpProfileTraitsJson(read->traits, nodes->accs, nodes->nnodes, read->now);
+	value.type = jbvBinary;
+	value.val.binary.data = &traits->root;
+	value.val.binary.len = VARSIZE(traits) - VARHDRSZ;
+	(void) pushJsonbValue(&state, WJB_VALUE, &value);
+	push_key(&state, "segments");
+	push_segments(&state, read);
+	push_key(&state, "first_seen");
+	push_time(&state, first_seen);
+	push_key(&state, "last_seen");
+	push_time(&state, last_seen);
+	result = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(result);
+}
+
+PG_FUNCTION_INFO_V1(cdp_profile);
+
+/*
+ * cdp.profile(identifier) returns jsonb
+ */
+Datum
+cdp_profile(PG_FUNCTION_ARGS)
+{
+	ProfileRead read;
+
+	if (!read_profile(CdpProfileOfIdentifier(PG_GETARG_IDENTIFIER_PP(0)), &read))
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(profile_json(&read));
+}
+
+PG_FUNCTION_INFO_V1(cdp_profile_by_id);
+
+/*
+ * cdp.profile(bigint) returns jsonb: also for an id that has been merged away.
+ */
+Datum
+cdp_profile_by_id(PG_FUNCTION_ARGS)
+{
+	ProfileRead read;
+
+	if (!read_profile(CdpProfileOfNode(PG_GETARG_INT64(0)), &read))
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(profile_json(&read));
+}
+
+/* ---- in_segment, segment_members ---- */
+
+/*
+ * Whether the profile is in the segment now.  Nobody is in no segment.
+ */
+static bool
+in_segment(int64 profile_id, const text *name)
+{
+	ProfileRead read;
+	CdpProfileEval profile;
+	bool		known = read_profile(profile_id, &read);
+	char	   *segment = text_to_cstring(name);
+	int			column = CdpSegmentColumnByName(read.segments, segment);
+
+	if (column < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("segment \"%s\" does not exist", segment)));
+	if (!known)
+		return false;
+	profile = evaluate_segments(&read, bms_make_singleton(column));
+	for (int i = 0; i < profile.nafter; i++)
+	{
+		if (CdpSegmentColumn(read.segments, profile.after[i]) == column)
+			return true;
+	}
+	return false;
+}
+
+PG_FUNCTION_INFO_V1(cdp_in_segment);
+
+/*
+ * cdp.in_segment(identifier, segment) returns boolean
+ */
+Datum
+cdp_in_segment(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(in_segment(CdpProfileOfIdentifier(PG_GETARG_IDENTIFIER_PP(0)),
+							  PG_GETARG_TEXT_PP(1)));
+}
+
+PG_FUNCTION_INFO_V1(cdp_in_segment_by_id);
+
+/*
+ * cdp.in_segment(bigint, segment) returns boolean
+ */
+Datum
+cdp_in_segment_by_id(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(in_segment(CdpProfileOfNode(PG_GETARG_INT64(0)),
+							  PG_GETARG_TEXT_PP(1)));
+}
+
+/*
+ * Copy the rows of the last SPI query to the function's result.
+ */
+static void
+put_rows(ReturnSetInfo *rsinfo)
+{
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
+}
+
+PG_FUNCTION_INFO_V1(cdp_segment_members);
+
+/*
+ * cdp.segment_members(segment) returns setof bigint
+ */
+Datum
+cdp_segment_members(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			types[] = {TEXTOID, INT4OID};
+	Datum		args[2];
+	CdpUserContext saved;
+	SPIPlanPtr	plan;
+	Portal		portal;
+	bool		isnull;
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	args[0] = PG_GETARG_DATUM(0);
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT id FROM cdp.segment_definitions WHERE name = $1",
+							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look up a segment");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("segment \"%s\" does not exist",
+						TextDatumGetCString(PG_GETARG_DATUM(0)))));
+	args[0] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
+	/* by cursor: an audience may be larger than memory */
+	plan = SPI_prepare("SELECT profile_id FROM cdp.segment_members"
+					   " WHERE segment_id = $1 AND member", 1, &types[1]);
+	portal = SPI_cursor_open(NULL, plan, args, NULL, true);
+	for (;;)
+	{
+		SPI_cursor_fetch(portal, true, 10000);
+		if (SPI_processed == 0)
+			break;
+		put_rows(rsinfo);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_cursor_close(portal);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return (Datum) 0;
+}
+
+/* ---- timeline ---- */
+
+/*
+ * Newest first.  Each node's entries come from the index in that order, so
+ * that a page of a long history costs a page.
+ */
+static const char *const timeline_query =
+	"SELECT t.at, v.type, v.event, v.properties, v.context, v.identifiers,"
+	" COALESCE(v.source, 'sql') AS source,"
+	" COALESCE(v.message_id, '#' || v.id) AS message_id, v.received_at"
+	" FROM (SELECT e.at, e.entry, e.xid, e.received_at FROM cdp.identities i"
+	" CROSS JOIN LATERAL (SELECT at, entry, xid, received_at FROM cdp.entries"
+	" WHERE owner = i.node_id AND at < $2"
+	" ORDER BY owner DESC, at DESC, entry DESC LIMIT $3) e"
+	" WHERE i.profile_id = $1 ORDER BY e.at DESC, e.entry DESC LIMIT $3) t"
+	" JOIN cdp.events v ON v.xid = t.xid AND v.id = t.entry"
+	" AND v.received_at = t.received_at"
+	" ORDER BY t.at DESC, t.entry DESC";
+
+static Datum
+timeline(FunctionCallInfo fcinfo, int64 profile_id)
+{
+	static SPIPlanPtr plan = NULL;
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			types[] = {INT8OID, TIMESTAMPTZOID, INT8OID};
+	Datum		args[3];
+	CdpUserContext saved;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (profile_id == 0)
+		return (Datum) 0;
+	if (!PG_ARGISNULL(2) && PG_GETARG_INT32(2) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"max\" must not be negative")));
+	args[0] = Int64GetDatum(profile_id);
+	args[1] = PG_ARGISNULL(1) ? TimestampTzGetDatum(DT_NOEND) : PG_GETARG_DATUM(1);
+	args[2] = Int64GetDatum(PG_ARGISNULL(2) ? PG_INT64_MAX : PG_GETARG_INT32(2));
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (plan == NULL)
+	{
+		SPIPlanPtr	prepared = SPI_prepare(timeline_query, 3, types);
+
+		if (prepared == NULL || SPI_keepplan(prepared) != 0)
+			elog(ERROR, "could not prepare the query of a timeline");
+		plan = prepared;
+	}
+	if (SPI_execute_plan(plan, args, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read a timeline");
+	put_rows(rsinfo);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(cdp_timeline);
+
+/*
+ * cdp.timeline(identifier, before, max)
+ */
+Datum
+cdp_timeline(PG_FUNCTION_ARGS)
+{
+	return timeline(fcinfo, PG_ARGISNULL(0) ? 0 :
+					CdpProfileOfIdentifier(PG_GETARG_IDENTIFIER_PP(0)));
+}
+
+PG_FUNCTION_INFO_V1(cdp_timeline_by_id);
+
+/*
+ * cdp.timeline(bigint, before, max)
+ */
+Datum
+cdp_timeline_by_id(PG_FUNCTION_ARGS)
+{
+	return timeline(fcinfo, PG_ARGISNULL(0) ? 0 : CdpProfileOfNode(PG_GETARG_INT64(0)));
+}

@@ -1,0 +1,474 @@
+/*-------------------------------------------------------------------------
+ *
+ * preview.c
+ *	  How large would it be, and why is this profile in it.
+ *
+ *	  A preview compiles its predicate inside a subtransaction and rolls that
+ *	  back.  Behaviour that no segment has asked about before becomes a hidden
+ *	  trait there, with its history, exactly as create_segment would make it;
+ *	  so a preview is as exact as the segment, and only then waits for the
+ *	  applier.
+ *
+ * IDENTIFICATION
+ *	  src/segments/preview.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "cdp.h"
+#include "segments/predicate.h"
+
+#define PREVIEW_FETCH	512
+
+typedef struct Preview
+{
+	CdpTraitSet *traits;
+	CdpSegmentSet *set;
+	CdpPredicate predicate;
+	ExprState  *state;
+	TimestampTz now;
+	Datum	   *member;			/* by column */
+	bool	   *never_null;
+	int64		members;
+	int64		non_members;
+	int64		unknown;
+	int64		errors;
+} Preview;
+
+/*
+ * Compile a text that is not stored, as the current user.
+ */
+static void
+compile_preview(Preview *preview, const char *text, const char *timezone)
+{
+	CdpReferences references = {0};
+	List	   *created = NIL;
+	int			next_term = 0;
+
+	CdpPredicateDefine(text, timezone, "predicate", &references, &created);
+	if (created != NIL)
+	{
+		CdpApplierLock();
+		CdpGenerationBump();
+		CommandCounterIncrement();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		if (CdpBackfillHook != NULL)
+			CdpBackfillHook(created, NIL);
+		PopActiveSnapshot();
+	}
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	preview->traits = CdpTraitSetGet(-1);
+	preview->set = CdpSegmentSetGet(-1, preview->traits);
+	PopActiveSnapshot();
+	CdpPredicateCompile(text, timezone, "predicate", &references, &next_term,
+						preview->traits, preview->set->columns->ids,
+						preview->set->columns->n, &preview->predicate);
+	preview->state = ExecInitExpr(preview->predicate.expr, NULL);
+	preview->member = palloc(Max(preview->set->columns->n, 1) * sizeof(Datum));
+	preview->never_null = palloc0(Max(preview->set->columns->n, 1) * sizeof(bool));
+}
+
+/*
+ * Fill in which of the segments that the predicate refers to the profile is
+ * in as of now.
+ */
+static void
+evaluate_referred(Preview *preview, CdpProfileNodes *nodes, CdpProfileValues *values)
+{
+	CdpProfileEval profile = {0};
+
+	for (int i = 0; i < preview->set->columns->n; i++)
+		preview->member[i] = BoolGetDatum(false);
+	if (bms_is_empty(preview->predicate.segments))
+		return;
+	profile.profile_id = nodes->profile_id;
+	profile.values = *values;
+	profile.nbefore = nodes->nsegments;
+	profile.before = nodes->segments;
+	CdpSegmentsEvaluateSome(preview->set, &profile, 1, preview->now,
+							preview->predicate.segments, false);
+	for (int i = 0; i < profile.nafter; i++)
+	{
+		int			column = CdpSegmentColumn(preview->set, profile.after[i]);
+
+		if (column >= 0)
+			preview->member[column] = BoolGetDatum(true);
+	}
+}
+
+static void
+count_value(Preview *preview, CdpProfileValues *values)
+{
+	bool		isnull;
+	bool		value = CdpPredicateValue(preview->set, preview->state, values,
+										  preview->member, preview->never_null, &isnull);
+
+	if (isnull)
+		preview->unknown++;
+	else if (value)
+		preview->members++;
+	else
+		preview->non_members++;
+}
+
+/*
+ * The same for a predicate that may raise an error.
+ */
+static void
+count_guarded(Preview *preview, CdpProfileValues *values)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		count_value(preview, values);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = oldowner;
+		if (!CdpErrorIsLocal(error->sqlerrcode))
+			ReThrowError(error);
+		preview->errors++;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+}
+
+static void
+count_profile(Preview *preview, int64 profile_id)
+{
+	CdpProfileNodes nodes;
+	CdpProfileValues values;
+	Oid			userid;
+	int			sec_context;
+
+	if (!CdpProfileRead(profile_id, preview->traits, &nodes))
+		return;
+	CdpProfileEvaluate(preview->traits, nodes.accs, nodes.nnodes, preview->now, &values);
+	evaluate_referred(preview, &nodes, &values);
+
+	GetUserIdAndSecContext(&userid, &sec_context);
+	SetUserIdAndSecContext(userid, sec_context | SECURITY_RESTRICTED_OPERATION);
+	if (preview->predicate.safe)
+		count_value(preview, &values);
+	else
+		count_guarded(preview, &values);
+	SetUserIdAndSecContext(userid, sec_context);
+}
+
+/*
+ * All profiles, in batches of a cursor.
+ */
+static void
+count_profiles(Preview *preview, const char *timezone)
+{
+	MemoryContext batch = AllocSetContextCreate(CurrentMemoryContext, "cdp preview",
+												ALLOCSET_DEFAULT_SIZES);
+	CdpUserContext saved;
+	SPIPlanPtr	plan;
+	Portal		portal;
+	int			nest_level;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	plan = SPI_prepare("SELECT node_id FROM cdp.identities WHERE node_id = profile_id", 0, NULL);
+	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+	CdpRestoreUser(&saved);
+
+	nest_level = CdpPinSettings(timezone);
+	for (;;)
+	{
+		CdpUserContext fetching;
+		uint64		n;
+
+		CdpBecomeOwner(&fetching);
+		SPI_cursor_fetch(portal, true, PREVIEW_FETCH);
+		CdpRestoreUser(&fetching);
+		n = SPI_processed;
+		if (n == 0)
+			break;
+		for (uint64 i = 0; i < n; i++)
+		{
+			MemoryContext oldcontext = MemoryContextSwitchTo(batch);
+			bool		isnull;
+
+			CHECK_FOR_INTERRUPTS();
+			count_profile(preview,
+						  DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
+													  SPI_tuptable->tupdesc, 1, &isnull)));
+			MemoryContextSwitchTo(oldcontext);
+			MemoryContextReset(batch);
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	CdpUnpinSettings(nest_level);
+	SPI_cursor_close(portal);
+	SPI_finish();
+	MemoryContextDelete(batch);
+}
+
+PG_FUNCTION_INFO_V1(cdp_preview_segment);
+
+/*
+ * cdp.preview_segment(predicate, timezone)
+ */
+Datum
+cdp_preview_segment(PG_FUNCTION_ARGS)
+{
+	char	   *predicate = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *timezone = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	Preview		preview = {0};
+	TupleDesc	desc;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	preview.now = CdpClock();
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	compile_preview(&preview, predicate, timezone);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	count_profiles(&preview, timezone);
+	PopActiveSnapshot();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+
+	values[0] = Int64GetDatum(preview.members);
+	values[1] = Int64GetDatum(preview.non_members);
+	values[2] = Int64GetDatum(preview.unknown);
+	values[3] = Int64GetDatum(preview.errors);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* ---- explain ---- */
+
+typedef struct Explanation
+{
+	ReturnSetInfo *rsinfo;
+	CdpTraitSet *traits;
+	CdpSegmentSet *set;
+	const CdpProfileValues *values;
+	const CdpProfileEval *profile;
+	CdpSegmentRules *rules;
+	int			next_term;
+	List	   *seen;			/* texts of terms and names told already */
+} Explanation;
+
+static void
+put_row(Explanation *explanation, const char *term, const char *value)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, value == NULL};
+	ListCell   *lc;
+
+	foreach(lc, explanation->seen)
+	{
+		if (strcmp((char *) lfirst(lc), term) == 0)
+			return;
+	}
+	explanation->seen = lappend(explanation->seen, pstrdup(term));
+	values[0] = CStringGetTextDatum(term);
+	values[1] = value ? CStringGetTextDatum(value) : (Datum) 0;
+	tuplestore_putvalues(explanation->rsinfo->setResult,
+						 explanation->rsinfo->setDesc, values, nulls);
+}
+
+static const char *
+trait_value(Explanation *explanation, int32 id)
+{
+	CdpTrait   *trait = CdpTraitById(explanation->traits, id);
+	Oid			output;
+	bool		varlena;
+
+	if (trait == NULL || explanation->values->isnull[trait->index])
+		return NULL;
+	getTypeOutputInfo(trait->type, &output, &varlena);
+	return OidOutputFunctionCall(output, explanation->values->values[trait->index]);
+}
+
+static bool
+is_in(const int32 *ids, int n, int32 id)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (ids[i] == id)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The terms of one text, in the order in which they stand there.
+ */
+static void
+explain_terms(Explanation *explanation, const char *text)
+{
+	ListCell   *lc;
+
+	foreach(lc, CdpVocabularyReplace(CdpParseRaw(text), text, explanation->rules->timezone))
+	{
+		CdpTerm    *term = (CdpTerm *) lfirst(lc);
+		int32		id = explanation->rules->references.terms[explanation->next_term++];
+
+		if (term->kind == CDP_TERM_COUNT)
+			put_row(explanation, CdpTermText(term), trait_value(explanation, id));
+		else
+			put_row(explanation, CdpTermText(term),
+					is_in(explanation->profile->after, explanation->profile->nafter, id) ?
+					"true" : "false");
+	}
+}
+
+/*
+ * What a whole text amounts to: true, false, NULL, or the error it raises.
+ */
+static void
+explain_text(Explanation *explanation, const char *what, ExprState *state)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	int			ncolumns = explanation->set->columns->n;
+	Datum	   *member = palloc(ncolumns * sizeof(Datum));
+	bool	   *never_null = palloc0(ncolumns * sizeof(bool));
+	const char *volatile result = NULL;
+
+	for (int i = 0; i < ncolumns; i++)
+		member[i] = BoolGetDatum(is_in(explanation->profile->after,
+									   explanation->profile->nafter,
+									   explanation->set->columns->ids[i]));
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		bool		isnull;
+		bool		value = CdpPredicateValue(explanation->set, state, explanation->values,
+											  member, never_null, &isnull);
+
+		result = isnull ? NULL : value ? "true" : "false";
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = oldowner;
+		if (!CdpErrorIsLocal(error->sqlerrcode))
+			ReThrowError(error);
+		result = psprintf("error: %s", error->message);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	put_row(explanation, what, result);
+}
+
+PG_FUNCTION_INFO_V1(cdp_explain_segment);
+
+/*
+ * cdp.explain_segment(name, identifier): evaluated at the read's instant.
+ */
+Datum
+cdp_explain_segment(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	int64		profile_id = CdpProfileOfIdentifier((CdpIdentifier *) PG_GETARG_VARLENA_PP(1));
+	Explanation explanation = {0};
+	CdpProfileNodes nodes;
+	CdpProfileValues values;
+	CdpProfileEval profile = {0};
+	CdpSegment *segment;
+	CdpSegmentRules *rules;
+	TimestampTz now = CdpClock();
+	int			column;
+	int			nest_level;
+	Oid			userid;
+	int			sec_context;
+
+	InitMaterializedSRF(fcinfo, 0);
+	explanation.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	explanation.traits = CdpTraitSetGet(-1);
+	explanation.set = CdpSegmentSetGet(-1, explanation.traits);
+	column = CdpSegmentColumnByName(explanation.set, name);
+	if (column < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("segment \"%s\" does not exist", name)));
+	segment = CdpSegmentById(explanation.set, explanation.set->columns->ids[column]);
+	if (segment == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segment \"%s\" is not evaluated", name),
+				 errhint("See the column \"state\" of cdp.segments.")));
+	if (profile_id == 0 || !CdpProfileRead(profile_id, explanation.traits, &nodes))
+		return (Datum) 0;
+
+	CdpProfileEvaluate(explanation.traits, nodes.accs, nodes.nnodes, now, &values);
+	profile.profile_id = profile_id;
+	profile.values = values;
+	profile.nbefore = nodes.nsegments;
+	profile.before = nodes.segments;
+	CdpSegmentsEvaluateSome(explanation.set, &profile, 1, now,
+							bms_make_singleton(column), false);
+
+	explanation.values = &values;
+	explanation.profile = &profile;
+	explanation.rules = rules = segment->rules;
+	nest_level = CdpPinSettings(rules->timezone);
+	for (int i = 0; i < rules->references.nnames; i++)
+		put_row(&explanation, quote_identifier(rules->references.names[i]),
+				trait_value(&explanation, rules->references.traits[i]));
+	explain_terms(&explanation, rules->predicate_text);
+	if (rules->exit_text != NULL)
+		explain_terms(&explanation, rules->exit_text);
+
+	GetUserIdAndSecContext(&userid, &sec_context);
+	SetUserIdAndSecContext(OidIsValid(rules->owner_oid) ? rules->owner_oid : userid,
+						   sec_context | SECURITY_RESTRICTED_OPERATION);
+	if (rules->predicate_state != NULL)
+		explain_text(&explanation, "predicate", rules->predicate_state);
+	if (rules->exit_state != NULL)
+		explain_text(&explanation, "exit_when", rules->exit_state);
+	SetUserIdAndSecContext(userid, sec_context);
+	CdpUnpinSettings(nest_level);
+	put_row(&explanation, "member",
+			is_in(profile.after, profile.nafter, segment->id) ? "true" : "false");
+	return (Datum) 0;
+}
