@@ -661,10 +661,23 @@ phone_in_region(const char *value, int len, const char *region,
 
 #endif							/* CDP_WITH_PHONENUMBER */
 
+/*
+ * The library takes a national prefix off what follows the country's code,
+ * and of some impossible numbers another one when it reads its own answer.
+ * Go on until that is over; every round shortens the number.
+ */
 static bool
 normalise_phone(const char *value, int len, char **out, int *outlen)
 {
-	return phone_in_region(value, len, NO_REGION, out, outlen);
+	for (;;)
+	{
+		if (!phone_in_region(value, len, NO_REGION, out, outlen))
+			return false;
+		if (*outlen == len && memcmp(*out, value, len) == 0)
+			return true;
+		value = *out;
+		len = *outlen;
+	}
 }
 
 /* ---- SQL ---- */
