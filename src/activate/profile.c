@@ -104,8 +104,8 @@ push_time(JsonbParseState **state, TimestampTz at)
 static int
 compare_nodes(const void *a, const void *b)
 {
-	const CdpIdentifier *x = ((const CdpNode *) a)->identifier;
-	const CdpIdentifier *y = ((const CdpNode *) b)->identifier;
+	const CdpIdentifier *x = ((const CdpProfileNode *) a)->identifier;
+	const CdpIdentifier *y = ((const CdpProfileNode *) b)->identifier;
 	int			len = Min(VARSIZE_ANY_EXHDR(x), VARSIZE_ANY_EXHDR(y));
 	int			result = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), len);
 
@@ -124,7 +124,7 @@ push_identifiers(JsonbParseState **state, CdpProfileNodes *nodes)
 	const char *kind = NULL;
 	int			kindlen = 0;
 
-	qsort(nodes->nodes, nodes->nnodes, sizeof(CdpNode), compare_nodes);
+	qsort(nodes->nodes, nodes->nnodes, sizeof(CdpProfileNode), compare_nodes);
 	(void) pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < nodes->nnodes; i++)
 	{

@@ -153,6 +153,10 @@ check_owner(CdpSegment *segment)
 
 /*
  * Evaluate from where the work stands to the end of the chunk.
+ *
+ * With exit_when, who is in stays until exit_when is true, and who is out
+ * enters when the predicate is true and exit_when is not: else he would go in
+ * and out by turns for as long as both are true.
  */
 static void
 run(Evaluation *e)
@@ -188,12 +192,13 @@ run(Evaluation *e)
 			member[rules->column] = BoolGetDatum(false);
 			if (rules->predicate_state == NULL)
 				init_states(set, rules);
-			if (was && rules->exit_state != NULL)
-				is = !CdpPredicateValue(set, rules->exit_state, &profile->values,
-										member, e->never_null, &isnull);
-			else
+			is = was && rules->exit_state != NULL;
+			if (!is)
 				is = CdpPredicateValue(set, rules->predicate_state, &profile->values,
 									   member, e->never_null, &isnull);
+			if (is && rules->exit_state != NULL)
+				is = !CdpPredicateValue(set, rules->exit_state, &profile->values,
+										member, e->never_null, &isnull);
 			member[rules->column] = BoolGetDatum(is);
 		}
 		if (pinned)

@@ -134,7 +134,7 @@ struct CdpSegmentColumns
 	int			n;
 	int32	   *ids;			/* by column, ascending */
 	char	  **names;			/* by column */
-	bool	   *live;			/* by column: is in set->segments */
+	int		   *position;		/* by column: in set->segments; -1: not evaluated */
 	TupleDesc	trait_desc;
 	TupleDesc	member_desc;
 	TupleTableSlot *trait_slot;

@@ -130,7 +130,7 @@ CdpProfileOfIdentifier(const CdpIdentifier *raw)
 static void
 read_node(CdpProfileNodes *out, int i, TupleTableSlot *slot, CdpTraitSet *traits)
 {
-	CdpNode    *node = &out->nodes[i];
+	CdpProfileNode    *node = &out->nodes[i];
 	Datum		value;
 	bool		isnull;
 
@@ -167,14 +167,14 @@ CdpProfileRead(int64 profile_id, CdpTraitSet *traits, CdpProfileNodes *out)
 
 	memset(out, 0, sizeof(CdpProfileNodes));
 	out->profile_id = profile_id;
-	out->nodes = palloc(size * sizeof(CdpNode));
+	out->nodes = palloc(size * sizeof(CdpProfileNode));
 	out->accs = palloc(size * sizeof(CdpNodeAcc *));
 	while (index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
 		if (out->nnodes == size)
 		{
 			size *= 2;
-			out->nodes = repalloc(out->nodes, size * sizeof(CdpNode));
+			out->nodes = repalloc(out->nodes, size * sizeof(CdpProfileNode));
 			out->accs = repalloc(out->accs, size * sizeof(CdpNodeAcc *));
 		}
 		read_node(out, out->nnodes++, slot, traits);

@@ -70,19 +70,19 @@ extern const char *CdpSegmentName(const CdpSegmentSet *set, int32 id);	/* NULL: 
 
 /* ---- segments/read.c: a profile's nodes, for calls that read ---- */
 
-typedef struct CdpNode
+typedef struct CdpProfileNode
 {
 	int64		node_id;
 	CdpIdentifier *identifier;
 	TimestampTz first_seen;
 	TimestampTz last_seen;
-} CdpNode;
+} CdpProfileNode;
 
 typedef struct CdpProfileNodes
 {
 	int64		profile_id;
 	int			nnodes;
-	CdpNode    *nodes;
+	CdpProfileNode    *nodes;
 	CdpNodeAcc **accs;			/* their states, parallel to nodes */
 	int			nsegments;
 	int32	   *segments;		/* ids of the segments that it is stored to be in */

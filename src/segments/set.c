@@ -272,7 +272,7 @@ order_segment(CdpSegmentSet *set, LoadedSegment *loaded, int column)
 	this->visit = 2;
 	if (this->live)
 	{
-		set->columns->live[column] = true;
+		set->columns->position[column] = set->nsegments;
 		set->segments[set->nsegments++] = this->segment;
 	}
 	return this->live;
@@ -293,11 +293,12 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 	columns->n = n;
 	columns->ids = palloc(Max(n, 1) * sizeof(int32));
 	columns->names = palloc(Max(n, 1) * sizeof(char *));
-	columns->live = palloc0(Max(n, 1) * sizeof(bool));
+	columns->position = palloc(Max(n, 1) * sizeof(int));
 	for (int i = 0; i < n; i++)
 	{
 		columns->ids[i] = loaded[i].segment.id;
 		columns->names[i] = loaded[i].segment.name;
+		columns->position[i] = -1;
 	}
 	set->columns = columns;
 	set->segments = palloc0(Max(n, 1) * sizeof(CdpSegment));
@@ -354,12 +355,11 @@ CdpSegmentSetGet(int64 generation, CdpTraitSet *traits)
 CdpSegment *
 CdpSegmentById(CdpSegmentSet *set, int32 id)
 {
-	for (int i = 0; i < set->nsegments; i++)
-	{
-		if (set->segments[i].id == id)
-			return &set->segments[i];
-	}
-	return NULL;
+	int			column = CdpSegmentColumn(set, id);
+
+	if (column < 0 || set->columns->position[column] < 0)
+		return NULL;
+	return &set->segments[set->columns->position[column]];
 }
 
 /*
