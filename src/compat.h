@@ -64,4 +64,13 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 #define CdpIndexBeginScan index_beginscan
 #endif
 
+/* 16 replaced "missing_ok" of parseTypeString by an error-saving context. */
+#if PG_VERSION_NUM >= 160000
+#define CdpParseType(name, typid, typmod) \
+	((void) parseTypeString((name), (typid), (typmod), NULL))
+#else
+#define CdpParseType(name, typid, typmod) \
+	parseTypeString((name), (typid), (typmod), false)
+#endif
+
 #endif							/* CDP_COMPAT_H */

@@ -51,6 +51,7 @@ CREATE TABLE cdp.decisions (
 );
 CREATE INDEX decisions_pair ON cdp.decisions (a, b);
 CREATE INDEX decisions_b ON cdp.decisions (b);
+CREATE INDEX decisions_splits ON cdp.decisions (a) WHERE type = 'split' AND effective;
 CREATE INDEX decisions_message ON cdp.decisions (source, message_id);
 CREATE INDEX decisions_target ON cdp.decisions (source, target);
 COMMENT ON TABLE cdp.decisions IS 'merges, splits and undos by hand; of those about one pair only the latest active one is effective';

@@ -85,6 +85,8 @@ typedef struct CdpEntry
 	int64		owner;			/* node number, 0 when nobody's */
 	int			nnodes;
 	int64	   *nodes;			/* all nodes that it names, hub first */
+	int			ncandidates;	/* usable identifiers, strongest first */
+	struct CdpCandidate *candidates;	/* private to identity/graph.c */
 
 	/* filled in by apply */
 	const char *reject_reason;	/* why it has no effect; NULL when it has */
@@ -103,6 +105,8 @@ extern void CdpEntryFromRow(CdpEntry *entry, Datum *values, bool *isnull);
 extern int	CdpEntryCompare(const CdpEntry *a, const CdpEntry *b);
 extern int	CdpOrderCompare(TimestampTz at_a, const text *tie_a,
 							TimestampTz at_b, const text *tie_b);
+/* The hash that the log's index on duplicates holds (collect/log.c). */
+extern int64 CdpMessageHash(const text *source, const text *message_id);
 /* Judge what can be judged from the entry alone; sets reject_reason. */
 extern bool CdpEntryCheck(CdpEntry *entry);
 

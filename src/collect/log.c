@@ -47,6 +47,19 @@ cdp_entry_xid(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64((int64) U64FromFullTransactionId(fxid));
 }
 
+int64
+CdpMessageHash(const text *source, const text *message_id)
+{
+	uint64		hash = 0;
+
+	if (VARSIZE_ANY_EXHDR(source) > 0)
+		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(source),
+								   VARSIZE_ANY_EXHDR(source), 0);
+	return (int64)
+		hash_bytes_extended((const unsigned char *) VARDATA_ANY(message_id),
+							VARSIZE_ANY_EXHDR(message_id), hash);
+}
+
 /*
  * cdp.message_hash(source text, message_id text) returns bigint: what the
  * log's index on duplicates holds.  A missing source is the source ''.
@@ -54,23 +67,12 @@ cdp_entry_xid(PG_FUNCTION_ARGS)
 Datum
 cdp_message_hash(PG_FUNCTION_ARGS)
 {
-	text	   *message_id;
-	uint64		hash = 0;
+	text	   *source;
 
 	if (PG_ARGISNULL(1))
 		PG_RETURN_NULL();
-	if (!PG_ARGISNULL(0))
-	{
-		text	   *source = PG_GETARG_TEXT_PP(0);
-
-		if (VARSIZE_ANY_EXHDR(source) > 0)
-			hash = hash_bytes_extended((unsigned char *) VARDATA_ANY(source),
-									   VARSIZE_ANY_EXHDR(source), 0);
-	}
-	message_id = PG_GETARG_TEXT_PP(1);
-	hash = hash_bytes_extended((unsigned char *) VARDATA_ANY(message_id),
-							   VARSIZE_ANY_EXHDR(message_id), hash);
-	PG_RETURN_INT64((int64) hash);
+	source = PG_ARGISNULL(0) ? cstring_to_text("") : PG_GETARG_TEXT_PP(0);
+	PG_RETURN_INT64(CdpMessageHash(source, PG_GETARG_TEXT_PP(1)));
 }
 
 /*

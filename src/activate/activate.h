@@ -1,0 +1,54 @@
+/*-------------------------------------------------------------------------
+ *
+ * activate.h
+ *	  Changes: what is written, numbered and announced.
+ *
+ * IDENTIFICATION
+ *	  src/activate/activate.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_ACTIVATE_H
+#define CDP_ACTIVATE_H
+
+#include "segments/segments.h"
+
+/* Why something changed; the text is what cdp.changes.cause holds. */
+typedef enum CdpCause
+{
+	CDP_CAUSE_ENTRY,
+	CDP_CAUSE_TIMER,
+	CDP_CAUSE_MERGE,
+	CDP_CAUSE_SPLIT,
+	CDP_CAUSE_RETRACTION,
+	CDP_CAUSE_DEFINITION
+} CdpCause;
+
+typedef struct CdpChange
+{
+	const char *kind;			/* segment_entered, segment_exited, … */
+	int64		profile_id;		/* 0: none */
+	const CdpSegment *segment;	/* NULL: none */
+	Jsonb	   *payload;		/* NULL: none */
+	CdpCause	cause;
+	TimestampTz occurred_at;
+} CdpChange;
+
+/* Changes of one batch, in order. */
+typedef struct CdpChangeList
+{
+	int			n;
+	int			max;
+	CdpChange  *items;
+} CdpChangeList;
+
+extern CdpChange *CdpChangeAdd(CdpChangeList *list);
+/* Write them, numbered from first_seq on. */
+extern void CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
+							TimestampTz at);
+/* Announce them: one message a channel when this transaction commits. */
+extern void CdpChangesNotify(CdpChangeList *list, int32 epoch, int64 first_seq,
+							 TimestampTz at);
+extern const char *CdpCauseName(CdpCause cause);
+
+#endif							/* CDP_ACTIVATE_H */

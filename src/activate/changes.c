@@ -1,0 +1,238 @@
+/*-------------------------------------------------------------------------
+ *
+ * changes.c
+ *	  Write changes and announce them.
+ *
+ *	  cdp.changes is the truth; NOTIFY is a hint that says where to look.  One
+ *	  message goes to each channel that a batch concerns: all of it for one
+ *	  change, a range of sequence numbers for several.  Messages are built so
+ *	  that they cannot reach NOTIFY's limit of 8,000 bytes.
+ *
+ *	  A notification queue that is full makes the commit of the notifier fail.
+ *	  Above half of the queue nothing is announced, so that a listener which
+ *	  sleeps in a transaction cannot stop the applier.
+ *
+ * IDENTIFICATION
+ *	  src/activate/changes.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/json.h"
+#include "utils/timestamp.h"
+
+#include "activate/activate.h"
+#include "cdp.h"
+#include "statement.h"
+
+#define CDP_CHANNEL		"cdp"
+
+static CdpStatement insert_changes = {
+	"INSERT INTO cdp.changes (epoch, seq, kind, profile_id, segment, payload,"
+	" cause, occurred_at, at)"
+	" SELECT $1, u.seq, u.kind, nullif(u.profile_id, 0), u.segment, u.payload,"
+	" u.cause, u.occurred_at, $2"
+	" FROM unnest($3, $4, $5, $6, $7, $8, $9)"
+	" AS u (seq, kind, profile_id, segment, payload, cause, occurred_at)",
+	{"int4", "timestamptz", "int8[]", "text[]", "int8[]", "text[]", "jsonb[]",
+	"text[]", "timestamptz[]"}
+};
+
+CdpChange *
+CdpChangeAdd(CdpChangeList *list)
+{
+	CdpChange  *change;
+
+	if (list->n == list->max)
+	{
+		list->max = Max(64, list->max * 2);
+		if (list->items == NULL)
+			list->items = palloc(sizeof(CdpChange) * list->max);
+		else
+			list->items = repalloc_huge(list->items,
+										sizeof(CdpChange) * (Size) list->max);
+	}
+	change = &list->items[list->n++];
+	memset(change, 0, sizeof(CdpChange));
+	return change;
+}
+
+const char *
+CdpCauseName(CdpCause cause)
+{
+	switch (cause)
+	{
+		case CDP_CAUSE_ENTRY:
+			return "entry";
+		case CDP_CAUSE_TIMER:
+			return "timer";
+		case CDP_CAUSE_MERGE:
+			return "merge";
+		case CDP_CAUSE_SPLIT:
+			return "split";
+		case CDP_CAUSE_RETRACTION:
+			return "retraction";
+		case CDP_CAUSE_DEFINITION:
+			return "definition";
+	}
+	return "?";
+}
+
+void
+CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
+				TimestampTz at)
+{
+	int			n = list->n;
+	int64	   *seqs;
+	int64	   *profiles;
+	TimestampTz *occurred;
+	Datum	   *kinds,
+			   *segments,
+			   *payloads,
+			   *causes;
+	bool	   *nosegment,
+			   *nopayload;
+	int			i;
+	Datum		args[9];
+
+	if (n == 0)
+		return;
+	seqs = palloc(sizeof(int64) * n);
+	profiles = palloc(sizeof(int64) * n);
+	occurred = palloc(sizeof(TimestampTz) * n);
+	kinds = palloc(sizeof(Datum) * n);
+	segments = palloc(sizeof(Datum) * n);
+	payloads = palloc(sizeof(Datum) * n);
+	causes = palloc(sizeof(Datum) * n);
+	nosegment = palloc(sizeof(bool) * n);
+	nopayload = palloc(sizeof(bool) * n);
+	for (i = 0; i < n; i++)
+	{
+		CdpChange  *change = &list->items[i];
+
+		seqs[i] = first_seq + i;
+		profiles[i] = change->profile_id;
+		occurred[i] = change->occurred_at;
+		kinds[i] = CStringGetTextDatum(change->kind);
+		nosegment[i] = change->segment == NULL;
+		segments[i] = nosegment[i] ? (Datum) 0
+			: CStringGetTextDatum(change->segment->name);
+		nopayload[i] = change->payload == NULL;
+		payloads[i] = PointerGetDatum(change->payload);
+		causes[i] = CStringGetTextDatum(CdpCauseName(change->cause));
+	}
+	args[0] = Int32GetDatum(epoch);
+	args[1] = TimestampTzGetDatum(at);
+	args[2] = CdpInt8Array(seqs, n);
+	args[3] = CdpVarlenaArray(kinds, NULL, n, TEXTOID);
+	args[4] = CdpInt8Array(profiles, n);
+	args[5] = CdpVarlenaArray(segments, nosegment, n, TEXTOID);
+	args[6] = CdpVarlenaArray(payloads, nopayload, n, JSONBOID);
+	args[7] = CdpVarlenaArray(causes, NULL, n, TEXTOID);
+	args[8] = CdpTimestampArray(occurred, n);
+	CdpRun(&insert_changes, args, NULL);
+}
+
+/*
+ * Announce on one channel: "only" when it is about one change, else the range.
+ */
+static void
+announce(const char *channel, const CdpChange *only, int32 epoch,
+		 int64 from, int64 to, int64 n, TimestampTz at)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "{\"v\":1,\"epoch\":%d,", epoch);
+	if (only != NULL)
+	{
+		appendStringInfo(&buf, "\"seq\":%lld,\"kind\":", (long long) from);
+		escape_json(&buf, only->kind);
+		if (only->segment != NULL)
+		{
+			appendStringInfoString(&buf, ",\"segment\":");
+			escape_json(&buf, only->segment->name);
+		}
+		if (only->profile_id != 0)
+			appendStringInfo(&buf, ",\"profile_id\":%lld",
+							 (long long) only->profile_id);
+		appendStringInfoString(&buf, ",\"at\":");
+		{
+			char		iso[MAXDATELEN + 1];
+
+			JsonEncodeDateTime(iso, TimestampTzGetDatum(at), TIMESTAMPTZOID,
+							   NULL);
+			escape_json(&buf, iso);
+		}
+	}
+	else
+		appendStringInfo(&buf, "\"from\":%lld,\"to\":%lld,\"n\":%lld",
+						 (long long) from, (long long) to, (long long) n);
+	appendStringInfoChar(&buf, '}');
+	Async_Notify(channel, buf.data);
+	pfree(buf.data);
+}
+
+typedef struct Tally
+{
+	const CdpSegment *segment;	/* hash key */
+	int			first;
+	int			last;
+	int			n;
+} Tally;
+
+void
+CdpChangesNotify(CdpChangeList *list, int32 epoch, int64 first_seq,
+				 TimestampTz at)
+{
+	HASHCTL		ctl;
+	HTAB	   *tallies;
+	HASH_SEQ_STATUS seq;
+	Tally	   *tally;
+	int			i;
+
+	if (list->n == 0)
+		return;
+	if (DatumGetFloat8(OidFunctionCall0(F_PG_NOTIFICATION_QUEUE_USAGE)) > 0.5)
+		return;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(CdpSegment *);
+	ctl.entrysize = sizeof(Tally);
+	ctl.hcxt = CurrentMemoryContext;
+	tallies = hash_create("cdp channels", 64, &ctl,
+						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	for (i = 0; i < list->n; i++)
+	{
+		bool		found;
+
+		if (list->items[i].segment == NULL)
+			continue;
+		tally = hash_search(tallies, &list->items[i].segment, HASH_ENTER,
+							&found);
+		if (!found)
+		{
+			tally->first = i;
+			tally->n = 0;
+		}
+		tally->last = i;
+		tally->n++;
+	}
+
+	announce(CDP_CHANNEL, list->n == 1 ? &list->items[0] : NULL, epoch,
+			 first_seq, first_seq + list->n - 1, list->n, at);
+	hash_seq_init(&seq, tallies);
+	while ((tally = hash_seq_search(&seq)) != NULL)
+		announce(tally->segment->channel,
+				 tally->n == 1 ? &list->items[tally->first] : NULL, epoch,
+				 first_seq + tally->first, first_seq + tally->last, tally->n,
+				 at);
+	hash_destroy(tallies);
+}

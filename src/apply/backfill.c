@@ -1,0 +1,515 @@
+/*-------------------------------------------------------------------------
+ *
+ * backfill.c
+ *	  History under new definitions.
+ *
+ *	  A new trait folds the entries that have been applied so far, node by
+ *	  node; a new segment is evaluated for every profile.  Both run in the
+ *	  transaction that makes the definition, under the applier's lock: when it
+ *	  commits, the definition is complete, and entries that came meanwhile are
+ *	  applied with it.
+ *
+ *	  New rules of identity replay the log: all evidence, owners and states
+ *	  are made again, nodes keep their numbers.
+ *
+ * IDENTIFICATION
+ *	  src/apply/backfill.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "apply/apply.h"
+#include "apply/batch.h"
+#include "cdp.h"
+#include "statement.h"
+
+/* Rows that are worked on at a time. */
+#define CHUNK	10000
+
+static CdpStatement states_of = {
+	"SELECT i.node_id, i.state FROM unnest($1) AS u (node_id)"
+	" JOIN cdp.identities i ON i.node_id = u.node_id",
+	{"int8[]"}
+};
+
+static CdpStatement update_states = {
+	"UPDATE cdp.identities i SET state = u.state"
+	" FROM unnest($1, $2) AS u (node_id, state) WHERE i.node_id = u.node_id",
+	{"int8[]", "node_state[]"}
+};
+
+static CdpStatement next_profiles = {
+	"SELECT i.node_id FROM cdp.identities i"
+	" WHERE i.node_id > $1 AND i.profile_id = i.node_id"
+	" ORDER BY i.node_id LIMIT $2",
+	{"int8", "int8"}
+};
+
+static CdpStatement members_of = {
+	"SELECT count(*) FROM cdp.segment_members m"
+	" WHERE m.segment_id = $1 AND m.member",
+	{"int4"}
+};
+
+static CdpStatement profiles_count = {
+	"SELECT count(*) FROM cdp.identities i WHERE i.profile_id = i.node_id",
+	{NULL}
+};
+
+static CdpStatement any_identity = {
+	"SELECT 1 FROM cdp.identities LIMIT 1",
+	{NULL}
+};
+
+/* A node whose entries are being folded; hash entry. */
+typedef struct Folding
+{
+	int64		owner;
+	CdpNodeAcc *acc;
+} Folding;
+
+/*
+ * Fold a chunk of entries, owners filled in, into the states on disk.
+ */
+static void
+fold_chunk(CdpTraitSet *traits, Bitmapset *only, CdpEntry *entries, int n,
+		   TimestampTz clock)
+{
+	CdpContributions *contributions = palloc0(sizeof(CdpContributions) * n);
+	HASHCTL		ctl;
+	HTAB	   *foldings;
+	HASH_SEQ_STATUS seq;
+	Folding    *folding;
+	int64	   *owners = palloc(sizeof(int64) * n);
+	Datum	   *states = palloc(sizeof(Datum) * n);
+	int			nowners = 0;
+	Datum		args[2];
+	uint64		r;
+	int			i;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(int64);
+	ctl.entrysize = sizeof(Folding);
+	ctl.hcxt = CurrentMemoryContext;
+	foldings = hash_create("cdp foldings", n, &ctl,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+
+	CdpTraitsEvaluate(traits, only, entries, n, contributions);
+	for (i = 0; i < n; i++)
+	{
+		bool		found;
+
+		if (contributions[i].n == 0)
+			continue;
+		folding = hash_search(foldings, &entries[i].owner, HASH_ENTER, &found);
+		if (!found)
+		{
+			folding->acc = NULL;
+			owners[nowners++] = entries[i].owner;
+		}
+	}
+	if (nowners == 0)
+		return;
+
+	args[0] = CdpInt8Array(owners, nowners);
+	CdpRun(&states_of, args, NULL);
+	for (r = 0; r < SPI_processed; r++)
+	{
+		int64		id = CdpCellInt8(r, 1);
+
+		folding = hash_search(foldings, &id, HASH_FIND, NULL);
+		folding->acc = CdpNodeOpen(traits, CdpCellVarlena(r, 2, CurrentMemoryContext));
+	}
+	SPI_freetuptable(SPI_tuptable);
+
+	for (i = 0; i < n; i++)
+	{
+		if (contributions[i].n == 0)
+			continue;
+		folding = hash_search(foldings, &entries[i].owner, HASH_FIND, NULL);
+		if (folding->acc == NULL)
+			elog(ERROR, "owner %lld of entry %lld is not in cdp.identities",
+				 (long long) entries[i].owner, (long long) entries[i].id);
+		CdpNodeFold(folding->acc, &entries[i], &contributions[i], false);
+	}
+
+	nowners = 0;
+	hash_seq_init(&seq, foldings);
+	while ((folding = hash_seq_search(&seq)) != NULL)
+	{
+		owners[nowners] = folding->owner;
+		states[nowners++] = PointerGetDatum(CdpNodeClose(folding->acc, clock));
+	}
+	args[0] = CdpInt8Array(owners, nowners);
+	args[1] = CdpVarlenaArray(states, NULL, nowners, CdpTypeOid("node_state"));
+	CdpRun(&update_states, args, NULL);
+}
+
+/*
+ * Fold all applied entries into the given traits (indexes).
+ */
+static void
+fold_history(CdpTraitSet *traits, Bitmapset *only, TimestampTz clock)
+{
+	SPIPlanPtr	plan;
+	Portal		portal;
+	MemoryContext chunk;
+	MemoryContext old = CurrentMemoryContext;
+
+	/*
+	 * Planned anew: how much history there is decides how to join it.  In the
+	 * order of owners, so that every node is written about once.
+	 */
+	plan = SPI_prepare("SELECT n.owner, " CDP_EVENTS_COLUMNS
+					   " FROM cdp.entries n"
+					   " JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
+					   " AND e.received_at = n.received_at"
+					   " ORDER BY n.owner", 0, NULL);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s",
+			 SPI_result_code_string(SPI_result));
+	portal = SPI_cursor_open(NULL, plan, NULL, NULL, false);
+	chunk = AllocSetContextCreate(CurrentMemoryContext, "cdp backfill",
+								  ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		CdpEntry   *entries;
+		int			n;
+		int			i;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(chunk);
+		SPI_cursor_fetch(portal, true, CHUNK);
+		n = SPI_processed;
+		if (n == 0)
+			break;
+		entries = palloc(sizeof(CdpEntry) * n);
+		for (i = 0; i < n; i++)
+		{
+			Datum		values[CDP_EVENTS_NATTS + 1];
+			bool		isnull[CDP_EVENTS_NATTS + 1];
+
+			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+							  values, isnull);
+			CdpEntryFromRow(&entries[i], values + 1, isnull + 1);
+			entries[i].owner = DatumGetInt64(values[0]);
+		}
+		SPI_freetuptable(SPI_tuptable);
+		fold_chunk(traits, only, entries, n, clock);
+		MemoryContextReset(chunk);
+	}
+	MemoryContextSwitchTo(old);
+	SPI_cursor_close(portal);
+	SPI_freeplan(plan);
+	MemoryContextDelete(chunk);
+}
+
+/*
+ * Evaluate every profile; changes go to batch->changes in the context that is
+ * current now.
+ */
+static void
+evaluate_all(CdpBatch *batch)
+{
+	int64		after = 0;
+	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
+												"cdp evaluation",
+												ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		MemoryContext old;
+		CdpChangeList kept = batch->changes;
+		HASH_SEQ_STATUS seq;
+		CdpProfile *profile;
+		Datum		args[2];
+		int64	   *ids;
+		int			n;
+		int			i;
+
+		CHECK_FOR_INTERRUPTS();
+		old = MemoryContextSwitchTo(chunk);
+		args[0] = Int64GetDatum(after);
+		args[1] = Int64GetDatum(CHUNK);
+		n = CdpRun(&next_profiles, args, NULL);
+		ids = palloc(sizeof(int64) * Max(n, 1));
+		for (i = 0; i < n; i++)
+			ids[i] = CdpCellInt8(i, 1);
+		SPI_freetuptable(SPI_tuptable);
+		if (n == 0)
+		{
+			MemoryContextSwitchTo(old);
+			break;
+		}
+		after = ids[n - 1];
+
+		memset(&batch->changes, 0, sizeof(CdpChangeList));
+		batch->graph = CdpGraphBegin(batch->kinds, batch->applier.next_node);
+		CdpGraphAddProfiles(batch->graph, ids, n);
+		CdpGraphSettle(batch->graph, NULL, 0);
+		CdpProfilesCollect(batch);
+		hash_seq_init(&seq, batch->profiles);
+		while ((profile = hash_seq_search(&seq)) != NULL)
+		{
+			profile->touched = true;
+			profile->cause = CDP_CAUSE_DEFINITION;
+		}
+		CdpProfilesEvaluate(batch);
+		CdpWriteRows(batch);
+
+		/* keep the changes, let go of everything else */
+		MemoryContextSwitchTo(old);
+		for (i = 0; i < batch->changes.n; i++)
+		{
+			CdpChange  *change = CdpChangeAdd(&kept);
+
+			*change = batch->changes.items[i];
+			if (change->payload != NULL)
+			{
+				Jsonb	   *copy = palloc(VARSIZE(change->payload));
+
+				memcpy(copy, change->payload, VARSIZE(change->payload));
+				change->payload = copy;
+			}
+		}
+		batch->changes = kept;
+		MemoryContextReset(chunk);
+	}
+	MemoryContextDelete(chunk);
+}
+
+static int64
+count_of(CdpStatement *statement, Datum *args)
+{
+	int64		count;
+
+	CdpRun(statement, args, NULL);
+	count = CdpCellInt8(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return count;
+}
+
+/*
+ * segment_defined: how many are in it, how many are not.
+ */
+static void
+announce_definitions(CdpBatch *batch, List *segment_ids)
+{
+	int64		profiles = count_of(&profiles_count, NULL);
+	ListCell   *lc;
+
+	foreach(lc, segment_ids)
+	{
+		CdpSegment *segment = CdpSegmentById(batch->segments, lfirst_int(lc));
+		Datum		arg = Int32GetDatum(lfirst_int(lc));
+		int64		members = count_of(&members_of, &arg);
+		CdpChange  *change;
+		char	   *payload;
+
+		if (segment == NULL)
+			continue;
+		payload = psprintf("{\"members\": %lld, \"profiles\": %lld}",
+						   (long long) members, (long long) profiles);
+		change = CdpChangeAdd(&batch->changes);
+		change->kind = "segment_defined";
+		change->segment = segment;
+		change->cause = CDP_CAUSE_DEFINITION;
+		change->occurred_at = batch->applier.clock;
+		change->payload =
+			DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(payload)));
+	}
+}
+
+static void
+finish(CdpBatch *batch)
+{
+	if (batch->changes.n > 0)
+	{
+		CdpCursorSet *cursors = CdpCursorsLoad();
+
+		CdpEpochCheck(batch, cursors->incarnation);
+		CdpChangesWrite(&batch->changes, batch->applier.epoch,
+						batch->applier.next_seq, batch->applier.clock);
+		CdpChangesNotify(&batch->changes, batch->applier.epoch,
+						 batch->applier.next_seq, batch->applier.clock);
+		batch->applier.next_seq += batch->changes.n;
+	}
+	CdpApplierWrite(batch, false);
+}
+
+typedef struct Work
+{
+	CdpUserContext saved;
+	MemoryContext context;
+	MemoryContext old;
+} Work;
+
+static void
+begin_work(Work *work, CdpBatch *batch)
+{
+	memset(batch, 0, sizeof(CdpBatch));
+	CdpApplierLock();
+	CdpBecomeOwner(&work->saved);
+	SPI_connect();
+	work->context = AllocSetContextCreate(CurrentMemoryContext,
+										  "cdp definition",
+										  ALLOCSET_DEFAULT_SIZES);
+	work->old = MemoryContextSwitchTo(work->context);
+	CdpApplierLoad(batch);
+	CdpBatchPrepare(batch);
+}
+
+static void
+end_work(Work *work)
+{
+	MemoryContextSwitchTo(work->old);
+	MemoryContextDelete(work->context);
+	SPI_finish();
+	CdpRestoreUser(&work->saved);
+}
+
+/*
+ * Fold history into the traits, evaluate everybody for the segments.
+ */
+void
+CdpBackfill(List *trait_ids, List *segment_ids)
+{
+	CdpBatch	batch;
+	Work		work;
+	Bitmapset  *only = NULL;
+	bool		windowed = false;
+	ListCell   *lc;
+	uint64		any;
+
+	begin_work(&work, &batch);
+	any = CdpRun(&any_identity, NULL, NULL);
+	SPI_freetuptable(SPI_tuptable);
+
+	foreach(lc, trait_ids)
+	{
+		CdpTrait   *trait = CdpTraitById(batch.traits, lfirst_int(lc));
+
+		if (trait == NULL)
+			elog(ERROR, "trait %d is not defined", lfirst_int(lc));
+		windowed |= trait->windowed;
+		if (trait->aggregate != CDP_AGG_DECLARED &&
+			trait->aggregate != CDP_AGG_EXPRESSION)
+			only = bms_add_member(only, trait->index);
+	}
+	if (any > 0)
+	{
+		if (!bms_is_empty(only))
+			fold_history(batch.traits, only, batch.applier.clock);
+		if (segment_ids != NIL || windowed)
+		{
+			int			nest = NewGUCNestLevel();
+
+			CdpPinPlans();
+			evaluate_all(&batch);
+			AtEOXact_GUC(false, nest);
+		}
+	}
+	announce_definitions(&batch, segment_ids);
+	finish(&batch);
+	end_work(&work);
+}
+
+/*
+ * The rules of identity have changed.  Everything that follows from them is
+ * forgotten and made again from the entries that were applied: the cursors go
+ * back to the beginning and the log is folded up to where they were.
+ */
+void
+CdpReplay(void)
+{
+	CdpBatch	batch;
+	Work		work;
+	CdpCursorSet *cursors;
+	CdpBatchResult result;
+	bool		more = true;
+	int			nest;
+	int			i;
+	static const char *const forget[] = {
+		"DELETE FROM cdp.entries",
+		"DELETE FROM cdp.links",
+		"DELETE FROM cdp.decisions",
+		"DELETE FROM cdp.rejected WHERE entry IS NOT NULL",
+		"UPDATE cdp.identities SET profile_id = node_id, state = NULL,"
+		" first_seen = 'infinity', last_seen = '-infinity', timer = NULL",
+		"DELETE FROM cdp.timers"
+	};
+
+	/* what is pending comes first, so that no target is half worked off */
+	do
+	{
+		result = CdpApplyBatch(PG_INT64_MAX, false);
+	} while (result.more);
+
+	begin_work(&work, &batch);
+	cursors = CdpCursorsLoad();
+	if (cursors->n == 0)
+	{
+		end_work(&work);
+		return;
+	}
+
+	for (i = 0; i < lengthof(forget); i++)
+		if (SPI_execute(forget[i], false, 0) < 0)
+			elog(ERROR, "could not forget what the old rules made");
+
+	batch.applier.entries = 0;
+	batch.applier.duplicates = 0;
+	batch.applier.rejected = 0;
+	batch.replaying = true;
+	nest = NewGUCNestLevel();
+	CdpPinPlans();
+	CdpCursorsRewind(cursors);
+	while (more)
+	{
+		MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
+													"cdp replay",
+													ALLOCSET_DEFAULT_SIZES);
+		MemoryContext old = MemoryContextSwitchTo(chunk);
+		CdpCursorSet *before = CdpCursorsCopy(cursors);
+
+		CHECK_FOR_INTERRUPTS();
+		batch.nentries = CdpCursorsRead(cursors, cdp_batch_size,
+										&batch.entries, &more, false);
+		batch.graph = CdpGraphBegin(batch.kinds, batch.applier.next_node);
+		CdpBatchFold(&batch, before);
+		CdpProfilesCollect(&batch);
+		CdpGraphWrite(batch.graph);
+		CdpWriteRows(&batch);
+		CdpWriteEntries(&batch);
+		CdpWriteRejected(&batch);
+		batch.applier.next_node = batch.graph->next_node;
+		MemoryContextSwitchTo(old);
+		MemoryContextDelete(chunk);
+	}
+
+	/* nodes that nothing names under the new rules leave what they were in */
+	if (SPI_execute("UPDATE cdp.segment_members m SET member = false"
+					" FROM cdp.identities i WHERE i.node_id = m.profile_id"
+					" AND m.member AND i.profile_id <> i.node_id", false, 0) < 0 ||
+		SPI_execute("UPDATE cdp.identities SET segments = NULL"
+					" WHERE profile_id <> node_id AND segments IS NOT NULL", false, 0) < 0 ||
+		SPI_execute("UPDATE cdp.segment_members m SET member = false"
+					" FROM cdp.identities i WHERE i.node_id = m.profile_id"
+					" AND m.member AND i.first_seen = 'infinity'", false, 0) < 0 ||
+		SPI_execute("DELETE FROM cdp.identities WHERE first_seen = 'infinity'",
+					false, 0) < 0)
+		elog(ERROR, "could not clear away former profiles");
+	evaluate_all(&batch);
+	AtEOXact_GUC(false, nest);
+	finish(&batch);
+	end_work(&work);
+}

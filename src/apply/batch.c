@@ -1,0 +1,444 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.c
+ *	  The driver: one batch of the log through all stations, exactly once.
+ *
+ *	  The order within a batch:
+ *
+ *	   1. lock, then look: the applier's lock is held before any snapshot is
+ *		  taken, so that one applier follows another without a gap
+ *	   2. read entries and judge them; find duplicates
+ *	   3. take back what entries did that a better copy replaces
+ *	   4. identity: nodes, links, components
+ *	   5. traits: evaluate and fold
+ *	   6. profiles touched by 3 to 5, and those whose time has come: values,
+ *		  segments, timers
+ *	   7. write everything, number the changes, move the cursor, announce
+ *
+ *	  Everything is computed in memory and written once.  The cursor is
+ *	  written in the same transaction as the state: both are there or neither.
+ *
+ * IDENTIFICATION
+ *	  src/apply/batch.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "apply/apply.h"
+#include "apply/batch.h"
+#include "cdp.h"
+#include "statement.h"
+
+static CdpStatement load_applier = {
+	"SELECT a.generation, a.next_node, a.next_seq, a.epoch, a.clock, a.entries,"
+	" a.duplicates, a.rejected FROM cdp.applier a",
+	{NULL}
+};
+
+static CdpStatement make_applier = {
+	"INSERT INTO cdp.applier DEFAULT VALUES ON CONFLICT DO NOTHING",
+	{NULL}
+};
+
+static CdpStatement write_applier = {
+	"UPDATE cdp.applier SET next_node = $1, next_seq = $2, epoch = $3,"
+	" clock = $4, entries = $5, duplicates = $6, rejected = $7,"
+	" batches = batches + $8, last_batch_at = clock_timestamp(),"
+	" applied_by = pg_backend_pid()",
+	{"int8", "int8", "int4", "timestamptz", "int8", "int8", "int8", "int8"}
+};
+
+static CdpStatement last_epoch = {
+	"SELECT e.epoch, e.incarnation, e.system_identifier, e.timeline"
+	" FROM cdp.epochs e ORDER BY e.epoch DESC LIMIT 1",
+	{NULL}
+};
+
+static CdpStatement new_epoch = {
+	"INSERT INTO cdp.epochs (epoch, incarnation, system_identifier, timeline,"
+	" started_at) VALUES ($1, $2, $3, $4, $5)",
+	{"int4", "int4", "int8", "int4", "timestamptz"}
+};
+
+static CdpStatement due_timers = {
+	"SELECT t.profile_id FROM cdp.timers t WHERE t.at <= $1 ORDER BY t.at LIMIT $2",
+	{"timestamptz", "int8"}
+};
+
+static CdpStatement next_timer = {
+	"SELECT t.at FROM cdp.timers t ORDER BY t.at LIMIT 1",
+	{NULL}
+};
+
+static CdpStatement own_entries = {
+	"SELECT 1 FROM cdp.events e WHERE e.xid = $1 LIMIT 1",
+	{"int8"}
+};
+
+/*
+ * The row of cdp.applier, made when it is not there.
+ */
+void
+CdpApplierLoad(CdpBatch *batch)
+{
+	CdpApplier *applier = &batch->applier;
+	bool		isnull;
+
+	if (CdpRun(&load_applier, NULL, NULL) == 0)
+	{
+		CdpRun(&make_applier, NULL, NULL);
+		CdpRun(&load_applier, NULL, NULL);
+	}
+	applier->generation = CdpCellInt8(0, 1);
+	applier->next_node = CdpCellInt8(0, 2);
+	applier->next_seq = CdpCellInt8(0, 3);
+	applier->epoch = DatumGetInt32(CdpCell(0, 4, &isnull));
+	applier->clock = CdpCellInt8(0, 5);
+	applier->entries = CdpCellInt8(0, 6);
+	applier->duplicates = CdpCellInt8(0, 7);
+	applier->rejected = CdpCellInt8(0, 8);
+	SPI_freetuptable(SPI_tuptable);
+
+	/* the applied clock never goes back */
+	batch->previous = applier->clock;
+	applier->clock = Max(applier->clock, CdpClock());
+}
+
+void
+CdpApplierWrite(CdpBatch *batch, bool counted)
+{
+	CdpApplier *applier = &batch->applier;
+	Datum		args[8];
+
+	args[0] = Int64GetDatum(applier->next_node);
+	args[1] = Int64GetDatum(applier->next_seq);
+	args[2] = Int32GetDatum(applier->epoch);
+	args[3] = TimestampTzGetDatum(applier->clock);
+	args[4] = Int64GetDatum(applier->entries);
+	args[5] = Int64GetDatum(applier->duplicates);
+	args[6] = Int64GetDatum(applier->rejected);
+	args[7] = Int64GetDatum(counted ? 1 : 0);
+	CdpRun(&write_applier, args, NULL);
+}
+
+/*
+ * Numbers of changes belong to an epoch.  A new one begins when the database
+ * is not the one that numbered the last change: restored, recovered to an
+ * earlier time, or failed over.
+ */
+void
+CdpEpochCheck(CdpBatch *batch, int32 incarnation)
+{
+	int64		system_identifier = (int64) GetSystemIdentifier();
+	int32		timeline = (int32) GetWALInsertionTimeLine();
+	bool		isnull;
+	Datum		args[5];
+
+	if (CdpRun(&last_epoch, NULL, NULL) == 1 &&
+		DatumGetInt32(CdpCell(0, 1, &isnull)) == batch->applier.epoch &&
+		DatumGetInt32(CdpCell(0, 2, &isnull)) == incarnation &&
+		CdpCellInt8(0, 3) == system_identifier &&
+		DatumGetInt32(CdpCell(0, 4, &isnull)) == timeline)
+	{
+		SPI_freetuptable(SPI_tuptable);
+		return;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	batch->applier.epoch++;
+	args[0] = Int32GetDatum(batch->applier.epoch);
+	args[1] = Int32GetDatum(incarnation);
+	args[2] = Int64GetDatum(system_identifier);
+	args[3] = Int32GetDatum(timeline);
+	args[4] = TimestampTzGetDatum(GetCurrentTimestamp());
+	CdpRun(&new_epoch, args, NULL);
+}
+
+/*
+ * Definitions and the graph for a batch whose applier row is loaded.
+ */
+void
+CdpBatchPrepare(CdpBatch *batch)
+{
+	int64		generation = batch->applier.generation;
+
+	batch->kinds = CdpKindSetGet(generation);
+	batch->traits = CdpTraitSetGet(generation);
+	batch->segments = CdpSegmentSetGet(generation, batch->traits);
+	batch->graph = CdpGraphBegin(batch->kinds, batch->applier.next_node);
+}
+
+/*
+ * Bring in the profiles whose time has come; returns how many.
+ */
+static int
+add_due(CdpBatch *batch, int max, int64 **due)
+{
+	Datum		args[2];
+	int			n;
+	int			i;
+
+	args[0] = TimestampTzGetDatum(batch->applier.clock);
+	args[1] = Int64GetDatum(max);
+	n = CdpRun(&due_timers, args, NULL);
+	*due = palloc(sizeof(int64) * Max(n, 1));
+	for (i = 0; i < n; i++)
+		(*due)[i] = CdpCellInt8(i, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return n;
+}
+
+static TimestampTz
+when_next(void)
+{
+	TimestampTz at = DT_NOEND;
+
+	if (CdpRun(&next_timer, NULL, NULL) == 1)
+		at = CdpCellInt8(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return at;
+}
+
+/*
+ * Evaluate and fold the entries that count.
+ */
+static void
+fold_entries(CdpBatch *batch)
+{
+	CdpContributions *contributions;
+	int			i;
+
+	contributions = palloc0(sizeof(CdpContributions) * Max(batch->nentries, 1));
+	CdpTraitsEvaluate(batch->traits, NULL, batch->entries, batch->nentries,
+					  contributions);
+	for (i = 0; i < batch->nentries; i++)
+	{
+		CdpEntry   *entry = &batch->entries[i];
+		CdpNode    *node;
+
+		if (!batch->counts[i] || entry->owner == 0)
+			continue;
+		if (contributions[i].n == 0 && entry->type != CDP_ENTRY_IDENTIFY)
+			continue;
+		node = CdpGraphNode(batch->graph, entry->owner);
+		if (node->acc == NULL)
+			node->acc = CdpNodeOpen(batch->traits, node->state);
+		CdpNodeFold(node->acc, entry, &contributions[i], true);
+		node->folded = true;
+		node->row_changed = true;
+	}
+	pfree(contributions);
+}
+
+/*
+ * The entries of a batch through the stations up to the traits: what apply
+ * and replay have in common.
+ */
+void
+CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
+{
+	int			n = batch->nentries;
+	int			i;
+	List	   *replaced;
+
+	for (i = 0; i < n; i++)
+		(void) CdpEntryCheck(&batch->entries[i]);
+	CdpGraphCheck(batch->graph, batch->entries, n);
+	batch->counts = palloc(sizeof(bool) * Max(n, 1));
+	for (i = 0; i < n; i++)
+		batch->counts[i] = batch->entries[i].reject_reason == NULL;
+
+	replaced = CdpFindDuplicates(batch, before);
+	if (replaced != NIL)
+		CdpWithdraw(batch, replaced);
+
+	/* what does not count is out of the way from here on */
+	for (i = 0; i < n; i++)
+	{
+		CdpEntry   *entry = &batch->entries[i];
+
+		if (entry->reject_reason != NULL)
+			batch->applier.rejected++;
+		else if (!batch->counts[i])
+		{
+			batch->applier.duplicates++;
+			entry->ncandidates = 0;
+			entry->reject_reason = "duplicate";
+		}
+	}
+	CdpGraphAdd(batch->graph, batch->entries, n, true);
+	CdpGraphSettle(batch->graph, batch->entries, n);
+	fold_entries(batch);
+	batch->applier.entries += n;
+}
+
+CdpBatchResult
+CdpApplyBatch(int64 max_entries, bool activate)
+{
+	CdpBatchResult result = {0};
+	CdpBatch	batch = {0};
+	CdpUserContext saved;
+	MemoryContext context;
+	MemoryContext old;
+	CdpCursorSet *cursors;
+	CdpCursorSet *before;
+	int			max = (int) Min(max_entries, (int64) cdp_batch_size);
+	int64	   *due;
+	int			ndue;
+	bool		activated;
+	int			i;
+
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("entries can be applied at isolation level READ COMMITTED only"),
+				 errhint("Use BEGIN ISOLATION LEVEL READ COMMITTED.")));
+	PreventCommandDuringRecovery("cdp.apply()");
+
+	result.next_timer = DT_NOEND;
+	CdpApplierLock();
+	CdpBecomeOwner(&saved);
+	CdpPinPlans();
+	SPI_connect();
+	context = AllocSetContextCreate(CurrentMemoryContext, "cdp batch",
+									ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+
+	cursors = CdpCursorsLoad();
+	activated = !cursors->active;
+	if (!CdpCursorsActivate(cursors, activate))
+		goto done;
+	before = CdpCursorsCopy(cursors);
+	CdpApplierLoad(&batch);
+
+	batch.nentries = CdpCursorsRead(cursors, max, &batch.entries, &result.more,
+									true);
+	ndue = add_due(&batch, max, &due);
+	if (batch.nentries == 0 && ndue == 0)
+	{
+		if (activated)
+			CdpCursorsWrite(cursors);
+		result.next_timer = when_next();
+		goto done;
+	}
+
+	CdpEpochCheck(&batch, cursors->incarnation);
+	CdpBatchPrepare(&batch);
+	CdpGraphAddProfiles(batch.graph, due, ndue);
+	CdpBatchFold(&batch, before);
+
+	CdpProfilesCollect(&batch);
+	for (i = 0; i < ndue; i++)
+	{
+		CdpNode    *node = CdpGraphNode(batch.graph, due[i]);
+		CdpProfile *profile = node ? CdpProfileOf(&batch, node->profile) : NULL;
+
+		if (profile != NULL && !profile->touched)
+		{
+			profile->touched = true;
+			profile->cause = CDP_CAUSE_TIMER;
+		}
+	}
+	CdpProfilesEvaluate(&batch);
+
+	CdpGraphWrite(batch.graph);
+	CdpWriteRows(&batch);
+	CdpWriteEntries(&batch);
+	CdpWriteRejected(&batch);
+
+	if (batch.changes.n > 0)
+	{
+		CdpChangesWrite(&batch.changes, batch.applier.epoch,
+						batch.applier.next_seq, batch.applier.clock);
+		CdpChangesNotify(&batch.changes, batch.applier.epoch,
+						 batch.applier.next_seq, batch.applier.clock);
+		batch.applier.next_seq += batch.changes.n;
+
+		/* who is told of a change must find it after a crash, too */
+		ForceSyncCommit();
+	}
+	batch.applier.next_node = batch.graph->next_node;
+	CdpCursorsWrite(cursors);
+	CdpApplierWrite(&batch, true);
+
+	result.entries = batch.nentries;
+	result.changes = batch.changes.n;
+	result.timers = ndue;
+	if (ndue == max)
+		result.more = true;
+	result.next_timer = when_next();
+
+done:
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return result;
+}
+
+PG_FUNCTION_INFO_V1(cdp_apply);
+
+/*
+ * cdp.apply(max_entries bigint) returns bigint: apply pending entries, at most
+ * so many (NULL: all there are), in this transaction, in batches of
+ * cdp.batch_size; also what is due by time.  Returns how many entries were
+ * read from the log; 0 when there was nothing to do.
+ */
+Datum
+cdp_apply(PG_FUNCTION_ARGS)
+{
+	int64		max = PG_ARGISNULL(0) ? PG_INT64_MAX : PG_GETARG_INT64(0);
+	int64		total = 0;
+	TransactionId own = GetTopTransactionIdIfAny();
+	CdpBatchResult result;
+
+	if (max <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_entries must be greater than zero")));
+
+	if (TransactionIdIsValid(own))
+	{
+		CdpUserContext saved;
+		Datum		arg;
+		uint64		found;
+
+		CdpBecomeOwner(&saved);
+		CdpPinPlans();
+		SPI_connect();
+		arg = Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId()));
+		found = CdpRun(&own_entries, &arg, NULL);
+		SPI_finish();
+		CdpRestoreUser(&saved);
+		if (found > 0)
+			ereport(NOTICE,
+					(errmsg("entries of this transaction stay pending"),
+					 errdetail("They can be applied once the transaction has committed.")));
+	}
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		result = CdpApplyBatch(max - total, true);
+		total += result.entries;
+	} while (result.more && total < max);
+
+	PG_RETURN_INT64(total);
+}
+
+void
+CdpApplyInit(void)
+{
+	CdpBackfillHook = CdpBackfill;
+	CdpReplayHook = CdpReplay;
+	CdpWorkerInit();
+}

@@ -1,0 +1,87 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.h
+ *	  One batch in memory, shared by the files of apply/.
+ *
+ * IDENTIFICATION
+ *	  src/apply/batch.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_BATCH_H
+#define CDP_BATCH_H
+
+#include "activate/activate.h"
+#include "apply/cursor.h"
+#include "identity/graph.h"
+#include "segments/segments.h"
+#include "traits/traits.h"
+
+/* A profile as the batch leaves it. */
+typedef struct CdpProfile
+{
+	int64		id;				/* hash key */
+	int			n;
+	int			max;
+	CdpNode   **nodes;
+	CdpCause	cause;			/* of what changes with it */
+	bool		touched;		/* to be evaluated */
+} CdpProfile;
+
+/* The row of cdp.applier. */
+typedef struct CdpApplier
+{
+	int64		generation;
+	int64		next_node;
+	int64		next_seq;
+	int32		epoch;
+	TimestampTz clock;
+	int64		entries;
+	int64		duplicates;
+	int64		rejected;
+} CdpApplier;
+
+typedef struct CdpBatch
+{
+	CdpApplier	applier;
+	TimestampTz previous;		/* the applied clock before this batch */
+	CdpKindSet *kinds;
+	CdpTraitSet *traits;
+	CdpSegmentSet *segments;
+	CdpGraph   *graph;
+	int			nentries;
+	CdpEntry   *entries;
+	bool	   *counts;			/* entries[i] is neither rejected nor a duplicate */
+	HTAB	   *profiles;		/* CdpProfile by id */
+	CdpChangeList changes;
+	bool		replaying;		/* rules changed: only fold, evaluate at the end */
+} CdpBatch;
+
+/* batch.c */
+extern void CdpApplierLoad(CdpBatch *batch);
+extern void CdpApplierWrite(CdpBatch *batch, bool counted);
+extern void CdpEpochCheck(CdpBatch *batch, int32 incarnation);
+extern void CdpBatchPrepare(CdpBatch *batch);
+extern void CdpBatchFold(CdpBatch *batch, CdpCursorSet *before);
+
+/* duplicate.c */
+extern List *CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before);
+
+/* withdraw.c: undo what entries did that do not count any more */
+extern void CdpWithdraw(CdpBatch *batch, List *entries);
+
+/* evaluate.c */
+extern void CdpProfilesCollect(CdpBatch *batch);
+extern CdpProfile *CdpProfileOf(CdpBatch *batch, int64 id);
+extern void CdpProfilesEvaluate(CdpBatch *batch);
+
+/* write.c */
+extern void CdpWriteRows(CdpBatch *batch);
+extern void CdpWriteEntries(CdpBatch *batch);
+extern void CdpWriteRejected(CdpBatch *batch);
+
+/* backfill.c */
+extern void CdpBackfill(List *trait_ids, List *segment_ids);
+extern void CdpReplay(void);
+
+#endif							/* CDP_BATCH_H */

@@ -1,0 +1,529 @@
+/*-------------------------------------------------------------------------
+ *
+ * cursor.c
+ *	  Which entries come next: batches by snapshot.
+ *
+ *	  An entry carries the top-level transaction id that wrote it.  Applied is
+ *	  what is visible in the done snapshot; next is what is visible in the
+ *	  target snapshot and was not in the done one, in the order of (xid, id).
+ *	  The target stays as it is until it is worked off, so that one huge
+ *	  transaction is applied in bounded batches: position tells how far.
+ *
+ *	  Of the transactions that were in progress in the done snapshot each is
+ *	  probed by itself once it has finished; all others are at or above its
+ *	  xmax.  So a long transaction hides nothing, is not skipped, and costs
+ *	  one probe a target.
+ *
+ *	  Transaction ids mean nothing after dump and restore.  Entries therefore
+ *	  carry the incarnation of the log that wrote them, each incarnation has a
+ *	  cursor of its own, and of all but the live one every entry is committed:
+ *	  their last target is a snapshot that sees everything.
+ *
+ * IDENTIFICATION
+ *	  src/apply/cursor.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "apply/cursor.h"
+#include "statement.h"
+
+/* xmax of a snapshot that sees every entry of a restored incarnation */
+#define EVERYTHING	((uint64) PG_INT64_MAX)
+
+static CdpStatement load_cursors = {
+	"SELECT c.incarnation, c.done::text, c.target::text, c.position_xid,"
+	" c.position_id FROM cdp.cursors c ORDER BY c.incarnation",
+	{NULL}
+};
+
+static CdpStatement load_incarnation = {
+	"SELECT i.id FROM cdp.incarnation i",
+	{NULL}
+};
+
+static CdpStatement live_entry = {
+	"SELECT 1 FROM cdp.events e WHERE e.incarnation = $1 LIMIT 1",
+	{"int4"}
+};
+
+static CdpStatement other_incarnations = {
+	"SELECT DISTINCT e.incarnation FROM cdp.events e",
+	{NULL}
+};
+
+static CdpStatement read_transaction = {
+	"SELECT " CDP_EVENTS_COLUMNS " FROM cdp.events e"
+	" WHERE e.xid = $1 AND e.id > $2 AND e.incarnation = $3"
+	" ORDER BY e.id LIMIT $4",
+	{"int8", "int8", "int4", "int8"}
+};
+
+static CdpStatement read_range = {
+	"SELECT " CDP_EVENTS_COLUMNS " FROM cdp.events e"
+	" WHERE (e.xid, e.id) > ($1, $2) AND e.xid < $3 AND e.incarnation = $4"
+	" ORDER BY e.xid, e.id LIMIT $5",
+	{"int8", "int8", "int8", "int4", "int8"}
+};
+
+static CdpStatement current_snapshot = {
+	"SELECT pg_current_snapshot()::text",
+	{NULL}
+};
+
+static CdpStatement write_cursor = {
+	"INSERT INTO cdp.cursors AS c (incarnation, done, target, position_xid, position_id)"
+	" VALUES ($1, $2::pg_snapshot, $3::pg_snapshot, $4, $5)"
+	" ON CONFLICT (incarnation) DO UPDATE SET done = excluded.done,"
+	" target = excluded.target, position_xid = excluded.position_xid,"
+	" position_id = excluded.position_id",
+	{"int4", "text", "text", "int8", "int8"}
+};
+
+bool
+CdpSnapshotVisible(const CdpSnapshot *snapshot, uint64 xid)
+{
+	int			lo = 0;
+	int			hi = snapshot->nxip;
+
+	if (xid < snapshot->xmin)
+		return true;
+	if (xid >= snapshot->xmax)
+		return false;
+	while (lo < hi)
+	{
+		int			mid = (lo + hi) / 2;
+
+		if (snapshot->xip[mid] == xid)
+			return false;
+		if (snapshot->xip[mid] < xid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return true;
+}
+
+/*
+ * Read what pg_snapshot_out writes: xmin:xmax:xip,xip,...
+ */
+CdpSnapshot *
+CdpSnapshotParse(const char *text)
+{
+	CdpSnapshot *snapshot = palloc0(sizeof(CdpSnapshot));
+	const char *p = text;
+	char	   *end;
+	int			n = 0;
+
+	for (p = text; *p; p++)
+		if (*p == ',')
+			n++;
+	snapshot->xip = palloc(sizeof(uint64) * (n + 1));
+
+	snapshot->xmin = strtoull(text, &end, 10);
+	if (*end == ':')
+		snapshot->xmax = strtoull(end + 1, &end, 10);
+	if (*end != ':')
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("invalid snapshot \"%s\" in cdp.cursors", text)));
+	end++;
+	while (*end)
+	{
+		snapshot->xip[snapshot->nxip++] = strtoull(end, &end, 10);
+		if (*end == ',')
+			end++;
+	}
+	return snapshot;
+}
+
+char *
+CdpSnapshotFormat(const CdpSnapshot *snapshot)
+{
+	StringInfoData buf;
+	int			i;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, UINT64_FORMAT ":" UINT64_FORMAT ":",
+					 snapshot->xmin, snapshot->xmax);
+	for (i = 0; i < snapshot->nxip; i++)
+		appendStringInfo(&buf, "%s" UINT64_FORMAT, i > 0 ? "," : "",
+						 snapshot->xip[i]);
+	return buf.data;
+}
+
+static CdpSnapshot *
+simple_snapshot(uint64 xmax)
+{
+	CdpSnapshot *snapshot = palloc0(sizeof(CdpSnapshot));
+
+	snapshot->xmin = snapshot->xmax = xmax;
+	return snapshot;
+}
+
+CdpSnapshot *
+CdpSnapshotNow(void)
+{
+	bool		isnull;
+	CdpSnapshot *snapshot;
+	FullTransactionId own;
+
+	CdpRun(&current_snapshot, NULL, NULL);
+	snapshot = CdpSnapshotParse(TextDatumGetCString(CdpCell(0, 1, &isnull)));
+	SPI_freetuptable(SPI_tuptable);
+
+	/*
+	 * A snapshot does not list its own transaction as running.  Entries that
+	 * it has written so far, and may write yet, are for a later target.
+	 */
+	own = GetTopFullTransactionIdIfAny();
+	if (FullTransactionIdIsValid(own) &&
+		CdpSnapshotVisible(snapshot, U64FromFullTransactionId(own)))
+	{
+		uint64		xid = U64FromFullTransactionId(own);
+		uint64	   *xip = palloc(sizeof(uint64) * (snapshot->nxip + 1));
+		int			n = 0;
+		int			i;
+
+		for (i = 0; i < snapshot->nxip && snapshot->xip[i] < xid; i++)
+			xip[n++] = snapshot->xip[i];
+		xip[n++] = xid;
+		for (; i < snapshot->nxip; i++)
+			xip[n++] = snapshot->xip[i];
+		snapshot->xip = xip;
+		snapshot->nxip = n;
+		snapshot->xmin = Min(snapshot->xmin, xid);
+	}
+	return snapshot;
+}
+
+CdpCursorSet *
+CdpCursorsLoad(void)
+{
+	CdpCursorSet *set = palloc0(sizeof(CdpCursorSet));
+	bool		isnull;
+	uint64		i;
+
+	if (CdpRun(&load_incarnation, NULL, NULL) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"cdp.incarnation\" does not hold exactly one row")));
+	set->incarnation = DatumGetInt32(CdpCell(0, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+
+	CdpRun(&load_cursors, NULL, NULL);
+	set->cursors = palloc0(sizeof(CdpCursor) * (SPI_processed + 1));
+	for (i = 0; i < SPI_processed; i++)
+	{
+		CdpCursor  *cursor = &set->cursors[set->n++];
+		Datum		value;
+
+		cursor->on_disk = true;
+		cursor->incarnation = DatumGetInt32(CdpCell(i, 1, &isnull));
+		value = CdpCell(i, 2, &isnull);
+		cursor->done = isnull ? simple_snapshot(1)
+			: CdpSnapshotParse(TextDatumGetCString(value));
+		value = CdpCell(i, 3, &isnull);
+		cursor->target = isnull ? NULL
+			: CdpSnapshotParse(TextDatumGetCString(value));
+		cursor->position_xid = CdpCellInt8(i, 4);
+		cursor->position_id = CdpCellInt8(i, 5);
+		if (cursor->incarnation == set->incarnation)
+			set->active = true;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return set;
+}
+
+CdpCursorSet *
+CdpCursorsCopy(CdpCursorSet *set)
+{
+	CdpCursorSet *copy = palloc(sizeof(CdpCursorSet));
+
+	/* snapshots are never changed in place */
+	*copy = *set;
+	copy->cursors = palloc(sizeof(CdpCursor) * Max(set->n, 1));
+	memcpy(copy->cursors, set->cursors, sizeof(CdpCursor) * set->n);
+	return copy;
+}
+
+static CdpCursor *
+find_cursor(CdpCursorSet *set, int32 incarnation)
+{
+	int			i;
+
+	for (i = 0; i < set->n; i++)
+		if (set->cursors[i].incarnation == incarnation)
+			return &set->cursors[i];
+	return NULL;
+}
+
+bool
+CdpCursorsActivate(CdpCursorSet *set, bool force)
+{
+	/* looking for a live entry in a large restored log is slow: do not hurry */
+	static TimestampTz not_before = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	Datum		arg = Int32GetDatum(set->incarnation);
+	CdpCursor  *cursors;
+	int32	   *incarnations;
+	int			n;
+	int			i;
+
+	if (set->active)
+		return true;
+	if (!force)
+	{
+		uint64		found;
+
+		if (now < not_before)
+			return false;
+		found = CdpRun(&live_entry, &arg, NULL);
+		SPI_freetuptable(SPI_tuptable);
+		if (found == 0)
+		{
+			TimestampTz later = GetCurrentTimestamp();
+
+			not_before = later + 100 * (later - now);
+			return false;
+		}
+	}
+
+	CdpRun(&other_incarnations, NULL, NULL);
+	n = SPI_processed;
+	incarnations = palloc(sizeof(int32) * (n + 1));
+	for (i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		incarnations[i] = DatumGetInt32(CdpCell(i, 1, &isnull));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	incarnations[n++] = set->incarnation;
+
+	cursors = palloc0(sizeof(CdpCursor) * (set->n + n));
+	memcpy(cursors, set->cursors, sizeof(CdpCursor) * set->n);
+	set->cursors = cursors;
+	for (i = 0; i < n; i++)
+	{
+		CdpCursor  *cursor;
+
+		if (find_cursor(set, incarnations[i]) != NULL)
+			continue;
+		cursor = &set->cursors[set->n++];
+		cursor->incarnation = incarnations[i];
+		cursor->done = simple_snapshot(1);
+	}
+	set->active = true;
+	return true;
+}
+
+/*
+ * Append the rows of SPI_tuptable that the target sees to the batch; moves the
+ * position over all of them.
+ */
+static void
+take_rows(CdpCursor *cursor, CdpEntry *entries, int *n)
+{
+	Datum		values[CDP_EVENTS_NATTS];
+	bool		isnull[CDP_EVENTS_NATTS];
+	uint64		i;
+
+	for (i = 0; i < SPI_processed; i++)
+	{
+		int64		xid;
+		int64		id;
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+						  values, isnull);
+		xid = DatumGetInt64(values[CDP_EVENTS_XID]);
+		id = DatumGetInt64(values[CDP_EVENTS_ID]);
+		cursor->position_xid = xid;
+		cursor->position_id = id;
+		if (!CdpSnapshotVisible(cursor->target, xid))
+			continue;
+		CdpEntryFromRow(&entries[*n], values, isnull);
+		(*n)++;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Read from one cursor until the batch is full or its target worked off.
+ * Returns whether the target is worked off.
+ */
+static bool
+read_target(CdpCursor *cursor, int max, CdpEntry *entries, int *n)
+{
+	CdpSnapshot *done = cursor->done;
+	CdpSnapshot *target = cursor->target;
+	int			i;
+
+	/* transactions that were running then and have finished since */
+	for (i = 0; i < done->nxip; i++)
+	{
+		uint64		xid = done->xip[i];
+
+		if ((int64) xid < cursor->position_xid ||
+			!CdpSnapshotVisible(target, xid))
+			continue;
+		for (;;)
+		{
+			Datum		args[4];
+			int			want = max - *n;
+			uint64		got;
+
+			if (want == 0)
+				return false;
+			args[0] = Int64GetDatum((int64) xid);
+			args[1] = Int64GetDatum(cursor->position_xid == (int64) xid
+									? cursor->position_id : PG_INT64_MIN);
+			args[2] = Int32GetDatum(cursor->incarnation);
+			args[3] = Int64GetDatum(want);
+			got = CdpRun(&read_transaction, args, NULL);
+			take_rows(cursor, entries, n);
+			if (got < want)
+				break;
+		}
+	}
+
+	/* everything from the done snapshot's xmax on */
+	if (cursor->position_xid < (int64) done->xmax)
+	{
+		cursor->position_xid = (int64) done->xmax - 1;
+		cursor->position_id = PG_INT64_MAX;
+	}
+	for (;;)
+	{
+		Datum		args[5];
+		int			want = max - *n;
+		uint64		got;
+
+		if (want == 0)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		args[0] = Int64GetDatum(cursor->position_xid);
+		args[1] = Int64GetDatum(cursor->position_id);
+		args[2] = Int64GetDatum((int64) target->xmax);
+		args[3] = Int32GetDatum(cursor->incarnation);
+		args[4] = Int64GetDatum(want);
+		got = CdpRun(&read_range, args, NULL);
+		take_rows(cursor, entries, n);
+		if (got < want)
+			return true;
+	}
+}
+
+int
+CdpCursorsRead(CdpCursorSet *set, int max, CdpEntry **result, bool *more,
+			   bool new_targets)
+{
+	CdpEntry   *entries = MemoryContextAllocHuge(CurrentMemoryContext,
+												 sizeof(CdpEntry) * (Size) max);
+	int			n = 0;
+	int			pass;
+	int			i;
+
+	*more = false;
+	for (pass = 0; pass < 2; pass++)
+	{
+		for (i = 0; i < set->n && !*more; i++)
+		{
+			CdpCursor  *cursor = &set->cursors[i];
+			bool		live = cursor->incarnation == set->incarnation;
+			bool		resumed;
+
+			/* what a dump brought comes first */
+			if (live != (pass == 1))
+				continue;
+			do
+			{
+				resumed = cursor->target != NULL;
+				if (!resumed)
+				{
+					if (!new_targets)
+						break;
+					if (!live && cursor->done->xmin == EVERYTHING)
+						break;
+					cursor->target = live ? CdpSnapshotNow()
+						: simple_snapshot(EVERYTHING);
+					cursor->position_xid = 0;
+					cursor->position_id = 0;
+				}
+				if (!read_target(cursor, max, entries, &n))
+				{
+					*more = true;
+					break;
+				}
+				cursor->done = cursor->target;
+				cursor->target = NULL;
+				cursor->position_xid = 0;
+				cursor->position_id = 0;
+			} while (resumed);
+		}
+	}
+	*result = entries;
+	return n;
+}
+
+void
+CdpCursorsRewind(CdpCursorSet *set)
+{
+	int			i;
+
+	for (i = 0; i < set->n; i++)
+	{
+		Assert(set->cursors[i].target == NULL);
+		set->cursors[i].target = set->cursors[i].done;
+		set->cursors[i].done = simple_snapshot(1);
+		set->cursors[i].position_xid = 0;
+		set->cursors[i].position_id = 0;
+	}
+}
+
+bool
+CdpCursorsApplied(CdpCursorSet *before, int32 incarnation, int64 xid, int64 id)
+{
+	CdpCursor  *cursor = find_cursor(before, incarnation);
+
+	if (cursor == NULL)
+		return false;
+	if (CdpSnapshotVisible(cursor->done, xid))
+		return true;
+	return cursor->target != NULL &&
+		CdpSnapshotVisible(cursor->target, xid) &&
+		(xid < cursor->position_xid ||
+		 (xid == cursor->position_xid && id <= cursor->position_id));
+}
+
+void
+CdpCursorsWrite(CdpCursorSet *set)
+{
+	int			i;
+
+	for (i = 0; i < set->n; i++)
+	{
+		CdpCursor  *cursor = &set->cursors[i];
+		Datum		args[5];
+		char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
+
+		args[0] = Int32GetDatum(cursor->incarnation);
+		args[1] = CStringGetTextDatum(CdpSnapshotFormat(cursor->done));
+		if (cursor->target != NULL)
+			args[2] = CStringGetTextDatum(CdpSnapshotFormat(cursor->target));
+		else
+			nulls[2] = 'n';
+		args[3] = Int64GetDatum(cursor->position_xid);
+		args[4] = Int64GetDatum(cursor->position_id);
+		CdpRun(&write_cursor, args, nulls);
+	}
+}

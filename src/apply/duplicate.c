@@ -1,0 +1,218 @@
+/*-------------------------------------------------------------------------
+ *
+ * duplicate.c
+ *	  Entries of the same source and message id: which one counts.
+ *
+ *	  Of all copies that are not rejected the one with the smallest (time,
+ *	  contents) counts, whichever comes first.  So a copy that comes later can
+ *	  replace one that has been applied; what that did is then taken back.
+ *
+ * IDENTIFICATION
+ *	  src/apply/duplicate.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "utils/builtins.h"
+
+#include "apply/batch.h"
+#include "cdp.h"
+#include "statement.h"
+
+/* All copies of a message that this batch knows; keyed by the tie's contents. */
+typedef struct Message
+{
+	text	   *tie;			/* hash key */
+	int			best;			/* index in the batch, -1: none */
+	CdpEntry   *applied;		/* the copy that counts so far, NULL: none */
+} Message;
+
+/* copies in the log, but for the batch's own row */
+static CdpStatement find_copies = {
+	"SELECT " CDP_EVENTS_COLUMNS
+	" FROM unnest($1, $2) AS u (hash, id)"
+	" JOIN cdp.events e ON cdp.message_hash(e.source, e.message_id) = u.hash"
+	" AND e.message_id IS NOT NULL AND e.id <> u.id",
+	{"int8[]", "int8[]"}
+};
+
+static CdpStatement contents = {
+	"SELECT cdp.content_hash(e) FROM cdp.events e WHERE e.xid = $1 AND e.id = $2"
+	" AND e.incarnation = $3",
+	{"int8", "int8", "int4"}
+};
+
+static uint32
+tie_hash(const void *key, Size keysize)
+{
+	text	   *tie = *(text *const *) key;
+
+	return hash_bytes((const unsigned char *) VARDATA_ANY(tie),
+					  VARSIZE_ANY_EXHDR(tie));
+}
+
+static int
+tie_match(const void *key1, const void *key2, Size keysize)
+{
+	text	   *a = *(text *const *) key1;
+	text	   *b = *(text *const *) key2;
+
+	return CdpOrderCompare(0, a, 0, b);
+}
+
+static char *
+content_hash(CdpEntry *entry)
+{
+	Datum		args[3];
+	char	   *hash;
+
+	args[0] = Int64GetDatum(entry->xid);
+	args[1] = Int64GetDatum(entry->id);
+	args[2] = Int32GetDatum(entry->incarnation);
+	if (CdpRun(&contents, args, NULL) != 1)
+		elog(ERROR, "entry %lld is not in the log", (long long) entry->id);
+	hash = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	hash = pstrdup(hash ? hash : "");
+	SPI_freetuptable(SPI_tuptable);
+	return hash;
+}
+
+/*
+ * Does copy a count rather than copy b?  Equal contents at the same time: the
+ * one that is there stays.
+ */
+static bool
+better(CdpEntry *a, CdpEntry *b)
+{
+	if (a->at != b->at)
+		return a->at < b->at;
+	return strcmp(content_hash(a), content_hash(b)) < 0;
+}
+
+static Message *
+find_message(HTAB *messages, CdpEntry *entry)
+{
+	bool		found;
+	Message    *message = hash_search(messages, &entry->tie, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		message->best = -1;
+		message->applied = NULL;
+	}
+	return message;
+}
+
+/*
+ * The applied copies of the batch's messages: those in the log that earlier
+ * batches have read and not refused.
+ */
+static void
+load_applied(CdpBatch *batch, CdpCursorSet *before, HTAB *messages,
+			 int64 *hashes, int64 *ids, int n)
+{
+	Datum		args[2];
+	SPITupleTable *rows;
+	uint64		nrows;
+	uint64		i;
+
+	args[0] = CdpInt8Array(hashes, n);
+	args[1] = CdpInt8Array(ids, n);
+	nrows = CdpRun(&find_copies, args, NULL);
+	rows = SPI_tuptable;
+	for (i = 0; i < nrows; i++)
+	{
+		Datum		values[CDP_EVENTS_NATTS];
+		bool		isnull[CDP_EVENTS_NATTS];
+		CdpEntry   *copy;
+		Message    *message;
+
+		heap_deform_tuple(rows->vals[i], rows->tupdesc, values, isnull);
+		if (!CdpCursorsApplied(before,
+							   DatumGetInt32(values[CDP_EVENTS_INCARNATION]),
+							   DatumGetInt64(values[CDP_EVENTS_XID]),
+							   DatumGetInt64(values[CDP_EVENTS_ID])))
+			continue;
+		copy = palloc(sizeof(CdpEntry));
+		CdpEntryFromRow(copy, values, isnull);
+		message = hash_search(messages, &copy->tie, HASH_FIND, NULL);
+		if (message == NULL)
+			continue;			/* another message with the same hash */
+		if (message->applied != NULL && message->applied->id == copy->id)
+			continue;
+		(void) CdpEntryCheck(copy);
+		CdpGraphCheck(batch->graph, copy, 1);
+		if (copy->reject_reason != NULL)
+			continue;
+		if (message->applied == NULL || better(copy, message->applied))
+			message->applied = copy;
+	}
+	SPI_freetuptable(rows);
+}
+
+/*
+ * Clear counts[] of the batch's entries that another copy outdoes; returns the
+ * applied entries that a copy in this batch replaces (list of CdpEntry *).
+ */
+List *
+CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
+{
+	HASHCTL		ctl;
+	HTAB	   *messages;
+	HASH_SEQ_STATUS seq;
+	Message    *message;
+	int64	   *hashes = palloc(sizeof(int64) * Max(batch->nentries, 1));
+	int64	   *ids = palloc(sizeof(int64) * Max(batch->nentries, 1));
+	List	   *replaced = NIL;
+	int			n = 0;
+	int			i;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(text *);
+	ctl.entrysize = sizeof(Message);
+	ctl.hash = tie_hash;
+	ctl.match = tie_match;
+	ctl.hcxt = CurrentMemoryContext;
+	messages = hash_create("cdp messages", Max(batch->nentries, 16), &ctl,
+						   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
+						   HASH_CONTEXT);
+
+	for (i = 0; i < batch->nentries; i++)
+	{
+		CdpEntry   *entry = &batch->entries[i];
+
+		if (!batch->counts[i] || entry->message_id == NULL)
+			continue;
+		message = find_message(messages, entry);
+		hashes[n] = CdpMessageHash(entry->source, entry->message_id);
+		ids[n++] = entry->id;
+		if (message->best < 0)
+			message->best = i;
+		else if (better(entry, &batch->entries[message->best]))
+		{
+			batch->counts[message->best] = false;
+			message->best = i;
+		}
+		else
+			batch->counts[i] = false;
+	}
+	if (n == 0)
+		return NIL;
+
+	load_applied(batch, before, messages, hashes, ids, n);
+
+	hash_seq_init(&seq, messages);
+	while ((message = hash_seq_search(&seq)) != NULL)
+	{
+		if (message->applied == NULL)
+			continue;
+		if (better(&batch->entries[message->best], message->applied))
+			replaced = lappend(replaced, message->applied);
+		else
+			batch->counts[message->best] = false;
+	}
+	return replaced;
+}

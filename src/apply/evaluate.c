@@ -1,0 +1,572 @@
+/*-------------------------------------------------------------------------
+ *
+ * evaluate.c
+ *	  Profiles as a batch leaves them: values, segments, timers, and what
+ *	  changed.
+ *
+ *	  Changes are differences between the ends of batches.  The segments that
+ *	  a profile was in stand on the row of the node that has its number; a
+ *	  profile that is absorbed leaves them all, a part that splits off starts
+ *	  with none.
+ *
+ * IDENTIFICATION
+ *	  src/apply/evaluate.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "apply/batch.h"
+#include "statement.h"
+
+/* Where the nodes of a former profile are now. */
+typedef struct Former
+{
+	int64		id;				/* hash key: old profile */
+	List	   *now;			/* ids of the profiles it is in now (int64 *) */
+	bool		lost;			/* a node of it is gone */
+} Former;
+
+/* A passage into or out of a segment. */
+typedef struct Passage
+{
+	int			change;			/* index in the list of changes */
+	int32		segment;
+	int64		profile;
+	TimestampTz at;
+} Passage;
+
+static CdpStatement enter_segments = {
+	"INSERT INTO cdp.segment_members AS m"
+	" (segment_id, profile_id, member, entered_at, entries)"
+	" SELECT u.segment_id, u.profile_id, true, u.at, 1"
+	" FROM unnest($1, $2, $3) AS u (segment_id, profile_id, at)"
+	" ON CONFLICT (segment_id, profile_id) DO UPDATE SET member = true,"
+	" entered_at = excluded.entered_at, entries = m.entries + 1"
+	" RETURNING m.segment_id, m.profile_id, m.entries",
+	{"int4[]", "int8[]", "timestamptz[]"}
+};
+
+static CdpStatement leave_segments = {
+	"UPDATE cdp.segment_members m SET member = false"
+	" FROM unnest($1, $2) AS u (segment_id, profile_id)"
+	" WHERE m.segment_id = u.segment_id AND m.profile_id = u.profile_id",
+	{"int4[]", "int8[]"}
+};
+
+CdpProfile *
+CdpProfileOf(CdpBatch *batch, int64 id)
+{
+	return hash_search(batch->profiles, &id, HASH_FIND, NULL);
+}
+
+static HTAB *
+int64_table(const char *name, Size entrysize, long n)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(int64);
+	ctl.entrysize = entrysize;
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create(name, Max(n, 16), &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static int64 *
+copy_int64(int64 value)
+{
+	int64	   *copy = palloc(sizeof(int64));
+
+	*copy = value;
+	return copy;
+}
+
+static bool
+contains(List *list, int64 value)
+{
+	ListCell   *lc;
+
+	foreach(lc, list)
+		if (*(int64 *) lfirst(lc) == value)
+			return true;
+	return false;
+}
+
+static Jsonb *
+ids_payload(const char *key, List *ids)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "{\"%s\": [", key);
+	foreach(lc, ids)
+		appendStringInfo(&buf, "%s%lld", lc == list_head(ids) ? "" : ", ",
+						 (long long) *(int64 *) lfirst(lc));
+	appendStringInfoString(&buf, "]}");
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+											  CStringGetDatum(buf.data)));
+}
+
+static int
+by_value(const ListCell *a, const ListCell *b)
+{
+	int64		x = *(int64 *) lfirst(a);
+	int64		y = *(int64 *) lfirst(b);
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+static int
+by_id(const void *a, const void *b)
+{
+	const CdpProfile *x = *(CdpProfile *const *) a;
+	const CdpProfile *y = *(CdpProfile *const *) b;
+
+	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
+}
+
+static void
+identity_change(CdpBatch *batch, const char *kind, int64 profile,
+				const char *key, List *ids, CdpCause cause)
+{
+	CdpChange  *change = CdpChangeAdd(&batch->changes);
+
+	list_sort(ids, by_value);
+	change->kind = kind;
+	change->profile_id = profile;
+	change->cause = cause;
+	change->occurred_at = batch->applier.clock;
+	change->payload = ids_payload(key, ids);
+}
+
+/*
+ * Gather the graph's nodes into profiles, and say why each is touched.
+ */
+void
+CdpProfilesCollect(CdpBatch *batch)
+{
+	HASH_SEQ_STATUS seq;
+	CdpNode    *node;
+	CdpProfile *profile;
+	CdpProfile **all;
+	Former	   *former;
+	HTAB	   *formers;
+	long		nnodes = hash_get_num_entries(batch->graph->nodes);
+	int			n = 0;
+	int			i;
+
+	batch->profiles = int64_table("cdp profiles", sizeof(CdpProfile), nnodes);
+	formers = int64_table("cdp former profiles", sizeof(Former), nnodes);
+
+	hash_seq_init(&seq, batch->graph->nodes);
+	while ((node = hash_seq_search(&seq)) != NULL)
+	{
+		bool		found;
+
+		if (node->old_profile != 0)
+		{
+			former = hash_search(formers, &node->old_profile, HASH_ENTER,
+								 &found);
+			if (!found)
+			{
+				former->now = NIL;
+				former->lost = false;
+			}
+			if (node->is_gone)
+				former->lost = true;
+			else if (!contains(former->now, node->profile))
+				former->now = lappend(former->now, copy_int64(node->profile));
+		}
+		if (node->is_gone)
+			continue;
+		profile = hash_search(batch->profiles, &node->profile, HASH_ENTER,
+							  &found);
+		if (!found)
+		{
+			profile->n = 0;
+			profile->max = 2;
+			profile->nodes = palloc(sizeof(CdpNode *) * 2);
+			profile->cause = CDP_CAUSE_ENTRY;
+			profile->touched = false;
+		}
+		if (profile->n == profile->max)
+		{
+			profile->max *= 2;
+			profile->nodes = repalloc(profile->nodes,
+									  sizeof(CdpNode *) * profile->max);
+		}
+		profile->nodes[profile->n++] = node;
+		if (node->row_changed || node->is_new)
+			profile->touched = true;
+	}
+
+	/* in the order of their ids, so that changes have an order of their own */
+	all = palloc(sizeof(CdpProfile *) * Max(hash_get_num_entries(batch->profiles), 1));
+	hash_seq_init(&seq, batch->profiles);
+	while ((profile = hash_seq_search(&seq)) != NULL)
+		all[n++] = profile;
+	qsort(all, n, sizeof(CdpProfile *), by_id);
+
+	for (i = 0; i < n; i++)
+	{
+		List	   *merged = NIL;
+		bool		several = false;
+		bool		split = false;
+		bool		lost = false;
+		int64		first = 0;
+		int			j;
+
+		profile = all[i];
+		for (j = 0; j < profile->n; j++)
+		{
+			int64		was = profile->nodes[j]->old_profile;
+
+			if (was == 0)
+				continue;
+			if (first == 0)
+				first = was;
+			else if (was != first)
+				several = true;
+			if (was != profile->id && !contains(merged, was))
+				merged = lappend(merged, copy_int64(was));
+			former = hash_search(formers, &was, HASH_FIND, NULL);
+			if (list_length(former->now) > 1)
+				split = true;
+			lost |= former->lost;
+		}
+		if (lost)
+		{
+			profile->touched = true;
+			profile->cause = CDP_CAUSE_RETRACTION;
+		}
+		if (split)
+		{
+			profile->touched = true;
+			profile->cause = CDP_CAUSE_SPLIT;
+		}
+		if (several)
+		{
+			profile->touched = true;
+			profile->cause = CDP_CAUSE_MERGE;
+			if (!batch->replaying)
+				identity_change(batch, "profile_merged", profile->id, "merged",
+								merged, CDP_CAUSE_MERGE);
+		}
+	}
+	if (!batch->replaying)
+	{
+		hash_seq_init(&seq, formers);
+		while ((former = hash_seq_search(&seq)) != NULL)
+		{
+			if (list_length(former->now) > 1)
+				identity_change(batch, "profile_split", former->id, "into",
+								former->now, CDP_CAUSE_SPLIT);
+		}
+	}
+	pfree(all);
+	hash_destroy(formers);
+}
+
+/*
+ * The states of a profile's nodes, opened.
+ */
+static CdpNodeAcc **
+open_states(CdpBatch *batch, CdpProfile *profile)
+{
+	CdpNodeAcc **accs = palloc(sizeof(CdpNodeAcc *) * profile->n);
+	int			i;
+
+	for (i = 0; i < profile->n; i++)
+	{
+		CdpNode    *node = profile->nodes[i];
+
+		if (node->acc == NULL)
+			node->acc = CdpNodeOpen(batch->traits, node->state);
+		accs[i] = node->acc;
+	}
+	return accs;
+}
+
+static void
+passage(CdpBatch *batch, Passage *passages, int *n, CdpSegment *segment,
+		int64 profile, bool enters, CdpCause cause, TimestampTz at)
+{
+	CdpChange  *change = CdpChangeAdd(&batch->changes);
+
+	change->kind = enters ? "segment_entered" : "segment_exited";
+	change->profile_id = profile;
+	change->segment = segment;
+	change->cause = cause;
+	change->occurred_at = at;
+	passages[*n].change = batch->changes.n - 1;
+	passages[*n].segment = segment->id;
+	passages[*n].profile = profile;
+	passages[*n].at = at;
+	(*n)++;
+}
+
+/*
+ * Write passages; those that enter learn how often the profile has entered.
+ */
+static void
+write_passages(CdpBatch *batch, Passage *entered, int nentered,
+			   Passage *left, int nleft)
+{
+	int			max = Max(Max(nentered, nleft), 1);
+	int32	   *segments = palloc(sizeof(int32) * max);
+	int64	   *profiles = palloc(sizeof(int64) * max);
+	TimestampTz *ats = palloc(sizeof(TimestampTz) * max);
+	Datum		args[3];
+	int			i;
+
+	for (i = 0; i < nleft; i++)
+	{
+		segments[i] = left[i].segment;
+		profiles[i] = left[i].profile;
+	}
+	if (nleft > 0)
+	{
+		args[0] = CdpInt4Array(segments, nleft);
+		args[1] = CdpInt8Array(profiles, nleft);
+		CdpRun(&leave_segments, args, NULL);
+	}
+	for (i = 0; i < nentered; i++)
+	{
+		segments[i] = entered[i].segment;
+		profiles[i] = entered[i].profile;
+		ats[i] = entered[i].at;
+	}
+	if (nentered > 0)
+	{
+		args[0] = CdpInt4Array(segments, nentered);
+		args[1] = CdpInt8Array(profiles, nentered);
+		args[2] = CdpTimestampArray(ats, nentered);
+		CdpRun(&enter_segments, args, NULL);
+		if (SPI_processed != nentered)
+			elog(ERROR, "unexpected number of memberships");
+
+		/* rows come back in the order in which they went in */
+		for (i = 0; i < nentered; i++)
+		{
+			CdpChange  *change = &batch->changes.items[entered[i].change];
+			StringInfoData buf;
+			bool		isnull;
+
+			Assert(CdpCellInt8(i, 2) == entered[i].profile);
+			initStringInfo(&buf);
+			appendStringInfo(&buf, "{\"entry_number\": %d}",
+							 DatumGetInt32(CdpCell(i, 3, &isnull)));
+			change->payload =
+				DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+												   CStringGetDatum(buf.data)));
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	pfree(segments);
+	pfree(profiles);
+	pfree(ats);
+}
+
+/*
+ * trait_changed for the traits that ask for it: what the profile's value was
+ * at the end of the batch before, and what it is now.
+ */
+static void
+announce_traits(CdpBatch *batch, CdpProfile *profile, CdpProfileValues *now)
+{
+	CdpTraitSet *set = batch->traits;
+	CdpProfileValues then;
+	CdpNodeAcc **accs;
+	HASH_SEQ_STATUS seq;
+	CdpNode    *node;
+	int			n = 0;
+	int			i;
+
+	/* the profile as it was: the nodes that had its id, as their rows are */
+	accs = palloc(sizeof(CdpNodeAcc *) * hash_get_num_entries(batch->graph->nodes));
+	hash_seq_init(&seq, batch->graph->nodes);
+	while ((node = hash_seq_search(&seq)) != NULL)
+		if (node->old_profile == profile->id)
+			accs[n++] = CdpNodeOpen(set, node->state);
+	CdpProfileEvaluate(set, accs, n, batch->previous, &then);
+
+	for (i = 0; i < set->ntraits; i++)
+	{
+		CdpTrait   *trait = set->traits[i];
+		Datum		old;
+		Datum		new;
+		CdpChange  *change;
+		StringInfoData buf;
+
+		if (!trait->announce)
+			continue;
+		old = CdpValueToJsonb(then.values[i], n == 0 || then.isnull[i], trait->type);
+		new = CdpValueToJsonb(now->values[i], now->isnull[i], trait->type);
+		if (DatumGetBool(DirectFunctionCall2(jsonb_eq, old, new)))
+			continue;
+		initStringInfo(&buf);
+		appendStringInfo(&buf, "{\"trait\": \"%s\", \"old\": ", trait->name);
+		(void) JsonbToCString(&buf, &DatumGetJsonbP(old)->root, 0);
+		appendStringInfoString(&buf, ", \"new\": ");
+		(void) JsonbToCString(&buf, &DatumGetJsonbP(new)->root, 0);
+		appendStringInfoChar(&buf, '}');
+		change = CdpChangeAdd(&batch->changes);
+		change->kind = "trait_changed";
+		change->profile_id = profile->id;
+		change->cause = profile->cause;
+		change->occurred_at = batch->applier.clock;
+		change->payload =
+			DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+											   CStringGetDatum(buf.data)));
+	}
+	pfree(accs);
+}
+
+/*
+ * Values, segments and timers of the profiles that are touched.
+ */
+void
+CdpProfilesEvaluate(CdpBatch *batch)
+{
+	HASH_SEQ_STATUS seq;
+	CdpProfile *profile;
+	CdpProfile **touched;
+	CdpProfileEval *evals;
+	CdpNode    *node;
+	TimestampTz clock = batch->applier.clock;
+	Passage    *entered;
+	Passage    *left;
+	int			nentered = 0;
+	int			nleft = 0;
+	int			maxleft = 0;
+	int			maxentered = 0;
+	bool		announce = false;
+	int			n = 0;
+	int			i,
+				j;
+
+	touched = palloc(sizeof(CdpProfile *) * Max(hash_get_num_entries(batch->profiles), 1));
+	hash_seq_init(&seq, batch->profiles);
+	while ((profile = hash_seq_search(&seq)) != NULL)
+		if (profile->touched)
+			touched[n++] = profile;
+	qsort(touched, n, sizeof(CdpProfile *), by_id);
+
+	evals = palloc0(sizeof(CdpProfileEval) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		CdpNode    *root = CdpGraphNode(batch->graph, touched[i]->id);
+
+		CHECK_FOR_INTERRUPTS();
+		evals[i].profile_id = touched[i]->id;
+		CdpProfileEvaluate(batch->traits, open_states(batch, touched[i]),
+						   touched[i]->n, clock, &evals[i].values);
+		if (root->old_profile == root->id)
+		{
+			evals[i].before = root->segments;
+			evals[i].nbefore = root->nsegments;
+		}
+	}
+	CdpSegmentsEvaluate(batch->segments, batch->traits, evals, n, clock);
+
+	/* who was in what: rows of former profiles that are no more */
+	hash_seq_init(&seq, batch->graph->nodes);
+	while ((node = hash_seq_search(&seq)) != NULL)
+		maxleft += node->nsegments;
+	for (i = 0; i < n; i++)
+		maxentered += evals[i].nafter;
+	entered = palloc(sizeof(Passage) * Max(maxentered, 1));
+	left = palloc(sizeof(Passage) * Max(maxleft, 1));
+
+	hash_seq_init(&seq, batch->graph->nodes);
+	while ((node = hash_seq_search(&seq)) != NULL)
+	{
+		if (node->id != node->old_profile ||
+			(!node->is_gone && node->profile == node->id))
+			continue;
+		for (j = 0; j < node->nsegments; j++)
+		{
+			CdpSegment *segment = CdpSegmentById(batch->segments,
+												 node->segments[j]);
+
+			if (segment != NULL)
+				passage(batch, left, &nleft, segment, node->id, false,
+						batch->replaying ? CDP_CAUSE_DEFINITION :
+						node->is_gone ? CDP_CAUSE_RETRACTION : CDP_CAUSE_MERGE,
+						clock);
+		}
+		node->segments_changed = node->nsegments > 0;
+		node->nnew_segments = 0;
+		node->new_timer = DT_NOEND;
+	}
+
+	for (i = 0; i < batch->traits->ntraits; i++)
+		announce |= batch->traits->traits[i]->announce;
+
+	for (i = 0; i < n; i++)
+	{
+		CdpNode    *root = CdpGraphNode(batch->graph, touched[i]->id);
+		CdpProfileEval *eval = &evals[i];
+		CdpCause	cause = touched[i]->cause;
+		TimestampTz at = clock;
+		int			b = 0;
+		int			a = 0;
+
+		if (cause == CDP_CAUSE_TIMER && root->timer <= clock)
+			at = root->timer;
+		while (b < eval->nbefore || a < eval->nafter)
+		{
+			if (b < eval->nbefore && a < eval->nafter &&
+				eval->before[b] == eval->after[a])
+			{
+				a++;
+				b++;
+			}
+			else if (a == eval->nafter ||
+					 (b < eval->nbefore && eval->before[b] < eval->after[a]))
+			{
+				CdpSegment *segment = CdpSegmentById(batch->segments,
+													 eval->before[b++]);
+
+				root->segments_changed = true;
+				if (segment != NULL)
+					passage(batch, left, &nleft, segment, root->id, false,
+							cause, at);
+			}
+			else
+			{
+				CdpSegment *segment = CdpSegmentById(batch->segments,
+													 eval->after[a++]);
+
+				root->segments_changed = true;
+				passage(batch, entered, &nentered, segment, root->id, true,
+						cause, at);
+			}
+		}
+		root->nnew_segments = eval->nafter;
+		root->new_segments = eval->after;
+		if (root->old_profile != root->id && root->nsegments > 0)
+			root->segments_changed = true;
+
+		/*
+		 * A timer that comes too early does no harm: it is set anew when it
+		 * goes off.  So one that is still to come is left alone, which spares
+		 * a write for every entry that pushes it back.
+		 */
+		if (eval->values.next < root->timer || root->timer <= clock)
+			root->new_timer = eval->values.next;
+
+		if (announce && !batch->replaying)
+			announce_traits(batch, touched[i], &eval->values);
+	}
+	write_passages(batch, entered, nentered, left, nleft);
+}

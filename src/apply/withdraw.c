@@ -1,0 +1,281 @@
+/*-------------------------------------------------------------------------
+ *
+ * withdraw.c
+ *	  Take back what entries did that do not count any more.
+ *
+ *	  States cannot be subtracted from (a minimum does not remember the second
+ *	  smallest), so what an entry touched is computed anew from the entries
+ *	  that still count: the owner's states, the times of the nodes that it
+ *	  named, and the evidence that rested on it.  All entries that name a node
+ *	  are owned by it or by a node that evidence or a decision connects it
+ *	  with, which keeps the search local.
+ *
+ * IDENTIFICATION
+ *	  src/apply/withdraw.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "apply/batch.h"
+#include "cdp.h"
+#include "statement.h"
+
+static CdpStatement delete_entries = {
+	"DELETE FROM cdp.entries n USING unnest($1, $2, $3) AS u (owner, at, entry)"
+	" WHERE n.owner = u.owner AND n.at = u.at AND n.entry = u.entry",
+	{"int8[]", "timestamptz[]", "int8[]"}
+};
+
+/* nodes whose entries may name one of these nodes */
+static CdpStatement neighbours = {
+	"SELECT l.b FROM unnest($1) AS u (node) JOIN cdp.links l ON l.a = u.node"
+	" UNION SELECT l.a FROM unnest($1) AS u (node) JOIN cdp.links l ON l.b = u.node"
+	" UNION SELECT d.b FROM unnest($1) AS u (node) JOIN cdp.decisions d ON d.a = u.node"
+	" UNION SELECT d.a FROM unnest($1) AS u (node) JOIN cdp.decisions d ON d.b = u.node",
+	{"int8[]"}
+};
+
+static CdpStatement owned_entries = {
+	"SELECT " CDP_EVENTS_COLUMNS
+	" FROM unnest($1) AS u (owner)"
+	" JOIN cdp.entries n ON n.owner = u.owner"
+	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
+	" AND e.received_at = n.received_at",
+	{"int8[]"}
+};
+
+/* event links that rest on these entries: they touch their nodes */
+static CdpStatement resting_links = {
+	"SELECT l.a, l.b, l.entry FROM unnest($1) AS u (node)"
+	" JOIN cdp.links l ON l.a = u.node AND l.origin = 'event'"
+	" WHERE l.entry = ANY ($2)",
+	{"int8[]", "int8[]"}
+};
+
+static bool
+is_member(const int64 *ids, int n, int64 id)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+/*
+ * The counting entries that these nodes own, resolved to nodes.
+ */
+static CdpEntry *
+load_owned(CdpBatch *batch, int64 *owners, int nowners, int *n)
+{
+	Datum		arg = CdpInt8Array(owners, nowners);
+	CdpEntry   *entries;
+	uint64		i;
+
+	CdpRun(&owned_entries, &arg, NULL);
+	*n = SPI_processed;
+	entries = palloc(sizeof(CdpEntry) * Max(*n, 1));
+	for (i = 0; i < *n; i++)
+	{
+		Datum		values[CDP_EVENTS_NATTS];
+		bool		isnull[CDP_EVENTS_NATTS];
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+						  values, isnull);
+		CdpEntryFromRow(&entries[i], values, isnull);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	for (i = 0; i < *n; i++)
+		(void) CdpEntryCheck(&entries[i]);
+	CdpGraphCheck(batch->graph, entries, *n);
+	CdpGraphAdd(batch->graph, entries, *n, false);
+	return entries;
+}
+
+/*
+ * Evidence that rested on a withdrawn entry: the next best, or none.
+ */
+static void
+renew_link(CdpBatch *batch, CdpNode *a, CdpNode *b, CdpEntry *entries, int n)
+{
+	bool		found;
+	CdpLink    *link = CdpGraphLink(batch->graph, a, b, false, &found);
+	CdpEntry   *best = NULL;
+	int			ord = 0;
+	int			i,
+				j;
+
+	if (!found)
+		CdpGraphLoadLinks(batch->graph, &link, 1);
+	for (i = 0; i < n; i++)
+	{
+		CdpEntry   *entry = &entries[i];
+		int64		other;
+
+		if (entry->reject_reason != NULL || entry->nnodes < 2 ||
+			entry->type == CDP_ENTRY_MERGE || entry->type == CDP_ENTRY_SPLIT)
+			continue;
+		if (entry->owner == a->id)
+			other = b->id;
+		else if (entry->owner == b->id)
+			other = a->id;
+		else
+			continue;
+		for (j = 1; j < entry->nnodes; j++)
+			if (entry->nodes[j] == other)
+				break;
+		if (j == entry->nnodes)
+			continue;
+		if (best == NULL || CdpEntryCompare(entry, best) < 0)
+		{
+			best = entry;
+			ord = j;
+		}
+	}
+	a->dirty = b->dirty = true;
+	if (best == NULL)
+	{
+		link->gone = true;
+		return;
+	}
+	link->entry = best->id;
+	link->at = best->at;
+	link->tie = best->tie;
+	link->ord = ord;
+	link->changed = true;
+}
+
+/*
+ * Take back the given entries (list of CdpEntry *, as read from the log).
+ */
+void
+CdpWithdraw(CdpBatch *batch, List *withdrawn)
+{
+	int			n = list_length(withdrawn);
+	CdpEntry   *old = palloc(sizeof(CdpEntry) * n);
+	int64	   *owners = palloc(sizeof(int64) * n);
+	int64	   *ids = palloc(sizeof(int64) * n);
+	TimestampTz *ats = palloc(sizeof(TimestampTz) * n);
+	int64	   *named;
+	int64	   *around;
+	int			nnamed = 0;
+	int			naround = 0;
+	int			nowned = 0;
+	int			max = 0;
+	CdpEntry   *entries;
+	int			nentries;
+	CdpContributions *contributions;
+	Datum		args[3];
+	SPITupleTable *rows;
+	uint64		nrows;
+	uint64		r;
+	ListCell   *lc;
+	int			i,
+				j;
+
+	i = 0;
+	foreach(lc, withdrawn)
+		old[i++] = *(CdpEntry *) lfirst(lc);
+	CdpGraphAdd(batch->graph, old, n, false);
+
+	for (i = 0; i < n; i++)
+	{
+		int64	   *id = palloc(sizeof(int64));
+
+		*id = old[i].id;
+		batch->graph->withdrawn = lappend(batch->graph->withdrawn, id);
+		max += old[i].nnodes;
+		if (old[i].owner != 0)
+		{
+			owners[nowned] = old[i].owner;
+			ats[nowned] = old[i].at;
+			ids[nowned++] = old[i].id;
+		}
+	}
+	args[0] = CdpInt8Array(owners, nowned);
+	args[1] = CdpTimestampArray(ats, nowned);
+	args[2] = CdpInt8Array(ids, nowned);
+	CdpRun(&delete_entries, args, NULL);
+
+	/* the nodes that they named, and all whose entries may name those */
+	named = palloc(sizeof(int64) * Max(max, 1));
+	for (i = 0; i < n; i++)
+		for (j = 0; j < old[i].nnodes; j++)
+			if (!is_member(named, nnamed, old[i].nodes[j]))
+				named[nnamed++] = old[i].nodes[j];
+	if (nnamed == 0)
+		return;
+	args[0] = CdpInt8Array(named, nnamed);
+	CdpRun(&neighbours, args, NULL);
+	around = palloc(sizeof(int64) * (nnamed + SPI_processed));
+	memcpy(around, named, sizeof(int64) * nnamed);
+	naround = nnamed;
+	for (r = 0; r < SPI_processed; r++)
+	{
+		int64		id = CdpCellInt8(r, 1);
+
+		if (!is_member(named, nnamed, id))
+			around[naround++] = id;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	entries = load_owned(batch, around, naround, &nentries);
+
+	/* times */
+	for (i = 0; i < nnamed; i++)
+	{
+		CdpNode    *node = CdpGraphNode(batch->graph, named[i]);
+
+		node->first_seen = DT_NOEND;
+		node->last_seen = DT_NOBEGIN;
+		node->row_changed = true;
+		node->dirty = true;
+	}
+	for (i = 0; i < nentries; i++)
+		for (j = 0; j < entries[i].nnodes; j++)
+			if (is_member(named, nnamed, entries[i].nodes[j]))
+				CdpNodeSeen(CdpGraphNode(batch->graph, entries[i].nodes[j]),
+							entries[i].at);
+
+	/* evidence */
+	args[0] = CdpInt8Array(named, nnamed);
+	args[1] = CdpInt8Array(ids, nowned);
+	nrows = CdpRun(&resting_links, args, NULL);
+	rows = SPI_tuptable;
+	for (r = 0; r < nrows; r++)
+	{
+		CdpNode    *a;
+		CdpNode    *b;
+
+		SPI_tuptable = rows;
+		a = CdpGraphNode(batch->graph, CdpCellInt8(r, 1));
+		b = CdpGraphNode(batch->graph, CdpCellInt8(r, 2));
+		renew_link(batch, a, b, entries, nentries);
+	}
+	SPI_freetuptable(rows);
+
+	/* states */
+	for (i = 0; i < nowned; i++)
+	{
+		CdpNode    *node = CdpGraphNode(batch->graph, owners[i]);
+
+		if (node->acc == NULL)
+			node->acc = CdpNodeOpen(batch->traits, node->state);
+		CdpNodeReset(node->acc, NULL);
+		node->folded = true;
+	}
+	contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
+	CdpTraitsEvaluate(batch->traits, NULL, entries, nentries, contributions);
+	for (i = 0; i < nentries; i++)
+	{
+		if (entries[i].reject_reason == NULL &&
+			is_member(owners, nowned, entries[i].owner))
+			CdpNodeFold(CdpGraphNode(batch->graph, entries[i].owner)->acc,
+						&entries[i], &contributions[i], true);
+	}
+}

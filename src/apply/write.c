@@ -1,0 +1,380 @@
+/*-------------------------------------------------------------------------
+ *
+ * write.c
+ *	  Write what a batch has made of the tables of nodes and entries.
+ *
+ *	  One statement a table and kind of change, over arrays.  Rows of
+ *	  cdp.identities are updated in place (HOT) as long as their profile stays
+ *	  the same: no indexed column changes then.
+ *
+ * IDENTIFICATION
+ *	  src/apply/write.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "apply/batch.h"
+#include "cdp.h"
+#include "statement.h"
+
+static CdpStatement insert_nodes = {
+	"INSERT INTO cdp.identities (node_id, profile_id, first_seen, last_seen,"
+	" timer, identifier, state)"
+	" SELECT u.node_id, u.profile_id, u.first_seen, u.last_seen,"
+	" nullif(u.timer, 'infinity'), u.identifier::cdp.identifier, u.state"
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7)"
+	" AS u (node_id, profile_id, first_seen, last_seen, timer, identifier, state)",
+	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
+	"text[]", "node_state[]"}
+};
+
+static CdpStatement update_nodes = {
+	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
+	" first_seen = u.first_seen, last_seen = u.last_seen,"
+	" timer = nullif(u.timer, 'infinity'), state = u.state"
+	" FROM unnest($1, $2, $3, $4, $5, $6)"
+	" AS u (node_id, profile_id, first_seen, last_seen, timer, state)"
+	" WHERE i.node_id = u.node_id",
+	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
+	"node_state[]"}
+};
+
+static CdpStatement delete_nodes = {
+	"DELETE FROM cdp.identities i USING unnest($1) AS u (node_id)"
+	" WHERE i.node_id = u.node_id",
+	{"int8[]"}
+};
+
+static CdpStatement update_segments = {
+	"UPDATE cdp.identities i SET segments = nullif(u.segments, '{}')::int[]"
+	" FROM unnest($1, $2) AS u (node_id, segments)"
+	" WHERE i.node_id = u.node_id",
+	{"int8[]", "text[]"}
+};
+
+static CdpStatement upsert_timers = {
+	"INSERT INTO cdp.timers AS t (profile_id, at)"
+	" SELECT * FROM unnest($1, $2)"
+	" ON CONFLICT (profile_id) DO UPDATE SET at = excluded.at",
+	{"int8[]", "timestamptz[]"}
+};
+
+static CdpStatement delete_timers = {
+	"DELETE FROM cdp.timers t USING unnest($1) AS u (profile_id)"
+	" WHERE t.profile_id = u.profile_id",
+	{"int8[]"}
+};
+
+static CdpStatement insert_entries = {
+	"INSERT INTO cdp.entries (owner, at, entry, xid, received_at)"
+	" SELECT * FROM unnest($1, $2, $3, $4, $5)",
+	{"int8[]", "timestamptz[]", "int8[]", "int8[]", "timestamptz[]"}
+};
+
+static CdpStatement insert_rejected = {
+	"INSERT INTO cdp.rejected (entry, source, message_id, reason, detail,"
+	" sqlstate, payload)"
+	" SELECT u.entry, u.source, u.message_id, u.reason, u.detail, u.sqlstate,"
+	" (SELECT to_jsonb(e) FROM cdp.events e WHERE e.xid = u.xid AND e.id = u.entry LIMIT 1)"
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7)"
+	" AS u (entry, xid, source, message_id, reason, detail, sqlstate)",
+	{"int8[]", "int8[]", "text[]", "text[]", "text[]", "text[]", "text[]"}
+};
+
+typedef struct Columns
+{
+	int			n;
+	int64	   *ids;
+	int64	   *profiles;
+	TimestampTz *first;
+	TimestampTz *last;
+	TimestampTz *timers;
+	Datum	   *identifiers;
+	Datum	   *states;
+	bool	   *nostate;
+} Columns;
+
+static void
+make_columns(Columns *c, long max)
+{
+	max = Max(max, 1);
+	c->n = 0;
+	c->ids = palloc(sizeof(int64) * max);
+	c->profiles = palloc(sizeof(int64) * max);
+	c->first = palloc(sizeof(TimestampTz) * max);
+	c->last = palloc(sizeof(TimestampTz) * max);
+	c->timers = palloc(sizeof(TimestampTz) * max);
+	c->identifiers = palloc(sizeof(Datum) * max);
+	c->states = palloc(sizeof(Datum) * max);
+	c->nostate = palloc(sizeof(bool) * max);
+}
+
+static void
+add_row(Columns *c, CdpNode *node, TimestampTz clock)
+{
+	int			i = c->n++;
+	struct varlena *state = node->folded
+		? CdpNodeClose(node->acc, clock) : node->state;
+
+	c->ids[i] = node->id;
+	c->profiles[i] = node->profile;
+	c->first[i] = node->first_seen;
+	c->last[i] = node->last_seen;
+	c->timers[i] = node->new_timer;
+	c->identifiers[i] = PointerGetDatum(node->identifier);
+	c->states[i] = PointerGetDatum(state);
+	c->nostate[i] = state == NULL;
+}
+
+static int
+node_order(const void *a, const void *b)
+{
+	const CdpNode *x = *(CdpNode *const *) a;
+	const CdpNode *y = *(CdpNode *const *) b;
+
+	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
+}
+
+/*
+ * int[] as text, for a column of arrays that unnest cannot yield.
+ */
+static Datum
+segments_text(const int32 *segments, int n)
+{
+	StringInfoData buf;
+	int			i;
+
+	initStringInfo(&buf);
+	appendStringInfoChar(&buf, '{');
+	for (i = 0; i < n; i++)
+		appendStringInfo(&buf, "%s%d", i > 0 ? "," : "", segments[i]);
+	appendStringInfoChar(&buf, '}');
+	return PointerGetDatum(cstring_to_text_with_len(buf.data, buf.len));
+}
+
+/*
+ * cdp.identities and cdp.timers.
+ */
+void
+CdpWriteRows(CdpBatch *batch)
+{
+	long		max = hash_get_num_entries(batch->graph->nodes);
+	Oid			state_type = CdpTypeOid("node_state");
+	TimestampTz clock = batch->applier.clock;
+	HASH_SEQ_STATUS seq;
+	CdpNode    *node;
+	CdpNode   **all;
+	Columns		new;
+	Columns		changed;
+	int64	   *gone = palloc(sizeof(int64) * Max(max, 1));
+	int64	   *roots = palloc(sizeof(int64) * Max(max, 1));
+	Datum	   *segments = palloc(sizeof(Datum) * Max(max, 1));
+	int64	   *set = palloc(sizeof(int64) * Max(max, 1));
+	TimestampTz *set_at = palloc(sizeof(TimestampTz) * Max(max, 1));
+	int64	   *unset = palloc(sizeof(int64) * Max(max, 1));
+	int			ngone = 0;
+	int			nroots = 0;
+	int			nset = 0;
+	int			nunset = 0;
+	int			n = 0;
+	int			i;
+	Datum		args[7];
+
+	if (max == 0)
+		return;
+
+	/* in the order of node numbers: neighbours in the table and its indexes */
+	all = palloc(sizeof(CdpNode *) * max);
+	hash_seq_init(&seq, batch->graph->nodes);
+	while ((node = hash_seq_search(&seq)) != NULL)
+		all[n++] = node;
+	qsort(all, n, sizeof(CdpNode *), node_order);
+
+	make_columns(&new, n);
+	make_columns(&changed, n);
+	for (i = 0; i < n; i++)
+	{
+		node = all[i];
+		if (node->is_gone)
+		{
+			if (!node->is_new)
+				gone[ngone++] = node->id;
+			if (node->timer != DT_NOEND)
+				unset[nunset++] = node->id;
+			continue;
+		}
+		if (node->is_new)
+			add_row(&new, node, clock);
+		else if (node->row_changed || node->folded ||
+				 node->profile != node->old_profile ||
+				 node->new_timer != node->timer)
+			add_row(&changed, node, clock);
+		if (node->segments_changed)
+		{
+			roots[nroots] = node->id;
+			segments[nroots++] = segments_text(node->new_segments,
+											   node->nnew_segments);
+		}
+		if (node->new_timer != node->timer)
+		{
+			if (node->new_timer == DT_NOEND)
+				unset[nunset++] = node->id;
+			else
+			{
+				set[nset] = node->id;
+				set_at[nset++] = node->new_timer;
+			}
+		}
+	}
+
+	if (ngone > 0)
+	{
+		args[0] = CdpInt8Array(gone, ngone);
+		CdpRun(&delete_nodes, args, NULL);
+	}
+	if (changed.n > 0)
+	{
+		args[0] = CdpInt8Array(changed.ids, changed.n);
+		args[1] = CdpInt8Array(changed.profiles, changed.n);
+		args[2] = CdpTimestampArray(changed.first, changed.n);
+		args[3] = CdpTimestampArray(changed.last, changed.n);
+		args[4] = CdpTimestampArray(changed.timers, changed.n);
+		args[5] = CdpVarlenaArray(changed.states, changed.nostate, changed.n,
+								  state_type);
+		CdpRun(&update_nodes, args, NULL);
+	}
+	if (new.n > 0)
+	{
+		args[0] = CdpInt8Array(new.ids, new.n);
+		args[1] = CdpInt8Array(new.profiles, new.n);
+		args[2] = CdpTimestampArray(new.first, new.n);
+		args[3] = CdpTimestampArray(new.last, new.n);
+		args[4] = CdpTimestampArray(new.timers, new.n);
+		args[5] = CdpVarlenaArray(new.identifiers, NULL, new.n, TEXTOID);
+		args[6] = CdpVarlenaArray(new.states, new.nostate, new.n, state_type);
+		CdpRun(&insert_nodes, args, NULL);
+	}
+	if (nroots > 0)
+	{
+		args[0] = CdpInt8Array(roots, nroots);
+		args[1] = CdpVarlenaArray(segments, NULL, nroots, TEXTOID);
+		CdpRun(&update_segments, args, NULL);
+	}
+	if (nunset > 0)
+	{
+		args[0] = CdpInt8Array(unset, nunset);
+		CdpRun(&delete_timers, args, NULL);
+	}
+	if (nset > 0)
+	{
+		args[0] = CdpInt8Array(set, nset);
+		args[1] = CdpTimestampArray(set_at, nset);
+		CdpRun(&upsert_timers, args, NULL);
+	}
+}
+
+static int
+entry_order(const void *a, const void *b)
+{
+	const CdpEntry *x = *(CdpEntry *const *) a;
+	const CdpEntry *y = *(CdpEntry *const *) b;
+
+	if (x->owner != y->owner)
+		return x->owner < y->owner ? -1 : 1;
+	return x->at < y->at ? -1 : x->at > y->at ? 1 : 0;
+}
+
+/*
+ * cdp.entries: what counts, in the order of its index.
+ */
+void
+CdpWriteEntries(CdpBatch *batch)
+{
+	int			n = 0;
+	CdpEntry  **counting = palloc(sizeof(CdpEntry *) * Max(batch->nentries, 1));
+	int64	   *owners = palloc(sizeof(int64) * Max(batch->nentries, 1));
+	int64	   *ids = palloc(sizeof(int64) * Max(batch->nentries, 1));
+	int64	   *xids = palloc(sizeof(int64) * Max(batch->nentries, 1));
+	TimestampTz *ats = palloc(sizeof(TimestampTz) * Max(batch->nentries, 1));
+	TimestampTz *received = palloc(sizeof(TimestampTz) * Max(batch->nentries, 1));
+	int			i;
+	Datum		args[5];
+
+	for (i = 0; i < batch->nentries; i++)
+		if (batch->counts[i] && batch->entries[i].owner != 0)
+			counting[n++] = &batch->entries[i];
+	if (n == 0)
+		return;
+	qsort(counting, n, sizeof(CdpEntry *), entry_order);
+	for (i = 0; i < n; i++)
+	{
+		owners[i] = counting[i]->owner;
+		ats[i] = counting[i]->at;
+		ids[i] = counting[i]->id;
+		xids[i] = counting[i]->xid;
+		received[i] = counting[i]->received_at;
+	}
+	args[0] = CdpInt8Array(owners, n);
+	args[1] = CdpTimestampArray(ats, n);
+	args[2] = CdpInt8Array(ids, n);
+	args[3] = CdpInt8Array(xids, n);
+	args[4] = CdpTimestampArray(received, n);
+	CdpRun(&insert_entries, args, NULL);
+}
+
+/*
+ * cdp.rejected: entries that cannot be applied, with the reason.  (Duplicates
+ * have a reason as well, but no SQLSTATE: they are counted only.)
+ */
+void
+CdpWriteRejected(CdpBatch *batch)
+{
+	int			max = Max(batch->nentries, 1);
+	int64	   *ids = palloc(sizeof(int64) * max);
+	int64	   *xids = palloc(sizeof(int64) * max);
+	Datum	   *sources = palloc(sizeof(Datum) * max);
+	Datum	   *messages = palloc(sizeof(Datum) * max);
+	bool	   *nomessage = palloc(sizeof(bool) * max);
+	Datum	   *reasons = palloc(sizeof(Datum) * max);
+	Datum	   *details = palloc(sizeof(Datum) * max);
+	bool	   *nodetail = palloc(sizeof(bool) * max);
+	Datum	   *states = palloc(sizeof(Datum) * max);
+	int			n = 0;
+	int			i;
+	Datum		args[7];
+
+	for (i = 0; i < batch->nentries; i++)
+	{
+		CdpEntry   *entry = &batch->entries[i];
+
+		if (entry->reject_reason == NULL || entry->reject_sqlstate == 0)
+			continue;
+		ids[n] = entry->id;
+		xids[n] = entry->xid;
+		sources[n] = PointerGetDatum(entry->source);
+		nomessage[n] = entry->message_id == NULL;
+		messages[n] = PointerGetDatum(entry->message_id);
+		reasons[n] = CStringGetTextDatum(entry->reject_reason);
+		nodetail[n] = entry->reject_detail == NULL;
+		details[n] = nodetail[n] ? (Datum) 0
+			: CStringGetTextDatum(entry->reject_detail);
+		states[n] = CStringGetTextDatum(unpack_sql_state(entry->reject_sqlstate));
+		n++;
+	}
+	if (n == 0)
+		return;
+	args[0] = CdpInt8Array(ids, n);
+	args[1] = CdpInt8Array(xids, n);
+	args[2] = CdpVarlenaArray(sources, NULL, n, TEXTOID);
+	args[3] = CdpVarlenaArray(messages, nomessage, n, TEXTOID);
+	args[4] = CdpVarlenaArray(reasons, NULL, n, TEXTOID);
+	args[5] = CdpVarlenaArray(details, nodetail, n, TEXTOID);
+	args[6] = CdpVarlenaArray(states, NULL, n, TEXTOID);
+	CdpRun(&insert_rejected, args, NULL);
+}

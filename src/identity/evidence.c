@@ -1,0 +1,546 @@
+/*-------------------------------------------------------------------------
+ *
+ * evidence.c
+ *	  Links between nodes, as cdp.links keeps them, and the replay of a
+ *	  cluster.
+ *
+ *	  A cluster is what is connected by evidence of any status: links that
+ *	  were refused belong to it, because taking something away can admit them.
+ *	  The replay forgets all components of a cluster and applies its evidence
+ *	  again, in event-time order, under the cannot-links that are effective
+ *	  now.
+ *
+ * IDENTIFICATION
+ *	  src/identity/evidence.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "cdp.h"
+#include "identity/graph.h"
+#include "statement.h"
+
+typedef struct LinkKey
+{
+	int64		a;
+	int64		b;
+	int64		manual;
+} LinkKey;
+
+typedef struct LinkEntry
+{
+	LinkKey		key;
+	CdpLink    *link;
+} LinkEntry;
+
+#define LINK_COLUMNS \
+	"l.a, l.b, l.entry, l.at, l.tie, l.ord, l.status, l.reason"
+
+static CdpStatement load_pairs = {
+	"SELECT " LINK_COLUMNS
+	" FROM unnest($1, $2) AS u (a, b)"
+	" JOIN cdp.links l ON l.a = u.a AND l.b = u.b AND l.origin = 'event'",
+	{"int8[]", "int8[]"}
+};
+
+static CdpStatement load_from = {
+	"SELECT " LINK_COLUMNS
+	" FROM unnest($1) AS u (node)"
+	" JOIN cdp.links l ON l.a = u.node AND l.origin = 'event'",
+	{"int8[]"}
+};
+
+static CdpStatement load_to = {
+	"SELECT " LINK_COLUMNS
+	" FROM unnest($1) AS u (node)"
+	" JOIN cdp.links l ON l.b = u.node AND l.origin = 'event'",
+	{"int8[]"}
+};
+
+/* effective merges that touch a node */
+static CdpStatement load_merges = {
+	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0::int2, NULL::text, NULL::text"
+	" FROM unnest($1) AS u (node)"
+	" JOIN cdp.decisions d ON d.a = u.node AND d.type = 'merge' AND d.effective"
+	" UNION ALL "
+	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0::int2, NULL::text, NULL::text"
+	" FROM unnest($1) AS u (node)"
+	" JOIN cdp.decisions d ON d.b = u.node AND d.type = 'merge' AND d.effective",
+	{"int8[]"}
+};
+
+static CdpStatement delete_manual = {
+	"DELETE FROM cdp.links l USING unnest($1) AS u (node)"
+	" WHERE l.a = u.node AND l.origin = 'manual'",
+	{"int8[]"}
+};
+
+static CdpStatement delete_links = {
+	"DELETE FROM cdp.links l USING unnest($1, $2) AS u (a, b)"
+	" WHERE l.a = u.a AND l.b = u.b AND l.origin = 'event'",
+	{"int8[]", "int8[]"}
+};
+
+static CdpStatement upsert_links = {
+	"INSERT INTO cdp.links AS l (a, b, entry, at, tie, ord, origin, status, reason)"
+	" SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+	" ON CONFLICT (a, b, origin) DO UPDATE SET entry = excluded.entry,"
+	" at = excluded.at, tie = excluded.tie, ord = excluded.ord,"
+	" status = excluded.status, reason = excluded.reason",
+	{"int8[]", "int8[]", "int8[]", "timestamptz[]", "text[]", "int2[]",
+	"text[]", "text[]", "text[]"}
+};
+
+/*
+ * The link between two nodes, made when it is not there.
+ */
+CdpLink *
+CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found)
+{
+	LinkKey		key;
+	LinkEntry  *entry;
+
+	if (graph->links == NULL)
+	{
+		HASHCTL		ctl;
+
+		memset(&ctl, 0, sizeof(ctl));
+		ctl.keysize = sizeof(LinkKey);
+		ctl.entrysize = sizeof(LinkEntry);
+		ctl.hcxt = graph->context;
+		graph->links = hash_create("cdp links", 1024, &ctl,
+								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	memset(&key, 0, sizeof(key));
+	key.a = Min(x->id, y->id);
+	key.b = Max(x->id, y->id);
+	key.manual = manual;
+	entry = hash_search(graph->links, &key, HASH_ENTER, found);
+	if (!*found)
+	{
+		CdpLink    *link = MemoryContextAllocZero(graph->context,
+												  sizeof(CdpLink));
+
+		link->a = x->id < y->id ? x : y;
+		link->b = x->id < y->id ? y : x;
+		link->manual = manual;
+		entry->link = link;
+	}
+	return entry->link;
+}
+
+static char
+status_from_text(const char *status)
+{
+	return status == NULL ? 0 : status[0];
+}
+
+/*
+ * Take rows of LINK_COLUMNS in.  A link that is here already keeps what this
+ * batch has made of it (changed), unless overwrite is set.
+ */
+static void
+load_link_rows(CdpGraph *graph, bool manual, bool overwrite)
+{
+	uint64		nrows = SPI_processed;
+	uint64		i;
+
+	for (i = 0; i < nrows; i++)
+	{
+		CdpNode    *a = CdpGraphNode(graph, CdpCellInt8(i, 1));
+		CdpNode    *b = CdpGraphNode(graph, CdpCellInt8(i, 2));
+		struct varlena *text;
+		CdpLink    *link;
+		bool		found;
+
+		if (a == NULL || b == NULL)
+			elog(ERROR, "link between %lld and %lld is not in the graph",
+				 (long long) CdpCellInt8(i, 1), (long long) CdpCellInt8(i, 2));
+		link = CdpGraphLink(graph, a, b, manual, &found);
+		if (found && !overwrite && (link->changed || link->gone || link->on_disk))
+		{
+			link->on_disk |= !manual;
+			continue;
+		}
+		link->on_disk = !manual;
+		link->entry = CdpCellInt8(i, 3);
+		link->at = CdpCellInt8(i, 4);
+		link->tie = CdpCellVarlena(i, 5, graph->context);
+		{
+			bool		isnull;
+
+			link->ord = DatumGetInt16(CdpCell(i, 6, &isnull));
+		}
+		text = CdpCellVarlena(i, 7, graph->context);
+		link->status = text ? status_from_text(text_to_cstring(text)) : 0;
+		text = CdpCellVarlena(i, 8, graph->context);
+		link->reason = text ? text_to_cstring(text) : NULL;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Fill in what cdp.links knows about these event links (overwriting what they
+ * say).  A link with a new node cannot have a row.
+ */
+void
+CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n)
+{
+	int64	   *a = palloc(sizeof(int64) * Max(n, 1));
+	int64	   *b = palloc(sizeof(int64) * Max(n, 1));
+	int			npairs = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (links[i]->a->is_new || links[i]->b->is_new)
+			continue;
+		a[npairs] = links[i]->a->id;
+		b[npairs++] = links[i]->b->id;
+	}
+	if (npairs > 0)
+	{
+		Datum		args[2];
+
+		args[0] = CdpInt8Array(a, npairs);
+		args[1] = CdpInt8Array(b, npairs);
+		CdpRun(&load_pairs, args, NULL);
+		load_link_rows(graph, false, true);
+	}
+	pfree(a);
+	pfree(b);
+}
+
+/*
+ * Node numbers in the first two columns of SPI_tuptable that are not here.
+ */
+static int
+strangers(CdpGraph *graph, int64 **result)
+{
+	int64	   *ids = palloc(sizeof(int64) * 2 * Max(SPI_processed, 1));
+	int			n = 0;
+	uint64		i;
+	int			col;
+
+	for (i = 0; i < SPI_processed; i++)
+	{
+		for (col = 1; col <= 2; col++)
+		{
+			int64		id = CdpCellInt8(i, col);
+
+			if (CdpGraphNode(graph, id) == NULL)
+				ids[n++] = id;
+		}
+	}
+	*result = ids;
+	return n;
+}
+
+/*
+ * All evidence that touches the nodes: load it together with the nodes at its
+ * other ends (and their profiles).
+ */
+static void
+load_evidence(CdpGraph *graph, int64 *nodes, int n)
+{
+	CdpStatement *statements[3] = {&load_from, &load_to, &load_merges};
+	Datum		arg = CdpInt8Array(nodes, n);
+	int			i;
+
+	for (i = 0; i < 3; i++)
+	{
+		SPITupleTable *rows;
+		uint64		nrows;
+		int64	   *missing;
+		int			nmissing;
+
+		CdpRun(statements[i], &arg, NULL);
+		rows = SPI_tuptable;
+		nrows = SPI_processed;
+		nmissing = strangers(graph, &missing);
+		if (nmissing > 0)
+			CdpGraphAddNodes(graph, missing, nmissing);
+		SPI_tuptable = rows;
+		SPI_processed = nrows;
+		load_link_rows(graph, statements[i] == &load_merges, false);
+		pfree(missing);
+	}
+}
+
+static int
+link_order(const void *a, const void *b)
+{
+	const CdpLink *x = *(CdpLink *const *) a;
+	const CdpLink *y = *(CdpLink *const *) b;
+	int			cmp = CdpOrderCompare(x->at, x->tie, y->at, y->tie);
+
+	if (cmp != 0)
+		return cmp;
+	return x->ord < y->ord ? -1 : x->ord > y->ord ? 1 : 0;
+}
+
+/*
+ * Close the set of dirty nodes under evidence.  Nodes that join get mark ==
+ * graph->mark; in the end all evidence of all marked nodes is in memory.
+ */
+static void
+close_clusters(CdpGraph *graph)
+{
+	HASH_SEQ_STATUS seq;
+	CdpNode    *node;
+	int64	   *frontier;
+	int			n;
+
+	graph->mark++;
+	for (;;)
+	{
+		LinkEntry  *entry;
+
+		/* who belongs to a marked or dirty component, or is linked with one */
+		bool		grown;
+
+		do
+		{
+			grown = false;
+			if (graph->links != NULL)
+			{
+				hash_seq_init(&seq, graph->links);
+				while ((entry = hash_seq_search(&seq)) != NULL)
+				{
+					CdpNode    *a = CdpNodeRoot(entry->link->a);
+					CdpNode    *b = CdpNodeRoot(entry->link->b);
+
+					if (a->dirty != b->dirty)
+					{
+						a->dirty = b->dirty = true;
+						grown = true;
+					}
+				}
+			}
+		} while (grown);
+
+		frontier = palloc(sizeof(int64) * hash_get_num_entries(graph->nodes));
+		n = 0;
+		hash_seq_init(&seq, graph->nodes);
+		while ((node = hash_seq_search(&seq)) != NULL)
+		{
+			if (node->mark != graph->mark && CdpNodeRoot(node)->dirty)
+			{
+				node->mark = graph->mark;
+				frontier[n++] = node->id;
+			}
+		}
+		if (n == 0)
+			break;
+		load_evidence(graph, frontier, n);
+		pfree(frontier);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Replay the evidence of all clusters that contain a dirty node.
+ */
+void
+CdpGraphReplayDirty(CdpGraph *graph)
+{
+	HASH_SEQ_STATUS seq;
+	CdpNode    *node;
+	LinkEntry  *entry;
+	CdpLink   **links;
+	int			nlinks = 0;
+	bool		any = false;
+	int			i;
+
+	hash_seq_init(&seq, graph->nodes);
+	while ((node = hash_seq_search(&seq)) != NULL)
+	{
+		if (node->dirty)
+		{
+			any = true;
+			CdpNodeRoot(node)->dirty = true;
+		}
+	}
+	if (!any)
+		return;
+
+	close_clusters(graph);
+
+	/* nodes that came in with the closure bring their cannot-links */
+	CdpGraphLoadCannot(graph);
+
+	hash_seq_init(&seq, graph->nodes);
+	while ((node = hash_seq_search(&seq)) != NULL)
+	{
+		if (node->mark == graph->mark)
+			CdpGraphSingle(graph, node);
+	}
+	if (graph->links == NULL)
+		return;
+
+	links = palloc(sizeof(CdpLink *) * Max(hash_get_num_entries(graph->links), 1));
+	hash_seq_init(&seq, graph->links);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		if (!entry->link->gone && entry->link->a->mark == graph->mark)
+			links[nlinks++] = entry->link;
+	}
+	qsort(links, nlinks, sizeof(CdpLink *), link_order);
+	for (i = 0; i < nlinks; i++)
+	{
+		CdpLink    *link = links[i];
+		CdpVerdict	verdict = CdpGraphJudge(graph, link->a, link->b,
+											link->manual);
+		const char *reason = CdpVerdictReason(verdict);
+		char		status;
+
+		if (reason == NULL)
+		{
+			status = 'a';
+			CdpGraphJoin(graph, link->a, link->b);
+		}
+		else
+			status = verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
+		if (status != link->status ||
+			(reason != NULL && (link->reason == NULL ||
+								strcmp(reason, link->reason) != 0)))
+			link->changed = true;
+		link->status = status;
+		link->reason = reason;
+	}
+	pfree(links);
+}
+
+static const char *
+status_text(char status)
+{
+	switch (status)
+	{
+		case 'a':
+			return "accepted";
+		case 'r':
+			return "refused";
+		case 'o':
+			return "overruled";
+		default:
+			elog(ERROR, "link has not been judged");
+			return NULL;		/* keep compilers quiet */
+	}
+}
+
+/*
+ * Manual links are rewritten for every node of a replayed cluster; event
+ * links where something changed.
+ */
+void
+CdpGraphWriteLinks(CdpGraph *graph)
+{
+	HASH_SEQ_STATUS seq;
+	LinkEntry  *entry;
+	CdpNode    *node;
+	long		max;
+	int64	   *a,
+			   *b,
+			   *entries;
+	TimestampTz *ats;
+	int16	   *ords;
+	Datum	   *ties,
+			   *origins,
+			   *statuses,
+			   *reasons;
+	bool	   *nulls;
+	Datum		event = PointerGetDatum(cstring_to_text("event"));
+	Datum		manual = PointerGetDatum(cstring_to_text("manual"));
+	int			n = 0;
+	int			ngone = 0;
+	Datum		args[9];
+
+	if (graph->mark > 0)
+	{
+		int64	   *ids = palloc(sizeof(int64) * hash_get_num_entries(graph->nodes));
+
+		hash_seq_init(&seq, graph->nodes);
+		while ((node = hash_seq_search(&seq)) != NULL)
+		{
+			if (node->mark == graph->mark && !node->is_new)
+				ids[n++] = node->id;
+		}
+		if (n > 0)
+		{
+			args[0] = CdpInt8Array(ids, n);
+			CdpRun(&delete_manual, args, NULL);
+		}
+		pfree(ids);
+		n = 0;
+	}
+	if (graph->links == NULL)
+		return;
+
+	max = Max(hash_get_num_entries(graph->links), 1);
+	a = palloc(sizeof(int64) * max);
+	b = palloc(sizeof(int64) * max);
+	entries = palloc(sizeof(int64) * max);
+	ats = palloc(sizeof(TimestampTz) * max);
+	ords = palloc(sizeof(int16) * max);
+	ties = palloc(sizeof(Datum) * max);
+	origins = palloc(sizeof(Datum) * max);
+	statuses = palloc(sizeof(Datum) * max);
+	reasons = palloc(sizeof(Datum) * max);
+	nulls = palloc(sizeof(bool) * max);
+
+	hash_seq_init(&seq, graph->links);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		if (entry->link->gone && entry->link->on_disk)
+		{
+			a[ngone] = entry->link->a->id;
+			b[ngone++] = entry->link->b->id;
+		}
+	}
+	if (ngone > 0)
+	{
+		args[0] = CdpInt8Array(a, ngone);
+		args[1] = CdpInt8Array(b, ngone);
+		CdpRun(&delete_links, args, NULL);
+	}
+
+	hash_seq_init(&seq, graph->links);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		CdpLink    *link = entry->link;
+
+		if (link->gone || !(link->changed || link->manual))
+			continue;
+		a[n] = link->a->id;
+		b[n] = link->b->id;
+		entries[n] = link->entry;
+		ats[n] = link->at;
+		ties[n] = PointerGetDatum(link->tie);
+		ords[n] = link->ord;
+		origins[n] = link->manual ? manual : event;
+		statuses[n] = PointerGetDatum(cstring_to_text(status_text(link->status)));
+		nulls[n] = link->reason == NULL;
+		reasons[n] = nulls[n] ? (Datum) 0
+			: PointerGetDatum(cstring_to_text(link->reason));
+		n++;
+	}
+	if (n > 0)
+	{
+		args[0] = CdpInt8Array(a, n);
+		args[1] = CdpInt8Array(b, n);
+		args[2] = CdpInt8Array(entries, n);
+		args[3] = CdpTimestampArray(ats, n);
+		args[4] = CdpVarlenaArray(ties, NULL, n, TEXTOID);
+		args[5] = CdpInt2Array(ords, n);
+		args[6] = CdpVarlenaArray(origins, NULL, n, TEXTOID);
+		args[7] = CdpVarlenaArray(statuses, NULL, n, TEXTOID);
+		args[8] = CdpVarlenaArray(reasons, nulls, n, TEXTOID);
+		CdpRun(&upsert_links, args, NULL);
+	}
+}

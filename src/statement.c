@@ -1,0 +1,200 @@
+/*-------------------------------------------------------------------------
+ *
+ * statement.c
+ *	  Statements that are prepared once per backend and run over arrays.
+ *
+ *	  Plans are kept until the extension is dropped and made again: their
+ *	  argument types (cdp.node_state and the like) have other OIDs then.
+ *
+ * IDENTIFICATION
+ *	  src/statement.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "parser/parse_type.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "cdp.h"
+#include "compat.h"
+#include "statement.h"
+
+static CdpStatement *prepared = NULL;
+static Oid	prepared_in = InvalidOid;
+
+static void
+prepare(CdpStatement *statement)
+{
+	Oid			types[CDP_STATEMENT_ARGS];
+	int			nargs = 0;
+	SPIPlanPtr	plan;
+
+	while (nargs < CDP_STATEMENT_ARGS && statement->types[nargs] != NULL)
+	{
+		int32		typmod;
+
+		CdpParseType(statement->types[nargs], &types[nargs], &typmod);
+		nargs++;
+	}
+
+	plan = SPI_prepare(statement->sql, nargs, types);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s",
+			 SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	statement->plan = plan;
+	statement->next = prepared;
+	prepared = statement;
+}
+
+uint64
+CdpRun(CdpStatement *statement, Datum *args, const char *nulls)
+{
+	Oid			schema = CdpSchemaOid();
+	int			rc;
+
+	if (schema != prepared_in)
+	{
+		while (prepared != NULL)
+		{
+			CdpStatement *next = prepared->next;
+
+			SPI_freeplan(prepared->plan);
+			prepared->plan = NULL;
+			prepared->next = NULL;
+			prepared = next;
+		}
+		prepared_in = schema;
+	}
+	if (statement->plan == NULL)
+		prepare(statement);
+
+	rc = SPI_execute_plan(statement->plan, args, nulls, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+static void
+pin(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
+CdpPinPlans(void)
+{
+	pin("enable_hashjoin", "off");
+	pin("enable_mergejoin", "off");
+	pin("enable_seqscan", "off");
+	pin("enable_bitmapscan", "off");
+	pin("enable_material", "off");
+	pin("enable_memoize", "off");
+	pin("jit", "off");
+	pin("max_parallel_workers_per_gather", "0");
+	pin("plan_cache_mode", "force_generic_plan");
+}
+
+static Datum
+fixed_array(const void *values, int n, Oid elemtype, int elemlen)
+{
+	Size		size = add_size(ARR_OVERHEAD_NONULLS(1), mul_size(n, elemlen));
+	ArrayType  *array;
+
+	if (n == 0)
+		return PointerGetDatum(construct_empty_array(elemtype));
+	if (!AllocSizeIsValid(size))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("array of %d elements is too large", n)));
+	array = palloc(size);
+	SET_VARSIZE(array, size);
+	array->ndim = 1;
+	array->dataoffset = 0;
+	array->elemtype = elemtype;
+	ARR_DIMS(array)[0] = n;
+	ARR_LBOUND(array)[0] = 1;
+	memcpy(ARR_DATA_PTR(array), values, (Size) n * elemlen);
+	return PointerGetDatum(array);
+}
+
+Datum
+CdpInt8Array(const int64 *values, int n)
+{
+	return fixed_array(values, n, INT8OID, sizeof(int64));
+}
+
+Datum
+CdpInt4Array(const int32 *values, int n)
+{
+	return fixed_array(values, n, INT4OID, sizeof(int32));
+}
+
+Datum
+CdpInt2Array(const int16 *values, int n)
+{
+	return fixed_array(values, n, INT2OID, sizeof(int16));
+}
+
+Datum
+CdpTimestampArray(const TimestampTz *values, int n)
+{
+	return fixed_array(values, n, TIMESTAMPTZOID, sizeof(TimestampTz));
+}
+
+Datum
+CdpVarlenaArray(Datum *values, bool *isnull, int n, Oid elemtype)
+{
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+	int			dims[1];
+	int			lbs[1] = {1};
+
+	if (n == 0)
+		return PointerGetDatum(construct_empty_array(elemtype));
+	get_typlenbyvalalign(elemtype, &typlen, &typbyval, &typalign);
+	dims[0] = n;
+	return PointerGetDatum(construct_md_array(values, isnull, 1, dims, lbs,
+											  elemtype, typlen, typbyval,
+											  typalign));
+}
+
+Datum
+CdpCell(uint64 i, int col, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, col,
+						 isnull);
+}
+
+int64
+CdpCellInt8(uint64 i, int col)
+{
+	bool		isnull;
+	Datum		value = CdpCell(i, col, &isnull);
+
+	if (isnull)
+		elog(ERROR, "unexpected null in column %d", col);
+	return DatumGetInt64(value);
+}
+
+struct varlena *
+CdpCellVarlena(uint64 i, int col, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = CdpCell(i, col, &isnull);
+	MemoryContext old;
+	struct varlena *copy;
+
+	if (isnull)
+		return NULL;
+	old = MemoryContextSwitchTo(context);
+	copy = PG_DETOAST_DATUM_COPY(value);
+	MemoryContextSwitchTo(old);
+	return copy;
+}

@@ -1,0 +1,59 @@
+/*-------------------------------------------------------------------------
+ *
+ * statement.h
+ *	  Statements that are prepared once per backend and run over arrays.
+ *
+ *	  Sets go in and out of SQL as arrays; C computes in between.  A
+ *	  CdpStatement is static data; its plan is made at first use.
+ *
+ * IDENTIFICATION
+ *	  src/statement.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_STATEMENT_H
+#define CDP_STATEMENT_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+
+#define CDP_STATEMENT_ARGS	12
+
+typedef struct CdpStatement
+{
+	const char *sql;
+	const char *types[CDP_STATEMENT_ARGS];	/* SQL type names, NULL-terminated */
+	SPIPlanPtr	plan;
+	struct CdpStatement *next;
+} CdpStatement;
+
+/*
+ * Run with the given arguments (nulls may be NULL); inside SPI_connect and
+ * CdpBecomeOwner.  Returns SPI_processed; rows are in SPI_tuptable.
+ */
+extern uint64 CdpRun(CdpStatement *statement, Datum *args, const char *nulls);
+
+/*
+ * Pin the access path of the statements that the applier runs: index lookups
+ * driven by arrays.  A plan that was cached while a table was nearly empty
+ * would otherwise scan it for ever.  Ends with the caller's GUC nest level.
+ */
+extern void CdpPinPlans(void);
+
+extern Datum CdpInt8Array(const int64 *values, int n);
+extern Datum CdpInt4Array(const int32 *values, int n);
+extern Datum CdpInt2Array(const int16 *values, int n);
+extern Datum CdpTimestampArray(const TimestampTz *values, int n);
+/* Varlena or cstring-free elements of a type; isnull may be NULL. */
+extern Datum CdpVarlenaArray(Datum *values, bool *isnull, int n, Oid elemtype);
+
+/* Column col (1-based) of row i of SPI_tuptable. */
+extern Datum CdpCell(uint64 i, int col, bool *isnull);
+extern int64 CdpCellInt8(uint64 i, int col);	/* error when NULL */
+/* A varlena cell, detoasted and copied into the given context; NULL when null. */
+extern struct varlena *CdpCellVarlena(uint64 i, int col, MemoryContext context);
+
+#endif							/* CDP_STATEMENT_H */
