@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -23,6 +24,7 @@
 #include "apply/worker.h"
 #include "collect/collect.h"
 
+PG_FUNCTION_INFO_V1(cdp_announce_worker);
 PG_FUNCTION_INFO_V1(cdp_start_worker);
 PG_FUNCTION_INFO_V1(cdp_stop_worker);
 PG_FUNCTION_INFO_V1(cdp_worker_hint);
@@ -31,6 +33,8 @@ PG_FUNCTION_INFO_V1(cdp_worker_pid);
 /* How long cdp.stop_worker() lets a batch go on, and waits in all, in ms. */
 #define STOP_PATIENCE	2000
 #define STOP_LIMIT		10000
+
+static bool announce = false;
 
 /*
  * cdp.worker_pid() returns int: the applier of this database, NULL when none.
@@ -45,31 +49,59 @@ cdp_worker_pid(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32((int32) pid);
 }
 
+static const char *
+worker_hint(void)
+{
+	pid_t		pid = CdpWakeWorkerPid(MyDatabaseId);
+
+	if (pid != 0)
+		return psprintf("an applier runs in this database (process %d)", (int) pid);
+	if (CdpLauncherShared())
+		return "no applier runs in this database yet: the launcher starts one "
+			"within moments, if setting cdp.databases names the database and "
+			"it was not stopped by cdp.stop_worker()";
+	return "no applier runs in this database: add cdp to "
+		"shared_preload_libraries and restart the server, or start one "
+		"with SELECT cdp.start_worker(), or apply by hand with "
+		"SELECT cdp.apply()";
+}
+
 /*
  * cdp.worker_hint() returns text: whether an applier runs here, and how to
- * start one.  Run by CREATE EXTENSION, so it also makes the launcher look at
- * this database when the transaction commits.
+ * start one.
  */
 Datum
 cdp_worker_hint(PG_FUNCTION_ARGS)
 {
-	pid_t		pid = CdpWakeWorkerPid(MyDatabaseId);
-	const char *hint;
+	PG_RETURN_TEXT_P(cstring_to_text(worker_hint()));
+}
 
-	if (pid != 0)
-		hint = psprintf("an applier runs in this database (process %d)", (int) pid);
-	else if (CdpLauncherShared())
-		hint = "no applier runs in this database yet: the launcher starts one "
-			"within moments, if setting cdp.databases names the database and "
-			"it was not stopped by cdp.stop_worker()";
-	else
-		hint = "no applier runs in this database: add cdp to "
-			"shared_preload_libraries and restart the server, or start one "
-			"with SELECT cdp.start_worker(), or apply by hand with "
-			"SELECT cdp.apply()";
-	if (!RecoveryInProgress())
-		CdpWakeAtCommit();
-	PG_RETURN_TEXT_P(cstring_to_text(hint));
+static void
+announce_at_commit(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT && announce)
+		ereport(NOTICE, (errmsg("cdp: %s", worker_hint())));
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_ABORT ||
+		event == XACT_EVENT_PREPARE)
+		announce = false;
+}
+
+/*
+ * cdp.announce_worker(): for the end of CREATE EXTENSION.  When it commits, the
+ * launcher looks at this database, and the user is told whether an applier
+ * runs: only then, because CREATE EXTENSION silences the notices of its script.
+ */
+Datum
+cdp_announce_worker(PG_FUNCTION_ARGS)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(announce_at_commit, NULL);
+	registered = true;
+	announce = true;
+	CdpWakeAtCommit();
+	PG_RETURN_VOID();
 }
 
 /*

@@ -346,8 +346,11 @@ record_error(ApplierState *state)
 
 	StartTransactionCommand();
 	if (lock_extension(&version) == EXTENSION_READY)
-		(void) run_as_owner("UPDATE cdp.applier SET errors = errors + 1,"
-							" last_error = $1, last_error_at = clock_timestamp()",
+		(void) run_as_owner("INSERT INTO cdp.applier AS a (errors, last_error, last_error_at)"
+							" VALUES (1, $1, clock_timestamp())"
+							" ON CONFLICT (one) DO UPDATE SET errors = a.errors + 1,"
+							" last_error = excluded.last_error,"
+							" last_error_at = excluded.last_error_at",
 							1, &type, &value);
 	CommitTransactionCommand();
 }
@@ -414,7 +417,11 @@ apply_batch(ApplierState *state)
 		case EXTENSION_READY:
 			state->mismatch_logged = false;
 			pgstat_report_activity(STATE_RUNNING, "applying the log");
+			/* No snapshot while waiting for the lock: it would hold VACUUM back. */
+			CdpApplierLock();
+			PushActiveSnapshot(GetTransactionSnapshot());
 			result = CdpApplyBatch(state->limit, false);
+			PopActiveSnapshot();
 			state->next_timer = result.next_timer;
 			more = result.more;
 			CommitTransactionCommand();
