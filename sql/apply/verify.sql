@@ -56,14 +56,14 @@ BEGIN
 	), raw AS (
 		SELECT r.raw, cdp.canonical(r.raw) AS canonical, k.kind,
 			   k.priority, COALESCE(k.entity, 'profile') AS entity,
-			   COALESCE(k.links, false) AS links, k.labels
+			   COALESCE(k.links, false) AS links, k.labels, k.normaliser
 		FROM (SELECT DISTINCT unnest(a.identifiers) AS raw FROM applied a) r
 		LEFT JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(r.raw)
 		WHERE r.raw IS NOT NULL
 	), meaning AS (
 		SELECT r.raw::text AS raw, r.canonical::text AS canonical,
 			   r.kind IS NOT NULL AS registered, r.priority, r.entity,
-			   r.links AND NOT cdp.verify_is_label(r.canonical::text, r.labels) AS links
+			   r.links AND NOT cdp.verify_is_label(r.canonical, r.labels, r.normaliser) AS links
 		FROM raw r
 	), named AS (
 		-- each identifier of an entry once, at its first place
@@ -133,26 +133,41 @@ BEGIN
 END
 $function$;
 
--- Does a pattern make this identifier a label?
-CREATE FUNCTION cdp.verify_is_label(canonical text, patterns text[])
+-- Is the identifier a label by one of the patterns of its kind?  A pattern is
+-- a regular expression when it begins with ^, else a value.
+CREATE FUNCTION cdp.verify_is_label(canonical cdp.identifier, patterns text[], normaliser text)
 RETURNS boolean
-LANGUAGE plpgsql IMMUTABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+	pattern text;
+	given text := cdp.value(canonical);
 BEGIN
-	RETURN COALESCE(substr(canonical, strpos(canonical, ':') + 1) ILIKE ANY (patterns), false);
+	FOREACH pattern IN ARRAY COALESCE(patterns, '{}') LOOP
+		IF pattern LIKE '^%' THEN
+			IF given COLLATE "C" ~ pattern THEN
+				RETURN true;
+			END IF;
+		ELSIF given = pattern OR given = cdp.normalise(normaliser, pattern) THEN
+			RETURN true;
+		END IF;
+	END LOOP;
+	RETURN false;
 END
 $function$;
 
 -- The graph.  Arrays over nodes: names, first_seen, last_seen, comps.  Arrays
 -- over seq: entries, incarnations, ats, owners (a node or null).  Then what
--- became of the evidence of events, and of the decisions by hand.
+-- became of the evidence of events, and of the decisions by hand; and what
+-- was refused.
 CREATE FUNCTION cdp.verify_graph(
 	OUT names text[], OUT first_seen timestamptz[], OUT last_seen timestamptz[],
 	OUT comps int[], OUT ncomps int,
 	OUT entries bigint[], OUT incarnations int[], OUT ats timestamptz[], OUT owners int[],
 	OUT pair_a int[], OUT pair_b int[], OUT pair_accepted boolean[],
-	OUT decision_entries bigint[], OUT decision_effective boolean[])
+	OUT decision_entries bigint[], OUT decision_effective boolean[],
+	OUT rejected bigint[], OUT reasons text[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -189,9 +204,11 @@ DECLARE
 	ok boolean;
 	r record;
 BEGIN
-	WITH log AS MATERIALIZED (
+	WITH judged AS MATERIALIZED (
+		SELECT l.* FROM cdp.verify_log() l
+	), log AS MATERIALIZED (
 		SELECT row_number() OVER (ORDER BY l.at, l.tie COLLATE "C", l.incarnation, l.id)::int AS seq, l.*
-		FROM cdp.verify_log() l
+		FROM judged l
 		WHERE l.counts
 	), named AS MATERIALIZED (
 		SELECT l.seq, l.at, l.type, u.name, u.ord, u.links
@@ -218,11 +235,13 @@ BEGIN
 	SELECT o.names, o.first_seen, o.last_seen,
 		   l.entries, l.incarnations, l.ats, l.owners,
 		   e.pair_a, e.pair_b, e.pair_seq, e.pair_ord,
-		   d.seq, d.type, d.a, d.b, d.source, d.message, d.target, d.entry
+		   d.seq, d.type, d.a, d.b, d.source, d.message, d.target, d.entry,
+		   z.entries, z.reasons
 	INTO names, first_seen, last_seen,
 		 entries, incarnations, ats, owners,
 		 pair_a, pair_b, pair_seq, pair_ord,
-		 d_seq, d_type, d_a, d_b, d_source, d_message, d_target, decision_entries
+		 d_seq, d_type, d_a, d_b, d_source, d_message, d_target, decision_entries,
+		 rejected, reasons
 	FROM (SELECT array_agg(o.name ORDER BY o.node) AS names,
 				 array_agg(o.first_seen ORDER BY o.node) AS first_seen,
 				 array_agg(o.last_seen ORDER BY o.node) AS last_seen
@@ -232,7 +251,7 @@ BEGIN
 				 array_agg(l.at ORDER BY l.seq) AS ats,
 				 array_agg(w.node ORDER BY l.seq) AS owners
 		  FROM log l
-		  LEFT JOIN numbered w ON w.seq = l.seq AND w.ord = 1 AND w.type NOT IN ('merge', 'split')) l,
+		  LEFT JOIN numbered w ON w.seq = l.seq AND w.ord = 1) l,
 		 (SELECT array_agg(e.a ORDER BY e.seq, e.ord) AS pair_a,
 				 array_agg(e.b ORDER BY e.seq, e.ord) AS pair_b,
 				 array_agg(e.seq ORDER BY e.seq, e.ord) AS pair_seq,
@@ -250,7 +269,9 @@ BEGIN
 		  LEFT JOIN (SELECT m.seq, min(m.node) AS a, max(m.node) AS b
 					 FROM numbered m WHERE m.type IN ('merge', 'split') GROUP BY m.seq) ends
 			ON ends.seq = l.seq
-		  WHERE l.type IN ('merge', 'split', 'undo')) d;
+		  WHERE l.type IN ('merge', 'split', 'undo')) d,
+		 (SELECT array_agg(j.id) AS entries, array_agg(j.reason) AS reasons
+		  FROM judged j WHERE j.reason IS NOT NULL) z;
 
 	-- Decisions.  An entry is active unless an active undo targets it.  An
 	-- undo can only target what comes before it, so going backwards every
@@ -280,7 +301,7 @@ BEGIN
 	END LOOP;
 	FOR i IN 1 .. n LOOP
 		IF d_type[i] = 'undo' THEN
-			decision_effective[i] := d_active[i] AND d_targets[i] IS NOT NULL;
+			decision_effective[i] := d_active[i];
 		END IF;
 	END LOOP;
 
@@ -485,14 +506,16 @@ BEGIN
 END
 $function$;
 
--- A computed trait for every profile, as text; and the first instant after
--- the clock at which a window begins or ends.
+-- A computed trait for every profile, as text; and for a count the first
+-- instant after the clock at which an entry enters or leaves its window, if
+-- that makes it another number.
 CREATE FUNCTION cdp.verify_trait(aggregate text, type text, event text, filter text, value text,
 	win interval, timezone text, empty text,
 	entries bigint[], incarnations int[], ats timestamptz[], entry_comps int[], ncomps int,
 	clock timestamptz, OUT vals text[], OUT next timestamptz[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET "TimeZone" = 'UTC'
 AS $function$
 DECLARE
 	c record;
@@ -512,6 +535,10 @@ BEGIN
 	END IF;
 	c := cdp.verify_contributions(event, filter,
 		CASE WHEN aggregate IN ('count', 'exists') THEN value
+			 WHEN value_type = 'numeric' THEN
+			 -- numbers of absurd size are not added up
+			 format('(SELECT CASE WHEN v.v IN (''NaN'', ''Infinity'', ''-Infinity'') OR abs(v.v) <= 1e1000 THEN v.v END
+					 FROM (SELECT (%s%s)::numeric) v(v))', value, E'\n')
 			 ELSE format('(%s%s)::%s', value, E'\n', value_type) END,
 		entries, incarnations);
 
@@ -534,7 +561,8 @@ BEGIN
 	EXECUTE format(
 		'WITH item AS (
 			SELECT s.comp, k.seq, s.at, %s AS v,
-				   (s.at AT TIME ZONE $6 + $7) AT TIME ZONE $6 AS until
+				   CASE WHEN s.at < ''3000-01-01'' THEN (s.at AT TIME ZONE $6 + $7) AT TIME ZONE $6
+						ELSE ''infinity'' END AS until
 			FROM unnest($1, $2) k(seq, val)
 			JOIN unnest($3, $4) WITH ORDINALITY s(comp, at, seq) ON s.seq = k.seq
 			WHERE s.comp IS NOT NULL
@@ -544,11 +572,18 @@ BEGIN
 			WHERE $7 IS NULL OR (i.at <= $5 AND $5 < i.until)
 		 ), result AS (
 			SELECT i.comp, %s AS val FROM inside i GROUP BY i.comp
-		 ), edges AS (
-			SELECT i.comp, min(CASE WHEN i.at > $5 THEN i.at WHEN i.until > $5 THEN i.until END) AS next
+		 ), edge AS (
+			SELECT i.comp, min(CASE WHEN i.at > $5 THEN i.at WHEN i.until > $5 THEN i.until END) AS at
 			FROM item i
-			WHERE $7 IS NOT NULL AND i.until > i.at
+			WHERE $10 AND $7 IS NOT NULL AND i.until > i.at
 			GROUP BY i.comp
+		 ), edges AS (
+			SELECT e.comp, e.at AS next
+			FROM edge e JOIN item i ON i.comp = e.comp
+			WHERE isfinite(e.at)
+			GROUP BY e.comp, e.at
+			HAVING count(*) FILTER (WHERE i.at <= $5 AND $5 < i.until)
+				<> count(*) FILTER (WHERE i.at <= e.at AND e.at < i.until)
 		 )
 		 SELECT array_agg(COALESCE(r.val, $9) ORDER BY p.comp),
 				array_agg(e.next ORDER BY p.comp)
@@ -559,7 +594,8 @@ BEGIN
 	INTO vals, next
 	USING c.seqs, c.vals, entry_comps, ats, clock, timezone, win, ncomps,
 		  COALESCE(empty, CASE aggregate WHEN 'count' THEN '0' WHEN 'unique_count' THEN '0'
-				   WHEN 'exists' THEN 'false' END);
+				   WHEN 'exists' THEN 'false' END),
+		  aggregate = 'count';
 END
 $function$;
 
@@ -610,6 +646,7 @@ CREATE FUNCTION cdp.verify_expression(expression text, timezone text,
 	clock timestamptz) RETURNS text[]
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET "TimeZone" = 'UTC'
 AS $function$
 DECLARE
 	tokens text[] := cdp.verify_tokens(expression);
@@ -782,6 +819,7 @@ DECLARE
 	entry_comps int[];
 	profiles bigint[];			-- by comp: smallest node number
 	stored jsonb[];				-- by comp: values that the incremental state gives
+	due timestamptz[];			-- by comp: when a count changes by itself
 	declared jsonb[];			-- by comp: last writer of each key
 	traits jsonb[];				-- definitions
 	t_names text[] := '{}';
@@ -809,7 +847,7 @@ BEGIN
 		   CASE WHEN l.id IS NOT NULL THEN jsonb_build_object('rejected', l.reason) END,
 		   CASE WHEN r.entry IS NOT NULL THEN jsonb_build_object('rejected', r.reason) END
 	FROM (SELECT l.id, l.reason, row_number() OVER (PARTITION BY l.id) AS nth
-		  FROM cdp.verify_log() l WHERE l.reason IS NOT NULL) l
+		  FROM unnest(g.rejected, g.reasons) l(id, reason)) l
 	FULL JOIN (SELECT r.entry, r.reason, row_number() OVER (PARTITION BY r.entry) AS nth
 			   FROM cdp.rejected r WHERE r.entry IS NOT NULL) r
 	  ON r.entry = l.id AND r.nth = l.nth
@@ -902,7 +940,8 @@ BEGIN
 	SELECT array_agg(cdp.profile_traits_at(p.profile, v_clock) ORDER BY p.comp) INTO stored
 	FROM unnest(profiles) WITH ORDINALITY p(profile, comp);
 
-	-- declared: the last writer of a key, over the whole profile
+	-- declared: the last writer of a key, over the whole profile; a key that
+	-- was removed is there with null
 	SELECT array_agg(d.traits ORDER BY p.comp) INTO declared
 	FROM generate_series(1, g.ncomps) p(comp)
 	LEFT JOIN (
@@ -914,7 +953,6 @@ BEGIN
 												 THEN e.properties ELSE '{}' END) j
 			  WHERE e.type = 'identify' AND s.comp IS NOT NULL
 			  ORDER BY s.comp, j.key COLLATE "C", s.seq DESC) w
-		WHERE w.value <> 'null'
 		GROUP BY w.comp) d ON d.comp = p.comp;
 
 	SELECT array_agg(to_jsonb(d) ORDER BY d.id) INTO traits FROM cdp.trait_definitions d;
@@ -924,8 +962,11 @@ BEGIN
 		traits := pending;
 		pending := '{}';
 		FOREACH t IN ARRAY traits LOOP
-			IF t->>'aggregate' = 'declared' THEN
-				vals := cdp.verify_declared(declared, t->>'name', t->>'type', t->>'timezone');
+			IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = t->>'owner') THEN
+				-- suspended
+				vals := array_fill(NULL::text, ARRAY[g.ncomps]);
+			ELSIF t->>'aggregate' = 'declared' THEN
+				vals := cdp.verify_declared(declared, COALESCE(t->>'key', t->>'name'), t->>'type', t->>'timezone', t->>'empty');
 			ELSIF t->>'aggregate' = 'expression' THEN
 				-- after what it depends on
 				IF EXISTS (SELECT FROM unnest(traits) o
@@ -935,7 +976,7 @@ BEGIN
 					pending := pending || t;
 					CONTINUE;
 				END IF;
-				vals := cdp.verify_expression(format('(%s%s)::%s', t->>'expression', E'\n', t->>'type'), t->>'timezone',
+				vals := cdp.verify_expression(format('COALESCE((%s%s)::%s, %L)', t->>'expression', E'\n', t->>'type', t->>'empty'), t->>'timezone',
 					t_names, t_types, t_vals, '{}', '{}',
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
 			ELSE
@@ -943,6 +984,8 @@ BEGIN
 					t->>'filter', t->>'value', (t->>'within')::interval, t->>'timezone', t->>'empty',
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
 				vals := v.vals;
+				SELECT array_agg(least(u.due, u.next) ORDER BY u.comp) INTO due
+				FROM unnest(due, v.next) WITH ORDINALITY u(due, next, comp);
 			END IF;
 			progress := true;
 			t_ids := t_ids || (t->>'id')::int;
@@ -964,7 +1007,7 @@ BEGIN
 	END LOOP;
 
 	RETURN QUERY
-	SELECT 'traits', format('%s of profile %s', k.key, u.profile), u.declared->k.key, u.stored->'traits'->k.key
+	SELECT 'traits', format('%s of profile %s', k.key, u.profile), NULLIF(u.declared->k.key, 'null'), u.stored->'traits'->k.key
 	FROM unnest(profiles, declared, stored) u(profile, declared, stored)
 	CROSS JOIN LATERAL (
 		SELECT jsonb_object_keys(u.declared) AS key
@@ -972,7 +1015,28 @@ BEGIN
 		SELECT jsonb_object_keys(u.stored->'traits')) k
 	WHERE u.profile IS NOT NULL
 	  AND NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.name = k.key AND d.aggregate <> 'declared')
-	  AND u.declared->k.key IS DISTINCT FROM u.stored->'traits'->k.key;
+	  AND NULLIF(u.declared->k.key, 'null') IS DISTINCT FROM u.stored->'traits'->k.key;
+
+	-- timers: one that is early does no harm, one that is late does
+	RETURN QUERY
+	SELECT 'timers', format('profile %s', u.profile), to_jsonb(u.due), to_jsonb(m.at)
+	FROM unnest(profiles, due) u(profile, due)
+	LEFT JOIN cdp.timers m ON m.profile_id = u.profile
+	WHERE u.due < COALESCE(m.at, 'infinity') AND u.profile IS NOT NULL;
+	RETURN QUERY
+	SELECT 'timers', format('profile %s', COALESCE(i.node_id, m.profile_id)), to_jsonb(i.timer), to_jsonb(m.at)
+	FROM (SELECT i.node_id, i.timer FROM cdp.identities i WHERE i.timer IS NOT NULL) i
+	FULL JOIN cdp.timers m ON m.profile_id = i.node_id
+	WHERE i.timer IS DISTINCT FROM m.at;
+
+	-- segments: what rows of identities say must agree with the members
+	RETURN QUERY
+	SELECT 'segments', format('node %s', COALESCE(i.node_id, m.profile_id)), to_jsonb(m.segments), to_jsonb(i.segments)
+	FROM (SELECT i.node_id, i.segments FROM cdp.identities i WHERE cardinality(i.segments) > 0) i
+	FULL JOIN (SELECT m.profile_id, array_agg(m.segment_id ORDER BY m.segment_id) AS segments
+			   FROM cdp.segment_members m WHERE m.member GROUP BY m.profile_id) m
+	  ON m.profile_id = i.node_id
+	WHERE i.segments IS DISTINCT FROM m.segments;
 
 	-- segments, those that others refer to first
 	SELECT array_agg(to_jsonb(d) ORDER BY d.id) INTO pending FROM cdp.segment_definitions d;
@@ -1009,14 +1073,12 @@ BEGIN
 				COALESCE(names, '{}'), types, others, s_names, s_vals,
 				g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
 			IF s->>'exit_when' IS NOT NULL THEN
-				-- where the two disagree, history decides
+				-- who is in stays while it is not true
 				others := cdp.verify_expression(s->>'exit_when', s->>'timezone',
 					COALESCE(names, '{}'), types, others, s_names, s_vals,
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
-				SELECT array_agg(CASE
-						WHEN COALESCE(u.val::boolean, false) <> COALESCE(u.gone::boolean, false)
-						THEN COALESCE(u.val::boolean, false)
-						ELSE m.profile_id IS NOT NULL END ORDER BY u.comp)
+				SELECT array_agg(NOT COALESCE(u.gone::boolean, false)
+								 AND (COALESCE(u.val::boolean, false) OR m.profile_id IS NOT NULL) ORDER BY u.comp)
 				INTO vals
 				FROM unnest(vals, others, profiles) WITH ORDINALITY u(val, gone, profile, comp)
 				LEFT JOIN cdp.memberships m ON m.profile_id = u.profile AND m.segment = s->>'name';
@@ -1040,34 +1102,54 @@ END
 $function$;
 COMMENT ON FUNCTION cdp.verify() IS 'recomputes identities, traits and memberships from the log and returns what differs from the stored state; empty means equal';
 
--- A declared trait that has a type: null where the value does not fit it.
-CREATE FUNCTION cdp.verify_declared(declared jsonb[], name text, type text, timezone text)
+-- A declared trait that has a type: null where the value does not fit it.  The
+-- key is matched exactly, else in any case when only one key of the profile
+-- matches so.
+CREATE FUNCTION cdp.verify_declared(declared jsonb[], wanted text, type text, timezone text, empty text)
 RETURNS text[]
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET "TimeZone" = 'UTC'
 AS $function$
 DECLARE
+	written jsonb[];
 	result text[] := '{}';
 	one jsonb;
 	val text;
+	conversion text := CASE WHEN type::regtype = 'jsonb'::regtype THEN 'NULLIF(%s, ''null'')::text'
+							ELSE '((%s #>> ''{}'')::' || type || ')::text' END;
 BEGIN
 	PERFORM set_config('TimeZone', COALESCE(timezone, 'UTC'), true);
-	FOREACH one IN ARRAY declared LOOP
+	SELECT array_agg(CASE WHEN d.traits ? wanted THEN d.traits->wanted
+						  ELSE (SELECT CASE WHEN count(*) = 1 THEN (array_agg(j.value))[1] END
+								FROM jsonb_each(d.traits) j
+								WHERE lower(j.key COLLATE "C") = lower(wanted COLLATE "C")) END ORDER BY d.comp)
+	INTO written
+	FROM unnest(declared) WITH ORDINALITY d(traits, comp);
+	BEGIN
+		EXECUTE format('SELECT array_agg(COALESCE(%s, $2) ORDER BY d.comp)
+			FROM unnest($1) WITH ORDINALITY d(val, comp)', format(conversion, 'd.val'))
+		INTO result USING written, empty;
+		RETURN result;
+	EXCEPTION WHEN OTHERS THEN
+		result := '{}';
+	END;
+	FOREACH one IN ARRAY written LOOP
 		BEGIN
-			EXECUTE format('SELECT (%L::%s)::text', one->>name, type) INTO val;
+			EXECUTE format('SELECT ' || conversion, '$1') INTO val USING one;
 		EXCEPTION WHEN OTHERS THEN
 			val := NULL;
 		END;
-		result := result || val;
+		result := result || COALESCE(val, empty);
 	END LOOP;
 	RETURN result;
 END
 $function$;
 
 REVOKE ALL ON FUNCTION cdp.verify(), cdp.profile_traits_at(bigint, timestamptz), cdp.verify_log(), cdp.verify_graph(),
-	cdp.verify_is_label(text, text[]), cdp.verify_evaluate(text, cdp.events[], int[]),
+	cdp.verify_is_label(cdp.identifier, text[], text), cdp.verify_evaluate(text, cdp.events[], int[]),
 	cdp.verify_contributions(text, text, text, bigint[], int[]),
 	cdp.verify_trait(text, text, text, text, text, interval, text, text, bigint[], int[], timestamptz[], int[], int, timestamptz),
-	cdp.verify_tokens(text), cdp.verify_declared(jsonb[], text, text, text),
+	cdp.verify_tokens(text), cdp.verify_declared(jsonb[], text, text, text, text),
 	cdp.verify_expression(text, text, text[], text[], text[], text[], text[], bigint[], int[], timestamptz[], int[], int, timestamptz)
 	FROM PUBLIC;
