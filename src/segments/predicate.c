@@ -177,12 +177,14 @@ resolve_column(void *arg, const char *name, int location)
 			return trait_var(context, trait, location);
 		}
 	}
-	if (!context->define)
-		return NULL;
-
-	trait = CdpTraitResolve(context->traits, name, &created);
+	trait = context->define ?
+		CdpTraitResolve(context->traits, name, &created) : NULL;
 	if (trait == NULL)
-		return NULL;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("trait \"%s\" does not exist", name),
+				 errhint("Traits are listed in cdp.traits; cdp.create_trait() declares one that no entry has brought yet."),
+				 CdpPredicateErrorPosition(context->text, location)));
 	if (created)
 		*context->created = list_append_unique_int(*context->created, trait->id);
 	add_name(context->references, name, trait->id);

@@ -248,29 +248,46 @@ cdp_preview_segment(PG_FUNCTION_ARGS)
 	char	   *timezone = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
-	Preview		preview = {0};
+	Preview    *preview = palloc0(sizeof(Preview));
 	TupleDesc	desc;
 	Datum		values[4];
 	bool		nulls[4] = {false};
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	preview.now = CdpClock();
+	preview->now = CdpClock();
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(oldcontext);
-	compile_preview(&preview, predicate, timezone);
-	PushActiveSnapshot(GetTransactionSnapshot());
-	count_profiles(&preview, timezone);
-	PopActiveSnapshot();
+	PG_TRY();
+	{
+		compile_preview(preview, predicate, timezone);
+		PushActiveSnapshot(GetTransactionSnapshot());
+		count_profiles(preview, timezone);
+		PopActiveSnapshot();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		/* an internal subtransaction must not be left open */
+		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(oldcontext);
+		CurrentResourceOwner = oldowner;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(oldcontext);
 	CurrentResourceOwner = oldowner;
 
-	values[0] = Int64GetDatum(preview.members);
-	values[1] = Int64GetDatum(preview.non_members);
-	values[2] = Int64GetDatum(preview.unknown);
-	values[3] = Int64GetDatum(preview.errors);
+	values[0] = Int64GetDatum(preview->members);
+	values[1] = Int64GetDatum(preview->non_members);
+	values[2] = Int64GetDatum(preview->unknown);
+	values[3] = Int64GetDatum(preview->errors);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
@@ -357,7 +374,7 @@ explain_terms(Explanation *explanation, const char *text)
  * What a whole text amounts to: true, false, NULL, or the error it raises.
  */
 static void
-explain_text(Explanation *explanation, const char *what, ExprState *state)
+explain_text(Explanation *explanation, const char *what, Expr *expr)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
@@ -375,8 +392,9 @@ explain_text(Explanation *explanation, const char *what, ExprState *state)
 	PG_TRY();
 	{
 		bool		isnull;
-		bool		value = CdpPredicateValue(explanation->set, state, explanation->values,
-											  member, never_null, &isnull);
+		bool		value = CdpPredicateValue(explanation->set, ExecInitExpr(expr, NULL),
+											  explanation->values, member, never_null,
+											  &isnull);
 
 		result = isnull ? NULL : value ? "true" : "false";
 		ReleaseCurrentSubTransaction();
@@ -419,6 +437,7 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 	TimestampTz now = CdpClock();
 	int			column;
 	int			nest_level;
+	Oid			owner;
 	Oid			userid;
 	int			sec_context;
 
@@ -460,13 +479,15 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 		explain_terms(&explanation, rules->exit_text);
 
 	GetUserIdAndSecContext(&userid, &sec_context);
-	SetUserIdAndSecContext(OidIsValid(rules->owner_oid) ? rules->owner_oid : userid,
-						   sec_context | SECURITY_RESTRICTED_OPERATION);
-	if (rules->predicate_state != NULL)
-		explain_text(&explanation, "predicate", rules->predicate_state);
-	if (rules->exit_state != NULL)
-		explain_text(&explanation, "exit_when", rules->exit_state);
-	SetUserIdAndSecContext(userid, sec_context);
+	owner = get_role_oid(rules->owner, true);
+	if (OidIsValid(owner))
+	{
+		SetUserIdAndSecContext(owner, sec_context | SECURITY_RESTRICTED_OPERATION);
+		explain_text(&explanation, "predicate", rules->predicate.expr);
+		if (rules->exit_text != NULL)
+			explain_text(&explanation, "exit_when", rules->exit_when.expr);
+		SetUserIdAndSecContext(userid, sec_context);
+	}
 	CdpUnpinSettings(nest_level);
 	put_row(&explanation, "member",
 			is_in(profile.after, profile.nafter, segment->id) ? "true" : "false");
