@@ -110,11 +110,14 @@ REVOKE ALL ON FUNCTION cdp.start_worker(), cdp.stop_worker(), cdp.lag(int), cdp.
 GRANT EXECUTE ON FUNCTION cdp.lag(int), cdp.status() TO pg_monitor;
 GRANT SELECT ON cdp.stat_worker, cdp.stat_apply TO pg_monitor;
 
--- CREATE EXTENSION silences notices; this one is meant for whoever runs it.
+-- CREATE EXTENSION silences notices; this one is meant for whoever runs it,
+-- unless they asked for errors only.
 DO $$
 BEGIN
-	PERFORM set_config('client_min_messages', 'notice', true);
-	RAISE NOTICE 'cdp: %', cdp.worker_hint();
-	PERFORM set_config('client_min_messages', 'warning', true);
+	IF current_setting('client_min_messages') = 'warning' THEN
+		PERFORM set_config('client_min_messages', 'notice', true);
+		RAISE NOTICE 'cdp: %', cdp.worker_hint();
+		PERFORM set_config('client_min_messages', 'warning', true);
+	END IF;
 END
 $$;

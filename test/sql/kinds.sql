@@ -1,5 +1,5 @@
 -- Kinds of identifiers: their rules, and what these make of values.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SET search_path = cdp, public;
@@ -117,12 +117,12 @@ SET search_path = cdp, public;
 DROP SCHEMA evil CASCADE;
 
 -- in parallel plans
-SET force_parallel_mode = on;
+SELECT count(set_config(name, 'on', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 SELECT canonical(i) FROM unnest(ARRAY['email:A@B.com', 'crm:X']::identifier[]) i;
-RESET force_parallel_mode;
+SELECT count(set_config(name, 'off', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 -- dropped and made again in one session
 DROP EXTENSION cdp;
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SELECT canonical('email:A@B.com'), canonical('safe:none');

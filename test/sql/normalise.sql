@@ -1,5 +1,5 @@
 -- Normalisers: the rules of src/identity/README.md.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SET search_path = cdp, public;
@@ -53,7 +53,7 @@ SELECT count(normalise(n, s)) >= 0 AS alive FROM unnest(ARRAY['email', 'nfkc', '
 CREATE DATABASE regress_cdp_latin1 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0;
 \set db :DBNAME
 \c regress_cdp_latin1
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION cdp;
 SET client_encoding = utf8;
 SELECT cdp.normalise('email', 'JOSÉ@BÜCHER.example'), cdp.normalise('nfkc', 'Straße'), cdp.normalise('phone', '+49 30 901820'), cdp.normalise('nfkc', 'µ') IS NULL AS no_greek_here;

@@ -1,5 +1,5 @@
 -- Phone numbers: E.164.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SET search_path = cdp, public;

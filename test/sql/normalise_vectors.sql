@@ -2,7 +2,7 @@
 -- Without them the test says SKIPPED; phones need libphonenumber.
 \set have `test -r "${CDP_SHARED_DATA:-../shared/data}/normalise/phone_vectors.csv" && echo true || echo false`
 \if :have
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SELECT version IS NULL AS missing FROM cdp.normaliser_versions() WHERE normaliser = 'phone' \gset library_
