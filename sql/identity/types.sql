@@ -144,3 +144,28 @@ CREATE OPERATOR CLASS cdp.identifier_ops
 	OPERATOR 1 cdp.=,
 	FUNCTION 1 cdp.identifier_hash(cdp.identifier),
 	FUNCTION 2 cdp.identifier_hash_extended(cdp.identifier, bigint);
+
+COMMENT ON FUNCTION cdp.key_in(cstring) IS 'I/O';
+COMMENT ON FUNCTION cdp.key_out(cdp.key) IS 'I/O';
+COMMENT ON FUNCTION cdp.key_recv(internal) IS 'I/O';
+COMMENT ON FUNCTION cdp.key_send(cdp.key) IS 'I/O';
+COMMENT ON FUNCTION cdp.identifier_in(cstring) IS 'I/O';
+COMMENT ON FUNCTION cdp.identifier_out(cdp.identifier) IS 'I/O';
+COMMENT ON FUNCTION cdp.identifier_recv(internal) IS 'I/O';
+COMMENT ON FUNCTION cdp.identifier_send(cdp.identifier) IS 'I/O';
+COMMENT ON FUNCTION cdp.identifier_eq(cdp.identifier, cdp.identifier) IS 'implementation of = operator';
+COMMENT ON FUNCTION cdp.identifier_ne(cdp.identifier, cdp.identifier) IS 'implementation of <> operator';
+COMMENT ON FUNCTION cdp.identifier_lt(cdp.identifier, cdp.identifier) IS 'implementation of < operator';
+COMMENT ON FUNCTION cdp.identifier_le(cdp.identifier, cdp.identifier) IS 'implementation of <= operator';
+COMMENT ON FUNCTION cdp.identifier_gt(cdp.identifier, cdp.identifier) IS 'implementation of > operator';
+COMMENT ON FUNCTION cdp.identifier_ge(cdp.identifier, cdp.identifier) IS 'implementation of >= operator';
+COMMENT ON FUNCTION cdp.identifier_cmp(cdp.identifier, cdp.identifier) IS 'less-equal-greater, by bytes';
+COMMENT ON FUNCTION cdp.identifier_sortsupport(internal) IS 'sort support';
+COMMENT ON FUNCTION cdp.identifier_hash(cdp.identifier) IS 'hash';
+COMMENT ON FUNCTION cdp.identifier_hash_extended(cdp.identifier, bigint) IS 'hash';
+COMMENT ON OPERATOR cdp.= (cdp.identifier, cdp.identifier) IS 'the same text';
+COMMENT ON OPERATOR cdp.<> (cdp.identifier, cdp.identifier) IS 'not the same text';
+COMMENT ON OPERATOR cdp.< (cdp.identifier, cdp.identifier) IS 'less than, by bytes';
+COMMENT ON OPERATOR cdp.<= (cdp.identifier, cdp.identifier) IS 'less than or equal, by bytes';
+COMMENT ON OPERATOR cdp.> (cdp.identifier, cdp.identifier) IS 'greater than, by bytes';
+COMMENT ON OPERATOR cdp.>= (cdp.identifier, cdp.identifier) IS 'greater than or equal, by bytes';
