@@ -1,5 +1,10 @@
 /* sql/apply/worker.sql: the background worker that applies the log */
 
+CREATE FUNCTION cdp.version() RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_version'
+	LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.version() IS 'version of the loaded library';
+
 CREATE FUNCTION cdp.worker_pid() RETURNS int
 	AS 'MODULE_PATHNAME', 'cdp_worker_pid'
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -7,8 +12,13 @@ COMMENT ON FUNCTION cdp.worker_pid() IS 'process id of the applier of this datab
 
 CREATE FUNCTION cdp.worker_hint() RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_worker_hint'
-	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION cdp.worker_hint() IS 'whether an applier runs in this database, and how to start one';
+
+CREATE FUNCTION cdp.announce_worker() RETURNS void
+	AS 'MODULE_PATHNAME', 'cdp_announce_worker'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.announce_worker() IS 'for the end of the install script: start the applier and say so when the transaction commits';
 
 CREATE FUNCTION cdp.start_worker() RETURNS int
 	AS 'MODULE_PATHNAME', 'cdp_start_worker'
@@ -81,7 +91,9 @@ BEGIN
 		clock := NULL;
 	END IF;
 	hint := cdp.worker_hint();
-	IF NOT incarnation_active AND lag_entries > 0 THEN
+	IF NOT incarnation_active AND NOT EXISTS (
+			SELECT FROM cdp.events e JOIN cdp.incarnation i ON e.incarnation = i.id)
+		AND lag_entries > 0 THEN
 		hint := hint || '; the log was restored: it is applied from the first new entry on, or after SELECT cdp.start_worker() or SELECT cdp.apply()';
 	END IF;
 END
@@ -106,18 +118,9 @@ CREATE VIEW cdp.stat_apply AS
 	LEFT JOIN cdp.applier a ON true;
 COMMENT ON VIEW cdp.stat_apply IS 'what the applier has done, how far it is behind, and its errors';
 
-REVOKE ALL ON FUNCTION cdp.start_worker(), cdp.stop_worker(), cdp.lag(int), cdp.status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION cdp.start_worker(), cdp.stop_worker(), cdp.announce_worker(), cdp.lag(int), cdp.status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cdp.lag(int), cdp.status() TO pg_monitor;
 GRANT SELECT ON cdp.stat_worker, cdp.stat_apply TO pg_monitor;
 
--- CREATE EXTENSION silences notices; this one is meant for whoever runs it,
--- unless they asked for errors only.
-DO $$
-BEGIN
-	IF current_setting('client_min_messages') = 'warning' THEN
-		PERFORM set_config('client_min_messages', 'notice', true);
-		RAISE NOTICE 'cdp: %', cdp.worker_hint();
-		PERFORM set_config('client_min_messages', 'warning', true);
-	END IF;
-END
-$$;
+-- Wakes the launcher and tells the user, when CREATE EXTENSION commits.
+SELECT cdp.announce_worker();
