@@ -45,6 +45,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/activate/profile.sql) \
                $(wildcard sql/apply/verify.sql) \
                $(wildcard sql/apply/worker.sql) \
+               $(wildcard sql/apply/sample.sql) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/views.sql)) \
                $(wildcard sql/grants.sql)
 DATA         = $(filter-out sql/$(EXTENSION)--$(EXTVERSION).sql,$(wildcard sql/*--*.sql))
