@@ -427,6 +427,27 @@ notice_anonymous(const Definition *definition)
 }
 
 /*
+ * Check the texts as the owner, who becomes the owner of what they need.
+ */
+static void
+define_texts(const Definition *definition, CdpReferences *references, List **created)
+{
+	Oid			owner = get_role_oid(definition->owner, true);
+	Oid			userid;
+	int			sec_context;
+
+	GetUserIdAndSecContext(&userid, &sec_context);
+	if (OidIsValid(owner) && owner != userid)
+		SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	CdpPredicateDefine(definition->predicate, definition->timezone, "predicate",
+					   references, created);
+	if (definition->exit_when != NULL)
+		CdpPredicateDefine(definition->exit_when, definition->timezone, "exit_when",
+						   references, created);
+	SetUserIdAndSecContext(userid, sec_context);
+}
+
+/*
  * Check and store a definition, then let history decide who is in it.
  */
 static void
@@ -438,11 +459,7 @@ store_definition(Definition *definition)
 	CdpTraitSet *traits;
 	CdpSegmentSet *set;
 
-	CdpPredicateDefine(definition->predicate, definition->timezone, "predicate",
-					   &references, &created);
-	if (definition->exit_when != NULL)
-		CdpPredicateDefine(definition->exit_when, definition->timezone, "exit_when",
-						   &references, &created);
+	define_texts(definition, &references, &created);
 	check_cycle(definition, &references);
 	write_definition(definition, &references);
 	CdpDependsSet("segment", definition->id, references.trait_ids);
@@ -484,6 +501,7 @@ store_changes(Definition *new, const Definition *old)
 	if (!same_text(new->predicate, old->predicate) ||
 		!same_text(new->exit_when, old->exit_when) ||
 		!same_text(new->timezone, old->timezone) ||
+		!same_text(new->owner, old->owner) ||
 		(new->enabled && !old->enabled))
 	{
 		store_definition(new);
