@@ -31,20 +31,6 @@
 #include "cdp.h"
 #include "segments/predicate.h"
 
-/* A definition as written. */
-typedef struct Definition
-{
-	int32		id;				/* 0: not stored yet */
-	char	   *name;
-	char	   *predicate;
-	char	   *exit_when;		/* NULL: none */
-	char	   *timezone;
-	char	   *description;	/* NULL: none */
-	Jsonb	   *options;
-	char	   *owner;
-	bool		enabled;
-} Definition;
-
 static char *
 text_argument(FunctionCallInfo fcinfo, int n)
 {
@@ -124,152 +110,17 @@ begin_definition(void)
 	CdpApplierLock();
 }
 
-/* ---- rows ---- */
-
-static Datum
-ints_datum(const int32 *values, int n)
-{
-	Datum	   *elements = palloc(Max(n, 1) * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		elements[i] = Int32GetDatum(values[i]);
-	return PointerGetDatum(construct_array(elements, n, INT4OID, 4, true, TYPALIGN_INT));
-}
-
-static Datum
-list_datum(const List *list)
-{
-	int32	   *values = palloc(Max(list_length(list), 1) * sizeof(int32));
-	ListCell   *lc;
-	int			n = 0;
-
-	foreach(lc, list)
-		values[n++] = lfirst_int(lc);
-	return ints_datum(values, n);
-}
-
-static Datum
-texts_datum(char **values, int n)
-{
-	Datum	   *elements = palloc(Max(n, 1) * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		elements[i] = CStringGetTextDatum(values[i]);
-	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-/*
- * Run a statement as the extension's owner with up to two arguments: a
- * segment's id and a text.  Returns the number of rows.
- */
-static uint64
-execute_as_owner(const char *sql, int32 id, const char *string)
-{
-	Oid			types[] = {INT4OID, TEXTOID};
-	Datum		values[2];
-	CdpUserContext saved;
-	uint64		processed;
-
-	values[0] = Int32GetDatum(id);
-	values[1] = string ? CStringGetTextDatum(string) : (Datum) 0;
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	if (SPI_execute_with_args(sql, string ? 2 : 1, types, values, NULL, false, 0) < 0)
-		elog(ERROR, "could not execute \"%s\"", sql);
-	processed = SPI_processed;
-	SPI_finish();
-	CdpRestoreUser(&saved);
-	return processed;
-}
-
-/*
- * Read integers, the first column of a query about a segment.
- */
-static List *
-list_as_owner(const char *sql, int32 id)
-{
-	Oid			types[] = {INT4OID};
-	Datum		values[1];
-	CdpUserContext saved;
-	MemoryContext context = CurrentMemoryContext;
-	List	   *result = NIL;
-
-	values[0] = Int32GetDatum(id);
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	if (SPI_execute_with_args(sql, 1, types, values, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not execute \"%s\"", sql);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
-		int32		value = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
-														SPI_tuptable->tupdesc, 1, &isnull));
-		MemoryContext oldcontext = MemoryContextSwitchTo(context);
-
-		result = lappend_int(result, value);
-		MemoryContextSwitchTo(oldcontext);
-	}
-	SPI_finish();
-	CdpRestoreUser(&saved);
-	return result;
-}
-
-/*
- * Read a definition; false when there is none of that name.
- */
-static bool
-read_definition(const char *name, Definition *out)
-{
-	Oid			types[] = {TEXTOID};
-	Datum		values[1];
-	CdpUserContext saved;
-	MemoryContext context = CurrentMemoryContext;
-	bool		found;
-
-	memset(out, 0, sizeof(Definition));
-	values[0] = CStringGetTextDatum(name);
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	if (SPI_execute_with_args("SELECT id, name, predicate, exit_when, timezone, description,"
-							  " options, owner, enabled"
-							  " FROM cdp.segment_definitions WHERE name = $1",
-							  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the definition of a segment");
-	found = SPI_processed > 0;
-	if (found)
-	{
-		HeapTuple	tuple = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		MemoryContext oldcontext = MemoryContextSwitchTo(context);
-		bool		isnull;
-
-		out->id = DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull));
-		out->name = SPI_getvalue(tuple, desc, 2);
-		out->predicate = SPI_getvalue(tuple, desc, 3);
-		out->exit_when = SPI_getvalue(tuple, desc, 4);
-		out->timezone = SPI_getvalue(tuple, desc, 5);
-		out->description = SPI_getvalue(tuple, desc, 6);
-		out->options = DatumGetJsonbPCopy(SPI_getbinval(tuple, desc, 7, &isnull));
-		out->owner = SPI_getvalue(tuple, desc, 8);
-		out->enabled = DatumGetBool(SPI_getbinval(tuple, desc, 9, &isnull));
-		MemoryContextSwitchTo(oldcontext);
-	}
-	SPI_finish();
-	CdpRestoreUser(&saved);
-	return found;
-}
-
 /*
  * Read a definition that must exist and that the caller may change: he owns
  * it, or he is a superuser.  What nobody owns any more only the owner of the
  * extension and superusers may change.
  */
 static void
-read_own_definition(const char *name, Definition *out)
+read_own_definition(const char *name, CdpSegmentDefinition *out)
 {
 	Oid			owner;
 
-	if (!read_definition(name, out))
+	if (!CdpSegmentDefinitionRead(name, out))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("segment \"%s\" does not exist", name)));
@@ -282,139 +133,13 @@ read_own_definition(const char *name, Definition *out)
 				 errmsg("must be owner of segment \"%s\"", name)));
 }
 
-/* ---- writing ---- */
-
-/*
- * Refuse a definition that would refer to itself, and say how.
- */
-static void
-check_cycle(const Definition *definition, const CdpReferences *references)
-{
-	static const char *const reaches =
-		"WITH RECURSIVE r(id) AS ("
-		" SELECT unnest($1) UNION"
-		" SELECT unnest(d.segment_ids) FROM r JOIN cdp.segment_definitions d ON d.id = r.id)"
-		" SELECT 1 FROM r WHERE id = $2";
-	static const char *const path =
-		"WITH RECURSIVE w(id, path, ids) AS ("
-		" SELECT d.id, ARRAY[$3, d.name], ARRAY[d.id]"
-		" FROM cdp.segment_definitions d WHERE d.id = ANY ($1)"
-		" UNION ALL"
-		" SELECT d.id, w.path || d.name, w.ids || d.id FROM w"
-		" JOIN cdp.segment_definitions p ON p.id = w.id"
-		" JOIN cdp.segment_definitions d ON d.id = ANY (p.segment_ids)"
-		" WHERE w.id <> $2 AND d.id <> ALL (w.ids))"
-		" SELECT array_to_string(path, ' -> ') FROM w WHERE id = $2 LIMIT 1";
-	Oid			types[] = {INT4ARRAYOID, INT4OID, TEXTOID};
-	Datum		values[3];
-	CdpUserContext saved;
-
-	if (references->segment_ids == NIL || definition->id == 0)
-		return;
-	values[0] = list_datum(references->segment_ids);
-	values[1] = Int32GetDatum(definition->id);
-	values[2] = CStringGetTextDatum(definition->name);
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	if (SPI_execute_with_args(reaches, 2, types, values, NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not look for a cycle of segments");
-	if (SPI_processed > 0)
-	{
-		if (SPI_execute_with_args(path, 3, types, values, NULL, false, 1) != SPI_OK_SELECT ||
-			SPI_processed == 0)
-			elog(ERROR, "could not name a cycle of segments");
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("segment \"%s\" would depend on itself", definition->name),
-				 errdetail("The cycle is %s.",
-						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1))));
-	}
-	SPI_finish();
-	CdpRestoreUser(&saved);
-}
-
-static void
-write_definition(Definition *definition, const CdpReferences *references)
-{
-	static const char *const insert =
-		"INSERT INTO cdp.segment_definitions (name, predicate, exit_when, timezone,"
-		" description, options, owner, channel, enabled,"
-		" terms, trait_names, trait_ids, segment_ids)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
-		" RETURNING id";
-	static const char *const update =
-		"UPDATE cdp.segment_definitions SET name = $1, predicate = $2, exit_when = $3,"
-		" timezone = $4, description = $5, options = $6, owner = $7, channel = $8,"
-		" enabled = $9, terms = $10, trait_names = $11, trait_ids = $12,"
-		" segment_ids = $13, altered_at = cdp.clock()"
-		" WHERE id = $14 RETURNING id";
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID,
-		TEXTOID, TEXTOID, BOOLOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID,
-	INT4ARRAYOID, INT4OID};
-	Datum		values[14];
-	char		nulls[15] = "              ";
-	CdpUserContext saved;
-	bool		isnull;
-
-	values[0] = CStringGetTextDatum(definition->name);
-	values[1] = CStringGetTextDatum(definition->predicate);
-	values[2] = (Datum) 0;
-	if (definition->exit_when != NULL)
-		values[2] = CStringGetTextDatum(definition->exit_when);
-	else
-		nulls[2] = 'n';
-	values[3] = CStringGetTextDatum(definition->timezone);
-	values[4] = (Datum) 0;
-	if (definition->description != NULL)
-		values[4] = CStringGetTextDatum(definition->description);
-	else
-		nulls[4] = 'n';
-	values[5] = JsonbPGetDatum(definition->options);
-	values[6] = CStringGetTextDatum(definition->owner);
-	values[7] = CStringGetTextDatum(psprintf("%s%s", CDP_SEGMENT_CHANNEL, definition->name));
-	values[8] = BoolGetDatum(definition->enabled);
-	values[9] = ints_datum(references->terms, references->nterms);
-	values[10] = texts_datum(references->names, references->nnames);
-	values[11] = ints_datum(references->traits, references->nnames);
-	values[12] = list_datum(references->segment_ids);
-	values[13] = Int32GetDatum(definition->id);
-
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	if (definition->id == 0)
-	{
-		if (SPI_execute_with_args(insert, 13, types, values, nulls, false, 0) !=
-			SPI_OK_INSERT_RETURNING || SPI_processed != 1)
-			elog(ERROR, "could not store the definition of a segment");
-		definition->id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
-													 SPI_tuptable->tupdesc, 1, &isnull));
-	}
-	else if (SPI_execute_with_args(update, 14, types, values, nulls, false, 0) !=
-			 SPI_OK_UPDATE_RETURNING || SPI_processed != 1)
-		elog(ERROR, "could not store the definition of a segment");
-	SPI_finish();
-	CdpRestoreUser(&saved);
-}
-
-/*
- * A segment and those that refer to it, directly or not.
- */
-static List *
-with_dependents(int32 id)
-{
-	return list_as_owner("WITH RECURSIVE r(id) AS (SELECT $1 UNION"
-						 " SELECT d.id FROM r"
-						 " JOIN cdp.segment_definitions d ON r.id = ANY (d.segment_ids))"
-						 " SELECT r.id FROM r ORDER BY r.id <> $1, r.id", id);
-}
-
 /*
  * Most of what marketing sends needs a name or an address.
  */
 static void
-notice_anonymous(const Definition *definition)
+notice_anonymous(const CdpSegmentDefinition *definition)
 {
-	if (execute_as_owner("SELECT FROM cdp.segment_members m"
+	if (CdpSegmentsExecute("SELECT FROM cdp.segment_members m"
 						 " WHERE m.segment_id = $1 AND m.member"
 						 " HAVING count(*) < 2 * count(*) FILTER (WHERE NOT EXISTS ("
 						 " SELECT FROM cdp.identities i WHERE i.profile_id = m.profile_id"
@@ -430,7 +155,7 @@ notice_anonymous(const Definition *definition)
  * Check the texts as the owner, who becomes the owner of what they need.
  */
 static void
-define_texts(const Definition *definition, CdpReferences *references, List **created)
+define_texts(const CdpSegmentDefinition *definition, CdpReferences *references, List **created)
 {
 	Oid			owner = get_role_oid(definition->owner, true);
 	Oid			userid;
@@ -451,7 +176,7 @@ define_texts(const Definition *definition, CdpReferences *references, List **cre
  * Check and store a definition, then let history decide who is in it.
  */
 static void
-store_definition(Definition *definition)
+store_definition(CdpSegmentDefinition *definition)
 {
 	CdpReferences references = {0};
 	List	   *created = NIL;
@@ -460,8 +185,8 @@ store_definition(Definition *definition)
 	CdpSegmentSet *set;
 
 	define_texts(definition, &references, &created);
-	check_cycle(definition, &references);
-	write_definition(definition, &references);
+	CdpSegmentCycleCheck(definition, &references);
+	CdpSegmentDefinitionWrite(definition, &references);
 	CdpDependsSet("segment", definition->id, references.trait_ids);
 	if (!is_new)
 		CdpHiddenTraitsPrune();
@@ -474,7 +199,7 @@ store_definition(Definition *definition)
 	if (definition->enabled && CdpSegmentById(set, definition->id) == NULL)
 		elog(ERROR, "segment \"%s\" was stored and cannot be read", definition->name);
 	if (CdpBackfillHook != NULL)
-		CdpBackfillHook(created, definition->enabled ? with_dependents(definition->id) : NIL);
+		CdpBackfillHook(created, definition->enabled ? CdpSegmentDependents(definition->id) : NIL);
 	PopActiveSnapshot();
 	if (is_new)
 		notice_anonymous(definition);
@@ -491,7 +216,7 @@ same_text(const char *a, const char *b)
  * the segment may have changed.
  */
 static void
-store_changes(Definition *new, const Definition *old)
+store_changes(CdpSegmentDefinition *new, const CdpSegmentDefinition *old)
 {
 	Oid			types[] = {INT4OID, TEXTOID, JSONBOID, TEXTOID, BOOLOID};
 	Datum		values[5];
@@ -540,8 +265,8 @@ PG_FUNCTION_INFO_V1(cdp_create_segment);
 Datum
 cdp_create_segment(PG_FUNCTION_ARGS)
 {
-	Definition	definition = {0};
-	Definition	existing;
+	CdpSegmentDefinition	definition = {0};
+	CdpSegmentDefinition	existing;
 	char	   *name = required_argument(fcinfo, 0, "name");
 	char	   *predicate = required_argument(fcinfo, 1, "predicate");
 	char	   *entity = required_argument(fcinfo, 2, "entity");
@@ -578,7 +303,7 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 	check_options(definition.options);
 
 	begin_definition();
-	if (read_definition(name, &existing))
+	if (CdpSegmentDefinitionRead(name, &existing))
 	{
 		if (strcmp(if_exists, "error") == 0)
 			ereport(ERROR,
@@ -637,8 +362,8 @@ PG_FUNCTION_INFO_V1(cdp_alter_segment);
 Datum
 cdp_alter_segment(PG_FUNCTION_ARGS)
 {
-	Definition	definition;
-	Definition	old;
+	CdpSegmentDefinition	definition;
+	CdpSegmentDefinition	old;
 	char	   *name = required_argument(fcinfo, 0, "name");
 
 	begin_definition();
@@ -777,18 +502,18 @@ cdp_rename_segment(PG_FUNCTION_ARGS)
 {
 	char	   *name = text_argument(fcinfo, 0);
 	char	   *new_name = text_argument(fcinfo, 1);
-	Definition	definition;
-	Definition	other;
+	CdpSegmentDefinition	definition;
+	CdpSegmentDefinition	other;
 
 	check_name(new_name);
 	begin_definition();
 	read_own_definition(name, &definition);
-	if (read_definition(new_name, &other))
+	if (CdpSegmentDefinitionRead(new_name, &other))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("segment \"%s\" already exists", new_name)));
 	rename_in_dependents(definition.id, name, new_name);
-	(void) execute_as_owner("UPDATE cdp.segment_definitions SET name = $2,"
+	(void) CdpSegmentsExecute("UPDATE cdp.segment_definitions SET name = $2,"
 							" channel = '" CDP_SEGMENT_CHANNEL "' || $2,"
 							" altered_at = cdp.clock() WHERE id = $1",
 							definition.id, new_name);
@@ -799,16 +524,16 @@ cdp_rename_segment(PG_FUNCTION_ARGS)
 static void
 drop_one(int32 id)
 {
-	(void) execute_as_owner("UPDATE cdp.identities i"
+	(void) CdpSegmentsExecute("UPDATE cdp.identities i"
 							" SET segments = array_remove(i.segments, $1)"
 							" FROM cdp.segment_members m"
 							" WHERE m.segment_id = $1 AND m.member"
 							" AND i.node_id = m.profile_id", id, NULL);
-	(void) execute_as_owner("DELETE FROM cdp.segment_members WHERE segment_id = $1",
+	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_members WHERE segment_id = $1",
 							id, NULL);
-	(void) execute_as_owner("DELETE FROM cdp.segment_errors WHERE segment_id = $1",
+	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_errors WHERE segment_id = $1",
 							id, NULL);
-	(void) execute_as_owner("DELETE FROM cdp.segment_definitions WHERE id = $1",
+	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_definitions WHERE id = $1",
 							id, NULL);
 	CdpDependsSet("segment", id, NIL);
 }
@@ -823,13 +548,13 @@ cdp_drop_segment(PG_FUNCTION_ARGS)
 {
 	char	   *name = text_argument(fcinfo, 0);
 	bool		cascade = PG_GETARG_BOOL(1);
-	Definition	definition;
+	CdpSegmentDefinition	definition;
 	List	   *ids;
 	ListCell   *lc;
 
 	begin_definition();
 	read_own_definition(name, &definition);
-	ids = with_dependents(definition.id);
+	ids = CdpSegmentDependents(definition.id);
 	if (list_length(ids) > 1)
 	{
 		CdpTraitSet *traits;
@@ -858,7 +583,7 @@ cdp_drop_segment(PG_FUNCTION_ARGS)
 		for_each_from(lc, ids, 1)
 		{
 			const char *dependent = CdpSegmentName(set, lfirst_int(lc));
-			Definition	other;
+			CdpSegmentDefinition	other;
 
 			if (dependent != NULL)
 				read_own_definition(dependent, &other);

@@ -21,6 +21,7 @@
 
 #include "nodes/execnodes.h"
 #include "nodes/primnodes.h"
+#include "utils/jsonb.h"
 
 #include "segments/segments.h"
 
@@ -142,6 +143,36 @@ struct CdpSegmentColumns
 	ExprContext *econtext;
 };
 typedef struct CdpSegmentColumns CdpSegmentColumns;
+
+/* ---- definition.c: rows of cdp.segment_definitions ---- */
+
+/* A definition as written. */
+typedef struct CdpSegmentDefinition
+{
+	int32		id;				/* 0: not stored yet */
+	char	   *name;
+	char	   *predicate;
+	char	   *exit_when;		/* NULL: none */
+	char	   *timezone;
+	char	   *description;	/* NULL: none */
+	Jsonb	   *options;
+	char	   *owner;
+	bool		enabled;
+} CdpSegmentDefinition;
+
+extern bool CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out);
+extern void CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition,
+									  const CdpReferences *references);
+/* Refuse a definition that would refer to itself. */
+extern void CdpSegmentCycleCheck(const CdpSegmentDefinition *definition,
+								 const CdpReferences *references);
+/* A segment's id first, then those of all that refer to it, directly or not. */
+extern List *CdpSegmentDependents(int32 id);
+/*
+ * Run a statement with a segment's id as $1 and, when not NULL, a text as $2;
+ * the number of rows.
+ */
+extern uint64 CdpSegmentsExecute(const char *sql, int32 id, const char *string);
 
 /* ---- evaluate.c ---- */
 

@@ -1,0 +1,278 @@
+/*-------------------------------------------------------------------------
+ *
+ * definition.c
+ *	  Rows of cdp.segment_definitions, read and written as the extension's
+ *	  owner.
+ *
+ * IDENTIFICATION
+ *	  src/segments/definition.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+
+#include "cdp.h"
+#include "segments/predicate.h"
+
+static Datum
+ints_datum(const int32 *values, int n)
+{
+	Datum	   *elements = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int32GetDatum(values[i]);
+	return PointerGetDatum(construct_array(elements, n, INT4OID, 4, true, TYPALIGN_INT));
+}
+
+static Datum
+list_datum(const List *list)
+{
+	int32	   *values = palloc(Max(list_length(list), 1) * sizeof(int32));
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, list)
+		values[n++] = lfirst_int(lc);
+	return ints_datum(values, n);
+}
+
+static Datum
+texts_datum(char **values, int n)
+{
+	Datum	   *elements = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(values[i]);
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/*
+ * Run a statement as the extension's owner with up to two arguments: a
+ * segment's id and a text.  Returns the number of rows.
+ */
+uint64
+CdpSegmentsExecute(const char *sql, int32 id, const char *string)
+{
+	Oid			types[] = {INT4OID, TEXTOID};
+	Datum		values[2];
+	CdpUserContext saved;
+	uint64		processed;
+
+	values[0] = Int32GetDatum(id);
+	values[1] = string ? CStringGetTextDatum(string) : (Datum) 0;
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args(sql, string ? 2 : 1, types, values, NULL, false, 0) < 0)
+		elog(ERROR, "could not execute \"%s\"", sql);
+	processed = SPI_processed;
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return processed;
+}
+
+/*
+ * Read integers, the first column of a query about a segment.
+ */
+static List *
+list_as_owner(const char *sql, int32 id)
+{
+	Oid			types[] = {INT4OID};
+	Datum		values[1];
+	CdpUserContext saved;
+	MemoryContext context = CurrentMemoryContext;
+	List	   *result = NIL;
+
+	values[0] = Int32GetDatum(id);
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args(sql, 1, types, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not execute \"%s\"", sql);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		int32		value = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
+														SPI_tuptable->tupdesc, 1, &isnull));
+		MemoryContext oldcontext = MemoryContextSwitchTo(context);
+
+		result = lappend_int(result, value);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return result;
+}
+
+/*
+ * Read a definition; false when there is none of that name.
+ */
+bool
+CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out)
+{
+	Oid			types[] = {TEXTOID};
+	Datum		values[1];
+	CdpUserContext saved;
+	MemoryContext context = CurrentMemoryContext;
+	bool		found;
+
+	memset(out, 0, sizeof(CdpSegmentDefinition));
+	values[0] = CStringGetTextDatum(name);
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT id, name, predicate, exit_when, timezone, description,"
+							  " options, owner, enabled"
+							  " FROM cdp.segment_definitions WHERE name = $1",
+							  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the definition of a segment");
+	found = SPI_processed > 0;
+	if (found)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		MemoryContext oldcontext = MemoryContextSwitchTo(context);
+		bool		isnull;
+
+		out->id = DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull));
+		out->name = SPI_getvalue(tuple, desc, 2);
+		out->predicate = SPI_getvalue(tuple, desc, 3);
+		out->exit_when = SPI_getvalue(tuple, desc, 4);
+		out->timezone = SPI_getvalue(tuple, desc, 5);
+		out->description = SPI_getvalue(tuple, desc, 6);
+		out->options = DatumGetJsonbPCopy(SPI_getbinval(tuple, desc, 7, &isnull));
+		out->owner = SPI_getvalue(tuple, desc, 8);
+		out->enabled = DatumGetBool(SPI_getbinval(tuple, desc, 9, &isnull));
+		MemoryContextSwitchTo(oldcontext);
+	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return found;
+}
+
+/*
+ * Refuse a definition that would refer to itself, and say how.
+ */
+void
+CdpSegmentCycleCheck(const CdpSegmentDefinition *definition, const CdpReferences *references)
+{
+	static const char *const reaches =
+		"WITH RECURSIVE r(id) AS ("
+		" SELECT unnest($1) UNION"
+		" SELECT unnest(d.segment_ids) FROM r JOIN cdp.segment_definitions d ON d.id = r.id)"
+		" SELECT 1 FROM r WHERE id = $2";
+	static const char *const path =
+		"WITH RECURSIVE w(id, path, ids) AS ("
+		" SELECT d.id, ARRAY[$3, d.name], ARRAY[d.id]"
+		" FROM cdp.segment_definitions d WHERE d.id = ANY ($1)"
+		" UNION ALL"
+		" SELECT d.id, w.path || d.name, w.ids || d.id FROM w"
+		" JOIN cdp.segment_definitions p ON p.id = w.id"
+		" JOIN cdp.segment_definitions d ON d.id = ANY (p.segment_ids)"
+		" WHERE w.id <> $2 AND d.id <> ALL (w.ids))"
+		" SELECT array_to_string(path, ' -> ') FROM w WHERE id = $2 LIMIT 1";
+	Oid			types[] = {INT4ARRAYOID, INT4OID, TEXTOID};
+	Datum		values[3];
+	CdpUserContext saved;
+
+	if (references->segment_ids == NIL || definition->id == 0)
+		return;
+	values[0] = list_datum(references->segment_ids);
+	values[1] = Int32GetDatum(definition->id);
+	values[2] = CStringGetTextDatum(definition->name);
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args(reaches, 2, types, values, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for a cycle of segments");
+	if (SPI_processed > 0)
+	{
+		if (SPI_execute_with_args(path, 3, types, values, NULL, false, 1) != SPI_OK_SELECT ||
+			SPI_processed == 0)
+			elog(ERROR, "could not name a cycle of segments");
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("segment \"%s\" would depend on itself", definition->name),
+				 errdetail("The cycle is %s.",
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1))));
+	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+}
+
+void
+CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition, const CdpReferences *references)
+{
+	static const char *const insert =
+		"INSERT INTO cdp.segment_definitions (name, predicate, exit_when, timezone,"
+		" description, options, owner, channel, enabled,"
+		" terms, trait_names, trait_ids, segment_ids)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+		" RETURNING id";
+	static const char *const update =
+		"UPDATE cdp.segment_definitions SET name = $1, predicate = $2, exit_when = $3,"
+		" timezone = $4, description = $5, options = $6, owner = $7, channel = $8,"
+		" enabled = $9, terms = $10, trait_names = $11, trait_ids = $12,"
+		" segment_ids = $13, altered_at = cdp.clock()"
+		" WHERE id = $14 RETURNING id";
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID,
+		TEXTOID, TEXTOID, BOOLOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID,
+	INT4ARRAYOID, INT4OID};
+	Datum		values[14];
+	char		nulls[15] = "              ";
+	CdpUserContext saved;
+	bool		isnull;
+
+	values[0] = CStringGetTextDatum(definition->name);
+	values[1] = CStringGetTextDatum(definition->predicate);
+	values[2] = (Datum) 0;
+	if (definition->exit_when != NULL)
+		values[2] = CStringGetTextDatum(definition->exit_when);
+	else
+		nulls[2] = 'n';
+	values[3] = CStringGetTextDatum(definition->timezone);
+	values[4] = (Datum) 0;
+	if (definition->description != NULL)
+		values[4] = CStringGetTextDatum(definition->description);
+	else
+		nulls[4] = 'n';
+	values[5] = JsonbPGetDatum(definition->options);
+	values[6] = CStringGetTextDatum(definition->owner);
+	values[7] = CStringGetTextDatum(psprintf("%s%s", CDP_SEGMENT_CHANNEL, definition->name));
+	values[8] = BoolGetDatum(definition->enabled);
+	values[9] = ints_datum(references->terms, references->nterms);
+	values[10] = texts_datum(references->names, references->nnames);
+	values[11] = ints_datum(references->traits, references->nnames);
+	values[12] = list_datum(references->segment_ids);
+	values[13] = Int32GetDatum(definition->id);
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (definition->id == 0)
+	{
+		if (SPI_execute_with_args(insert, 13, types, values, nulls, false, 0) !=
+			SPI_OK_INSERT_RETURNING || SPI_processed != 1)
+			elog(ERROR, "could not store the definition of a segment");
+		definition->id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+													 SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	else if (SPI_execute_with_args(update, 14, types, values, nulls, false, 0) !=
+			 SPI_OK_UPDATE_RETURNING || SPI_processed != 1)
+		elog(ERROR, "could not store the definition of a segment");
+	SPI_finish();
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * A segment and those that refer to it, directly or not.
+ */
+List *
+CdpSegmentDependents(int32 id)
+{
+	return list_as_owner("WITH RECURSIVE r(id) AS (SELECT $1 UNION"
+						 " SELECT d.id FROM r"
+						 " JOIN cdp.segment_definitions d ON r.id = ANY (d.segment_ids))"
+						 " SELECT r.id FROM r ORDER BY r.id <> $1, r.id", id);
+}
