@@ -30,6 +30,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -37,6 +38,7 @@
 #include "parser/parse_coerce.h"
 #include "parser/parse_collate.h"
 #include "parser/parse_expr.h"
+#include "parser/parse_func.h"
 #include "parser/parse_node.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
@@ -49,7 +51,7 @@
 
 #include "cdp.h"
 #include "compat.h"
-#include "traits/traits.h"
+#include "traits/traitset.h"
 
 /* Longer texts are refused: nobody writes them, and they cost stack. */
 #define CDP_MAX_EXPRESSION	65536
@@ -243,8 +245,8 @@ CdpParseRaw(const char *text)
  * Does a literal contain one of the words that the date input functions
  * replace by the current time?
  */
-static bool
-has_clock_word(const char *value)
+bool
+CdpHasClockWord(const char *value)
 {
 	static const char *const words[] = {"now", "today", "tomorrow", "yesterday"};
 	char	   *lower = pstrdup(value);
@@ -285,7 +287,7 @@ check_raw_walker(Node *node, void *arg)
 									((ParamRef *) node)->location)));
 	if (IsA(node, A_Const) && !((A_Const *) node)->isnull &&
 		IsA(&((A_Const *) node)->val, String) &&
-		has_clock_word(strVal(&((A_Const *) node)->val)))
+		CdpHasClockWord(strVal(&((A_Const *) node)->val)))
 		state->clock_words = lappend_int(state->clock_words,
 										 ((A_Const *) node)->location);
 	return raw_expression_tree_walker(node, check_raw_walker, arg);
@@ -522,6 +524,54 @@ check_walker(Node *node, void *arg)
 }
 
 /*
+ * A text that is turned into a time when an entry is looked at must not say
+ * 'now' either: let it pass through a function that refuses that.
+ */
+static Node *
+guard_times_mutator(Node *node, void *context)
+{
+	if (node == NULL)
+		return NULL;
+	node = expression_tree_mutator(node, guard_times_mutator, context);
+	if (IsA(node, CoerceViaIO))
+	{
+		CoerceViaIO *coerce = (CoerceViaIO *) node;
+		Oid			type = exprType((Node *) coerce->arg);
+		Oid			argtypes[] = {TEXTOID};
+
+		if ((type == TEXTOID || type == VARCHAROID) &&
+			TypeCategory(coerce->resulttype) == TYPCATEGORY_DATETIME)
+			coerce->arg = (Expr *)
+				makeFuncExpr(LookupFuncName(list_make2(makeString("cdp"),
+													   makeString("absolute_time")),
+											1, argtypes, false),
+							 TEXTOID, list_make1(coerce->arg),
+							 DEFAULT_COLLATION_OID, DEFAULT_COLLATION_OID,
+							 COERCE_EXPLICIT_CALL);
+	}
+	return node;
+}
+
+PG_FUNCTION_INFO_V1(cdp_absolute_time);
+
+/*
+ * cdp.absolute_time(text) returns text: its argument, unless that names a time
+ * relative to the clock.
+ */
+Datum
+cdp_absolute_time(PG_FUNCTION_ARGS)
+{
+	text	   *value = PG_GETARG_TEXT_PP(0);
+
+	if (CdpHasClockWord(text_to_cstring(value)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_DATETIME_FORMAT),
+				 errmsg("time \"%s\" is relative to the clock",
+						text_to_cstring(value))));
+	PG_RETURN_TEXT_P(value);
+}
+
+/*
  * Columns are what the resolver knows, and nothing else.
  */
 static Node *
@@ -599,6 +649,7 @@ transform(Node *raw, const char *text, CdpColumnResolver resolver, void *arg,
 						   COERCION_IMPLICIT, COERCE_IMPLICIT_CAST, -1);
 	assign_expr_collations(pstate, expr);
 	(void) check_walker(expr, &check);
+	expr = guard_times_mutator(expr, NULL);
 
 	if (get_typtype(exprType(expr)) == TYPTYPE_PSEUDO)
 		ereport(ERROR,

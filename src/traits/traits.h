@@ -186,6 +186,8 @@ extern char *CdpDeparseEntryExpression(Expr *expr);
 extern int32 CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
 							const char *filter, const char *within, const char *timezone,
 							bool *created);
+/* An expression's text with the column "from" called "to". */
+extern char *CdpRenameColumn(const char *expression, const char *from, const char *to);
 /* Say that definition (kind, id) reads exactly these traits (ids). */
 extern void CdpDependsSet(const char *kind, int32 id, const List *trait_ids);
 /* Delete hidden traits that nothing depends on any more. */

@@ -1,0 +1,27 @@
+/* sql/traits/views.sql: traits and profiles, without internals */
+
+CREATE VIEW cdp.traits AS
+	SELECT t.name,
+		CASE t.aggregate
+			WHEN 'declared' THEN 'declared'
+			WHEN 'expression' THEN 'derived'
+			ELSE 'computed'
+		END AS kind,
+		CASE WHEN t.aggregate NOT IN ('declared', 'expression')
+			THEN t.aggregate
+		END AS aggregate,
+		t.value, t.event, t.filter, t.within, t.expression, t.type, t.entity,
+		t.empty, t.timezone, t.description, t.owner,
+		COALESCE((t.options ->> 'announce')::boolean, false) AS announce
+	FROM cdp.trait_definitions t
+	WHERE NOT t.hidden;
+COMMENT ON VIEW cdp.traits IS 'definitions of traits';
+
+CREATE VIEW cdp.profiles AS
+	SELECT i.profile_id,
+		min(i.first_seen) AS first_seen,
+		max(i.last_seen) AS last_seen,
+		cdp.traits_json(i.state) AS traits
+	FROM cdp.identities i
+	GROUP BY i.profile_id;
+COMMENT ON VIEW cdp.profiles IS 'everybody: first and last seen, and all traits';

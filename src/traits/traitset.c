@@ -1,0 +1,857 @@
+/*-------------------------------------------------------------------------
+ *
+ * traitset.c
+ *	  The definitions of a generation, read and compiled.
+ *
+ *	  Definitions are texts; every backend that needs them compiles them once
+ *	  a generation.  One that does not compile any more (its owner is gone, a
+ *	  newer server refuses it) is suspended: it folds nothing and is NULL, and
+ *	  the others go on.
+ *
+ *	  The set that callers hold keeps its address; what it points to is replaced
+ *	  when a definition is added, and the old contents stay until the next
+ *	  generation is asked for.
+ *
+ * IDENTIFICATION
+ *	  src/traits/traitset.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/parallel.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_coerce.h"
+#include "parser/parse_type.h"
+#include "storage/shmem.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/catcache.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "cdp.h"
+#include "compat.h"
+#include "traits/traitset.h"
+
+static CdpTraitSet *current = NULL;
+static List *outdated = NIL;	/* contexts of earlier contents */
+
+/* Columns of a derived trait are other traits. */
+typedef struct DerivedState
+{
+	CdpTraitSet *set;
+	CdpTrait   *trait;			/* being compiled */
+	List	   *path;			/* of traits being compiled, outermost first */
+	const List *strict_ids;
+	int		   *order;
+	int			norder;
+} DerivedState;
+
+static void compile_derived(DerivedState *state, CdpTrait *trait);
+
+static Snapshot
+read_snapshot(void)
+{
+	return ActiveSnapshotSet() ? GetActiveSnapshot() : GetTransactionSnapshot();
+}
+
+/*
+ * The generation of definitions, 0 before the first one, and the applied
+ * clock.  A direct look at a table of one row: this is done at every read.
+ */
+int64
+CdpGeneration(TimestampTz *clock)
+{
+	Relation	rel = table_open(CdpRelationOid("applier"), AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, read_snapshot(), 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	AttrNumber	generation_attno = get_attnum(RelationGetRelid(rel), "generation");
+	AttrNumber	clock_attno = get_attnum(RelationGetRelid(rel), "clock");
+	int64		generation = 0;
+	bool		isnull;
+
+	if (clock)
+		*clock = DT_NOBEGIN;
+	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		generation = DatumGetInt64(slot_getattr(slot, generation_attno, &isnull));
+		if (clock)
+			*clock = DatumGetTimestampTz(slot_getattr(slot, clock_attno, &isnull));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return generation;
+}
+
+/* The instant that a read is about: never before what has been applied. */
+TimestampTz
+CdpReadInstant(TimestampTz applied)
+{
+	TimestampTz now = CdpClock();
+
+	return now > applied ? now : applied;
+}
+
+Oid
+CdpTypeFromName(const char *name, int32 *typmod)
+{
+	Oid			type;
+
+	CdpParseType(name, &type, typmod);
+	return type;
+}
+
+static char *
+text_column(Datum *values, bool *isnull, int column)
+{
+	return isnull[column] ? NULL : TextDatumGetCString(values[column]);
+}
+
+void
+CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull)
+{
+	char	   *aggregate = text_column(values, isnull, CDP_DEF_AGGREGATE);
+
+	memset(definition, 0, sizeof(CdpDefinition));
+	definition->id = DatumGetInt32(values[CDP_DEF_ID]);
+	definition->name = text_column(values, isnull, CDP_DEF_NAME);
+	definition->hidden = DatumGetBool(values[CDP_DEF_HIDDEN]);
+	definition->implicit = DatumGetBool(values[CDP_DEF_IMPLICIT]);
+	if (!CdpAggregateByName(aggregate, &definition->aggregate))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("trait \"%s\" has an unknown aggregate \"%s\"",
+						definition->name, aggregate)));
+	definition->key = text_column(values, isnull, CDP_DEF_KEY);
+	definition->value = text_column(values, isnull, CDP_DEF_VALUE);
+	definition->event = text_column(values, isnull, CDP_DEF_EVENT);
+	definition->filter = text_column(values, isnull, CDP_DEF_FILTER);
+	if (!isnull[CDP_DEF_WITHIN])
+	{
+		definition->within = (Interval *) palloc(sizeof(Interval));
+		*definition->within = *DatumGetIntervalP(values[CDP_DEF_WITHIN]);
+	}
+	definition->expression = text_column(values, isnull, CDP_DEF_EXPRESSION);
+	definition->type = text_column(values, isnull, CDP_DEF_TYPE);
+	definition->entity = text_column(values, isnull, CDP_DEF_ENTITY);
+	definition->empty = text_column(values, isnull, CDP_DEF_EMPTY);
+	definition->timezone = text_column(values, isnull, CDP_DEF_TIMEZONE);
+	definition->description = text_column(values, isnull, CDP_DEF_DESCRIPTION);
+	if (!isnull[CDP_DEF_OPTIONS])
+		definition->options = DatumGetJsonbPCopy(values[CDP_DEF_OPTIONS]);
+	definition->owner = text_column(values, isnull, CDP_DEF_OWNER);
+	definition->value_sql = text_column(values, isnull, CDP_DEF_VALUE_SQL);
+	definition->filter_sql = text_column(values, isnull, CDP_DEF_FILTER_SQL);
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int32		x = (*(CdpTrait *const *) a)->id;
+	int32		y = (*(CdpTrait *const *) b)->id;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+static bool
+option_is_true(const Jsonb *options, const char *name)
+{
+	JsonbValue	v;
+
+	return options != NULL && JB_ROOT_IS_OBJECT(options) &&
+		getKeyJsonValueFromContainer((JsonbContainer *) &options->root, name,
+									 strlen(name), &v) != NULL &&
+		v.type == jbvBool && v.val.boolean;
+}
+
+static void
+load_definitions(CdpTraitSet *set)
+{
+	Relation	rel = table_open(CdpRelationOid("trait_definitions"), AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, read_snapshot(), 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	int			max = 32;
+
+	if (RelationGetDescr(rel)->natts < CDP_DEF_NATTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the extension's tables are older than its library"),
+				 errhint("Run ALTER EXTENSION cdp UPDATE.")));
+	set->traits = (CdpTrait **) palloc(max * sizeof(CdpTrait *));
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CdpTrait   *trait = (CdpTrait *) palloc0(sizeof(CdpTrait));
+		CdpDefinition *definition = (CdpDefinition *) palloc(sizeof(CdpDefinition));
+
+		slot_getallattrs(slot);
+		CdpDefinitionFromRow(definition, slot->tts_values, slot->tts_isnull);
+		trait->id = definition->id;
+		trait->name = definition->name;
+		trait->hidden = definition->hidden;
+		trait->aggregate = definition->aggregate;
+		trait->windowed = definition->within != NULL;
+		trait->announce = option_is_true(definition->options, "announce");
+		trait->rules = (CdpTraitRules *) palloc0(sizeof(CdpTraitRules));
+		trait->rules->definition = definition;
+		trait->rules->group = -1;
+		trait->rules->typmod = -1;
+		if (set->ntraits >= max)
+		{
+			max *= 2;
+			set->traits = (CdpTrait **) repalloc(set->traits, max * sizeof(CdpTrait *));
+		}
+		set->traits[set->ntraits++] = trait;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	qsort(set->traits, set->ntraits, sizeof(CdpTrait *), compare_ids);
+	for (int i = 0; i < set->ntraits; i++)
+		set->traits[i]->index = i;
+}
+
+/*
+ * Rules of the state and the value expression, which decide the trait's type.
+ */
+Expr *
+CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonical)
+{
+	Expr	   *value = NULL;
+	Oid			type = InvalidOid;
+	const char *what = psprintf("value of trait \"%s\"", definition->name);
+
+	if (definition->value)
+	{
+		Oid			target = InvalidOid;
+		int32		typmod;
+
+		if (definition->aggregate == CDP_AGG_SUM ||
+			definition->aggregate == CDP_AGG_AVG)
+			target = NUMERICOID;
+		else if (definition->type && !definition->hidden &&
+				 definition->aggregate != CDP_AGG_COUNT &&
+				 definition->aggregate != CDP_AGG_UNIQUE_COUNT &&
+				 definition->aggregate != CDP_AGG_EXISTS)
+			target = CdpTypeFromName(definition->type, &typmod);
+		value = CdpTransformIn(CdpParseRaw(definition->value), definition->value,
+							   CdpEntryColumn, NULL, target, what,
+							   definition->timezone, canonical);
+		type = exprType((Node *) value);
+	}
+	CdpStateRulesInit(rules, definition->aggregate, definition->within != NULL,
+					  type);
+	return value;
+}
+
+Expr *
+CdpCompileFilter(CdpDefinition *definition, char **canonical)
+{
+	if (definition->filter == NULL)
+		return NULL;
+	return CdpTransformIn(CdpParseRaw(definition->filter), definition->filter,
+						  CdpEntryColumn, NULL, BOOLOID,
+						  psprintf("filter of trait \"%s\"", definition->name),
+						  definition->timezone, canonical);
+}
+
+Expr *
+CdpCompileDerived(CdpDefinition *definition, CdpColumnResolver resolver, void *arg)
+{
+	Oid			target = InvalidOid;
+	int32		typmod;
+
+	if (definition->type)
+		target = CdpTypeFromName(definition->type, &typmod);
+	return CdpTransformIn(CdpParseRaw(definition->expression),
+						  definition->expression, resolver, arg, target,
+						  psprintf("expression of trait \"%s\"", definition->name),
+						  definition->timezone, NULL);
+}
+
+static bool
+depends_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		Bitmapset **depends = (Bitmapset **) context;
+
+		*depends = bms_add_member(*depends, ((Var *) node)->varattno - 1);
+		return false;
+	}
+	return expression_tree_walker(node, depends_walker, context);
+}
+
+/* Indexes of the traits that a derived trait's expression reads. */
+Bitmapset *
+CdpExpressionDepends(Expr *expr)
+{
+	Bitmapset  *depends = NULL;
+
+	(void) depends_walker((Node *) expr, &depends);
+	return depends;
+}
+
+/*
+ * An expression of this group, shared with others that are equal.
+ */
+static CdpSharedExpr *
+share(CdpTraitSet *set, Expr *expr, int group)
+{
+	CdpSharedExpr *shared;
+	ListCell   *lc;
+
+	if (expr == NULL)
+		return NULL;
+	foreach(lc, set->lookup->shared)
+	{
+		shared = (CdpSharedExpr *) lfirst(lc);
+		if (shared->group == group && equal(shared->expr, expr))
+			return shared;
+	}
+	shared = (CdpSharedExpr *) palloc0(sizeof(CdpSharedExpr));
+	shared->expr = expr;
+	shared->group = group;
+	shared->state = ExecInitExpr(expr, NULL);
+	set->lookup->shared = lappend(set->lookup->shared, shared);
+	return shared;
+}
+
+static int
+find_group(CdpTraitSet *set, Oid owner, char *timezone, bool can_fail)
+{
+	CdpTraitIndex *lookup = set->lookup;
+	CdpEvalGroup *group;
+
+	for (int i = 0; i < lookup->ngroups; i++)
+	{
+		group = &lookup->groups[i];
+		if (group->owner == owner &&
+			(timezone == NULL ? group->timezone == NULL
+			 : group->timezone != NULL && strcmp(group->timezone, timezone) == 0))
+		{
+			group->can_fail |= can_fail;
+			return i;
+		}
+	}
+	if (lookup->groups == NULL)
+		lookup->groups = (CdpEvalGroup *) palloc(sizeof(CdpEvalGroup));
+	else
+		lookup->groups = (CdpEvalGroup *)
+			repalloc(lookup->groups, (lookup->ngroups + 1) * sizeof(CdpEvalGroup));
+	group = &lookup->groups[lookup->ngroups];
+	memset(group, 0, sizeof(CdpEvalGroup));
+	group->owner = owner;
+	group->timezone = timezone;
+	group->can_fail = can_fail;
+	return lookup->ngroups++;
+}
+
+static void
+set_type(CdpTrait *trait, Oid type)
+{
+	trait->type = type;
+	get_typlenbyvalalign(type, &trait->typlen, &trait->typbyval, &trait->typalign);
+	trait->collation = get_typcollation(type);
+}
+
+/* The value for profiles without one. */
+static void
+compile_empty(CdpTrait *trait)
+{
+	CdpTraitRules *rules = trait->rules;
+	CdpDefinition *definition = rules->definition;
+
+	if (definition->empty)
+	{
+		Oid			input;
+		Oid			typioparam;
+		int			nest_level = CdpPinSettings(definition->timezone);
+
+		if (CdpHasClockWord(definition->empty) &&
+			TypeCategory(trait->type) == TYPCATEGORY_DATETIME)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_DATETIME_FORMAT),
+					 errmsg("time \"%s\" is relative to the clock",
+							definition->empty)));
+		getTypeInputInfo(trait->type, &input, &typioparam);
+		rules->empty = OidInputFunctionCall(input, definition->empty, typioparam,
+											rules->typmod);
+		rules->has_empty = true;
+		CdpUnpinSettings(nest_level);
+	}
+	else if (trait->aggregate == CDP_AGG_COUNT ||
+			 trait->aggregate == CDP_AGG_UNIQUE_COUNT)
+	{
+		rules->empty = Int64GetDatum(0);
+		rules->has_empty = true;
+	}
+	else if (trait->aggregate == CDP_AGG_EXISTS)
+	{
+		rules->empty = BoolGetDatum(false);
+		rules->has_empty = true;
+	}
+}
+
+static void
+compile_basic(CdpTraitSet *set, CdpTrait *trait)
+{
+	CdpTraitRules *rules = trait->rules;
+	CdpDefinition *definition = rules->definition;
+	char	   *timezone = NULL;
+	Expr	   *filter;
+	Expr	   *value;
+
+	rules->utc = pg_strcasecmp(definition->timezone, "UTC") == 0 ||
+		pg_strcasecmp(definition->timezone, "GMT") == 0;
+	rules->tz = pg_tzset(definition->timezone);
+	if (rules->tz == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" is not known", definition->timezone)));
+
+	if (trait->aggregate == CDP_AGG_DECLARED)
+	{
+		Oid			input;
+
+		set_type(trait, CdpTypeFromName(definition->type, &rules->typmod));
+		getTypeInputInfo(trait->type, &input, &rules->typioparam);
+		fmgr_info_cxt(input, &rules->input, CurrentMemoryContext);
+		rules->pinned = TypeCategory(trait->type) == TYPCATEGORY_DATETIME;
+		compile_empty(trait);
+		return;
+	}
+
+	filter = CdpCompileFilter(definition, NULL);
+	value = CdpCompileValue(definition, &rules->state, NULL);
+	set_type(trait, CdpStateResultType(&rules->state));
+	compile_empty(trait);
+	if (CdpNeedsSettings(filter) || CdpNeedsSettings(value))
+		timezone = definition->timezone;
+	rules->group = find_group(set, rules->owner, timezone,
+							  filter != NULL || value != NULL);
+	rules->filter = share(set, filter, rules->group);
+	rules->value = share(set, value, rules->group);
+}
+
+/*
+ * Compile one trait, as its owner: functions are checked for his right to
+ * call them.
+ */
+static void
+compile_as_owner(DerivedState *state, CdpTrait *trait)
+{
+	CdpTraitRules *rules = trait->rules;
+	Oid			userid;
+	int			sec_context;
+
+	rules->owner = get_role_oid(rules->definition->owner, true);
+	if (!OidIsValid(rules->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("owner \"%s\" of trait \"%s\" does not exist",
+						rules->definition->owner, trait->name)));
+	GetUserIdAndSecContext(&userid, &sec_context);
+	if (rules->owner != userid)
+		SetUserIdAndSecContext(rules->owner,
+							   sec_context | SECURITY_RESTRICTED_OPERATION);
+	if (trait->aggregate == CDP_AGG_EXPRESSION)
+		compile_derived(state, trait);
+	else
+		compile_basic(state->set, trait);
+	SetUserIdAndSecContext(userid, sec_context);
+}
+
+/*
+ * Compile, or suspend what does not.
+ */
+static void
+compile(DerivedState *state, CdpTrait *trait)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	CdpTrait   *outer = state->trait;
+	int			depth = list_length(state->path);
+
+	if (trait->rules->compiled)
+		return;
+	if (IsInParallelMode() || list_member_int(state->strict_ids, trait->id))
+	{
+		compile_as_owner(state, trait);
+		trait->rules->compiled = true;
+		return;
+	}
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		compile_as_owner(state, trait);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+		CdpTraitRules *rules = trait->rules;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (!CdpSwallowError(edata))
+			ReThrowError(edata);
+		state->trait = outer;
+		state->path = list_truncate(state->path, depth);
+		/* an altered definition may have made a circle: that is never stored */
+		ereport(WARNING,
+				(errcode(edata->sqlerrcode),
+				 errmsg("trait \"%s\" is suspended: %s", trait->name,
+						edata->message)));
+		rules->suspended = true;
+		rules->compiling = false;
+		rules->group = -1;
+		rules->has_empty = false;
+		rules->filter = rules->value = NULL;
+		set_type(trait, TEXTOID);
+	}
+	PG_END_TRY();
+	trait->rules->compiled = true;
+}
+
+/* A trait by any of the names that a definition may use for it. */
+CdpTrait *
+CdpTraitLookup(CdpTraitSet *set, const char *name)
+{
+	CdpTrait   *found = CdpTraitByName(set, name);
+
+	for (int i = 0; found == NULL && i < set->ntraits; i++)
+	{
+		CdpTrait   *trait = set->traits[i];
+
+		if (!trait->hidden && trait->rules->definition->key != NULL &&
+			strcmp(trait->rules->definition->key, name) == 0)
+			found = trait;
+	}
+	for (int i = 0; found == NULL && i < set->ntraits; i++)
+	{
+		CdpTrait   *trait = set->traits[i];
+
+		/* names of traits are in lower case, so that at most one fits */
+		if (!trait->hidden && pg_strcasecmp(trait->name, name) == 0)
+			found = trait;
+	}
+	return found;
+}
+
+static Node *
+derived_column(void *arg, const char *name, int location)
+{
+	DerivedState *state = (DerivedState *) arg;
+	CdpTrait   *trait = CdpTraitLookup(state->set, name);
+	Var		   *var;
+
+	if (trait == NULL)
+		return NULL;
+	if (trait->rules->compiling)
+	{
+		StringInfoData cycle;
+		ListCell   *lc;
+		bool		inside = false;
+
+		initStringInfo(&cycle);
+		foreach(lc, state->path)
+		{
+			CdpTrait   *step = (CdpTrait *) lfirst(lc);
+
+			inside |= step == trait;
+			if (inside)
+				appendStringInfo(&cycle, "%s -> ", step->name);
+		}
+		appendStringInfoString(&cycle, trait->name);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_RECURSION),
+				 errmsg("traits depend on each other in a circle"),
+				 errdetail("The circle is %s.", cycle.data)));
+	}
+	compile(state, trait);
+	if (trait->rules->suspended)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("trait \"%s\" is suspended", trait->name)));
+	var = makeVar(1, trait->index + 1, trait->type, -1, trait->collation, 0);
+	var->location = location;
+	return (Node *) var;
+}
+
+static void
+compile_derived(DerivedState *state, CdpTrait *trait)
+{
+	CdpTraitRules *rules = trait->rules;
+	CdpTrait   *outer = state->trait;
+
+	check_stack_depth();
+	rules->compiling = true;
+	state->trait = trait;
+	state->path = lappend(state->path, trait);
+	rules->expr = CdpCompileDerived(rules->definition, derived_column, state);
+	state->path = list_delete_last(state->path);
+	state->trait = outer;
+	rules->compiling = false;
+
+	set_type(trait, exprType((Node *) rules->expr));
+	trait->depends = CdpExpressionDepends(rules->expr);
+	rules->pinned = CdpNeedsSettings(rules->expr);
+	rules->exprstate = ExecInitExpr(rules->expr, NULL);
+	compile_empty(trait);
+	state->order[state->norder++] = trait->index;
+}
+
+static void
+add_event(CdpTraitSet *set, const char *event)
+{
+	CdpTraitIndex *lookup = set->lookup;
+	int			len = strlen(event);
+	uint32		hash = hash_bytes((const unsigned char *) event, len);
+	uint32		i;
+	CdpEventTraits *slot;
+
+	for (i = hash & lookup->mask; lookup->events[i].event != NULL;
+		 i = (i + 1) & lookup->mask)
+		if (lookup->events[i].hash == hash && lookup->events[i].eventlen == len &&
+			memcmp(lookup->events[i].event, event, len) == 0)
+			return;
+	slot = &lookup->events[i];
+	slot->hash = hash;
+	slot->event = event;
+	slot->eventlen = len;
+	slot->traits = (int *) palloc(mul_size(set->ntraits, sizeof(int)));
+	for (int j = 0; j < set->ntraits; j++)
+	{
+		CdpTraitRules *rules = set->traits[j]->rules;
+
+		if (rules->group >= 0 &&
+			(rules->definition->event == NULL ||
+			 strcmp(rules->definition->event, event) == 0))
+			slot->traits[slot->ntraits++] = j;
+	}
+}
+
+static void
+index_events(CdpTraitSet *set)
+{
+	CdpTraitIndex *lookup = set->lookup;
+	uint32		size = 16;
+
+	while (size < 2 * (uint32) set->ntraits)
+		size *= 2;
+	lookup->mask = size - 1;
+	lookup->events = (CdpEventTraits *) palloc0(mul_size(size, sizeof(CdpEventTraits)));
+	lookup->any.traits = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
+	for (int i = 0; i < set->ntraits; i++)
+	{
+		CdpTraitRules *rules = set->traits[i]->rules;
+
+		if (rules->group < 0)
+			continue;
+		lookup->groups[rules->group].traits =
+			bms_add_member(lookup->groups[rules->group].traits, i);
+		if (rules->definition->event)
+			add_event(set, rules->definition->event);
+		else
+			lookup->any.traits[lookup->any.ntraits++] = i;
+	}
+}
+
+/* Descriptors under which expressions see an entry, and a profile's values. */
+static void
+make_slots(CdpTraitSet *set)
+{
+	CdpTraitIndex *lookup = set->lookup;
+	TupleDesc	desc;
+
+	static const Oid types[CDP_EVENTS_NATTS] = {
+		INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, InvalidOid, JSONBOID,
+		JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT4OID
+	};
+
+	lookup->entrydesc = CreateTemplateTupleDesc(CDP_EVENTS_NATTS);
+	for (int i = 0; i < CDP_EVENTS_NATTS; i++)
+		TupleDescInitEntry(lookup->entrydesc, i + 1, NULL,
+						   OidIsValid(types[i]) ? types[i] :
+						   get_array_type(CdpTypeOid("identifier")), -1, 0);
+	lookup->entryslot = MakeSingleTupleTableSlot(lookup->entrydesc, &TTSOpsVirtual);
+
+	desc = CreateTemplateTupleDesc(set->ntraits);
+	for (int i = 0; i < set->ntraits; i++)
+		TupleDescInitEntry(desc, i + 1, NULL, set->traits[i]->type, -1, 0);
+	lookup->valueslot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	lookup->econtext = CreateStandaloneExprContext();
+}
+
+/*
+ * Read and compile everything into a context of its own.
+ */
+static void
+build(CdpTraitSet *set, int64 generation, const List *strict_ids)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "cdp traits",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	DerivedState state = {0};
+	CdpTraitIndex *lookup = (CdpTraitIndex *) palloc0(sizeof(CdpTraitIndex));
+
+	memset(set, 0, sizeof(CdpTraitSet));
+	set->context = context;
+	set->generation = generation;
+	set->lookup = lookup;
+	load_definitions(set);
+
+	state.set = set;
+	state.strict_ids = strict_ids;
+	state.order = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
+	lookup->fallible = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
+	for (int i = 0; i < set->ntraits; i++)
+		compile(&state, set->traits[i]);
+	for (int i = 0; i < set->ntraits; i++)
+		if (set->traits[i]->aggregate == CDP_AGG_DECLARED)
+			lookup->fallible[lookup->nfallible++] = i;
+	for (int i = 0; i < state.norder; i++)
+		lookup->fallible[lookup->nfallible++] = state.order[i];
+	index_events(set);
+	make_slots(set);
+
+	MemoryContextSwitchTo(old);
+	MemoryContextSetParent(context, CacheMemoryContext);
+}
+
+static void
+free_outdated(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, outdated)
+		MemoryContextDelete((MemoryContext) lfirst(lc));
+	list_free(outdated);
+	outdated = NIL;
+}
+
+static void
+ensure_current(void)
+{
+	if (CacheMemoryContext == NULL)
+		CreateCacheMemoryContext();
+	if (current == NULL)
+		current = (CdpTraitSet *) MemoryContextAllocZero(TopMemoryContext,
+														 sizeof(CdpTraitSet));
+}
+
+CdpTraitSet *
+CdpTraitSetGet(int64 generation)
+{
+	CdpTraitSet built;
+
+	if (generation < 0)
+		generation = CdpGeneration(NULL);
+	ensure_current();
+	if (current->context != NULL && current->generation == generation)
+		return current;
+	build(&built, generation, NIL);
+	if (current->context != NULL)
+		MemoryContextDelete(current->context);
+	free_outdated();
+	*current = built;
+	return current;
+}
+
+/*
+ * After a change of definitions by this very transaction: read them again with
+ * what it has written.  Those in strict_ids must compile.  Callers' pointers
+ * to the set and to its traits stay valid.
+ */
+CdpTraitSet *
+CdpTraitSetReload(const List *strict_ids)
+{
+	CdpTraitSet built;
+
+	ensure_current();
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	build(&built, CdpGeneration(NULL), strict_ids);
+	PopActiveSnapshot();
+	if (current->context != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		outdated = lappend(outdated, current->context);
+		MemoryContextSwitchTo(old);
+	}
+	*current = built;
+	return current;
+}
+
+/*
+ * The set as of this very command, for those who change definitions; pointers
+ * stay valid as with CdpTraitSetReload.
+ */
+CdpTraitSet *
+CdpTraitSetFresh(void)
+{
+	int64		generation;
+
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	generation = CdpGeneration(NULL);
+	PopActiveSnapshot();
+	if (current != NULL && current->context != NULL &&
+		current->generation == generation)
+		return current;
+	return CdpTraitSetReload(NIL);
+}
+
+CdpTrait *
+CdpTraitByName(CdpTraitSet *set, const char *name)
+{
+	for (int i = 0; i < set->ntraits; i++)
+		if (!set->traits[i]->hidden && strcmp(set->traits[i]->name, name) == 0)
+			return set->traits[i];
+	return NULL;
+}
+
+CdpTrait *
+CdpTraitById(CdpTraitSet *set, int32 id)
+{
+	int			low = 0;
+	int			high = set->ntraits;
+
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+
+		if (set->traits[middle]->id < id)
+			low = middle + 1;
+		else if (set->traits[middle]->id > id)
+			high = middle;
+		else
+			return set->traits[middle];
+	}
+	return NULL;
+}

@@ -1,0 +1,174 @@
+/*-------------------------------------------------------------------------
+ *
+ * traitset.h
+ *	  Compiled definitions: what the header that other stations see keeps
+ *	  private.
+ *
+ * IDENTIFICATION
+ *	  src/traits/traitset.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_TRAITSET_H
+#define CDP_TRAITSET_H
+
+#include "pgtime.h"
+#include "traits/state.h"
+
+/* Columns of cdp.trait_definitions, in order. */
+typedef enum CdpDefinitionColumn
+{
+	CDP_DEF_ID = 0,
+	CDP_DEF_NAME,
+	CDP_DEF_HIDDEN,
+	CDP_DEF_IMPLICIT,
+	CDP_DEF_AGGREGATE,
+	CDP_DEF_KEY,
+	CDP_DEF_VALUE,
+	CDP_DEF_EVENT,
+	CDP_DEF_FILTER,
+	CDP_DEF_WITHIN,
+	CDP_DEF_EXPRESSION,
+	CDP_DEF_TYPE,
+	CDP_DEF_ENTITY,
+	CDP_DEF_EMPTY,
+	CDP_DEF_TIMEZONE,
+	CDP_DEF_DESCRIPTION,
+	CDP_DEF_OPTIONS,
+	CDP_DEF_OWNER,
+	CDP_DEF_VALUE_SQL,
+	CDP_DEF_FILTER_SQL,
+	CDP_DEF_NATTS
+} CdpDefinitionColumn;
+
+/* A row of it. */
+typedef struct CdpDefinition
+{
+	int32		id;
+	char	   *name;
+	bool		hidden;
+	bool		implicit;
+	CdpAggregate aggregate;
+	char	   *key;
+	char	   *value;
+	char	   *event;
+	char	   *filter;
+	Interval   *within;
+	char	   *expression;
+	char	   *type;
+	char	   *entity;
+	char	   *empty;
+	char	   *timezone;
+	char	   *description;
+	Jsonb	   *options;
+	char	   *owner;
+	char	   *value_sql;
+	char	   *filter_sql;
+} CdpDefinition;
+
+/* An expression that traits share; evaluated once an entry. */
+typedef struct CdpSharedExpr
+{
+	Expr	   *expr;
+	int			group;
+	ExprState  *state;
+	int64		stamp;			/* of the entry that it was last evaluated for */
+	Datum		value;
+	bool		isnull;
+	int64		copied;			/* stamp for which copy is set */
+	Datum		copy;			/* value in the caller's context */
+} CdpSharedExpr;
+
+/* Traits evaluated under the same user and settings. */
+typedef struct CdpEvalGroup
+{
+	Oid			owner;
+	char	   *timezone;		/* NULL: depends on no setting */
+	bool		can_fail;		/* has any expression */
+	Bitmapset  *traits;			/* indexes */
+} CdpEvalGroup;
+
+typedef struct CdpTraitRules
+{
+	CdpDefinition *definition;
+	bool		suspended;		/* owner is gone or it does not compile: folds nothing, is NULL */
+	bool		compiling;		/* on the path of derived traits being compiled */
+	bool		compiled;
+	Oid			owner;
+	int			group;
+	CdpStateRules state;		/* of computed ones */
+	CdpSharedExpr *filter;
+	CdpSharedExpr *value;
+	bool		utc;			/* time zone without changes */
+	pg_tz	   *tz;				/* of the window */
+	bool		has_empty;
+	Datum		empty;
+	/* declared */
+	FmgrInfo	input;
+	Oid			typioparam;
+	int32		typmod;
+	/* derived */
+	Expr	   *expr;
+	ExprState  *exprstate;
+	bool		pinned;			/* evaluate under pinned settings */
+} CdpTraitRules;
+
+/* Traits that look at entries of one event name. */
+typedef struct CdpEventTraits
+{
+	uint32		hash;
+	const char *event;			/* NULL: free slot */
+	int			eventlen;
+	int			ntraits;
+	int		   *traits;			/* indexes, those for any event included */
+} CdpEventTraits;
+
+typedef struct CdpTraitIndex
+{
+	/* by event, open addressing */
+	uint32		mask;
+	CdpEventTraits *events;
+	CdpEventTraits any;			/* for events that no trait names */
+	int			ngroups;
+	CdpEvalGroup *groups;
+	List	   *shared;			/* CdpSharedExpr */
+	TupleDesc	entrydesc;
+	TupleTableSlot *entryslot;
+	ExprContext *econtext;
+	int64		stamp;			/* last one given out */
+	/* traits whose evaluation may fail: declared, then derived in order of dependency */
+	int			nfallible;		/* typed declared ones first */
+	int		   *fallible;
+	TupleTableSlot *valueslot;
+} CdpTraitIndex;
+
+/* traitset.c */
+extern int64 CdpGeneration(TimestampTz *clock);
+extern TimestampTz CdpReadInstant(TimestampTz applied);
+extern CdpTraitSet *CdpTraitSetReload(const List *strict_ids);
+extern CdpTraitSet *CdpTraitSetFresh(void);
+extern CdpTrait *CdpTraitLookup(CdpTraitSet *set, const char *name);
+extern void CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull);
+extern Oid	CdpTypeFromName(const char *name, int32 *typmod);
+extern Expr *CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonical);
+extern Expr *CdpCompileFilter(CdpDefinition *definition, char **canonical);
+extern Expr *CdpCompileDerived(CdpDefinition *definition, CdpColumnResolver resolver, void *arg);
+extern Bitmapset *CdpExpressionDepends(Expr *expr);
+
+/* expression.c */
+extern bool CdpHasClockWord(const char *value);
+
+/* fold.c */
+extern TimestampTz CdpWindowEnd(const CdpTraitRules *rules, TimestampTz at);
+
+/* errors.c */
+extern void CdpTraitErrorCount(int32 trait_id, int64 entry, const char *message);
+extern void CdpTraitErrorsFlush(void);
+extern bool CdpSwallowError(ErrorData *edata);
+extern void CdpDeclaredKeysNote(CdpTraitSet *set, const CdpEntry *entry);
+extern void CdpDeclaredKeysFlush(void);
+
+/* view.c */
+extern void CdpProfileTraitsView(CdpTraitSet *set, const char *renamed_from, const char *renamed_to);
+
+#endif							/* CDP_TRAITSET_H */

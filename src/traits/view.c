@@ -1,0 +1,179 @@
+/*-------------------------------------------------------------------------
+ *
+ * view.c
+ *	  cdp.profile_traits: one typed column a trait.
+ *
+ *	  An ordinary view, not a member of the extension: pg_dump then dumps it
+ *	  with its columns, so that users' views on it can be restored.  It is made
+ *	  when the first trait is defined (were it made by the install script, the
+ *	  dumped CREATE VIEW would fail on restore), and changed only here.  A
+ *	  column that goes, or changes its type, needs the view to be made anew,
+ *	  which PostgreSQL refuses while other views depend on it.
+ *
+ * IDENTIFICATION
+ *	  src/traits/view.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "catalog/dependency.h"
+#include "catalog/objectaddress.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "cdp.h"
+#include "traits/traitset.h"
+
+static void
+run(const char *command)
+{
+	if (SPI_execute(command, false, 0) < 0)
+		elog(ERROR, "could not execute \"%s\"", command);
+}
+
+/*
+ * Let DROP EXTENSION drop the view too, without making it a member.
+ */
+static void
+depend_on_extension(Oid view)
+{
+	ObjectAddress object;
+	ObjectAddress extension;
+
+	ObjectAddressSet(object, RelationRelationId, view);
+	ObjectAddressSet(extension, ExtensionRelationId, get_extension_oid("cdp", false));
+	/* it may have become a member, when made by another extension's script */
+	deleteDependencyRecordsForClass(RelationRelationId, view,
+									ExtensionRelationId,
+									DEPENDENCY_EXTENSION);
+	deleteDependencyRecordsForClass(RelationRelationId, view,
+									ExtensionRelationId,
+									DEPENDENCY_AUTO_EXTENSION);
+	recordDependencyOn(&object, &extension, DEPENDENCY_AUTO_EXTENSION);
+}
+
+/* Privileges on the view as GRANT commands, to survive its being made anew. */
+static List *
+saved_grants(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *grants = NIL;
+
+	if (SPI_execute("SELECT format('GRANT %s ON cdp.profile_traits TO %s%s',"
+					" a.privilege_type, CASE WHEN a.grantee = 0 THEN 'PUBLIC'"
+					" ELSE quote_ident(pg_get_userbyid(a.grantee)) END,"
+					" CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)"
+					" FROM pg_class c, aclexplode(c.relacl) a"
+					" WHERE c.oid = 'cdp.profile_traits'::regclass"
+					" AND a.grantee <> c.relowner",
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read privileges");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		char	   *grant = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+
+		grants = lappend(grants, MemoryContextStrdup(context, grant));
+	}
+	return grants;
+}
+
+static void
+append_column(StringInfo query, CdpTrait *trait)
+{
+	const char *type = format_type_be_qualified(trait->type);
+	char	   *key = quote_literal_cstr(trait->name);
+
+	if (trait->type == JSONBOID)
+		appendStringInfo(query, ", x.v -> %s AS %s", key,
+						 quote_identifier(trait->name));
+	else
+		appendStringInfo(query, ", (x.v ->> %s)::%s AS %s", key, type,
+						 quote_identifier(trait->name));
+}
+
+/*
+ * Make the view fit the set.  A rename keeps the column where it is.
+ */
+void
+CdpProfileTraitsView(CdpTraitSet *set, const char *renamed_from,
+					 const char *renamed_to)
+{
+	CdpUserContext saved;
+	Oid			view;
+	StringInfoData query;
+	Bitmapset  *done = NULL;
+	bool		anew = false;
+	List	   *grants = NIL;
+	ListCell   *lc;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	view = get_relname_relid("profile_traits", CdpSchemaOid());
+	if (OidIsValid(view) && renamed_from != NULL &&
+		get_attnum(view, renamed_from) != InvalidAttrNumber)
+	{
+		run(psprintf("ALTER VIEW cdp.profile_traits RENAME COLUMN %s TO %s",
+					 quote_identifier(renamed_from), quote_identifier(renamed_to)));
+		CommandCounterIncrement();
+	}
+
+	initStringInfo(&query);
+	appendStringInfoString(&query,
+						   "CREATE OR REPLACE VIEW cdp.profile_traits AS"
+						   " SELECT x.profile_id");
+	if (OidIsValid(view))
+	{
+		/* columns that stay come first, in their order */
+		Relation	rel = relation_open(view, AccessShareLock);
+		TupleDesc	desc = RelationGetDescr(rel);
+
+		for (int i = 1; i < desc->natts; i++)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, i);
+			CdpTrait   *trait = CdpTraitByName(set, NameStr(attribute->attname));
+
+			if (trait == NULL || trait->type != attribute->atttypid)
+			{
+				anew = true;
+				continue;
+			}
+			append_column(&query, trait);
+			done = bms_add_member(done, trait->index);
+		}
+		relation_close(rel, AccessShareLock);
+	}
+	for (int i = 0; i < set->ntraits; i++)
+		if (!set->traits[i]->hidden && !bms_is_member(i, done))
+			append_column(&query, set->traits[i]);
+	appendStringInfoString(&query,
+						   " FROM (SELECT i.profile_id,"
+						   " cdp.trait_values(i.state) AS v"
+						   " FROM cdp.identities i GROUP BY i.profile_id) x");
+
+	if (anew)
+	{
+		grants = saved_grants();
+		run("DROP VIEW cdp.profile_traits");
+	}
+	run(query.data);
+	foreach(lc, grants)
+		run((char *) lfirst(lc));
+	if (!OidIsValid(view) || anew)
+	{
+		run("COMMENT ON VIEW cdp.profile_traits IS"
+			" 'one row a profile, one typed column a trait; kept up to date by create_trait() and its like'");
+		CommandCounterIncrement();
+		depend_on_extension(get_relname_relid("profile_traits", CdpSchemaOid()));
+	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+}
