@@ -50,6 +50,16 @@ static PGPROC *cached_proc = NULL;
 static TimestampTz nobody_at = 0;
 
 /*
+ * The process that lives in a PGPROC, 0 when none does.  Its latch tells: a
+ * PGPROC keeps the pid of a process that has ended.
+ */
+static inline pid_t
+living_pid(PGPROC *proc)
+{
+	return proc->procLatch.owner_pid;
+}
+
+/*
  * Search the array of processes for the applier of a database.  Fields of
  * other processes are read without a lock: each is one word, and whatever is
  * read may be outdated the moment after in any case.
@@ -62,7 +72,7 @@ search_applier(Oid dboid, pid_t *pid)
 	for (i = 0; i < ProcGlobal->allProcCount; i++)
 	{
 		PGPROC	   *proc = &ProcGlobal->allProcs[i];
-		pid_t		procpid = proc->pid;
+		pid_t		procpid = living_pid(proc);
 		const char *type;
 
 		if (procpid == 0 || proc->databaseId != dboid ||
@@ -85,7 +95,7 @@ static PGPROC *
 find_applier(Oid dboid)
 {
 	if (dboid == cached_dboid && cached_proc != NULL &&
-		cached_proc->pid == cached_pid &&
+		living_pid(cached_proc) == cached_pid &&
 		cached_proc->databaseId == dboid)
 		return cached_proc;
 
