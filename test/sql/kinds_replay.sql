@@ -1,0 +1,42 @@
+-- Rules of kinds are rules of identity: a change replays the log.
+SET client_min_messages = error;
+CREATE EXTENSION cdp;
+RESET client_min_messages;
+SET search_path = cdp, public;
+CREATE VIEW people AS
+	SELECT string_agg(identifier::text, ' ' ORDER BY identifier) AS identifiers
+	FROM identities GROUP BY profile_id ORDER BY min(identifier::text COLLATE "C") COLLATE "C";
+
+-- an unregistered kind is an error in calls, a label in the log
+SELECT track('x', identifiers => ARRAY['crm:AB', 'anonymous_id:a1']::identifier[]);
+INSERT INTO events (type, event, identifiers) VALUES
+	('track', 'x', ARRAY['crm:ÄB', 'anonymous_id:a1']::identifier[]),
+	('track', 'x', ARRAY['crm:äb', 'anonymous_id:a2']::identifier[]),
+	('track', 'x', ARRAY['email:Info@Example.com', 'anonymous_id:a1']::identifier[]),
+	('track', 'x', ARRAY['email:info@example.com', 'anonymous_id:a3']::identifier[]),
+	('track', 'x', ARRAY['anonymous_id:null', 'email: Ada@Example.com', 'anonymous_id:a3']::identifier[]),
+	('track', 'x', ARRAY['user_id:u1', 'anonymous_id:a4']::identifier[]),
+	('track', 'x', ARRAY['user_id:u2', 'anonymous_id:a4']::identifier[]);
+SELECT apply();
+SELECT * FROM people;
+-- once registered it links, from the beginning of the log on
+SELECT create_identifier_kind('crm', normaliser => 'nfkc');
+SELECT * FROM people;
+SELECT * FROM verify();
+-- blocked from now on: as if it had never been there
+SELECT alter_identifier_kind('crm', blocked => ARRAY['^ä']);
+SELECT * FROM people;
+SELECT * FROM verify();
+-- links no more, but labels
+SELECT alter_identifier_kind('crm', blocked => '{}', links => false);
+SELECT * FROM people;
+-- other limits, other people
+SELECT alter_identifier_kind('user_id', max_per_profile => 2);
+SELECT * FROM people;
+SELECT * FROM verify();
+SELECT drop_identifier_kind('user_id');
+SELECT drop_identifier_kind('crm');
+SELECT * FROM people;
+SELECT * FROM verify();
+-- lookups normalise as the applier does
+SELECT resolve('email:ADA@example.com') = resolve('anonymous_id:a3') AS same;
