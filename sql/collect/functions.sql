@@ -75,6 +75,13 @@ COMMENT ON FUNCTION cdp.ingest(jsonb, text) IS
 	'log payloads of the Segment and RudderStack libraries: one, an array of them, or a body {"batch": [...]} whose context, integrations, channel and sentAt its messages inherit. Returns how many were accepted and refused, and for the first hundred refused ones index (from 0), messageId, reason and detail; all refused ones are in cdp.rejected. A bad payload never stops the others';
 REVOKE EXECUTE ON FUNCTION cdp.ingest(jsonb, text) FROM PUBLIC;
 
+CREATE FUNCTION cdp.ingest_text(payload text, source text DEFAULT NULL)
+	RETURNS TABLE (accepted bigint, rejected bigint, errors jsonb)
+	AS 'MODULE_PATHNAME', 'cdp_ingest_text' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+COMMENT ON FUNCTION cdp.ingest_text(text, text) IS
+	'as cdp.ingest, for the body of a request as it came: a payload that is not valid JSON, or that jsonb cannot hold (\u0000), is put aside as text and does not stop the others';
+REVOKE EXECUTE ON FUNCTION cdp.ingest_text(text, text) FROM PUBLIC;
+
 CREATE FUNCTION cdp.payload(e cdp.events) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'cdp_payload' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.payload(cdp.events) IS

@@ -34,7 +34,7 @@
 #include "utils/tuplestore.h"
 
 #include "cdp.h"
-#include "collect/extract.h"
+#include "collect/ingest.h"
 
 PG_FUNCTION_INFO_V1(cdp_ingest);
 
@@ -57,20 +57,6 @@ enum
 };
 
 #define ROWS_NAME	"cdp_payloads"
-
-typedef struct Ingest
-{
-	text	   *source;
-	TimestampTz received_at;
-	TupleDesc	tupdesc;
-	Tuplestorestate *rows;
-	MemoryContext caller;
-	MemoryContext scratch;		/* reset after each payload */
-	int64		seen;
-	int64		accepted;
-	int64		rejected;
-	JsonbParseState *errors;
-} Ingest;
 
 static SPIPlanPtr insert_plan = NULL;
 static Oid	insert_array_type = InvalidOid;
@@ -260,7 +246,7 @@ read_event(JsonbContainer *payload, CdpEntryType type, const char **event,
  * One payload, inherited fields included, as a row for the log.
  */
 static bool
-read_payload(Ingest *ingest, JsonbContainer *payload, Datum *values, bool *nulls,
+read_payload(CdpIngest *ingest, JsonbContainer *payload, Datum *values, bool *nulls,
 			 const char **message_id, int *message_id_len, CdpRefusal *refusal)
 {
 	CdpEntryType type = CDP_ENTRY_UNKNOWN;
@@ -356,8 +342,8 @@ push_pair(JsonbParseState **state, const char *key, const char *s, int len)
 /*
  * Put a refused payload aside, and list it in the result.
  */
-static void
-put_aside(Ingest *ingest, JsonbValue *payload, const char *message_id,
+void
+CdpIngestPutAside(CdpIngest *ingest, JsonbValue *payload, const char *message_id,
 		  int message_id_len, CdpRefusal *refusal)
 {
 	static const Oid argtypes[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
@@ -520,8 +506,8 @@ inherit(JsonbContainer *payload, JsonbContainer *batch)
 /*
  * One element: a row for the log, or put aside.
  */
-static void
-ingest_one(Ingest *ingest, JsonbValue *element, JsonbContainer *batch)
+void
+CdpIngestOne(CdpIngest *ingest, JsonbValue *element, JsonbContainer *batch)
 {
 	MemoryContext old = MemoryContextSwitchTo(ingest->scratch);
 	Datum		values[ROW_NATTS];
@@ -562,20 +548,20 @@ ingest_one(Ingest *ingest, JsonbValue *element, JsonbContainer *batch)
 		ingest->accepted++;
 	}
 	else
-		put_aside(ingest, &payload, message_id, message_id_len, &refusal);
+		CdpIngestPutAside(ingest, &payload, message_id, message_id_len, &refusal);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(ingest->scratch);
 }
 
 static void
-ingest_array(Ingest *ingest, JsonbContainer *array, JsonbContainer *batch)
+ingest_array(CdpIngest *ingest, JsonbContainer *array, JsonbContainer *batch)
 {
 	JsonbIterator *it = JsonbIteratorInit(array);
 	JsonbValue	value;
 
 	(void) JsonbIteratorNext(&it, &value, true);
 	while (JsonbIteratorNext(&it, &value, true) == WJB_ELEM)
-		ingest_one(ingest, &value, batch);
+		CdpIngestOne(ingest, &value, batch);
 }
 
 static TupleDesc
@@ -599,7 +585,7 @@ row_descriptor(Oid array_type)
  * Append the rows, all by one statement that reads them as a relation.
  */
 static void
-append_rows(Ingest *ingest, Oid array_type)
+append_rows(CdpIngest *ingest, Oid array_type)
 {
 	EphemeralNamedRelation rows = palloc0(sizeof(EphemeralNamedRelationData));
 
@@ -639,75 +625,97 @@ append_rows(Ingest *ingest, Oid array_type)
 }
 
 /*
+ * Prepare for payloads from a source; whatever follows, up to CdpIngestEnd,
+ * is done as the owner of the extension and within SPI.
+ */
+void
+CdpIngestBegin(CdpIngest *ingest, text *source)
+{
+	memset(ingest, 0, sizeof(CdpIngest));
+	ingest->source = source ? source : cstring_to_text("sql");
+	if (VARSIZE_ANY_EXHDR(ingest->source) > CDP_MAX_MESSAGE_ID)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("source is too long"),
+				 errdetail("It has %d bytes, the limit is %d.",
+						   (int) VARSIZE_ANY_EXHDR(ingest->source), CDP_MAX_MESSAGE_ID)));
+	ingest->received_at = CdpClock();
+	ingest->array_type = get_array_type(CdpTypeOid("identifier"));
+	ingest->tupdesc = row_descriptor(ingest->array_type);
+	ingest->rows = tuplestore_begin_heap(false, false, work_mem);
+	ingest->caller = CurrentMemoryContext;
+	ingest->scratch = AllocSetContextCreate(CurrentMemoryContext, "cdp payload",
+											ALLOCSET_DEFAULT_SIZES);
+	pushJsonbValue(&ingest->errors, WJB_BEGIN_ARRAY, NULL);
+	CdpBecomeOwner(&ingest->saved);
+	SPI_connect();
+}
+
+/*
+ * Append what was accepted, and return the one row of the result.
+ */
+void
+CdpIngestEnd(CdpIngest *ingest, ReturnSetInfo *rsinfo)
+{
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
+
+	if (ingest->accepted > 0)
+		append_rows(ingest, ingest->array_type);
+	SPI_finish();
+	CdpRestoreUser(&ingest->saved);
+	tuplestore_end(ingest->rows);
+
+	values[0] = Int64GetDatum(ingest->accepted);
+	values[1] = Int64GetDatum(ingest->rejected);
+	values[2] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&ingest->errors, WJB_END_ARRAY, NULL)));
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * A payload, an array of payloads, or a batch body.
+ */
+void
+CdpIngestJsonb(CdpIngest *ingest, Jsonb *payload)
+{
+	JsonbValue	root;
+	JsonbValue	batch;
+
+	if (JB_ROOT_IS_SCALAR(payload))
+	{
+		(void) JsonbExtractScalar(&payload->root, &root);
+		CdpIngestOne(ingest, &root, NULL);
+	}
+	else if (JB_ROOT_IS_ARRAY(payload))
+		ingest_array(ingest, &payload->root, NULL);
+	else if (CdpJsonKey(&payload->root, "batch", &batch) != NULL &&
+			 batch.type == jbvBinary && JsonContainerIsArray(batch.val.binary.data))
+		ingest_array(ingest, batch.val.binary.data, &payload->root);
+	else
+	{
+		root.type = jbvBinary;
+		root.val.binary.data = &payload->root;
+		root.val.binary.len = VARSIZE(payload) - VARHDRSZ;
+		CdpIngestOne(ingest, &root, NULL);
+	}
+}
+
+/*
  * cdp.ingest(payload jsonb, source text)
  *		returns table (accepted bigint, rejected bigint, errors jsonb)
  */
 Datum
 cdp_ingest(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Jsonb	   *payload;
-	Ingest		ingest;
-	CdpUserContext saved;
-	JsonbValue	root;
-	JsonbValue	batch;
-	Datum		values[3];
-	bool		nulls[3] = {false, false, false};
-	Oid			array_type;
+	CdpIngest	ingest;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("payload must not be NULL")));
-	payload = PG_GETARG_JSONB_P(0);
-
-	memset(&ingest, 0, sizeof(ingest));
-	ingest.source = PG_ARGISNULL(1) ? cstring_to_text("sql") : PG_GETARG_TEXT_PP(1);
-	if (VARSIZE_ANY_EXHDR(ingest.source) > CDP_MAX_MESSAGE_ID)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("source is too long"),
-				 errdetail("It has %d bytes, the limit is %d.",
-						   (int) VARSIZE_ANY_EXHDR(ingest.source), CDP_MAX_MESSAGE_ID)));
-	ingest.received_at = CdpClock();
-	array_type = get_array_type(CdpTypeOid("identifier"));
-	ingest.tupdesc = row_descriptor(array_type);
-	ingest.rows = tuplestore_begin_heap(false, false, work_mem);
-	ingest.caller = CurrentMemoryContext;
-	ingest.scratch = AllocSetContextCreate(CurrentMemoryContext, "cdp payload",
-										   ALLOCSET_DEFAULT_SIZES);
-	pushJsonbValue(&ingest.errors, WJB_BEGIN_ARRAY, NULL);
-
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-
-	if (JB_ROOT_IS_SCALAR(payload))
-		(void) JsonbExtractScalar(&payload->root, &root);
-	else
-	{
-		root.type = jbvBinary;
-		root.val.binary.data = &payload->root;
-		root.val.binary.len = VARSIZE(payload) - VARHDRSZ;
-	}
-	if (JB_ROOT_IS_ARRAY(payload) && !JB_ROOT_IS_SCALAR(payload))
-		ingest_array(&ingest, &payload->root, NULL);
-	else if (JB_ROOT_IS_OBJECT(payload) &&
-			 CdpJsonKey(&payload->root, "batch", &batch) != NULL &&
-			 batch.type == jbvBinary && JsonContainerIsArray(batch.val.binary.data))
-		ingest_array(&ingest, batch.val.binary.data, &payload->root);
-	else
-		ingest_one(&ingest, &root, NULL);
-
-	if (ingest.accepted > 0)
-		append_rows(&ingest, array_type);
-	SPI_finish();
-	CdpRestoreUser(&saved);
-	tuplestore_end(ingest.rows);
-
-	values[0] = Int64GetDatum(ingest.accepted);
-	values[1] = Int64GetDatum(ingest.rejected);
-	values[2] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&ingest.errors, WJB_END_ARRAY, NULL)));
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	CdpIngestBegin(&ingest, PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
+	CdpIngestJsonb(&ingest, PG_GETARG_JSONB_P(0));
+	CdpIngestEnd(&ingest, (ReturnSetInfo *) fcinfo->resultinfo);
 	return (Datum) 0;
 }

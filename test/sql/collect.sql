@@ -1,7 +1,7 @@
 --
 -- The log: calls, defaults, raw loading, rights
 --
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SET cdp.now = '2026-03-01 12:00:00+00';

@@ -2,7 +2,7 @@
 -- Input that is meant to break things, or might: never a crash, never a lost
 -- neighbour, and the error says what is wrong
 --
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SET timezone = 'UTC';

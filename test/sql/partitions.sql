@@ -1,7 +1,7 @@
 --
 -- Partitions of the log
 --
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SET timezone = 'America/New_York';

@@ -8,7 +8,7 @@ SELECT :'lines' = '' AS absent \gset
 \echo SKIPPED: no ../shared/data/events/segment_payloads.jsonl, see CDP_SHARED_DATA
 \quit
 \endif
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SET cdp.now = '2026-03-01 12:00:00+00';
