@@ -12,7 +12,7 @@ CREATE TABLE cdp.applier (
 	duplicates bigint NOT NULL DEFAULT 0,
 	rejected bigint NOT NULL DEFAULT 0,
 	batches bigint NOT NULL DEFAULT 0,
-	applied_by int NOT NULL DEFAULT 0,
+	token bigint NOT NULL DEFAULT 1,
 	last_batch_at timestamptz,
 	errors bigint NOT NULL DEFAULT 0,
 	last_error text,

@@ -229,8 +229,6 @@ evaluate_all(CdpBatch *batch)
 	{
 		MemoryContext old;
 		CdpChangeList kept = batch->changes;
-		HASH_SEQ_STATUS seq;
-		CdpProfile *profile;
 		Datum		args[2];
 		int64	   *ids;
 		int			n;
@@ -253,15 +251,15 @@ evaluate_all(CdpBatch *batch)
 		after = ids[n - 1];
 
 		memset(&batch->changes, 0, sizeof(CdpChangeList));
-		batch->graph = CdpGraphBegin(batch->kinds, batch->applier.next_node);
+		batch->graph = CdpGraphBegin(batch->kinds, batch->applier.next_node,
+									 0, 0);
 		CdpGraphAddProfiles(batch->graph, ids, n);
 		CdpGraphSettle(batch->graph, NULL, 0);
 		CdpProfilesCollect(batch);
-		hash_seq_init(&seq, batch->profiles);
-		while ((profile = hash_seq_search(&seq)) != NULL)
+		for (i = 0; i < batch->nprofiles; i++)
 		{
-			profile->touched = true;
-			profile->cause = CDP_CAUSE_DEFINITION;
+			batch->profiles[i]->touched = true;
+			batch->profiles[i]->cause = CDP_CAUSE_DEFINITION;
 		}
 		CdpProfilesEvaluate(batch);
 		CdpWriteRows(batch);
@@ -365,7 +363,7 @@ begin_work(Work *work, CdpBatch *batch)
 										  ALLOCSET_DEFAULT_SIZES);
 	work->old = MemoryContextSwitchTo(work->context);
 	CdpApplierLoad(batch);
-	CdpBatchPrepare(batch);
+	CdpBatchPrepare(batch, false);
 }
 
 static void
@@ -484,7 +482,7 @@ CdpReplay(void)
 		CHECK_FOR_INTERRUPTS();
 		batch.nentries = CdpCursorsRead(cursors, cdp_batch_size,
 										&batch.entries, &more, false);
-		batch.graph = CdpGraphBegin(batch.kinds, batch.applier.next_node);
+		batch.graph = CdpGraphBegin(batch.kinds, batch.applier.next_node, 0, 0);
 		CdpBatchFold(&batch, before);
 		CdpProfilesCollect(&batch);
 		CdpGraphWrite(batch.graph);

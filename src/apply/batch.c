@@ -41,7 +41,7 @@
 
 static CdpStatement load_applier = {
 	"SELECT a.generation, a.next_node, a.next_seq, a.epoch, a.clock, a.entries,"
-	" a.duplicates, a.rejected FROM cdp.applier a",
+	" a.duplicates, a.rejected, a.token FROM cdp.applier a",
 	{NULL}
 };
 
@@ -53,9 +53,8 @@ static CdpStatement make_applier = {
 static CdpStatement write_applier = {
 	"UPDATE cdp.applier SET next_node = $1, next_seq = $2, epoch = $3,"
 	" clock = $4, entries = $5, duplicates = $6, rejected = $7,"
-	" batches = batches + $8, last_batch_at = clock_timestamp(),"
-	" applied_by = pg_backend_pid()",
-	{"int8", "int8", "int4", "timestamptz", "int8", "int8", "int8", "int8"}
+	" batches = batches + $8, token = $9, last_batch_at = clock_timestamp()",
+	{"int8", "int8", "int4", "timestamptz", "int8", "int8", "int8", "int8", "int8"}
 };
 
 static CdpStatement last_epoch = {
@@ -107,6 +106,7 @@ CdpApplierLoad(CdpBatch *batch)
 	applier->entries = CdpCellInt8(0, 6);
 	applier->duplicates = CdpCellInt8(0, 7);
 	applier->rejected = CdpCellInt8(0, 8);
+	applier->token = CdpCellInt8(0, 9);
 	SPI_freetuptable(SPI_tuptable);
 
 	/* the applied clock never goes back */
@@ -118,7 +118,14 @@ void
 CdpApplierWrite(CdpBatch *batch, bool counted)
 {
 	CdpApplier *applier = &batch->applier;
-	Datum		args[8];
+	Datum		args[9];
+
+	/* never 0, never the same twice: see identity/nodes.c */
+	if (!pg_strong_random(&applier->token, sizeof(applier->token)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random values")));
+	applier->token |= 1;
 
 	args[0] = Int64GetDatum(applier->next_node);
 	args[1] = Int64GetDatum(applier->next_seq);
@@ -128,6 +135,7 @@ CdpApplierWrite(CdpBatch *batch, bool counted)
 	args[5] = Int64GetDatum(applier->duplicates);
 	args[6] = Int64GetDatum(applier->rejected);
 	args[7] = Int64GetDatum(counted ? 1 : 0);
+	args[8] = Int64GetDatum(applier->token);
 	CdpRun(&write_applier, args, NULL);
 }
 
@@ -164,17 +172,20 @@ CdpEpochCheck(CdpBatch *batch, int32 incarnation)
 }
 
 /*
- * Definitions and the graph for a batch whose applier row is loaded.
+ * Definitions and the graph for a batch whose applier row is loaded.  keep:
+ * go on with the nodes of the batch before, and keep them for the next.
  */
 void
-CdpBatchPrepare(CdpBatch *batch)
+CdpBatchPrepare(CdpBatch *batch, bool keep)
 {
 	int64		generation = batch->applier.generation;
 
 	batch->kinds = CdpKindSetGet(generation);
 	batch->traits = CdpTraitSetGet(generation);
 	batch->segments = CdpSegmentSetGet(generation, batch->traits);
-	batch->graph = CdpGraphBegin(batch->kinds, batch->applier.next_node);
+	batch->graph = CdpGraphBegin(batch->kinds, batch->applier.next_node,
+								 generation,
+								 keep ? batch->applier.token : 0);
 }
 
 /*
@@ -332,15 +343,14 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	}
 
 	CdpEpochCheck(&batch, cursors->incarnation);
-	CdpBatchPrepare(&batch);
+	CdpBatchPrepare(&batch, true);
 	CdpGraphAddProfiles(batch.graph, due, ndue);
 	CdpBatchFold(&batch, before);
 
 	CdpProfilesCollect(&batch);
 	for (i = 0; i < ndue; i++)
 	{
-		CdpNode    *node = CdpGraphNode(batch.graph, due[i]);
-		CdpProfile *profile = node ? CdpProfileOf(&batch, node->profile) : NULL;
+		CdpProfile *profile = CdpProfileOf(&batch, due[i]);
 
 		if (profile != NULL && !profile->touched)
 		{
@@ -369,6 +379,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	batch.applier.next_node = batch.graph->next_node;
 	CdpCursorsWrite(cursors);
 	CdpApplierWrite(&batch, true);
+	CdpGraphEnd(batch.graph, batch.applier.generation, batch.applier.token);
 
 	result.entries = batch.nentries;
 	result.changes = batch.changes.n;

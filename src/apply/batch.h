@@ -20,12 +20,12 @@
 /* A profile as the batch leaves it. */
 typedef struct CdpProfile
 {
-	int64		id;				/* hash key */
-	int			n;
-	int			max;
-	CdpNode   **nodes;
+	int64		id;
+	int			n;				/* how many nodes it has: the ring of … */
+	CdpNode    *ring;			/* … this one */
 	CdpCause	cause;			/* of what changes with it */
 	bool		touched;		/* to be evaluated */
+	bool		moved;			/* nodes came from, or went to, another profile */
 } CdpProfile;
 
 /* The row of cdp.applier. */
@@ -39,6 +39,7 @@ typedef struct CdpApplier
 	int64		entries;
 	int64		duplicates;
 	int64		rejected;
+	int64		token;			/* left by the last batch, see identity/nodes.c */
 } CdpApplier;
 
 typedef struct CdpBatch
@@ -52,7 +53,8 @@ typedef struct CdpBatch
 	int			nentries;
 	CdpEntry   *entries;
 	bool	   *counts;			/* entries[i] is neither rejected nor a duplicate */
-	HTAB	   *profiles;		/* CdpProfile by id */
+	int			nprofiles;
+	CdpProfile **profiles;		/* of the active nodes, by id */
 	CdpChangeList changes;
 	bool		replaying;		/* rules changed: only fold, evaluate at the end */
 } CdpBatch;
@@ -61,7 +63,7 @@ typedef struct CdpBatch
 extern void CdpApplierLoad(CdpBatch *batch);
 extern void CdpApplierWrite(CdpBatch *batch, bool counted);
 extern void CdpEpochCheck(CdpBatch *batch, int32 incarnation);
-extern void CdpBatchPrepare(CdpBatch *batch);
+extern void CdpBatchPrepare(CdpBatch *batch, bool keep);
 extern void CdpBatchFold(CdpBatch *batch, CdpCursorSet *before);
 
 /* duplicate.c */

@@ -64,7 +64,11 @@ static CdpStatement leave_segments = {
 CdpProfile *
 CdpProfileOf(CdpBatch *batch, int64 id)
 {
-	return hash_search(batch->profiles, &id, HASH_FIND, NULL);
+	CdpNode    *node = CdpGraphNode(batch->graph, id);
+
+	if (node == NULL || node->batch != batch->graph->batch)
+		return NULL;
+	return CdpNodeRoot(node)->owner;
 }
 
 static HTAB *
@@ -148,32 +152,110 @@ identity_change(CdpBatch *batch, const char *kind, int64 profile,
 	change->payload = ids_payload(key, ids);
 }
 
+static CdpProfile *
+profile_of(CdpBatch *batch, CdpNode *node)
+{
+	CdpNode    *root = CdpNodeRoot(node);
+	CdpProfile *profile = root->owner;
+
+	if (profile == NULL)
+	{
+		profile = palloc0(sizeof(CdpProfile));
+		profile->id = node->profile;
+		profile->ring = root;
+		profile->n = root->size;
+		profile->cause = CDP_CAUSE_ENTRY;
+		root->owner = profile;
+		batch->profiles[batch->nprofiles++] = profile;
+	}
+	return profile;
+}
+
 /*
- * Gather the graph's nodes into profiles, and say why each is touched.
+ * What happened to a profile some of whose nodes were in another one, or one
+ * of whose former profiles has nodes elsewhere now.
+ */
+static void
+judge_moves(CdpBatch *batch, CdpProfile *profile, HTAB *formers)
+{
+	CdpNode    *node = profile->ring;
+	List	   *absorbed = NIL;
+	bool		several = false;
+	bool		split = false;
+	bool		lost = false;
+	int64		first = 0;
+
+	do
+	{
+		int64		was = node->old_profile;
+		Former	   *former;
+
+		node = node->next;
+		if (was == 0)
+			continue;
+		if (first == 0)
+			first = was;
+		else if (was != first)
+			several = true;
+		former = hash_search(formers, &was, HASH_FIND, NULL);
+		if (former == NULL)
+			continue;
+		/* absorbed: it was a profile and is none any more */
+		if (!contains(former->now, was) && !contains(absorbed, was))
+			absorbed = lappend(absorbed, copy_int64(was));
+		if (list_length(former->now) > 1)
+			split = true;
+		lost |= former->lost;
+	} while (node != profile->ring);
+
+	profile->touched = true;
+	if (lost)
+		profile->cause = CDP_CAUSE_RETRACTION;
+	if (split)
+		profile->cause = CDP_CAUSE_SPLIT;
+	if (several)
+	{
+		profile->cause = CDP_CAUSE_MERGE;
+		if (absorbed != NIL && !batch->replaying)
+			identity_change(batch, "profile_merged", profile->id, "merged",
+							absorbed, CDP_CAUSE_MERGE);
+	}
+}
+
+/*
+ * Gather the active nodes into profiles, and say why each is touched.
  */
 void
 CdpProfilesCollect(CdpBatch *batch)
 {
+	CdpGraph   *graph = batch->graph;
+	HTAB	   *formers = NULL;
 	HASH_SEQ_STATUS seq;
-	CdpNode    *node;
-	CdpProfile *profile;
-	CdpProfile **all;
 	Former	   *former;
-	HTAB	   *formers;
-	long		nnodes = hash_get_num_entries(batch->graph->nodes);
-	int			n = 0;
 	int			i;
 
-	batch->profiles = int64_table("cdp profiles", sizeof(CdpProfile), nnodes);
-	formers = int64_table("cdp former profiles", sizeof(Former), nnodes);
+	batch->profiles = palloc(sizeof(CdpProfile *) * Max(graph->nactive, 1));
+	batch->nprofiles = 0;
 
-	hash_seq_init(&seq, batch->graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
+	/* most batches move few nodes or none: look at those only */
+	for (i = 0; i < graph->nactive; i++)
 	{
-		bool		found;
+		CdpNode    *node = graph->active[i];
 
-		if (node->old_profile != 0)
+		if (!node->is_gone)
 		{
+			CdpProfile *profile = profile_of(batch, node);
+
+			if (node->row_changed || node->is_new)
+				profile->touched = true;
+		}
+		if (node->old_profile != 0 &&
+			(node->is_gone || node->profile != node->old_profile))
+		{
+			bool		found;
+
+			if (formers == NULL)
+				formers = int64_table("cdp former profiles", sizeof(Former), 64);
 			former = hash_search(formers, &node->old_profile, HASH_ENTER,
 								 &found);
 			if (!found)
@@ -181,87 +263,31 @@ CdpProfilesCollect(CdpBatch *batch)
 				former->now = NIL;
 				former->lost = false;
 			}
-			if (node->is_gone)
-				former->lost = true;
-			else if (!contains(former->now, node->profile))
-				former->now = lappend(former->now, copy_int64(node->profile));
+			former->lost |= node->is_gone;
 		}
-		if (node->is_gone)
-			continue;
-		profile = hash_search(batch->profiles, &node->profile, HASH_ENTER,
-							  &found);
-		if (!found)
-		{
-			profile->n = 0;
-			profile->max = 2;
-			profile->nodes = palloc(sizeof(CdpNode *) * 2);
-			profile->cause = CDP_CAUSE_ENTRY;
-			profile->touched = false;
-		}
-		if (profile->n == profile->max)
-		{
-			profile->max *= 2;
-			profile->nodes = repalloc(profile->nodes,
-									  sizeof(CdpNode *) * profile->max);
-		}
-		profile->nodes[profile->n++] = node;
-		if (node->row_changed || node->is_new)
-			profile->touched = true;
 	}
 
 	/* in the order of their ids, so that changes have an order of their own */
-	all = palloc(sizeof(CdpProfile *) * Max(hash_get_num_entries(batch->profiles), 1));
-	hash_seq_init(&seq, batch->profiles);
-	while ((profile = hash_seq_search(&seq)) != NULL)
-		all[n++] = profile;
-	qsort(all, n, sizeof(CdpProfile *), by_id);
+	qsort(batch->profiles, batch->nprofiles, sizeof(CdpProfile *), by_id);
+	if (formers == NULL)
+		return;
 
-	for (i = 0; i < n; i++)
+	for (i = 0; i < graph->nactive; i++)
 	{
-		List	   *merged = NIL;
-		bool		several = false;
-		bool		split = false;
-		bool		lost = false;
-		int64		first = 0;
-		int			j;
+		CdpNode    *node = graph->active[i];
 
-		profile = all[i];
-		for (j = 0; j < profile->n; j++)
-		{
-			int64		was = profile->nodes[j]->old_profile;
-
-			if (was == 0)
-				continue;
-			if (first == 0)
-				first = was;
-			else if (was != first)
-				several = true;
-			if (was != profile->id && !contains(merged, was))
-				merged = lappend(merged, copy_int64(was));
-			former = hash_search(formers, &was, HASH_FIND, NULL);
-			if (list_length(former->now) > 1)
-				split = true;
-			lost |= former->lost;
-		}
-		if (lost)
-		{
-			profile->touched = true;
-			profile->cause = CDP_CAUSE_RETRACTION;
-		}
-		if (split)
-		{
-			profile->touched = true;
-			profile->cause = CDP_CAUSE_SPLIT;
-		}
-		if (several)
-		{
-			profile->touched = true;
-			profile->cause = CDP_CAUSE_MERGE;
-			if (!batch->replaying)
-				identity_change(batch, "profile_merged", profile->id, "merged",
-								merged, CDP_CAUSE_MERGE);
-		}
+		if (node->old_profile == 0 || node->is_gone)
+			continue;
+		former = hash_search(formers, &node->old_profile, HASH_FIND, NULL);
+		if (former == NULL)
+			continue;
+		if (!contains(former->now, node->profile))
+			former->now = lappend(former->now, copy_int64(node->profile));
+		profile_of(batch, node)->moved = true;
 	}
+	for (i = 0; i < batch->nprofiles; i++)
+		if (batch->profiles[i]->moved)
+			judge_moves(batch, batch->profiles[i], formers);
 	if (!batch->replaying)
 	{
 		hash_seq_init(&seq, formers);
@@ -272,7 +298,6 @@ CdpProfilesCollect(CdpBatch *batch)
 								former->now, CDP_CAUSE_SPLIT);
 		}
 	}
-	pfree(all);
 	hash_destroy(formers);
 }
 
@@ -283,16 +308,16 @@ static CdpNodeAcc **
 open_states(CdpBatch *batch, CdpProfile *profile)
 {
 	CdpNodeAcc **accs = palloc(sizeof(CdpNodeAcc *) * profile->n);
-	int			i;
+	CdpNode    *node = profile->ring;
+	int			n = 0;
 
-	for (i = 0; i < profile->n; i++)
+	do
 	{
-		CdpNode    *node = profile->nodes[i];
-
 		if (node->acc == NULL)
 			node->acc = CdpNodeOpen(batch->traits, node->state);
-		accs[i] = node->acc;
-	}
+		accs[n++] = node->acc;
+		node = node->next;
+	} while (node != profile->ring);
 	return accs;
 }
 
@@ -386,17 +411,33 @@ announce_traits(CdpBatch *batch, CdpProfile *profile, CdpProfileValues *now)
 	CdpTraitSet *set = batch->traits;
 	CdpProfileValues then;
 	CdpNodeAcc **accs;
-	HASH_SEQ_STATUS seq;
-	CdpNode    *node;
+	int			max = 0;
 	int			n = 0;
 	int			i;
 
 	/* the profile as it was: the nodes that had its id, as their rows are */
-	accs = palloc(sizeof(CdpNodeAcc *) * hash_get_num_entries(batch->graph->nodes));
-	hash_seq_init(&seq, batch->graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
-		if (node->old_profile == profile->id)
-			accs[n++] = CdpNodeOpen(set, node->state);
+	if (!profile->moved)
+		max = profile->n;
+	else
+		max = batch->graph->nactive;
+	accs = palloc(sizeof(CdpNodeAcc *) * Max(max, 1));
+	if (!profile->moved)
+	{
+		CdpNode    *node = profile->ring;
+
+		do
+		{
+			if (node->old_profile == profile->id)
+				accs[n++] = CdpNodeOpen(set, node->state);
+			node = node->next;
+		} while (node != profile->ring);
+	}
+	else
+	{
+		for (i = 0; i < batch->graph->nactive; i++)
+			if (batch->graph->active[i]->old_profile == profile->id)
+				accs[n++] = CdpNodeOpen(set, batch->graph->active[i]->state);
+	}
 	CdpProfileEvaluate(set, accs, n, batch->previous, &then);
 
 	for (i = 0; i < set->ntraits; i++)
@@ -437,11 +478,9 @@ announce_traits(CdpBatch *batch, CdpProfile *profile, CdpProfileValues *now)
 void
 CdpProfilesEvaluate(CdpBatch *batch)
 {
-	HASH_SEQ_STATUS seq;
-	CdpProfile *profile;
+	CdpGraph   *graph = batch->graph;
 	CdpProfile **touched;
 	CdpProfileEval *evals;
-	CdpNode    *node;
 	TimestampTz clock = batch->applier.clock;
 	Passage    *entered;
 	Passage    *left;
@@ -454,12 +493,10 @@ CdpProfilesEvaluate(CdpBatch *batch)
 	int			i,
 				j;
 
-	touched = palloc(sizeof(CdpProfile *) * Max(hash_get_num_entries(batch->profiles), 1));
-	hash_seq_init(&seq, batch->profiles);
-	while ((profile = hash_seq_search(&seq)) != NULL)
-		if (profile->touched)
-			touched[n++] = profile;
-	qsort(touched, n, sizeof(CdpProfile *), by_id);
+	touched = palloc(sizeof(CdpProfile *) * Max(batch->nprofiles, 1));
+	for (i = 0; i < batch->nprofiles; i++)
+		if (batch->profiles[i]->touched)
+			touched[n++] = batch->profiles[i];
 
 	evals = palloc0(sizeof(CdpProfileEval) * Max(n, 1));
 	for (i = 0; i < n; i++)
@@ -479,17 +516,17 @@ CdpProfilesEvaluate(CdpBatch *batch)
 	CdpSegmentsEvaluate(batch->segments, batch->traits, evals, n, clock);
 
 	/* who was in what: rows of former profiles that are no more */
-	hash_seq_init(&seq, batch->graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
-		maxleft += node->nsegments;
+	for (i = 0; i < graph->nactive; i++)
+		maxleft += graph->active[i]->nsegments;
 	for (i = 0; i < n; i++)
 		maxentered += evals[i].nafter;
 	entered = palloc(sizeof(Passage) * Max(maxentered, 1));
 	left = palloc(sizeof(Passage) * Max(maxleft, 1));
 
-	hash_seq_init(&seq, batch->graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
+	for (i = 0; i < graph->nactive; i++)
 	{
+		CdpNode    *node = graph->active[i];
+
 		if (node->id != node->old_profile ||
 			(!node->is_gone && node->profile == node->id))
 			continue;

@@ -119,8 +119,10 @@ static void
 add_row(Columns *c, CdpNode *node, TimestampTz clock)
 {
 	int			i = c->n++;
-	struct varlena *state = node->folded
-		? CdpNodeClose(node->acc, clock) : node->state;
+	struct varlena *state = node->state;
+
+	if (node->folded)
+		state = node->new_state = CdpNodeClose(node->acc, clock);
 
 	c->ids[i] = node->id;
 	c->profiles[i] = node->profile;
@@ -164,10 +166,9 @@ segments_text(const int32 *segments, int n)
 void
 CdpWriteRows(CdpBatch *batch)
 {
-	long		max = hash_get_num_entries(batch->graph->nodes);
+	int			max = batch->graph->nactive;
 	Oid			state_type = CdpTypeOid("node_state");
 	TimestampTz clock = batch->applier.clock;
-	HASH_SEQ_STATUS seq;
 	CdpNode    *node;
 	CdpNode   **all;
 	Columns		new;
@@ -182,7 +183,6 @@ CdpWriteRows(CdpBatch *batch)
 	int			nroots = 0;
 	int			nset = 0;
 	int			nunset = 0;
-	int			n = 0;
 	int			i;
 	Datum		args[7];
 
@@ -191,14 +191,12 @@ CdpWriteRows(CdpBatch *batch)
 
 	/* in the order of node numbers: neighbours in the table and its indexes */
 	all = palloc(sizeof(CdpNode *) * max);
-	hash_seq_init(&seq, batch->graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
-		all[n++] = node;
-	qsort(all, n, sizeof(CdpNode *), node_order);
+	memcpy(all, batch->graph->active, sizeof(CdpNode *) * max);
+	qsort(all, max, sizeof(CdpNode *), node_order);
 
-	make_columns(&new, n);
-	make_columns(&changed, n);
-	for (i = 0; i < n; i++)
+	make_columns(&new, max);
+	make_columns(&changed, max);
+	for (i = 0; i < max; i++)
 	{
 		node = all[i];
 		if (node->is_gone)

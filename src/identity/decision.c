@@ -492,10 +492,9 @@ CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n)
 			continue;
 		ids[0] = all[i]->a;
 		ids[1] = all[i]->b;
+		CdpGraphAddNodes(graph, ids, 2);
 		for (j = 0; j < 2; j++)
 		{
-			if (CdpGraphNode(graph, ids[j]) == NULL)
-				CdpGraphAddNodes(graph, &ids[j], 1);
 			CdpGraphNode(graph, ids[j])->dirty = true;
 			CdpNodeRoot(CdpGraphNode(graph, ids[j]))->dirty = true;
 		}
@@ -534,14 +533,11 @@ CdpGraphLoadCannot(CdpGraph *graph)
 		graph->cannot_all = true;
 	else
 	{
-		HASH_SEQ_STATUS seq;
-		CdpNode    *node;
-		int64	   *ids = palloc(sizeof(int64) * hash_get_num_entries(graph->nodes));
-		int			n = 0;
+		int64	   *ids = palloc(sizeof(int64) * Max(graph->nactive, 1));
+		int			n;
 
-		hash_seq_init(&seq, graph->nodes);
-		while ((node = hash_seq_search(&seq)) != NULL)
-			ids[n++] = node->id;
+		for (n = 0; n < graph->nactive; n++)
+			ids[n] = graph->active[n]->id;
 		arg = CdpInt8Array(ids, n);
 		SPI_freetuptable(SPI_tuptable);
 		CdpRun(&load_cannot_of, &arg, NULL);

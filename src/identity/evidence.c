@@ -218,7 +218,8 @@ CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n)
 }
 
 /*
- * Node numbers in the first two columns of SPI_tuptable that are not here.
+ * Node numbers in the first two columns of SPI_tuptable that do not take part
+ * yet.
  */
 static int
 strangers(CdpGraph *graph, int64 **result)
@@ -233,8 +234,9 @@ strangers(CdpGraph *graph, int64 **result)
 		for (col = 1; col <= 2; col++)
 		{
 			int64		id = CdpCellInt8(i, col);
+			CdpNode    *node = CdpGraphNode(graph, id);
 
-			if (CdpGraphNode(graph, id) == NULL)
+			if (node == NULL || node->batch != graph->batch)
 				ids[n++] = id;
 		}
 	}
@@ -293,9 +295,9 @@ static void
 close_clusters(CdpGraph *graph)
 {
 	HASH_SEQ_STATUS seq;
-	CdpNode    *node;
 	int64	   *frontier;
 	int			n;
+	int			i;
 
 	graph->mark++;
 	for (;;)
@@ -325,11 +327,12 @@ close_clusters(CdpGraph *graph)
 			}
 		} while (grown);
 
-		frontier = palloc(sizeof(int64) * hash_get_num_entries(graph->nodes));
+		frontier = palloc(sizeof(int64) * Max(graph->nactive, 1));
 		n = 0;
-		hash_seq_init(&seq, graph->nodes);
-		while ((node = hash_seq_search(&seq)) != NULL)
+		for (i = 0; i < graph->nactive; i++)
 		{
+			CdpNode    *node = graph->active[i];
+
 			if (node->mark != graph->mark && CdpNodeRoot(node)->dirty)
 			{
 				node->mark = graph->mark;
@@ -351,20 +354,18 @@ void
 CdpGraphReplayDirty(CdpGraph *graph)
 {
 	HASH_SEQ_STATUS seq;
-	CdpNode    *node;
 	LinkEntry  *entry;
 	CdpLink   **links;
 	int			nlinks = 0;
 	bool		any = false;
 	int			i;
 
-	hash_seq_init(&seq, graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
+	for (i = 0; i < graph->nactive; i++)
 	{
-		if (node->dirty)
+		if (graph->active[i]->dirty)
 		{
 			any = true;
-			CdpNodeRoot(node)->dirty = true;
+			CdpNodeRoot(graph->active[i])->dirty = true;
 		}
 	}
 	if (!any)
@@ -375,11 +376,10 @@ CdpGraphReplayDirty(CdpGraph *graph)
 	/* nodes that came in with the closure bring their cannot-links */
 	CdpGraphLoadCannot(graph);
 
-	hash_seq_init(&seq, graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
+	for (i = 0; i < graph->nactive; i++)
 	{
-		if (node->mark == graph->mark)
-			CdpGraphSingle(graph, node);
+		if (graph->active[i]->mark == graph->mark)
+			CdpGraphSingle(graph, graph->active[i]);
 	}
 	if (graph->links == NULL)
 		return;
@@ -443,7 +443,6 @@ CdpGraphWriteLinks(CdpGraph *graph)
 {
 	HASH_SEQ_STATUS seq;
 	LinkEntry  *entry;
-	CdpNode    *node;
 	long		max;
 	int64	   *a,
 			   *b,
@@ -463,13 +462,14 @@ CdpGraphWriteLinks(CdpGraph *graph)
 
 	if (graph->mark > 0)
 	{
-		int64	   *ids = palloc(sizeof(int64) * hash_get_num_entries(graph->nodes));
+		int64	   *ids = palloc(sizeof(int64) * Max(graph->nactive, 1));
+		int			i;
 
-		hash_seq_init(&seq, graph->nodes);
-		while ((node = hash_seq_search(&seq)) != NULL)
+		for (i = 0; i < graph->nactive; i++)
 		{
-			if (node->mark == graph->mark && !node->is_new)
-				ids[n++] = node->id;
+			if (graph->active[i]->mark == graph->mark &&
+				!graph->active[i]->is_new)
+				ids[n++] = graph->active[i]->id;
 		}
 		if (n > 0)
 		{
@@ -542,5 +542,26 @@ CdpGraphWriteLinks(CdpGraph *graph)
 		args[7] = CdpVarlenaArray(statuses, NULL, n, TEXTOID);
 		args[8] = CdpVarlenaArray(reasons, nulls, n, TEXTOID);
 		CdpRun(&upsert_links, args, NULL);
+	}
+}
+
+/*
+ * The batch has been written: remember when the pairs that it dealt with were
+ * first connected.
+ */
+void
+CdpGraphKeepPairs(CdpGraph *graph)
+{
+	HASH_SEQ_STATUS seq;
+	LinkEntry  *entry;
+
+	if (graph->links == NULL)
+		return;
+	hash_seq_init(&seq, graph->links);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		if (!entry->link->manual)
+			CdpGraphPairKeep(graph, entry->key.a, entry->key.b,
+							 entry->link->gone, entry->link->at);
 	}
 }

@@ -25,361 +25,56 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "cdp.h"
 #include "identity/graph.h"
 #include "statement.h"
 
-/* What a raw identifier means; hash entry, keyed by the raw bytes. */
-typedef struct RawEntry
-{
-	CdpIdentifier *raw;			/* hash key (compared by contents) */
-	CdpCanonicalStatus status;
-	CdpIdentifier *canonical;
-	CdpKind    *kind;
-	CdpNode    *node;
-} RawEntry;
-
-/* Canonical identifier -> node; keyed by contents. */
-typedef struct CanonicalEntry
-{
-	CdpIdentifier *identifier;	/* hash key */
-	CdpKind    *kind;
-	CdpNode    *node;			/* NULL until looked up or made */
-	bool		wanted;			/* not yet looked up */
-} CanonicalEntry;
-
 /* An identifier's place in one entry. */
 typedef struct CdpCandidate
 {
-	RawEntry   *raw;
+	CdpRawIdentifier   *raw;
 	int			position;
 } Candidate;
 
-static CdpStatement load_by_identifier = {
-	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer"
-	" FROM unnest($1) AS u (t)"
-	" JOIN cdp.identities i ON i.identifier = u.t::cdp.identifier"
-	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
-	{"text[]"}
-};
-
-static CdpStatement load_by_profile = {
-	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer"
-	" FROM unnest($1) AS u (profile_id)"
-	" JOIN cdp.identities j ON j.profile_id = u.profile_id",
-	{"int8[]"}
-};
-
-static CdpStatement load_by_node = {
-	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer"
-	" FROM unnest($1) AS u (node_id)"
-	" JOIN cdp.identities i ON i.node_id = u.node_id"
-	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
-	{"int8[]"}
-};
-
-static uint32
-varlena_hash(const void *key, Size keysize)
-{
-	struct varlena *v = *(struct varlena *const *) key;
-
-	return hash_bytes((const unsigned char *) VARDATA_ANY(v),
-					  VARSIZE_ANY_EXHDR(v));
-}
-
-static int
-varlena_match(const void *key1, const void *key2, Size keysize)
-{
-	struct varlena *a = *(struct varlena *const *) key1;
-	struct varlena *b = *(struct varlena *const *) key2;
-
-	if (VARSIZE_ANY_EXHDR(a) != VARSIZE_ANY_EXHDR(b))
-		return 1;
-	return memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a));
-}
-
-static HTAB *
-varlena_table(CdpGraph *graph, const char *name, Size entrysize)
-{
-	HASHCTL		ctl;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(struct varlena *);
-	ctl.entrysize = entrysize;
-	ctl.hash = varlena_hash;
-	ctl.match = varlena_match;
-	ctl.hcxt = graph->context;
-	return hash_create(name, 1024, &ctl,
-					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-}
-
-CdpGraph *
-CdpGraphBegin(CdpKindSet *kinds, int64 next_node)
-{
-	CdpGraph   *graph = palloc0(sizeof(CdpGraph));
-	HASHCTL		ctl;
-	int			nkinds = CdpKindCount(kinds);
-	int			i;
-
-	graph->kinds = kinds;
-	graph->context = CurrentMemoryContext;
-	graph->next_node = next_node;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(int64);
-	ctl.entrysize = sizeof(CdpNode);
-	ctl.hcxt = graph->context;
-	graph->nodes = hash_create("cdp nodes", 1024, &ctl,
-							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	graph->identifiers = varlena_table(graph, "cdp identifiers",
-									   sizeof(CanonicalEntry));
-	graph->raws = varlena_table(graph, "cdp raw identifiers",
-								sizeof(RawEntry));
-
-	graph->limited = palloc(sizeof(int) * Max(nkinds, 1));
-	graph->limits = palloc(sizeof(int) * Max(nkinds, 1));
-	for (i = 0; i < nkinds; i++)
-	{
-		CdpKind    *kind = CdpKindByIndex(kinds, i);
-
-		graph->limited[i] = -1;
-		if (kind->max_per_profile > 0)
-		{
-			graph->limited[i] = graph->nlimited;
-			graph->limits[graph->nlimited++] = kind->max_per_profile;
-		}
-	}
-	return graph;
-}
-
-CdpNode *
-CdpGraphNode(CdpGraph *graph, int64 id)
-{
-	return hash_search(graph->nodes, &id, HASH_FIND, NULL);
-}
-
-static CdpNode *
-add_node(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
-{
-	bool		found;
-	CdpNode    *node = hash_search(graph->nodes, &id, HASH_ENTER, &found);
-	CanonicalEntry *entry;
-
-	Assert(!found);
-	memset((char *) node + sizeof(int64), 0, sizeof(CdpNode) - sizeof(int64));
-	node->identifier = identifier;
-	node->kind = kind;
-	node->timer = DT_NOEND;
-	node->new_timer = DT_NOEND;
-	node->first_seen = DT_NOEND;
-	node->last_seen = DT_NOBEGIN;
-	node->disk_last_seen = DT_NOBEGIN;
-
-	entry = hash_search(graph->identifiers, &identifier, HASH_ENTER, &found);
-	if (!found)
-		entry->kind = kind;
-	entry->node = node;
-	entry->wanted = false;
-	return node;
-}
-
-CdpNode *
-CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind)
-{
-	CdpNode    *node = add_node(graph, graph->next_node++, identifier, kind);
-
-	node->is_new = true;
-	CdpGraphSingle(graph, node);
-	return node;
-}
-
 /*
- * Take the rows of SPI_tuptable in: whole profiles, in any order, some of
- * which may be here already.
+ * What does a raw identifier mean?  Kept with the nodes.
  */
-static void
-load_rows(CdpGraph *graph)
-{
-	uint64		nrows = SPI_processed;
-	CdpNode   **loaded;
-	uint64		nloaded = 0;
-	uint64		i;
-
-	loaded = palloc(sizeof(CdpNode *) * Max(nrows, 1));
-	for (i = 0; i < nrows; i++)
-	{
-		int64		id = CdpCellInt8(i, 1);
-		CdpIdentifier *identifier;
-		CdpNode    *node;
-		bool		isnull;
-		Datum		value;
-
-		if (CdpGraphNode(graph, id) != NULL)
-			continue;
-		identifier = CdpCellVarlena(i, 2, graph->context);
-		node = add_node(graph, id, identifier,
-						CdpKindLookup(graph->kinds,
-									  VARDATA_ANY(identifier),
-									  CdpIdentifierKindLength(identifier)));
-		node->old_profile = CdpCellInt8(i, 3);
-		node->first_seen = CdpCellInt8(i, 4);
-		node->last_seen = CdpCellInt8(i, 5);
-		node->disk_last_seen = node->last_seen;
-		node->state = CdpCellVarlena(i, 6, graph->context);
-		value = CdpCell(i, 7, &isnull);
-		if (!isnull)
-		{
-			ArrayType  *array = DatumGetArrayTypeP(value);
-
-			node->nsegments = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
-			node->segments = MemoryContextAlloc(graph->context,
-												sizeof(int32) * Max(node->nsegments, 1));
-			memcpy(node->segments, ARR_DATA_PTR(array),
-				   sizeof(int32) * node->nsegments);
-		}
-		value = CdpCell(i, 8, &isnull);
-		if (!isnull)
-			node->timer = node->new_timer = DatumGetTimestampTz(value);
-		CdpGraphSingle(graph, node);
-		loaded[nloaded++] = node;
-	}
-	for (i = 0; i < nloaded; i++)
-	{
-		CdpNode    *root = CdpGraphNode(graph, loaded[i]->old_profile);
-
-		if (root == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("profile %lld has no identifier of that number",
-							(long long) loaded[i]->old_profile)));
-		CdpGraphJoin(graph, loaded[i], root);
-	}
-	pfree(loaded);
-	SPI_freetuptable(SPI_tuptable);
-}
-
-void
-CdpGraphAddProfiles(CdpGraph *graph, const int64 *profiles, int n)
-{
-	Datum		arg;
-
-	if (n == 0)
-		return;
-	arg = CdpInt8Array(profiles, n);
-	CdpRun(&load_by_profile, &arg, NULL);
-	load_rows(graph);
-}
-
-void
-CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n)
-{
-	Datum		arg;
-
-	if (n == 0)
-		return;
-	arg = CdpInt8Array(nodes, n);
-	CdpRun(&load_by_node, &arg, NULL);
-	load_rows(graph);
-}
-
-/*
- * What does a raw identifier mean?
- */
-static RawEntry *
+static CdpRawIdentifier *
 look_at(CdpGraph *graph, CdpIdentifier *raw)
 {
 	bool		found;
-	RawEntry   *entry = hash_search(graph->raws, &raw, HASH_ENTER, &found);
+	CdpRawIdentifier *entry = hash_search(graph->raws, &raw, HASH_ENTER, &found);
 
 	if (!found)
 	{
+		MemoryContext old = MemoryContextSwitchTo(graph->resident);
+		Size		size = VARSIZE_ANY(raw);
+
+		/* should copying fail, the batch fails and with it what is kept */
+		entry->raw = memcpy(palloc(size), raw, size);
 		entry->canonical = NULL;
 		entry->kind = NULL;
 		entry->node = NULL;
-		entry->status = CdpCanonicalise(graph->kinds, raw,
+		entry->status = CdpCanonicalise(graph->kinds, entry->raw,
 										&entry->canonical, &entry->kind);
+		MemoryContextSwitchTo(old);
 	}
 	return entry;
 }
 
-/*
- * Note that a canonical identifier needs a node.
- */
-static void
-want(CdpGraph *graph, RawEntry *raw)
-{
-	bool		found;
-	CanonicalEntry *entry;
-
-	entry = hash_search(graph->identifiers, &raw->canonical, HASH_ENTER,
-						&found);
-	if (!found)
-	{
-		entry->kind = raw->kind;
-		entry->node = NULL;
-		entry->wanted = true;
-	}
-}
-
 static CdpNode *
-node_of(CdpGraph *graph, RawEntry *raw)
+node_of(CdpGraph *graph, CdpRawIdentifier *raw)
 {
 	if (raw->node == NULL)
-	{
-		CanonicalEntry *entry;
-
-		entry = hash_search(graph->identifiers, &raw->canonical, HASH_FIND,
-							NULL);
-		if (entry->node == NULL)
-			(void) CdpGraphMakeNode(graph, entry->identifier, entry->kind);
-		raw->node = entry->node;
-	}
+		raw->node = CdpGraphNodeOf(graph, raw->canonical, raw->kind);
 	return raw->node;
 }
 
-/*
- * Look the wanted identifiers up, with all nodes of their profiles.
- */
-static void
-load_wanted(CdpGraph *graph)
-{
-	HASH_SEQ_STATUS seq;
-	CanonicalEntry *entry;
-	long		max = hash_get_num_entries(graph->identifiers);
-	Datum	   *wanted = palloc(sizeof(Datum) * Max(max, 1));
-	int			n = 0;
-
-	hash_seq_init(&seq, graph->identifiers);
-	while ((entry = hash_seq_search(&seq)) != NULL)
-	{
-		if (entry->wanted)
-		{
-			entry->wanted = false;
-			wanted[n++] = PointerGetDatum(entry->identifier);
-		}
-	}
-	if (n > 0)
-	{
-		/* a cdp.identifier looks like a text in memory */
-		Datum		arg = CdpVarlenaArray(wanted, NULL, n, TEXTOID);
-
-		CdpRun(&load_by_identifier, &arg, NULL);
-		load_rows(graph);
-	}
-	pfree(wanted);
-}
-
 static bool
-is_linking(RawEntry *raw)
+is_linking(CdpRawIdentifier *raw)
 {
 	return raw->status == CDP_CANONICAL_OK;
 }
@@ -421,7 +116,7 @@ candidates_of(CdpGraph *graph, CdpEntry *entry, Candidate **result)
 			candidate.raw->status != CDP_CANONICAL_LABEL)
 			continue;
 		for (j = 0; j < n; j++)
-			if (varlena_match(&candidates[j].raw->canonical,
+			if (CdpVarlenaMatch(&candidates[j].raw->canonical,
 							  &candidate.raw->canonical, 0) == 0)
 				break;
 		if (j < n)
@@ -512,9 +207,9 @@ CdpGraphAdd(CdpGraph *graph, CdpEntry *entries, int n, bool seen)
 		if (entries[i].reject_reason != NULL)
 			continue;
 		for (j = 0; j < entries[i].ncandidates; j++)
-			want(graph, entries[i].candidates[j].raw);
+			CdpGraphWant(graph, entries[i].candidates[j].raw->canonical);
 	}
-	load_wanted(graph);
+	CdpGraphLoadWanted(graph);
 
 	for (i = 0; i < n; i++)
 	{
@@ -600,7 +295,14 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 		{
 			bool		found;
 			CdpLink    *link;
+			TimestampTz known;
 
+			/* most evidence repeats what is known */
+			if (CdpGraphPairKnown(graph, entry->nodes[0], entry->nodes[j],
+								  &known) && known < entry->at &&
+				!CdpGraphNode(graph, entry->nodes[0])->dirty &&
+				!CdpGraphNode(graph, entry->nodes[j])->dirty)
+				continue;
 			link = CdpGraphLink(graph, CdpGraphNode(graph, entry->nodes[0]),
 								CdpGraphNode(graph, entry->nodes[j]),
 								false, &found);
@@ -711,16 +413,13 @@ judge_link(CdpGraph *graph, CdpLink *link)
 void
 CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n)
 {
-	HASH_SEQ_STATUS seq;
-	CdpNode    *node;
 	CdpLink   **links;
 	int			nlinks;
 	int			i;
 
 	/* nodes that no entry names any more (see apply/withdraw.c) */
-	hash_seq_init(&seq, graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
-		node->is_gone = node->first_seen == DT_NOEND;
+	for (i = 0; i < graph->nactive; i++)
+		graph->active[i]->is_gone = graph->active[i]->first_seen == DT_NOEND;
 
 	nlinks = collect_links(graph, entries, n, &links);
 	CdpGraphDecide(graph, entries, n);
@@ -734,26 +433,19 @@ CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n)
 	CdpGraphReplayDirty(graph);
 
 	/* the id of a profile is the smallest number in it */
-	hash_seq_init(&seq, graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
-		node->profile = PG_INT64_MAX;
-	hash_seq_init(&seq, graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
+	for (i = 0; i < graph->nactive; i++)
+		graph->active[i]->profile = PG_INT64_MAX;
+	for (i = 0; i < graph->nactive; i++)
 	{
+		CdpNode    *node = graph->active[i];
 		CdpNode    *root = CdpNodeRoot(node);
 
 		/* collected at the root first, given to all below */
 		if (!node->is_gone)
 			root->profile = Min(root->profile, node->id);
 	}
-	hash_seq_init(&seq, graph->nodes);
-	while ((node = hash_seq_search(&seq)) != NULL)
-	{
-		CdpNode    *root = CdpNodeRoot(node);
-
-		if (root != node)
-			node->profile = root->profile;
-	}
+	for (i = 0; i < graph->nactive; i++)
+		graph->active[i]->profile = CdpNodeRoot(graph->active[i])->profile;
 }
 
 /*

@@ -45,11 +45,14 @@ typedef struct CdpNode
 	TimestampTz evidence_until; /* at the root: no evidence on disk is later */
 	int		   *counts;			/* at the root: members per limited kind */
 	bool		dirty;			/* its cluster must be recomputed */
-	int			mark;			/* visited in recompute number … */
+	int			mark;			/* == graph->mark: in a cluster to be replayed */
+	int64		batch;			/* == graph->batch: takes part in this batch */
 
 	/* apply's */
 	struct CdpNodeAcc *acc;
+	struct CdpProfile *owner;	/* at the root */
 	bool		folded;			/* acc differs from state */
+	struct varlena *new_state;	/* what was written for it */
 	bool		segments_changed;
 	int			nnew_segments;	/* of the profile that has this node's id */
 	int32	   *new_segments;
@@ -80,14 +83,36 @@ typedef struct CdpCannot
 	List	   *others;			/* of int64 * */
 } CdpCannot;
 
+/* What a raw identifier means; hash entry, keyed by the raw bytes. */
+typedef struct CdpRawIdentifier
+{
+	CdpIdentifier *raw;			/* hash key (compared by contents) */
+	CdpCanonicalStatus status;
+	CdpIdentifier *canonical;
+	CdpKind    *kind;
+	CdpNode    *node;			/* NULL until asked for */
+} CdpRawIdentifier;
+
 typedef struct CdpGraph
 {
+	/* kept from batch to batch, in the context "resident" */
 	CdpKindSet *kinds;
-	MemoryContext context;
-	int64		next_node;		/* number of the next new node */
+	MemoryContext resident;
+	int64		batch;			/* number of the batch at work */
 	HTAB	   *nodes;			/* by id */
 	HTAB	   *identifiers;	/* canonical -> node */
 	HTAB	   *raws;			/* raw -> what it means */
+	HTAB	   *pairs;			/* (a, b) -> earliest event evidence */
+
+	/* of this batch, in "context" */
+	MemoryContext context;
+	int64		next_node;		/* number of the next new node */
+	int			nactive;
+	int			maxactive;
+	CdpNode   **active;			/* the nodes that take part, with all of their profiles */
+	int			nwanted;
+	int			maxwanted;
+	Datum	   *wanted;			/* canonical identifiers to be looked up */
 	HTAB	   *links;			/* (a, b, manual) -> CdpLink */
 	int			nlimited;		/* kinds with a limit, by their index in counts */
 	int		   *limited;		/* kind index -> index in counts, or -1 */
@@ -98,8 +123,24 @@ typedef struct CdpGraph
 	int			mark;
 } CdpGraph;
 
+/* nodes.c: nodes in memory */
+extern CdpGraph *CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation,
+							   int64 token);
+extern void CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token);
+/* Bring in all nodes of these profiles (those whose timers are due). */
+extern void CdpGraphAddProfiles(CdpGraph *graph, const int64 *profiles, int n);
+/* Bring in these nodes with all nodes of their profiles. */
+extern void CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n);
+extern CdpNode *CdpGraphNode(CdpGraph *graph, int64 id);
+extern CdpNode *CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
+extern void CdpGraphWant(CdpGraph *graph, CdpIdentifier *identifier);
+extern void CdpGraphLoadWanted(CdpGraph *graph);
+extern CdpNode *CdpGraphNodeOf(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
+extern bool CdpGraphPairKnown(CdpGraph *graph, int64 x, int64 y, TimestampTz *at);
+extern void CdpGraphPairKeep(CdpGraph *graph, int64 a, int64 b, bool gone, TimestampTz at);
+extern int	CdpVarlenaMatch(const void *key1, const void *key2, Size keysize);
+
 /* graph.c */
-extern CdpGraph *CdpGraphBegin(CdpKindSet *kinds, int64 next_node);
 /*
  * Look at the identifiers of n entries: sets reject_reason where nothing
  * usable is left.  Reads no table.
@@ -110,19 +151,14 @@ extern void CdpGraphCheck(CdpGraph *graph, CdpEntry *entries, int n);
  * unknown ones; sets owner and nodes.  seen: they count, so their times do.
  */
 extern void CdpGraphAdd(CdpGraph *graph, CdpEntry *entries, int n, bool seen);
-/* Bring in all nodes of these profiles (those whose timers are due). */
-extern void CdpGraphAddProfiles(CdpGraph *graph, const int64 *profiles, int n);
-/* Bring in these nodes with all nodes of their profiles. */
-extern void CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n);
 /* Decide who belongs together; sets CdpNode.profile everywhere. */
 extern void CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n);
 /* Write cdp.links and cdp.decisions. */
 extern void CdpGraphWrite(CdpGraph *graph);
-extern CdpNode *CdpGraphNode(CdpGraph *graph, int64 id);
-extern CdpNode *CdpNodeRoot(CdpNode *node);
 extern void CdpNodeSeen(CdpNode *node, TimestampTz at);
 
 /* rules.c */
+extern CdpNode *CdpNodeRoot(CdpNode *node);
 typedef enum CdpVerdict
 {
 	CDP_JOIN_SAME,				/* already together */
@@ -143,12 +179,10 @@ extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manua
 extern void CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n);
 extern void CdpGraphReplayDirty(CdpGraph *graph);
 extern void CdpGraphWriteLinks(CdpGraph *graph);
+extern void CdpGraphKeepPairs(CdpGraph *graph);
 
 /* decision.c: merges, splits and undos by hand */
 extern void CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n);
 extern void CdpGraphLoadCannot(CdpGraph *graph);
-
-/* internals shared by these files: graph.c */
-extern CdpNode *CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
 
 #endif							/* CDP_GRAPH_H */

@@ -1,0 +1,601 @@
+/*-------------------------------------------------------------------------
+ *
+ * nodes.c
+ *	  Nodes in memory: loaded with all of their profile, and kept from batch
+ *	  to batch.
+ *
+ *	  There is one applier, so what it has in memory after a batch is what the
+ *	  tables say, as long as nobody else has written since.  Each batch leaves
+ *	  a random number in cdp.applier.token; whoever finds the number that it
+ *	  left itself may go on with its nodes, anybody else starts empty.  That
+ *	  covers another backend that applied, a transaction that was rolled back,
+ *	  and an extension that was made again.
+ *
+ *	  What is kept is bounded (MAX_RESIDENT); when it grows beyond, all of it
+ *	  is let go.
+ *
+ * IDENTIFICATION
+ *	  src/identity/nodes.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "cdp.h"
+#include "identity/graph.h"
+#include "statement.h"
+
+/* Memory for nodes that are kept, in bytes. */
+#define MAX_RESIDENT	((Size) 256 * 1024 * 1024)
+
+/* Canonical identifier -> node; keyed by contents. */
+typedef struct CanonicalEntry
+{
+	CdpIdentifier *identifier;	/* hash key */
+	CdpNode    *node;			/* NULL: asked for, not looked up yet */
+} CanonicalEntry;
+
+/* The time of the earliest evidence for a pair; hash entry. */
+typedef struct KnownPair
+{
+	int64		a;				/* hash key, with b */
+	int64		b;
+	TimestampTz at;
+} KnownPair;
+
+static struct
+{
+	MemoryContext context;
+	CdpGraph   *graph;			/* NULL: nothing is kept */
+	int64		generation;
+	int64		token;			/* 0: a batch is at work, or one has failed */
+}			resident;
+
+static CdpStatement load_by_identifier = {
+	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
+	" j.state, j.segments, j.timer"
+	" FROM unnest($1) AS u (t)"
+	" JOIN cdp.identities i ON i.identifier = u.t::cdp.identifier"
+	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
+	{"text[]"}
+};
+
+static CdpStatement load_by_profile = {
+	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
+	" j.state, j.segments, j.timer"
+	" FROM unnest($1) AS u (profile_id)"
+	" JOIN cdp.identities j ON j.profile_id = u.profile_id",
+	{"int8[]"}
+};
+
+static CdpStatement load_by_node = {
+	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
+	" j.state, j.segments, j.timer"
+	" FROM unnest($1) AS u (node_id)"
+	" JOIN cdp.identities i ON i.node_id = u.node_id"
+	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
+	{"int8[]"}
+};
+
+static uint32
+varlena_hash(const void *key, Size keysize)
+{
+	struct varlena *v = *(struct varlena *const *) key;
+
+	return hash_bytes((const unsigned char *) VARDATA_ANY(v),
+					  VARSIZE_ANY_EXHDR(v));
+}
+
+int
+CdpVarlenaMatch(const void *key1, const void *key2, Size keysize)
+{
+	struct varlena *a = *(struct varlena *const *) key1;
+	struct varlena *b = *(struct varlena *const *) key2;
+
+	if (VARSIZE_ANY_EXHDR(a) != VARSIZE_ANY_EXHDR(b))
+		return 1;
+	return memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a));
+}
+
+static HTAB *
+varlena_table(CdpGraph *graph, const char *name, Size entrysize)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(struct varlena *);
+	ctl.entrysize = entrysize;
+	ctl.hash = varlena_hash;
+	ctl.match = CdpVarlenaMatch;
+	ctl.hcxt = graph->resident;
+	return hash_create(name, 1024, &ctl,
+					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+}
+
+static HTAB *
+number_table(CdpGraph *graph, const char *name, Size keysize, Size entrysize)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = keysize;
+	ctl.entrysize = entrysize;
+	ctl.hcxt = graph->resident;
+	return hash_create(name, 1024, &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static void
+forget_resident(void)
+{
+	if (resident.context != NULL)
+		MemoryContextDelete(resident.context);
+	memset(&resident, 0, sizeof(resident));
+}
+
+/*
+ * An empty graph whose nodes live in the current context.
+ */
+static CdpGraph *
+make_graph(CdpKindSet *kinds)
+{
+	CdpGraph   *graph = palloc0(sizeof(CdpGraph));
+	int			nkinds = CdpKindCount(kinds);
+	int			i;
+
+	graph->kinds = kinds;
+	graph->resident = CurrentMemoryContext;
+	graph->nodes = number_table(graph, "cdp nodes", sizeof(int64),
+								sizeof(CdpNode));
+	graph->pairs = number_table(graph, "cdp pairs", 2 * sizeof(int64),
+								sizeof(KnownPair));
+	graph->identifiers = varlena_table(graph, "cdp identifiers",
+									   sizeof(CanonicalEntry));
+	graph->raws = varlena_table(graph, "cdp raw identifiers",
+								sizeof(CdpRawIdentifier));
+
+	graph->limited = palloc(sizeof(int) * Max(nkinds, 1));
+	graph->limits = palloc(sizeof(int) * Max(nkinds, 1));
+	for (i = 0; i < nkinds; i++)
+	{
+		CdpKind    *kind = CdpKindByIndex(kinds, i);
+
+		graph->limited[i] = -1;
+		if (kind->max_per_profile > 0)
+		{
+			graph->limited[i] = graph->nlimited;
+			graph->limits[graph->nlimited++] = kind->max_per_profile;
+		}
+	}
+	return graph;
+}
+
+/*
+ * The graph for a batch: what was kept from the batch that left this token,
+ * else an empty one.  Token 0: private to the batch, nothing is kept.
+ */
+CdpGraph *
+CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
+{
+	CdpGraph   *graph;
+
+	if (token == 0)
+		graph = make_graph(kinds);
+	else
+	{
+		if (resident.graph == NULL || resident.token != token ||
+			resident.generation != generation ||
+			resident.graph->kinds != kinds)
+		{
+			MemoryContext old;
+
+			forget_resident();
+			resident.context = AllocSetContextCreate(TopMemoryContext,
+													 "cdp nodes",
+													 ALLOCSET_DEFAULT_SIZES);
+			old = MemoryContextSwitchTo(resident.context);
+			resident.graph = make_graph(kinds);
+			MemoryContextSwitchTo(old);
+			resident.generation = generation;
+		}
+		/* until CdpGraphEnd says otherwise, what is kept is good for nothing */
+		resident.token = 0;
+		graph = resident.graph;
+	}
+	graph->context = CurrentMemoryContext;
+	graph->next_node = next_node;
+	graph->batch++;
+	graph->nactive = 0;
+	graph->maxactive = 0;
+	graph->active = NULL;
+	graph->nwanted = 0;
+	graph->maxwanted = 0;
+	graph->wanted = NULL;
+	graph->links = NULL;
+	graph->withdrawn = NIL;
+	graph->cannot = NULL;
+	graph->cannot_all = false;
+	graph->mark = 0;
+	return graph;
+}
+
+static void
+keep_varlena(struct varlena **kept, struct varlena *value, MemoryContext context)
+{
+	Size		size = VARSIZE_ANY(value);
+	struct varlena *copy = MemoryContextAlloc(context, size);
+
+	memcpy(copy, value, size);
+	if (*kept != NULL)
+		pfree(*kept);
+	*kept = copy;
+}
+
+/*
+ * The batch has been written: what is in memory is what the tables say, for
+ * whoever finds the token.
+ */
+void
+CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token)
+{
+	int			i;
+
+	if (graph != resident.graph)
+		return;
+	for (i = 0; i < graph->nactive; i++)
+	{
+		CdpNode    *node = graph->active[i];
+
+		/* rare, and leaves holes: start over */
+		if (node->is_gone)
+		{
+			forget_resident();
+			return;
+		}
+		if (node->new_state != NULL)
+		{
+			keep_varlena(&node->state, node->new_state, graph->resident);
+			node->new_state = NULL;
+		}
+		if (node->segments_changed)
+		{
+			if (node->segments != NULL)
+				pfree(node->segments);
+			node->segments = NULL;
+			node->nsegments = node->nnew_segments;
+			if (node->nsegments > 0)
+			{
+				node->segments = MemoryContextAlloc(graph->resident,
+													sizeof(int32) * node->nsegments);
+				memcpy(node->segments, node->new_segments,
+					   sizeof(int32) * node->nsegments);
+			}
+		}
+		node->timer = node->new_timer;
+		node->is_new = false;
+		node->old_profile = node->profile;
+		node->disk_last_seen = node->last_seen;
+		node->acc = NULL;
+	}
+	for (i = 0; i < graph->nactive; i++)
+	{
+		CdpNode    *node = graph->active[i];
+		CdpNode    *root = CdpNodeRoot(node);
+
+		root->evidence_until = Max(root->evidence_until, node->last_seen);
+	}
+	CdpGraphKeepPairs(graph);
+	graph->active = NULL;
+	graph->nactive = 0;
+
+	if (MemoryContextMemAllocated(graph->resident, true) > MAX_RESIDENT)
+	{
+		forget_resident();
+		return;
+	}
+	resident.generation = generation;
+	resident.token = token;
+}
+
+/*
+ * When was the earliest evidence for a pair, if that is known?
+ */
+bool
+CdpGraphPairKnown(CdpGraph *graph, int64 x, int64 y, TimestampTz *at)
+{
+	int64		key[2] = {Min(x, y), Max(x, y)};
+	KnownPair  *pair = hash_search(graph->pairs, key, HASH_FIND, NULL);
+
+	if (pair == NULL)
+		return false;
+	*at = pair->at;
+	return true;
+}
+
+void
+CdpGraphPairKeep(CdpGraph *graph, int64 a, int64 b, bool gone, TimestampTz at)
+{
+	int64		key[2] = {a, b};
+	bool		found;
+
+	if (gone)
+		(void) hash_search(graph->pairs, key, HASH_REMOVE, NULL);
+	else
+		((KnownPair *) hash_search(graph->pairs, key, HASH_ENTER, &found))->at = at;
+}
+
+CdpNode *
+CdpGraphNode(CdpGraph *graph, int64 id)
+{
+	return hash_search(graph->nodes, &id, HASH_FIND, NULL);
+}
+
+static void
+add_active(CdpGraph *graph, CdpNode *node)
+{
+	if (graph->nactive == graph->maxactive)
+	{
+		graph->maxactive = Max(1024, graph->maxactive * 2);
+		if (graph->active == NULL)
+			graph->active = MemoryContextAllocHuge(graph->context,
+												   sizeof(CdpNode *) * (Size) graph->maxactive);
+		else
+			graph->active = repalloc_huge(graph->active,
+										  sizeof(CdpNode *) * (Size) graph->maxactive);
+	}
+	graph->active[graph->nactive++] = node;
+	node->batch = graph->batch;
+	node->row_changed = false;
+	node->is_gone = false;
+	node->acc = NULL;
+	node->owner = NULL;
+	node->folded = false;
+	node->new_state = NULL;
+	node->segments_changed = false;
+	node->nnew_segments = 0;
+	node->new_segments = NULL;
+	node->new_timer = node->timer;
+	node->dirty = false;
+	node->mark = 0;
+}
+
+/*
+ * The node takes part in this batch, and with it all of its profile.
+ */
+static void
+activate(CdpGraph *graph, CdpNode *node)
+{
+	CdpNode    *member = node;
+
+	if (node->batch == graph->batch)
+		return;
+	do
+	{
+		if (member->batch != graph->batch)
+			add_active(graph, member);
+		member = member->next;
+	} while (member != node);
+}
+
+static CdpNode *
+add_node(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
+{
+	bool		found;
+	CdpNode    *node = hash_search(graph->nodes, &id, HASH_ENTER, &found);
+	CanonicalEntry *entry;
+
+	Assert(!found);
+	memset((char *) node + sizeof(int64), 0, sizeof(CdpNode) - sizeof(int64));
+	node->identifier = identifier;
+	node->kind = kind;
+	node->timer = DT_NOEND;
+	node->first_seen = DT_NOEND;
+	node->last_seen = DT_NOBEGIN;
+	node->disk_last_seen = DT_NOBEGIN;
+	add_active(graph, node);
+
+	entry = hash_search(graph->identifiers, &identifier, HASH_ENTER, &found);
+	entry->node = node;
+	return node;
+}
+
+/*
+ * Take the rows of SPI_tuptable in: whole profiles, in any order, some of
+ * which may be here already.
+ */
+static void
+load_rows(CdpGraph *graph)
+{
+	uint64		nrows = SPI_processed;
+	CdpNode   **loaded;
+	uint64		nloaded = 0;
+	uint64		i;
+
+	loaded = palloc(sizeof(CdpNode *) * Max(nrows, 1));
+	for (i = 0; i < nrows; i++)
+	{
+		int64		id = CdpCellInt8(i, 1);
+		CdpIdentifier *identifier;
+		CdpNode    *node;
+		bool		isnull;
+		Datum		value;
+
+		node = CdpGraphNode(graph, id);
+		if (node != NULL)
+		{
+			activate(graph, node);
+			continue;
+		}
+		identifier = CdpCellVarlena(i, 2, graph->resident);
+		node = add_node(graph, id, identifier,
+						CdpKindLookup(graph->kinds,
+									  VARDATA_ANY(identifier),
+									  CdpIdentifierKindLength(identifier)));
+		node->old_profile = CdpCellInt8(i, 3);
+		node->first_seen = CdpCellInt8(i, 4);
+		node->last_seen = CdpCellInt8(i, 5);
+		node->disk_last_seen = node->last_seen;
+		node->state = CdpCellVarlena(i, 6, graph->resident);
+		value = CdpCell(i, 7, &isnull);
+		if (!isnull)
+		{
+			ArrayType  *array = DatumGetArrayTypeP(value);
+
+			node->nsegments = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+			node->segments = MemoryContextAlloc(graph->resident,
+												sizeof(int32) * Max(node->nsegments, 1));
+			memcpy(node->segments, ARR_DATA_PTR(array),
+				   sizeof(int32) * node->nsegments);
+		}
+		value = CdpCell(i, 8, &isnull);
+		if (!isnull)
+			node->timer = node->new_timer = DatumGetTimestampTz(value);
+		CdpGraphSingle(graph, node);
+		loaded[nloaded++] = node;
+	}
+	for (i = 0; i < nloaded; i++)
+	{
+		CdpNode    *root = CdpGraphNode(graph, loaded[i]->old_profile);
+
+		if (root == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("profile %lld has no identifier of that number",
+							(long long) loaded[i]->old_profile)));
+		CdpGraphJoin(graph, loaded[i], root);
+	}
+	pfree(loaded);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+CdpNode *
+CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind)
+{
+	CdpNode    *node = add_node(graph, graph->next_node++, identifier, kind);
+
+	node->is_new = true;
+	CdpGraphSingle(graph, node);
+	return node;
+}
+
+/*
+ * Activate those of the nodes that are here; look the others up.
+ */
+static void
+add_numbers(CdpGraph *graph, CdpStatement *statement, const int64 *ids, int n)
+{
+	int64	   *missing = palloc(sizeof(int64) * Max(n, 1));
+	int			nmissing = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		CdpNode    *node = CdpGraphNode(graph, ids[i]);
+
+		if (node != NULL)
+			activate(graph, node);
+		else
+			missing[nmissing++] = ids[i];
+	}
+	if (nmissing > 0)
+	{
+		Datum		arg = CdpInt8Array(missing, nmissing);
+
+		CdpRun(statement, &arg, NULL);
+		load_rows(graph);
+	}
+	pfree(missing);
+}
+
+void
+CdpGraphAddProfiles(CdpGraph *graph, const int64 *profiles, int n)
+{
+	add_numbers(graph, &load_by_profile, profiles, n);
+}
+
+void
+CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n)
+{
+	add_numbers(graph, &load_by_node, nodes, n);
+}
+
+/*
+ * A canonical identifier is going to be needed; it must stay where it is for
+ * as long as nodes are kept.
+ */
+void
+CdpGraphWant(CdpGraph *graph, CdpIdentifier *identifier)
+{
+	bool		found;
+	CanonicalEntry *entry;
+
+	entry = hash_search(graph->identifiers, &identifier, HASH_ENTER, &found);
+	if (found)
+	{
+		if (entry->node != NULL)
+			activate(graph, entry->node);
+		return;
+	}
+	entry->node = NULL;
+	if (graph->nwanted == graph->maxwanted)
+	{
+		graph->maxwanted = Max(1024, graph->maxwanted * 2);
+		if (graph->wanted == NULL)
+			graph->wanted = MemoryContextAlloc(graph->context,
+											   sizeof(Datum) * graph->maxwanted);
+		else
+			graph->wanted = repalloc(graph->wanted,
+									 sizeof(Datum) * graph->maxwanted);
+	}
+	graph->wanted[graph->nwanted++] = PointerGetDatum(identifier);
+}
+
+static int
+varlena_order(const void *x, const void *y)
+{
+	struct varlena *a = (struct varlena *) DatumGetPointer(*(const Datum *) x);
+	struct varlena *b = (struct varlena *) DatumGetPointer(*(const Datum *) y);
+	int			la = VARSIZE_ANY_EXHDR(a);
+	int			lb = VARSIZE_ANY_EXHDR(b);
+	int			cmp = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), Min(la, lb));
+
+	return cmp != 0 ? cmp : la - lb;
+}
+
+/*
+ * Look up what CdpGraphWant has asked for, with all nodes of the profiles.  In
+ * the order of the index, so that neighbours share its pages.
+ */
+void
+CdpGraphLoadWanted(CdpGraph *graph)
+{
+	Datum		arg;
+
+	if (graph->nwanted == 0)
+		return;
+	qsort(graph->wanted, graph->nwanted, sizeof(Datum), varlena_order);
+	/* a cdp.identifier looks like a text in memory */
+	arg = CdpVarlenaArray(graph->wanted, NULL, graph->nwanted, TEXTOID);
+	CdpRun(&load_by_identifier, &arg, NULL);
+	load_rows(graph);
+	graph->nwanted = 0;
+}
+
+/*
+ * The node of a canonical identifier that was asked for, made when it is new.
+ */
+CdpNode *
+CdpGraphNodeOf(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind)
+{
+	CanonicalEntry *entry = hash_search(graph->identifiers, &identifier,
+										HASH_FIND, NULL);
+
+	if (entry->node == NULL)
+		(void) CdpGraphMakeNode(graph, entry->identifier, kind);
+	return entry->node;
+}
