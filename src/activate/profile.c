@@ -30,25 +30,48 @@
 #include "cdp.h"
 #include "segments/segments.h"
 
-/* Everything about one profile at an instant. */
+/* A read: the definitions and the instant that it is about. */
 typedef struct ProfileRead
 {
+	int64		generation;
 	CdpTraitSet *traits;
 	CdpSegmentSet *segments;
 	CdpProfileNodes nodes;
 	TimestampTz now;
 } ProfileRead;
 
+static void
+begin_read(ProfileRead *read)
+{
+	TimestampTz applied;
+
+	read->generation = CdpGeneration(&applied);
+	read->now = CdpReadInstant(applied);
+	read->traits = CdpTraitSetGet(read->generation);
+	read->segments = CdpSegmentSetGet(read->generation, read->traits);
+}
+
 /*
- * False when there is no such profile.
+ * The profile that the first argument names; false when there is none.
  */
 static bool
-read_profile(int64 profile_id, ProfileRead *out)
+read_by_identifier(FunctionCallInfo fcinfo, ProfileRead *read)
 {
-	out->traits = CdpTraitSetGet(-1);
-	out->segments = CdpSegmentSetGet(-1, out->traits);
-	out->now = CdpClock();
-	return profile_id != 0 && CdpProfileRead(profile_id, out->traits, &out->nodes);
+	int64		profile_id;
+
+	begin_read(read);
+	profile_id = CdpProfileOfIdentifier(read->generation, PG_GETARG_IDENTIFIER_PP(0));
+	return profile_id != 0 && CdpProfileRead(profile_id, read->traits, &read->nodes);
+}
+
+static bool
+read_by_id(FunctionCallInfo fcinfo, ProfileRead *read)
+{
+	int64		profile_id;
+
+	begin_read(read);
+	profile_id = CdpProfileOfNode(PG_GETARG_INT64(0));
+	return profile_id != 0 && CdpProfileRead(profile_id, read->traits, &read->nodes);
 }
 
 /*
@@ -221,7 +244,7 @@ cdp_profile(PG_FUNCTION_ARGS)
 {
 	ProfileRead read;
 
-	if (!read_profile(CdpProfileOfIdentifier(PG_GETARG_IDENTIFIER_PP(0)), &read))
+	if (!read_by_identifier(fcinfo, &read))
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(profile_json(&read));
 }
@@ -236,7 +259,7 @@ cdp_profile_by_id(PG_FUNCTION_ARGS)
 {
 	ProfileRead read;
 
-	if (!read_profile(CdpProfileOfNode(PG_GETARG_INT64(0)), &read))
+	if (!read_by_id(fcinfo, &read))
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(profile_json(&read));
 }
@@ -247,13 +270,11 @@ cdp_profile_by_id(PG_FUNCTION_ARGS)
  * Whether the profile is in the segment now.  Nobody is in no segment.
  */
 static bool
-in_segment(int64 profile_id, const text *name)
+in_segment(ProfileRead *read, bool known, const text *name)
 {
-	ProfileRead read;
 	CdpProfileEval profile;
-	bool		known = read_profile(profile_id, &read);
 	char	   *segment = text_to_cstring(name);
-	int			column = CdpSegmentColumnByName(read.segments, segment);
+	int			column = CdpSegmentColumnByName(read->segments, segment);
 
 	if (column < 0)
 		ereport(ERROR,
@@ -261,10 +282,10 @@ in_segment(int64 profile_id, const text *name)
 				 errmsg("segment \"%s\" does not exist", segment)));
 	if (!known)
 		return false;
-	profile = evaluate_segments(&read, bms_make_singleton(column));
+	profile = evaluate_segments(read, bms_make_singleton(column));
 	for (int i = 0; i < profile.nafter; i++)
 	{
-		if (CdpSegmentColumn(read.segments, profile.after[i]) == column)
+		if (CdpSegmentColumn(read->segments, profile.after[i]) == column)
 			return true;
 	}
 	return false;
@@ -278,8 +299,10 @@ PG_FUNCTION_INFO_V1(cdp_in_segment);
 Datum
 cdp_in_segment(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(in_segment(CdpProfileOfIdentifier(PG_GETARG_IDENTIFIER_PP(0)),
-							  PG_GETARG_TEXT_PP(1)));
+	ProfileRead read;
+	bool		known = read_by_identifier(fcinfo, &read);
+
+	PG_RETURN_BOOL(in_segment(&read, known, PG_GETARG_TEXT_PP(1)));
 }
 
 PG_FUNCTION_INFO_V1(cdp_in_segment_by_id);
@@ -290,8 +313,10 @@ PG_FUNCTION_INFO_V1(cdp_in_segment_by_id);
 Datum
 cdp_in_segment_by_id(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(in_segment(CdpProfileOfNode(PG_GETARG_INT64(0)),
-							  PG_GETARG_TEXT_PP(1)));
+	ProfileRead read;
+	bool		known = read_by_id(fcinfo, &read);
+
+	PG_RETURN_BOOL(in_segment(&read, known, PG_GETARG_TEXT_PP(1)));
 }
 
 /*
@@ -418,7 +443,7 @@ Datum
 cdp_timeline(PG_FUNCTION_ARGS)
 {
 	return timeline(fcinfo, PG_ARGISNULL(0) ? 0 :
-					CdpProfileOfIdentifier(PG_GETARG_IDENTIFIER_PP(0)));
+					CdpProfileOfIdentifier(-1, PG_GETARG_IDENTIFIER_PP(0)));
 }
 
 PG_FUNCTION_INFO_V1(cdp_timeline_by_id);

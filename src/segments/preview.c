@@ -249,13 +249,15 @@ cdp_preview_segment(PG_FUNCTION_ARGS)
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
 	Preview    *preview = palloc0(sizeof(Preview));
+	TimestampTz applied;
 	TupleDesc	desc;
 	Datum		values[4];
 	bool		nulls[4] = {false};
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	preview->now = CdpClock();
+	(void) CdpGeneration(&applied);
+	preview->now = CdpReadInstant(applied);
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(oldcontext);
@@ -427,14 +429,16 @@ Datum
 cdp_explain_segment(PG_FUNCTION_ARGS)
 {
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	int64		profile_id = CdpProfileOfIdentifier((CdpIdentifier *) PG_GETARG_VARLENA_PP(1));
+	TimestampTz applied;
+	int64		generation = CdpGeneration(&applied);
+	int64		profile_id = CdpProfileOfIdentifier(generation, PG_GETARG_IDENTIFIER_PP(1));
 	Explanation explanation = {0};
 	CdpProfileNodes nodes;
 	CdpProfileValues values;
 	CdpProfileEval profile = {0};
 	CdpSegment *segment;
 	CdpSegmentRules *rules;
-	TimestampTz now = CdpClock();
+	TimestampTz now = CdpReadInstant(applied);
 	int			column;
 	int			nest_level;
 	Oid			owner;
@@ -443,8 +447,8 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	explanation.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	explanation.traits = CdpTraitSetGet(-1);
-	explanation.set = CdpSegmentSetGet(-1, explanation.traits);
+	explanation.traits = CdpTraitSetGet(generation);
+	explanation.set = CdpSegmentSetGet(generation, explanation.traits);
 	column = CdpSegmentColumnByName(explanation.set, name);
 	if (column < 0)
 		ereport(ERROR,

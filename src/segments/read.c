@@ -97,12 +97,12 @@ CdpProfileOfNode(int64 node_id)
 }
 
 int64
-CdpProfileOfIdentifier(const CdpIdentifier *raw)
+CdpProfileOfIdentifier(int64 generation, const CdpIdentifier *raw)
 {
 	CdpIdentifier *canonical = NULL;
 	CdpKind    *kind;
 
-	switch (CdpCanonicalise(CdpKindSetGet(-1), raw, &canonical, &kind))
+	switch (CdpCanonicalise(CdpKindSetGet(generation), raw, &canonical, &kind))
 	{
 		case CDP_CANONICAL_OK:
 		case CDP_CANONICAL_LABEL:

@@ -77,6 +77,14 @@ extern CdpTrait *CdpTraitById(CdpTraitSet *set, int32 id);
  */
 extern CdpTrait *CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created);
 
+/*
+ * cdp.applier.generation as the active snapshot sees it, and the applied clock
+ * (when asked for): one look for all caches that a read uses.
+ */
+extern int64 CdpGeneration(TimestampTz *clock);
+/* The instant that a read is about: never before what has been applied. */
+extern TimestampTz CdpReadInstant(TimestampTz applied);
+
 /* ---- folding (traits/fold.c) ---- */
 
 /* What one entry adds to one trait. */
