@@ -955,7 +955,7 @@ BEGIN
 			  ORDER BY s.comp, j.key COLLATE "C", s.seq DESC) w
 		GROUP BY w.comp) d ON d.comp = p.comp;
 
-	SELECT array_agg(to_jsonb(d) ORDER BY d.id) INTO traits FROM cdp.trait_definitions d;
+	SELECT array_agg(to_jsonb(d) ORDER BY d.aggregate = 'expression', d.id) INTO traits FROM cdp.trait_definitions d;
 	pending := COALESCE(traits, '{}');
 	LOOP
 		progress := false;
@@ -992,6 +992,13 @@ BEGIN
 			t_names := t_names || (t->>'name');
 			t_types := t_types || (t->>'type');
 			t_vals := t_vals || vals::text;
+			IF t->>'key' <> t->>'name' THEN
+				-- a declared trait goes by its key too
+				t_ids := t_ids || (t->>'id')::int;
+				t_names := t_names || (t->>'key');
+				t_types := t_types || (t->>'type');
+				t_vals := t_vals || vals::text;
+			END IF;
 
 			RETURN QUERY EXECUTE format(
 				'SELECT ''traits'', format(''%%s of profile %%s'', $4, p.profile), p.expected, p.found

@@ -529,6 +529,14 @@ publish(int32 id, bool folds)
 		CdpBackfillHook(list_make1_int(id), NIL);
 }
 
+/* Computed traits have states; declared and derived ones do not. */
+static bool
+folds_entries(const CdpDefinition *definition)
+{
+	return definition->aggregate != CDP_AGG_DECLARED &&
+		definition->aggregate != CDP_AGG_EXPRESSION;
+}
+
 static void
 create(CdpDefinition *definition)
 {
@@ -539,8 +547,7 @@ create(CdpDefinition *definition)
 	id = write_definition(definition, 0);
 	if (definition->aggregate == CDP_AGG_EXPRESSION)
 		CdpDependsSet("trait", id, depends);
-	publish(id, definition->aggregate != CDP_AGG_DECLARED &&
-			definition->aggregate != CDP_AGG_EXPRESSION);
+	publish(id, folds_entries(definition));
 }
 
 static bool
@@ -587,11 +594,10 @@ alter(CdpDefinition *old, CdpDefinition *definition)
 
 	definition->id = old->id;
 	definition->owner = GetUserNameFromId(GetUserId(), false);
-	if (!same_rules(old, definition))
+	if (!same_rules(old, definition) && (folds_entries(old) || folds_entries(definition)))
 	{
 		definition->id = 0;
-		folds = definition->aggregate != CDP_AGG_DECLARED &&
-			definition->aggregate != CDP_AGG_EXPRESSION;
+		folds = folds_entries(definition);
 	}
 	id = write_definition(definition, old->id);
 	CdpDependsSet("trait", id, depends);
@@ -679,7 +685,18 @@ definition_from_arguments(FunctionCallInfo fcinfo, const CdpDefinition *old)
 		definition->expression = NULL;
 	}
 	else if (!PG_ARGISNULL(ARG_EXPRESSION))
+	{
 		definition->aggregate = CDP_AGG_EXPRESSION;
+		/* parts of a computed trait do not live on, unless asked for again */
+		if (PG_ARGISNULL(ARG_VALUE))
+			definition->value = NULL;
+		if (PG_ARGISNULL(ARG_EVENT))
+			definition->event = NULL;
+		if (PG_ARGISNULL(ARG_FILTER))
+			definition->filter = NULL;
+		if (PG_ARGISNULL(ARG_WITHIN))
+			definition->within = NULL;
+	}
 	else if (old == NULL)
 		definition->aggregate = CDP_AGG_DECLARED;
 	/* what is not asked for anew stays, unless it follows from what is */

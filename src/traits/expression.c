@@ -594,7 +594,9 @@ resolve_column(ParseState *pstate, ColumnRef *cref)
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" does not exist", strVal(field)),
 				 state->resolver == CdpEntryColumn ?
-				 errhint("Columns of an entry are id, message_id, source, type, event, identifiers, properties, context, occurred_at and received_at.") : 0,
+				 errhint("Columns of an entry are id, message_id, source, type, event, identifiers, properties, context, occurred_at and received_at.") :
+				 errhint("No trait has that name, and no identify call has had such a key. Declare it, for example: SELECT cdp.create_trait('%s', type => 'text');",
+						 strVal(field)),
 				 parser_errposition(pstate, cref->location)));
 	return result;
 }

@@ -82,11 +82,17 @@ CdpStateRulesInit(CdpStateRules *rules, CdpAggregate aggregate, bool windowed,
 	rules->aggregate = aggregate;
 	rules->windowed = windowed;
 
+	if (aggregate == CDP_AGG_COUNT || aggregate == CDP_AGG_EXISTS)
+		return;
+	if (!OidIsValid(type) ||
+		!SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(type)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("aggregate %s cannot fold values of an unknown type",
+						CdpAggregateName(aggregate))));
+
 	switch (aggregate)
 	{
-		case CDP_AGG_COUNT:
-		case CDP_AGG_EXISTS:
-			return;
 		case CDP_AGG_SUM:
 		case CDP_AGG_AVG:
 			if (type != NUMERICOID)
@@ -118,8 +124,7 @@ CdpStateRulesInit(CdpStateRules *rules, CdpAggregate aggregate, bool windowed,
 
 	rules->has_value = true;
 	rules->type = type;
-	if (!OidIsValid(type) || type >= FirstNormalObjectId ||
-		!SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(type)) ||
+	if (type >= FirstNormalObjectId ||
 		!(get_typtype(type) == TYPTYPE_BASE ||
 		  get_typtype(type) == TYPTYPE_RANGE ||
 		  get_typtype(type) == TYPTYPE_MULTIRANGE) ||
@@ -127,8 +132,7 @@ CdpStateRulesInit(CdpStateRules *rules, CdpAggregate aggregate, bool windowed,
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("aggregate %s cannot fold values of type %s",
-						CdpAggregateName(aggregate),
-						OidIsValid(type) ? format_type_be(type) : "-"),
+						CdpAggregateName(aggregate), format_type_be(type)),
 				 errhint("Traits have built-in types; cast the value to one.")));
 	get_typlenbyval(type, &rules->typlen, &rules->typbyval);
 	if (compares || rules->has_tie)

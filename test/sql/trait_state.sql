@@ -1,0 +1,190 @@
+-- cdp.trait_state: states as values; the laws they obey.
+SET client_min_messages = error;
+CREATE EXTENSION cdp;
+RESET client_min_messages;
+SET search_path = cdp, public;
+\set SHOW_CONTEXT never
+
+CREATE TABLE public.sample AS
+SELECT i, i % 7 AS part,
+	   CASE WHEN i % 11 = 0 THEN NULL ELSE (i * 37 % 101)::numeric / 4 END AS n,
+	   CASE WHEN i % 13 = 0 THEN NULL ELSE chr(97 + i * 7 % 26) || i % 5 END AS t,
+	   (i * 37 % 101)::float8 / 3 AS f,
+	   timestamptz '2024-01-01 00:00+00' + i * 61 % 997 * interval '1 hour' AS at
+FROM generate_series(1, 1000) i;
+
+-- equal to plain SQL
+SELECT finish(trait_state_agg('count', n, at)) = to_jsonb(count(n)) AS count,
+	   finish(trait_state_agg('sum', n, at)) = to_jsonb(sum(n)) AS sum,
+	   finish(trait_state_agg('sum', i, at)) = to_jsonb(sum(i)) AS sum_int,
+	   finish(trait_state_agg('sum', f, at)) = to_jsonb(sum(f::numeric)) AS sum_float,
+	   finish(trait_state_agg('avg', n, at)) = to_jsonb(avg(n)) AS avg,
+	   finish(trait_state_agg('min', t, at)) = to_jsonb(min(t COLLATE "C")) AS min,
+	   finish(trait_state_agg('max', n, at)) = to_jsonb(max(n)) AS max,
+	   finish(trait_state_agg('first', t, at)) = to_jsonb((array_agg(t ORDER BY at, t COLLATE "C") FILTER (WHERE t IS NOT NULL))[1]) AS first,
+	   finish(trait_state_agg('last', t, at)) = to_jsonb((array_agg(t ORDER BY at DESC, t COLLATE "C" DESC) FILTER (WHERE t IS NOT NULL))[1]) AS last,
+	   finish(trait_state_agg('unique_count', t, at)) = to_jsonb(count(DISTINCT t)) AS unique_count,
+	   finish(trait_state_agg('exists', n, at)) AS exists
+FROM public.sample;
+SELECT finish(trait_state_agg('most_frequent', t, at)) = to_jsonb((SELECT t FROM public.sample WHERE t IS NOT NULL GROUP BY t ORDER BY count(*) DESC, t COLLATE "C" LIMIT 1)) AS most_frequent
+FROM public.sample;
+
+-- the laws, for every aggregate: any order, any grouping, the same bytes
+CREATE FUNCTION public.laws(aggregate text) RETURNS TABLE(aggregate_ text, reordered boolean, grouped boolean, commutes boolean, associates boolean, round_trip boolean, binary_ boolean)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
+BEGIN
+	RETURN QUERY
+	WITH parts AS (
+		SELECT part, trait_state_agg(aggregate, n, at) AS s FROM public.sample GROUP BY part
+	), whole AS (
+		SELECT trait_state_agg(aggregate, n, at) AS s FROM public.sample
+	), abc AS (
+		SELECT a.s AS a, b.s AS b, c.s AS c FROM parts a, parts b, parts c
+		WHERE a.part = 0 AND b.part = 1 AND c.part = 2
+	)
+	SELECT aggregate,
+		   (SELECT trait_state_agg(aggregate, n, at ORDER BY i DESC) = whole.s FROM public.sample),
+		   (SELECT combine(s ORDER BY part DESC) = whole.s FROM parts),
+		   (SELECT a + b = b + a FROM abc),
+		   (SELECT (a + b) + c = a + (b + c) FROM abc),
+		   whole.s::text::trait_state = whole.s,
+		   (SELECT bool_and(trait_state_send(s::text::trait_state) = trait_state_send(s)) FROM parts)
+	FROM whole;
+END $$;
+SELECT l.* FROM unnest(ARRAY['count', 'sum', 'avg', 'min', 'max', 'first', 'last', 'unique_count', 'most_frequent', 'exists']) a, public.laws(a) l;
+
+-- values that are equal and do not look it: the same one is kept
+SELECT combine(s) = combine(s ORDER BY o DESC) AS same, finish(combine(s))
+FROM (VALUES (1, trait_state('max', 1.0)), (2, trait_state('max', 1.00)), (3, trait_state('max', 1.000))) v(o, s);
+SELECT finish(combine(s)) FROM (VALUES (trait_state('unique_count', 1.0)), (trait_state('unique_count', 1.00)), (trait_state('unique_count', 2.0))) v(s);
+
+-- types
+SELECT finish(trait_state('max', true)), finish(trait_state('max', 'a'::text)), finish(trait_state('max', '2024-02-29'::date)),
+	   finish(trait_state('max', timestamptz '2024-02-29 12:00+02')), finish(trait_state('max', '1 day'::interval)),
+	   finish(trait_state('max', '{"a": 1}'::jsonb)), finish(trait_state('max', ARRAY[1, 2])), finish(trait_state('max', 'NaN'::numeric)),
+	   finish(trait_state('max', '-Infinity'::float8)), finish(trait_state('max', int8range(1, 5))), finish(trait_state('max', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid)),
+	   finish(trait_state('max', '\x00ff'::bytea)), finish(trait_state('max', 'c'::"char")), finish(trait_state('max', (-5)::int2));
+SELECT finish(trait_state('first', '{"b": [1]}'::json, '2024-01-01'));
+SELECT s::text::trait_state = s AS round_trip
+FROM (VALUES (trait_state('max', true)), (trait_state('max', '2024-02-29'::date)), (trait_state('max', '1 day'::interval)), (trait_state('max', '{"a": 1}'::jsonb)),
+	(trait_state('max', ARRAY[1, 2])), (trait_state('max', 'NaN'::numeric)), (trait_state('max', '-Infinity'::float8)), (trait_state('max', int8range(1, 5))),
+	(trait_state('max', '\x00ff'::bytea)), (trait_state('max', 'c'::"char")), (trait_state('max', (-5)::int2)), (trait_state('max', 'x'::name)),
+	(trait_state('last', repeat('long ', 5000), '2024-01-01'))) v(s);
+
+-- NULL adds nothing; nothing at all has no state
+SELECT trait_state('count', NULL::int) IS NULL AS one, trait_state_agg('sum', NULL::numeric, now()) IS NULL AS some, combine(NULL::trait_state) IS NULL AS combined,
+	   (SELECT trait_state_agg('sum', n, at) IS NULL FROM public.sample WHERE false) AS none;
+SELECT finish(combine(s)) FROM (VALUES (NULL::trait_state), (trait_state('count', 1)), (NULL), (trait_state('count', 'x'::text))) v(s);
+SELECT trait_state('first', 1) IS NULL AS no_time;
+
+-- with FILTER, GROUP BY, windows
+SELECT part, finish(trait_state_agg('count', i, at) FILTER (WHERE i > 500)) FROM public.sample GROUP BY part ORDER BY part;
+SELECT part, finish(combine(s) OVER (ORDER BY part)) AS running
+FROM (SELECT part, trait_state_agg('count', i, at) AS s FROM public.sample GROUP BY part) p ORDER BY part;
+SELECT part, finish(combine(s) OVER (ORDER BY part ROWS 1 PRECEDING)) AS two
+FROM (SELECT part, trait_state_agg('max', i, at) AS s FROM public.sample GROUP BY part) p ORDER BY part;
+
+-- parallel = serial
+CREATE TABLE public.big AS SELECT i, (i * 37 % 1009)::numeric / 8 AS n, i % 97 AS g, timestamptz '2024-01-01 00:00+00' + i * interval '1 second' AS at FROM generate_series(1, 40000) i;
+ALTER TABLE public.big SET (parallel_workers = 2);
+ANALYZE public.big;
+CREATE TABLE public.serial AS
+SELECT a, trait_state_agg(a, n, at) AS s FROM public.big, unnest(ARRAY['count', 'sum', 'avg', 'min', 'max', 'first', 'last', 'unique_count', 'most_frequent', 'exists']) a GROUP BY a;
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SET parallel_leader_participation = off;
+EXPLAIN (COSTS OFF) SELECT trait_state_agg('sum', n, at) FROM public.big;
+SELECT s.a, p.s = s.s AS same
+FROM public.serial s,
+LATERAL (SELECT CASE s.a WHEN 'count' THEN (SELECT trait_state_agg('count', n, at) FROM public.big)
+	WHEN 'sum' THEN (SELECT trait_state_agg('sum', n, at) FROM public.big)
+	WHEN 'avg' THEN (SELECT trait_state_agg('avg', n, at) FROM public.big)
+	WHEN 'min' THEN (SELECT trait_state_agg('min', n, at) FROM public.big)
+	WHEN 'max' THEN (SELECT trait_state_agg('max', n, at) FROM public.big)
+	WHEN 'first' THEN (SELECT trait_state_agg('first', n, at) FROM public.big)
+	WHEN 'last' THEN (SELECT trait_state_agg('last', n, at) FROM public.big)
+	WHEN 'unique_count' THEN (SELECT trait_state_agg('unique_count', n, at) FROM public.big)
+	WHEN 'most_frequent' THEN (SELECT trait_state_agg('most_frequent', n, at) FROM public.big)
+	WHEN 'exists' THEN (SELECT trait_state_agg('exists', n, at) FROM public.big) END) p(s)
+ORDER BY s.a;
+-- partial states that are empty, and groups
+SELECT count(*), bool_and(p = w) FROM (
+	SELECT g, trait_state_agg('sum', CASE WHEN g % 2 = 0 THEN n END, at) AS p FROM public.big GROUP BY g) a
+JOIN (SELECT g, CASE WHEN g % 2 = 0 THEN trait_state_agg('sum', n, at ORDER BY i) END AS w FROM public.big GROUP BY g) b USING (g)
+WHERE p IS NOT NULL OR w IS NOT NULL;
+RESET parallel_setup_cost;
+RESET parallel_tuple_cost;
+RESET min_parallel_table_scan_size;
+RESET parallel_leader_participation;
+
+-- COPY, text and binary
+CREATE TABLE public.stored (a text, s trait_state);
+INSERT INTO public.stored SELECT * FROM public.serial;
+CREATE TABLE public.copied (LIKE public.stored);
+\copy public.stored TO 'results/trait_state.text'
+\copy public.copied FROM 'results/trait_state.text'
+\copy public.stored TO 'results/trait_state.bin' WITH (FORMAT binary)
+\copy public.copied FROM 'results/trait_state.bin' WITH (FORMAT binary)
+SELECT count(*), bool_and(c.s = s.s) FROM public.copied c JOIN public.stored s USING (a);
+
+-- what cannot be
+SELECT trait_state('median', 1);
+SELECT trait_state('declared', 1);
+SELECT trait_state(NULL, 1);
+SELECT trait_state('sum', 'x'::text);
+SELECT trait_state('max', point(1, 2));
+SELECT trait_state('max', ROW(1, 2));
+SELECT trait_state('max', 'user_id:1'::cdp.identifier);
+SELECT trait_state('first', 1, 'infinity');
+SELECT trait_state('count', 1) + trait_state('sum', 1);
+SELECT trait_state('max', 1) + trait_state('max', 1.5);
+SELECT combine(s) FROM (VALUES (trait_state('max', 1)), (trait_state('max', 'a'::text))) v(s);
+SELECT trait_state_agg(a, 1, now()) FROM (VALUES ('count'), ('sum')) v(a);
+
+-- garbage: refused, whatever it is
+SELECT ''::trait_state;
+SELECT 'count'::trait_state;
+SELECT '\x'::trait_state;
+SELECT '\x0'::trait_state;
+SELECT '\xzz'::trait_state;
+SELECT '\x02'::trait_state;
+SELECT trait_state('count', 1);
+SELECT '\x010300000000000000000000000001'::trait_state;
+SELECT '\x010300000000000000000000000000'::trait_state;
+SELECT '\x0103000000000000000000000000ff01'::trait_state;
+SELECT '\x01030000000017000000000000000001'::trait_state;
+SELECT '\x010900000000000000000000000001'::trait_state;
+SELECT '\x016300000000000000000000000001'::trait_state;
+CREATE FUNCTION public.mutate(s trait_state, OUT accepted int, OUT refused int) LANGUAGE plpgsql AS $$
+DECLARE
+	b bytea := trait_state_send(s);
+	m bytea;
+BEGIN
+	accepted := 0;
+	refused := 0;
+	FOR i IN 0 .. least(length(b), 400) - 1 LOOP
+		FOR j IN 1 .. 3 LOOP
+			m := CASE j WHEN 1 THEN set_byte(b, i, (get_byte(b, i) + 1) % 256)
+						WHEN 2 THEN set_byte(b, i, get_byte(b, i) # 128)
+						ELSE substr(b, 1, i) END;
+			BEGIN
+				PERFORM finish(m::text::trait_state);
+				accepted := accepted + 1;
+			EXCEPTION WHEN OTHERS THEN
+				IF SQLSTATE LIKE 'XX%' AND SQLERRM NOT LIKE 'unsupported jsonb version%' THEN
+					RAISE NOTICE '% %', SQLSTATE, SQLERRM;
+				END IF;
+				refused := refused + 1;
+			END;
+		END LOOP;
+	END LOOP;
+END $$;
+SELECT a, accepted + refused > 20 AS tried, refused > 0 AS some_refused FROM public.stored, public.mutate(s) ORDER BY a;
+SELECT (public.mutate(trait_state('last', '{"a": [1, "x", null]}'::jsonb, '2024-01-01'))).refused > 0 AS some_refused;
+SELECT (public.mutate(trait_state('max', ARRAY['a', NULL, 'b']))).refused > 0 AS some_refused;
+
+SET client_min_messages = error;
+DROP EXTENSION cdp CASCADE;
+DROP TABLE public.sample, public.big;
