@@ -9,9 +9,10 @@ SET cdp.now = '2026-11-22 20:00:00+00';
 
 CREATE VIEW partitions AS
 	SELECT c.relname, replace(pg_get_expr(c.relpartbound, c.oid), 'FOR VALUES ', '') AS bounds,
-		(SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid) AS indexes,
+		(SELECT count(*) FROM pg_index x WHERE x.indrelid = c.oid) AS indexes,
 		EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') AS member
-	FROM pg_class c WHERE c.relispartition ORDER BY c.relname;
+	FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+	WHERE i.inhparent = 'cdp.events'::regclass ORDER BY c.relname;
 
 -- the parent has neither index nor constraint, the default partition indexes of its own
 SELECT relkind, relhasindex FROM pg_class WHERE oid = 'cdp.events'::regclass;
@@ -62,7 +63,7 @@ RESET enable_bitmapscan;
 -- personal values are not in the statistics
 SELECT DISTINCT attname, attstattarget FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.relispartition AND c.relname <> 'week' AND attname IN ('identifiers', 'properties', 'context');
+WHERE c.relispartition AND c.relname LIKE 'events%' AND attname IN ('identifiers', 'properties', 'context');
 
 DROP VIEW partitions;
 DROP EXTENSION cdp;
