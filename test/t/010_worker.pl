@@ -16,7 +16,7 @@ $node->append_conf(
 shared_preload_libraries = 'cdp'
 max_prepared_transactions = 4
 max_worker_processes = 12
-cdp.naptime = '1h'
+cdp.naptime = '30min'
 log_min_messages = info
 ));
 $node->start;
@@ -85,7 +85,7 @@ is($node->safe_psql('a', 'SELECT count(*) FROM cdp.stat_worker'), '2', 'stat_wor
 # ---- woken by commits; two databases do not see each other
 
 cmp_ok(seconds(sub { track('a', 'u1'); $node->safe_psql('a', 'SELECT cdp.wait_applied()') }),
-	'<', 2, 'an entry is applied at once though naptime is an hour');
+	'<', 2, 'an entry is applied at once though naptime is half an hour');
 is(applied('a'), '1', 'the entry was applied');
 is(applied('b'), '0', 'and in its own database only');
 is($node->safe_psql('a', "SELECT count(*) FROM cdp.identities WHERE identifier::text = 'user_id:u1'"),
@@ -253,7 +253,7 @@ $standby->stop('fast');
 
 my $late = PostgreSQL::Test::Cluster->new('not_preloaded');
 $late->init;
-$late->append_conf('postgresql.conf', "restart_after_crash = on\nmax_worker_processes = 3\ncdp.naptime = '1h'");
+$late->append_conf('postgresql.conf', "restart_after_crash = on\nmax_worker_processes = 3\ncdp.naptime = '30min'");
 $late->start;
 $late->safe_psql('postgres', 'CREATE DATABASE a');
 ($rc, $out, $err) = $late->psql('a', 'CREATE EXTENSION cdp');

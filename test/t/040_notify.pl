@@ -1,0 +1,129 @@
+# NOTIFY from the applier: a JSON object per batch and channel, after the commit
+# of what it tells, and never from the transaction that appends.
+use strict;
+use warnings;
+
+use IPC::Run qw(pump);
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('notify');
+$node->init;
+$node->append_conf(
+	'postgresql.conf', qq(
+shared_preload_libraries = 'cdp'
+max_prepared_transactions = 2
+cdp.naptime = '100ms'
+));
+$node->start;
+my $long = 's' x 51;
+$node->safe_psql('postgres', 'CREATE EXTENSION cdp');
+$node->safe_psql(
+	'postgres', qq(
+	SELECT cdp.create_trait('orders', aggregate => 'count', event => 'Ordered');
+	SELECT cdp.create_segment('buyers', 'orders >= 1');
+	SELECT cdp.create_segment('$long', 'orders >= 2');
+));
+my $channel = $node->safe_psql('postgres', "SELECT channel FROM cdp.segments WHERE name = '$long'");
+cmp_ok(length($channel), '<=', 63, 'a channel has at most 63 bytes');
+
+# A listener, and what it has received since it was asked last.
+my ($in, $out) = ('', '');
+my $timer = IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default);
+my $listener = IPC::Run::start(
+	[ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-d', 'postgres' ],
+	\$in, \$out, $timer);
+my $asked = 0;
+
+sub received
+{
+	my ($wait) = @_;
+	my %got;
+
+	$asked++;
+	$in .= "SELECT 'asked $asked';\n";
+	pump $listener until $out =~ /asked $asked/;
+	while ($out =~ /Asynchronous notification "([^"]*)" with payload "(.*)" received/g)
+	{
+		push @{ $got{$1} }, $2;
+	}
+	$out = '';
+	return \%got;
+}
+
+$in .= "LISTEN cdp; LISTEN cdp_segment_buyers; LISTEN \"$channel\";\n";
+received();
+
+sub order
+{
+	my ($user) = @_;
+	$node->safe_psql('postgres', "SELECT cdp.track('Ordered', user_id => '$user')");
+	$node->safe_psql('postgres', 'SELECT cdp.wait_applied()');
+}
+
+# ---- one change
+
+order('u1');
+my $got = received();
+is(scalar(@{ $got->{cdp} || [] }), 1, 'one message on channel cdp');
+is(scalar(@{ $got->{cdp_segment_buyers} || [] }), 1, 'one on the channel of the segment');
+my $message = decode_json($got->{cdp_segment_buyers}[0] || '{}');
+is_deeply([ sort keys %$message ], [qw(at epoch kind profile_id segment seq v)], 'with these keys');
+is($message->{kind} . ' ' . $message->{segment}, 'segment_entered buyers', 'it says what happened');
+is( $node->safe_psql(
+		'postgres', "SELECT kind, segment, profile_id, cause FROM cdp.changes WHERE (epoch, seq) = ($message->{epoch}, $message->{seq})"),
+	"segment_entered|buyers|$message->{profile_id}|entry", 'and where to read about it');
+like($message->{at}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/, 'its time is ISO 8601');
+
+# ---- nothing without a change, nor from a rollback
+
+order('u1');
+$got = received();
+is_deeply([ sort keys %$got ], [ sort('cdp', $channel) ], 'a second order concerns another segment');
+order('u1');
+$node->safe_psql('postgres', "BEGIN; SELECT cdp.track('Ordered', user_id => 'u0'); ROLLBACK");
+$node->safe_psql('postgres', 'SELECT pg_sleep(0.3)');
+is_deeply(received(), {}, 'no change, no message');
+
+# ---- many changes in one batch: one message, a range
+
+$node->safe_psql('postgres',
+	"INSERT INTO cdp.events (event, identifiers) SELECT 'Ordered', ARRAY['user_id:v' || i]::cdp.identifier[]"
+	  . ' FROM generate_series(1, 3000) i');
+$node->safe_psql('postgres', 'SELECT cdp.wait_applied()');
+$got = received();
+is(scalar(@{ $got->{cdp_segment_buyers} || [] }), 1, 'one message for 3,000 changes');
+$message = decode_json($got->{cdp_segment_buyers}[0] || '{}');
+is_deeply([ sort keys %$message ], [qw(epoch from n to v)], 'that gives a range');
+is($message->{n}, 3000, 'and their number');
+is( $node->safe_psql(
+		'postgres', "SELECT count(*) FROM cdp.changes WHERE epoch = $message->{epoch} AND seq BETWEEN $message->{from} AND $message->{to}"
+		  . " AND segment = 'buyers'"),
+	'3000', 'which is right');
+
+# ---- the appending transaction notifies nobody, so it can be prepared
+
+$node->safe_psql('postgres', "BEGIN; SELECT cdp.track('Ordered', user_id => 'u2'); PREPARE TRANSACTION 'p'");
+$node->safe_psql('postgres', 'SELECT pg_sleep(0.3)');
+is_deeply(received(), {}, 'nothing of a prepared transaction');
+$node->safe_psql('postgres', "COMMIT PREPARED 'p'");
+$node->safe_psql('postgres', 'SELECT cdp.wait_applied()');
+is(scalar(@{ received()->{cdp} || [] }), 1, 'until it is committed');
+
+# ---- what a listener has missed is in cdp.changes
+
+$node->safe_psql('postgres', "SELECT cdp.subscribe('mail', '{\"segment\": \"buyers\"}')");
+$in .= "UNLISTEN *;\n";
+received();
+order("w$_") for 1 .. 3;
+is_deeply(received(), {}, 'a listener that does not listen hears nothing');
+is($node->safe_psql('postgres', "SELECT count(*), max(seq) - min(seq), min(cause) FROM cdp.poll('mail')"),
+	'3|2|entry', 'poll() gives it what it has missed');
+
+$in .= "\\q\n";
+$listener->finish;
+$node->stop('fast');
+
+done_testing();
