@@ -3,6 +3,7 @@ SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SET search_path = cdp, public;
+SET IntervalStyle = postgres;
 \set SHOW_CONTEXT never
 
 CREATE TABLE public.sample AS
@@ -187,4 +188,4 @@ SELECT (public.mutate(trait_state('max', ARRAY['a', NULL, 'b']))).refused > 0 AS
 
 SET client_min_messages = error;
 DROP EXTENSION cdp CASCADE;
-DROP TABLE public.sample, public.big;
+DROP TABLE public.sample, public.big, public.serial, public.stored, public.copied;

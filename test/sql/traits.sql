@@ -3,6 +3,7 @@ SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SET search_path = cdp, public;
+SET IntervalStyle = postgres;
 \set SHOW_CONTEXT never
 
 SELECT create_trait('ltv', aggregate => 'sum', value => $$(properties->>'revenue')::numeric$$, event => 'Order Completed');
