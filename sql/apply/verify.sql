@@ -524,6 +524,9 @@ DECLARE
 	item text := 'k.val';
 BEGIN
 	PERFORM set_config('TimeZone', timezone, true);
+	IF empty IS NOT NULL THEN
+		EXECUTE format('SELECT ($1::%s)::text', type) INTO empty USING empty;
+	END IF;
 	IF aggregate = 'count' OR aggregate = 'exists' THEN
 		value_type := 'text';
 	ELSIF aggregate = 'sum' OR aggregate = 'avg' THEN
@@ -981,7 +984,7 @@ BEGIN
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
 			ELSE
 				SELECT * INTO v FROM cdp.verify_trait(t->>'aggregate', t->>'type', t->>'event',
-					t->>'filter', t->>'value', (t->>'within')::interval, t->>'timezone', t->>'empty',
+					t->>'filter_sql', t->>'value_sql', (t->>'within')::interval, t->>'timezone', t->>'empty',
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
 				vals := v.vals;
 				SELECT array_agg(least(u.due, u.next) ORDER BY u.comp) INTO due
@@ -1124,9 +1127,14 @@ DECLARE
 	one jsonb;
 	val text;
 	conversion text := CASE WHEN type::regtype = 'jsonb'::regtype THEN 'NULLIF(%s, ''null'')::text'
+							WHEN (SELECT t.typcategory = 'D' FROM pg_type t WHERE t.oid = type::regtype)
+							THEN '(cdp.absolute_time(%s #>> ''{}'')::' || type || ')::text'
 							ELSE '((%s #>> ''{}'')::' || type || ')::text' END;
 BEGIN
 	PERFORM set_config('TimeZone', COALESCE(timezone, 'UTC'), true);
+	IF empty IS NOT NULL THEN
+		EXECUTE format('SELECT ($1::%s)::text', type) INTO empty USING empty;
+	END IF;
 	SELECT array_agg(CASE WHEN d.traits ? wanted THEN d.traits->wanted
 						  ELSE (SELECT CASE WHEN count(*) = 1 THEN (array_agg(j.value))[1] END
 								FROM jsonb_each(d.traits) j

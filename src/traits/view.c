@@ -86,6 +86,34 @@ saved_grants(void)
 	return grants;
 }
 
+/*
+ * A column of a view can only go with the whole view.  Say so in terms of what
+ * the user asked for.
+ */
+static void
+check_unused(Oid view)
+{
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(view)};
+	char	   *list;
+
+	if (SPI_execute_with_args("SELECT string_agg(DISTINCT c.oid::regclass::text, ', ')"
+							  " FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid"
+							  " JOIN pg_class c ON c.oid = r.ev_class"
+							  " WHERE d.classid = 'pg_rewrite'::regclass"
+							  " AND d.refclassid = 'pg_class'::regclass"
+							  " AND d.refobjid = $1 AND c.oid <> $1",
+							  1, types, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read dependencies");
+	list = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (list)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop or retype a column of cdp.profile_traits because other views depend on it"),
+				 errdetail("Dependent: %s.", list),
+				 errhint("Drop these views first, and create them again afterwards.")));
+}
+
 static void
 append_column(StringInfo query, CdpTrait *trait)
 {
@@ -161,6 +189,7 @@ CdpProfileTraitsView(CdpTraitSet *set, const char *renamed_from,
 
 	if (anew)
 	{
+		check_unused(view);
 		grants = saved_grants();
 		run("DROP VIEW cdp.profile_traits");
 	}
