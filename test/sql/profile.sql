@@ -62,17 +62,17 @@ SELECT cdp.apply();
 SELECT cdp.profile(:old) = cdp.profile('user_id:u1') AS merged, cdp.profile(:old)->'identifiers' AS identifiers;
 
 -- a reader needs EXECUTE and nothing else
-CREATE ROLE cdp_test_reader;
-GRANT EXECUTE ON FUNCTION cdp.profile(cdp.identifier), cdp.timeline(cdp.identifier, timestamptz, int), cdp.in_segment(cdp.identifier, text), cdp.segment_members(text) TO cdp_test_reader;
-SET ROLE cdp_test_reader;
+CREATE ROLE regress_reader;
+GRANT EXECUTE ON FUNCTION cdp.profile(cdp.identifier), cdp.timeline(cdp.identifier, timestamptz, int), cdp.in_segment(cdp.identifier, text), cdp.segment_members(text) TO regress_reader;
+SET ROLE regress_reader;
 SELECT cdp.profile('user_id:u1')->'segments' AS segments;
 SELECT count(*) FROM cdp.timeline('user_id:u1');
 SELECT cdp.in_segment('user_id:u1', 'customers');
 SELECT count(*) FROM cdp.segment_members('customers');
 SELECT count(*) FROM cdp.identities;
 RESET ROLE;
-DROP OWNED BY cdp_test_reader;
-DROP ROLE cdp_test_reader;
+DROP OWNED BY regress_reader;
+DROP ROLE regress_reader;
 
 -- within a read-only transaction, and a repeatable one
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;

@@ -119,9 +119,9 @@ SELECT cdp.alter_segment('pro', enabled => true);
 SELECT * FROM members() WHERE segment LIKE '%pro';
 
 -- suspended: the owner is gone
-CREATE ROLE cdp_test_owner;
-SELECT cdp.alter_segment('pro', owner => 'cdp_test_owner');
-DROP ROLE cdp_test_owner;
+CREATE ROLE regress_owner;
+SELECT cdp.alter_segment('pro', owner => 'regress_owner');
+DROP ROLE regress_owner;
 SET cdp.now = '2026-03-06 12:02+00';
 SELECT cdp.identify('u2', '{"plan": "free"}') IS NOT NULL;
 SELECT cdp.apply();
