@@ -22,6 +22,7 @@
 #include "cdp.h"
 #include "collect/collect.h"
 #include "compat.h"
+#include "segments/segments.h"
 
 PG_MODULE_MAGIC;
 
@@ -35,6 +36,7 @@ static char *cdp_now = NULL;
 static TimestampTz clock_override = 0;
 
 CdpBackfillHookType CdpBackfillHook = NULL;
+CdpTraitAlteredHookType CdpTraitAlteredHook = NULL;
 CdpReplayHookType CdpReplayHook = NULL;
 
 void		_PG_init(void);
@@ -159,5 +161,6 @@ _PG_init(void)
 							   check_now, assign_now, NULL);
 	MarkGUCPrefixReserved("cdp");
 
+	CdpSegmentsInit();
 	CdpApplyInit();
 }

@@ -66,7 +66,7 @@ extern void CdpBecomeOwner(CdpUserContext *saved);
 extern void CdpRestoreUser(const CdpUserContext *saved);
 
 /*
- * Hooks.  Set by apply/ in _PG_init; called by stations that come before it.
+ * Hooks.  Set by later stations in _PG_init; called by those before them.
  */
 
 /*
@@ -76,6 +76,16 @@ extern void CdpRestoreUser(const CdpUserContext *saved);
  */
 typedef void (*CdpBackfillHookType) (List *trait_ids, List *segment_ids);
 extern CdpBackfillHookType CdpBackfillHook;
+
+/*
+ * The definition of a trait was changed, perhaps under a new id.  Called twice
+ * under the applier's lock: when the change is written and not yet published,
+ * so that whoever refers to the trait by id can follow, and when it is
+ * published and folded, so that what follows from it is computed anew.  Set by
+ * segments/.
+ */
+typedef void (*CdpTraitAlteredHookType) (int32 old_id, int32 new_id, bool published);
+extern CdpTraitAlteredHookType CdpTraitAlteredHook;
 
 /* The rules of identity changed: replay the whole log under the new rules. */
 typedef void (*CdpReplayHookType) (void);

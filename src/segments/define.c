@@ -254,6 +254,54 @@ store_changes(CdpSegmentDefinition *new, const CdpSegmentDefinition *old)
 	CdpGenerationBump();
 }
 
+/*
+ * CdpTraitAlteredHook: definitions refer to traits by id.
+ */
+static void
+trait_altered(int32 old_id, int32 new_id, bool published)
+{
+	List	   *ids;
+	ListCell   *lc;
+	CdpTraitSet *traits;
+	CdpSegmentSet *set;
+
+	if (!published)
+	{
+		if (old_id != new_id)
+			(void) CdpSegmentsExecute(psprintf("UPDATE cdp.segment_definitions"
+											   " SET trait_ids = array_replace(trait_ids, $1, %d)"
+											   " WHERE $1 = ANY (trait_ids)", new_id),
+									  old_id, NULL);
+		return;
+	}
+
+	ids = CdpSegmentsOfTrait(new_id);
+	if (ids == NIL)
+		return;
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	traits = CdpTraitSetGet(-1);
+	set = CdpSegmentSetGet(-1, traits);
+	foreach(lc, ids)
+	{
+		if (CdpSegmentById(set, lfirst_int(lc)) == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("cannot change the trait because segment \"%s\" could no longer be evaluated",
+							CdpSegmentName(set, lfirst_int(lc))),
+					 errhint("Change the segment first.")));
+	}
+	if (CdpBackfillHook != NULL)
+		CdpBackfillHook(NIL, ids);
+	PopActiveSnapshot();
+}
+
+void
+CdpSegmentsInit(void)
+{
+	CdpTraitAlteredHook = trait_altered;
+}
+
 /* ---- functions ---- */
 
 PG_FUNCTION_INFO_V1(cdp_create_segment);

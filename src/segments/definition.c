@@ -276,3 +276,21 @@ CdpSegmentDependents(int32 id)
 						 " JOIN cdp.segment_definitions d ON r.id = ANY (d.segment_ids))"
 						 " SELECT r.id FROM r ORDER BY r.id <> $1, r.id", id);
 }
+
+/*
+ * The segments whose members may change with a trait: those that read it or a
+ * trait derived from it, and those that refer to such a segment.
+ */
+List *
+CdpSegmentsOfTrait(int32 trait_id)
+{
+	return list_as_owner("WITH RECURSIVE t(id) AS (SELECT $1 UNION"
+						 " SELECT x.id FROM t JOIN cdp.definition_depends x"
+						 " ON x.trait_id = t.id AND x.kind = 'trait'),"
+						 " r(id) AS (SELECT x.id FROM t JOIN cdp.definition_depends x"
+						 " ON x.trait_id = t.id AND x.kind = 'segment' UNION"
+						 " SELECT d.id FROM r"
+						 " JOIN cdp.segment_definitions d ON r.id = ANY (d.segment_ids))"
+						 " SELECT d.id FROM r JOIN cdp.segment_definitions d ON d.id = r.id"
+						 " WHERE d.enabled ORDER BY d.id", trait_id);
+}

@@ -168,6 +168,8 @@ extern void CdpSegmentCycleCheck(const CdpSegmentDefinition *definition,
 								 const CdpReferences *references);
 /* A segment's id first, then those of all that refer to it, directly or not. */
 extern List *CdpSegmentDependents(int32 id);
+/* Enabled segments whose members may change with a trait. */
+extern List *CdpSegmentsOfTrait(int32 trait_id);
 /*
  * Run a statement with a segment's id as $1 and, when not NULL, a text as $2;
  * the number of rows.

@@ -14,6 +14,9 @@
 #include "identity/identity.h"
 #include "traits/traits.h"
 
+/* From _PG_init: hooks. */
+extern void CdpSegmentsInit(void);
+
 typedef struct CdpSegment
 {
 	int32		id;				/* cdp.segment_definitions.id */

@@ -601,7 +601,12 @@ alter(CdpDefinition *old, CdpDefinition *definition)
 	}
 	id = write_definition(definition, old->id);
 	CdpDependsSet("trait", id, depends);
+	if (CdpTraitAlteredHook)
+		CdpTraitAlteredHook(old->id, id, false);
 	publish(id, folds);
+	if (CdpTraitAlteredHook && (!same_rules(old, definition) ||
+								!same_text(old->empty, definition->empty)))
+		CdpTraitAlteredHook(old->id, id, true);
 }
 
 /* Text argument; the empty text removes what was there. */

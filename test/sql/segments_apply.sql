@@ -142,6 +142,22 @@ SELECT cdp.track('Browsed', anonymous_id => 'a' || i) IS NOT NULL FROM generate_
 SELECT cdp.apply();
 SELECT cdp.create_segment('browsers', $$did('Browsed') OR plan = 'free'$$);
 
+-- a trait is changed: who reads it follows
+SELECT cdp.create_trait('moves', aggregate => 'count', event => 'Moved');
+SELECT cdp.create_trait('twice', expression => 'moves * 2');
+SELECT cdp.create_segment('movers', 'twice >= 2');
+SELECT cdp.create_segment('idle', $$NOT in_segment('movers')$$);
+SELECT * FROM members() WHERE segment IN ('movers', 'idle');
+SELECT cdp.alter_trait('moves', event => 'Browsed');
+SELECT * FROM members() WHERE segment IN ('movers', 'idle');
+SELECT cdp.alter_trait('moves', empty => '7');
+SELECT * FROM members() WHERE segment IN ('movers', 'idle');
+\set VERBOSITY terse
+SELECT cdp.alter_trait('plan', type => 'boolean');
+\set VERBOSITY default
+SELECT cdp.rename_trait('moves', 'removals');
+SELECT cdp.drop_trait('twice');
+
 -- merged: one profile, one membership
 SELECT * FROM members() WHERE segment = 'busy';
 SELECT cdp.merge('user_id:u1', 'user_id:u2', 'same person') IS NOT NULL;
