@@ -43,9 +43,11 @@ CREATE TABLE cdp.segment_errors (
 	errors bigint NOT NULL,
 	last_error text NOT NULL,
 	last_profile bigint,
-	last_at timestamptz NOT NULL
+	last_at timestamptz NOT NULL,
+	suspended boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE cdp.segment_errors IS 'errors that predicates raised: such a profile is left out of the segment, others are not affected';
+COMMENT ON COLUMN cdp.segment_errors.suspended IS 'the definition could not be compiled when it was last needed';
 
 SELECT pg_extension_config_dump('cdp.segment_definitions', '');
 SELECT pg_extension_config_dump('cdp.segment_definitions_id_seq', '');

@@ -4,7 +4,7 @@ CREATE VIEW cdp.segments AS
 SELECT d.name, d.entity, d.predicate, d.exit_when, d.timezone, d.description,
 	d.owner, d.channel, d.enabled,
 	CASE WHEN NOT d.enabled THEN 'disabled'
-		WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
+		WHEN e.suspended OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
 						 WHERE r.rolname OPERATOR(pg_catalog.=) d.owner::pg_catalog.name) THEN 'suspended'
 		ELSE 'active'
 	END AS state,
@@ -12,7 +12,7 @@ SELECT d.name, d.entity, d.predicate, d.exit_when, d.timezone, d.description,
 	d.created_at, d.altered_at
 FROM cdp.segment_definitions d
 LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;
-COMMENT ON VIEW cdp.segments IS 'the segments: predicate, channel, and whether they are kept up to date; suspended means that the owner''s role no longer exists';
+COMMENT ON VIEW cdp.segments IS 'the segments: predicate, channel, and whether they are kept up to date; suspended means that the owner''s role no longer exists or that the definition cannot be compiled, see last_error';
 
 CREATE VIEW cdp.memberships AS
 SELECT d.name AS segment, m.profile_id, m.entered_at

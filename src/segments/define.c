@@ -189,7 +189,11 @@ store_definition(CdpSegmentDefinition *definition)
 	CdpSegmentDefinitionWrite(definition, &references);
 	CdpDependsSet("segment", definition->id, references.trait_ids);
 	if (!is_new)
+	{
+		(void) CdpSegmentsExecute("UPDATE cdp.segment_errors SET suspended = false"
+								  " WHERE segment_id = $1", definition->id, NULL);
 		CdpHiddenTraitsPrune();
+	}
 	CdpGenerationBump();
 
 	CommandCounterIncrement();

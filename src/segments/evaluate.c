@@ -146,6 +146,7 @@ check_owner(CdpSegment *segment)
 		return false;
 	}
 	rules->warned = false;
+	rules->role = owner;
 	if (rules->owner_oid != owner)
 		forget_states(rules);
 	return true;
@@ -174,8 +175,7 @@ run(Evaluation *e)
 		int			sec_context;
 
 		GetUserIdAndSecContext(&userid, &sec_context);
-		SetUserIdAndSecContext(get_role_oid(rules->owner, false),
-							   sec_context | SECURITY_RESTRICTED_OPERATION);
+		SetUserIdAndSecContext(rules->role, sec_context | SECURITY_RESTRICTED_OPERATION);
 		if (pinned)
 			nest_level = CdpPinSettings(rules->timezone);
 		for (; e->profile < e->nprofiles; e->profile++)
@@ -253,20 +253,46 @@ run_guarded(Evaluation *e)
 }
 
 /*
- * Count errors in cdp.segment_errors.
+ * Add to a segment's errors; the caller is the extension's owner and connected.
+ */
+static void
+record_error(int32 id, int64 count, const char *message, int64 profile_id,
+			 TimestampTz now, bool suspended)
+{
+	Oid			types[] = {INT4OID, INT8OID, TEXTOID, INT8OID, TIMESTAMPTZOID, BOOLOID};
+	Datum		values[6];
+	char		nulls[7] = "      ";
+
+	values[0] = Int32GetDatum(id);
+	values[1] = Int64GetDatum(count);
+	values[2] = CStringGetTextDatum(message);
+	values[3] = Int64GetDatum(profile_id);
+	if (suspended)
+		nulls[3] = 'n';
+	values[4] = TimestampTzGetDatum(now);
+	values[5] = BoolGetDatum(suspended);
+	if (SPI_execute_with_args("INSERT INTO cdp.segment_errors AS e (segment_id, errors,"
+							  " last_error, last_profile, last_at, suspended)"
+							  " VALUES ($1, $2, $3, $4, $5, $6)"
+							  " ON CONFLICT (segment_id) DO UPDATE SET"
+							  " errors = e.errors + excluded.errors,"
+							  " last_error = excluded.last_error,"
+							  " last_profile = excluded.last_profile,"
+							  " last_at = excluded.last_at, suspended = excluded.suspended",
+							  6, types, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not record errors of a segment");
+}
+
+/*
+ * Count errors in cdp.segment_errors; once per set, also what could not be
+ * compiled.
  */
 static void
 record_errors(Evaluation *e, TimestampTz now)
 {
-	static const char *const sql =
-		"INSERT INTO cdp.segment_errors AS e (segment_id, errors, last_error, last_profile, last_at)"
-		" VALUES ($1, $2, $3, $4, $5)"
-		" ON CONFLICT (segment_id) DO UPDATE SET errors = e.errors + excluded.errors,"
-		" last_error = excluded.last_error, last_profile = excluded.last_profile,"
-		" last_at = excluded.last_at";
-	Oid			types[] = {INT4OID, INT8OID, TEXTOID, INT8OID, TIMESTAMPTZOID};
+	CdpSegmentColumns *columns = e->set->columns;
 	CdpUserContext saved;
-	bool		any = false;
+	bool		any = !columns->told;
 
 	for (int i = 0; i < e->ntodo; i++)
 		any |= e->errors[i].count > 0;
@@ -275,20 +301,25 @@ record_errors(Evaluation *e, TimestampTz now)
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
+	if (!columns->told)
+	{
+		if (SPI_execute("UPDATE cdp.segment_errors SET suspended = false WHERE suspended",
+						false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "could not record errors of a segment");
+		for (int c = 0; c < columns->n; c++)
+		{
+			if (columns->broken[c] != NULL)
+				record_error(columns->ids[c], 0, columns->broken[c], 0, now, true);
+		}
+		columns->told = true;
+	}
 	for (int i = 0; i < e->ntodo; i++)
 	{
 		SegmentErrors *errors = &e->errors[i];
-		Datum		values[5];
 
-		if (errors->count == 0)
-			continue;
-		values[0] = Int32GetDatum(e->todo[i]->id);
-		values[1] = Int64GetDatum(errors->count);
-		values[2] = CStringGetTextDatum(errors->last);
-		values[3] = Int64GetDatum(errors->profile_id);
-		values[4] = TimestampTzGetDatum(now);
-		if (SPI_execute_with_args(sql, 5, types, values, NULL, false, 0) != SPI_OK_INSERT)
-			elog(ERROR, "could not record errors of a segment");
+		if (errors->count > 0)
+			record_error(e->todo[i]->id, errors->count, errors->last,
+						 errors->profile_id, now, false);
 	}
 	SPI_finish();
 	CdpRestoreUser(&saved);

@@ -120,6 +120,7 @@ struct CdpSegmentRules
 	/* evaluate.c */
 	Oid			owner_oid;		/* whose expression states these are */
 	MemoryContext state_context;
+	Oid			role;			/* owner at the last look */
 	ExprState  *predicate_state;	/* NULL: not initialised */
 	ExprState  *exit_state;
 	bool		warned;			/* of a missing owner */
@@ -136,6 +137,8 @@ struct CdpSegmentColumns
 	int32	   *ids;			/* by column, ascending */
 	char	  **names;			/* by column */
 	int		   *position;		/* by column: in set->segments; -1: not evaluated */
+	char	  **broken;			/* by column: why it could not be compiled, or NULL */
+	bool		told;			/* broken ones are recorded */
 	TupleDesc	trait_desc;
 	TupleDesc	member_desc;
 	TupleTableSlot *trait_slot;

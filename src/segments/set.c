@@ -229,6 +229,8 @@ compile_definition(CdpSegmentSet *set, CdpTraitSet *traits, LoadedSegment *loade
 				 errmsg("segment \"%s\" is suspended: %s",
 						loaded->segment.name, error->message),
 				 errhint("Correct it with cdp.alter_segment().")));
+		set->columns->broken[rules->column] =
+			MemoryContextStrdup(set->context, error->message);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
@@ -266,6 +268,7 @@ order_segment(CdpSegmentSet *set, LoadedSegment *loaded, int column)
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("segment \"%s\" is suspended: it depends on itself",
 							this->segment.name)));
+			set->columns->broken[column] = "it depends on itself";
 			break;
 		}
 	}
@@ -294,6 +297,7 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 	columns->ids = palloc(Max(n, 1) * sizeof(int32));
 	columns->names = palloc(Max(n, 1) * sizeof(char *));
 	columns->position = palloc(Max(n, 1) * sizeof(int));
+	columns->broken = palloc0(Max(n, 1) * sizeof(char *));
 	for (int i = 0; i < n; i++)
 	{
 		columns->ids[i] = loaded[i].segment.id;

@@ -135,7 +135,9 @@ UPDATE cdp.segment_definitions SET predicate = 'no such thing' WHERE name = 'pro
 SELECT cdp.definitions_changed();
 SELECT cdp.track('Login', user_id => 'u9') IS NOT NULL;
 SELECT cdp.apply();
+SELECT name, state, errors, last_error FROM cdp.segments WHERE state <> 'active';
 SELECT cdp.alter_segment('pro', $$plan = 'pro'$$);
+SELECT name, state, errors FROM cdp.segments WHERE name = 'pro';
 
 -- most of them nobody knows by name
 SELECT cdp.track('Browsed', anonymous_id => 'a' || i) IS NOT NULL FROM generate_series(1, 3) i;
