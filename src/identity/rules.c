@@ -48,7 +48,7 @@ CdpGraphSingle(CdpGraph *graph, CdpNode *node)
 	if (graph->nlimited == 0)
 		return;
 	if (node->counts == NULL)
-		node->counts = MemoryContextAlloc(graph->context,
+		node->counts = MemoryContextAlloc(graph->resident,
 										  sizeof(int) * graph->nlimited);
 	memset(node->counts, 0, sizeof(int) * graph->nlimited);
 	if (node->kind->registered &&

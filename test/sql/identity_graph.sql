@@ -121,3 +121,15 @@ SELECT resolve('user_id:gil');
 COMMIT;
 SELECT apply();
 SELECT resolve('user_id:gil') IS NOT NULL AS known;
+
+-- many batches in one session: nodes are kept from batch to batch
+RESET cdp.max_profile_identifiers;
+SET cdp.batch_size = 500;
+INSERT INTO events (message_id, event, identifiers, occurred_at)
+	SELECT 'k' || n, 'Viewed',
+		CASE n % 3 WHEN 0 THEN ARRAY['user_id:k' || n % 1000, 'cookie:k' || n % 2000]
+			WHEN 1 THEN ARRAY['cookie:k' || n % 2000] ELSE ARRAY['user_id:k' || n % 1000] END::identifier[],
+		timestamptz '2026-05-01Z' + n * interval '1 second'
+	FROM generate_series(1, 20000) n;
+SELECT apply();
+SELECT count(*) AS nodes, count(DISTINCT profile_id) AS profiles FROM identities WHERE identifier::text ~ ':k[0-9]+$';
