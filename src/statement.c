@@ -51,11 +51,10 @@ prepare(CdpStatement *statement)
 	prepared = statement;
 }
 
-uint64
-CdpRun(CdpStatement *statement, Datum *args, const char *nulls)
+void
+CdpPrepare(CdpStatement *statement)
 {
 	Oid			schema = CdpSchemaOid();
-	int			rc;
 
 	if (schema != prepared_in)
 	{
@@ -72,7 +71,14 @@ CdpRun(CdpStatement *statement, Datum *args, const char *nulls)
 	}
 	if (statement->plan == NULL)
 		prepare(statement);
+}
 
+uint64
+CdpRun(CdpStatement *statement, Datum *args, const char *nulls)
+{
+	int			rc;
+
+	CdpPrepare(statement);
 	rc = SPI_execute_plan(statement->plan, args, nulls, false, 0);
 	if (rc < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
@@ -89,6 +95,16 @@ pin(const char *name, const char *value)
 void
 CdpPinPlans(void)
 {
+	/*
+	 * Only rows cost anything, so that rows looked up one by one for the
+	 * array's elements are cheaper than all rows of a table that the planner
+	 * believes to be small.
+	 */
+	pin("seq_page_cost", "0");
+	pin("random_page_cost", "0");
+	pin("cpu_index_tuple_cost", "0");
+	pin("cpu_operator_cost", "0");
+	pin("cpu_tuple_cost", "1");
 	pin("enable_hashjoin", "off");
 	pin("enable_mergejoin", "off");
 	pin("enable_seqscan", "off");

@@ -36,6 +36,9 @@ typedef struct CdpStatement
  */
 extern uint64 CdpRun(CdpStatement *statement, Datum *args, const char *nulls);
 
+/* Make the plan, for who runs it by a cursor. */
+extern void CdpPrepare(CdpStatement *statement);
+
 /*
  * Pin the access path of the statements that the applier runs: index lookups
  * driven by arrays.  A plan that was cached while a table was nearly empty

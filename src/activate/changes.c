@@ -39,8 +39,10 @@ static CdpStatement insert_changes = {
 	" cause, occurred_at, at)"
 	" SELECT $1, u.seq, u.kind, nullif(u.profile_id, 0), u.segment, u.payload,"
 	" u.cause, u.occurred_at, $2"
-	" FROM unnest($3, $4, $5, $6, $7, $8, $9)"
-	" AS u (seq, kind, profile_id, segment, payload, cause, occurred_at)",
+	" FROM (SELECT unnest($3) AS seq, unnest($4) AS kind, "
+	" unnest($5) AS profile_id, unnest($6) AS segment, "
+	" unnest($7) AS payload, unnest($8) AS cause, "
+	" unnest($9) AS occurred_at) AS u",
 	{"int4", "timestamptz", "int8[]", "text[]", "int8[]", "text[]", "jsonb[]",
 	"text[]", "timestamptz[]"}
 };

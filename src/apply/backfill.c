@@ -36,14 +36,14 @@
 #define CHUNK	10000
 
 static CdpStatement states_of = {
-	"SELECT i.node_id, i.state FROM unnest($1) AS u (node_id)"
+	"SELECT i.node_id, i.state FROM (SELECT unnest($1) AS node_id) AS u"
 	" JOIN cdp.identities i ON i.node_id = u.node_id",
 	{"int8[]"}
 };
 
 static CdpStatement update_states = {
 	"UPDATE cdp.identities i SET state = u.state"
-	" FROM unnest($1, $2) AS u (node_id, state) WHERE i.node_id = u.node_id",
+	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS state) AS u WHERE i.node_id = u.node_id",
 	{"int8[]", "node_state[]"}
 };
 

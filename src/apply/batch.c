@@ -379,6 +379,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	batch.applier.next_node = batch.graph->next_node;
 	CdpCursorsWrite(cursors);
 	CdpApplierWrite(&batch, true);
+	CdpMessagesEnd(&batch);
 	CdpGraphEnd(batch.graph, batch.applier.generation, batch.applier.token);
 
 	result.entries = batch.nentries;

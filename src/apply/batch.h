@@ -68,6 +68,7 @@ extern void CdpBatchFold(CdpBatch *batch, CdpCursorSet *before);
 
 /* duplicate.c */
 extern List *CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before);
+extern void CdpMessagesEnd(CdpBatch *batch);
 
 /* withdraw.c: undo what entries did that do not count any more */
 extern void CdpWithdraw(CdpBatch *batch, List *entries);

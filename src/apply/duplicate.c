@@ -7,6 +7,13 @@
  *	  contents) counts, whichever comes first.  So a copy that comes later can
  *	  replace one that has been applied; what that did is then taken back.
  *
+ *	  Most messages have no second copy, and to prove it by the log's index
+ *	  costs more than folding the entry.  So an applier keeps a Bloom filter of
+ *	  the messages that have been applied, and probes only for those that it
+ *	  cannot rule out.  The filter is good as long as nobody else has applied
+ *	  anything (cdp.applier.token, see identity/nodes.c).  It is built once the
+ *	  probes made without it have cost about what building it costs.
+ *
  * IDENTIFICATION
  *	  src/apply/duplicate.c
  *
@@ -16,7 +23,10 @@
 
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "lib/bloomfilter.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 #include "apply/batch.h"
 #include "cdp.h"
@@ -30,10 +40,29 @@ typedef struct Message
 	CdpEntry   *applied;		/* the copy that counts so far, NULL: none */
 } Message;
 
+/* Beyond so many messages a filter is not worth its memory. */
+#define MAX_FILTERED	INT64CONST(50000000)
+
+static struct
+{
+	MemoryContext context;
+	bloom_filter *filter;		/* NULL: not built */
+	int64		capacity;
+	int64		n;
+	int64		token;			/* 0: a batch is at work, or one has failed */
+	int64		probed;			/* messages looked up without a filter */
+}			applied_messages;
+
+static CdpStatement all_messages = {
+	"SELECT e.source, e.message_id, e.incarnation, e.xid, e.id"
+	" FROM cdp.events e WHERE e.message_id IS NOT NULL",
+	{NULL}
+};
+
 /* copies in the log, but for the batch's own row */
 static CdpStatement find_copies = {
 	"SELECT " CDP_EVENTS_COLUMNS
-	" FROM unnest($1, $2) AS u (hash, id)"
+	" FROM (SELECT unnest($1) AS hash, unnest($2) AS id) AS u"
 	" JOIN cdp.events e ON cdp.message_hash(e.source, e.message_id) = u.hash"
 	" AND e.message_id IS NOT NULL AND e.id <> u.id",
 	{"int8[]", "int8[]"}
@@ -153,6 +182,126 @@ load_applied(CdpBatch *batch, CdpCursorSet *before, HTAB *messages,
 	SPI_freetuptable(rows);
 }
 
+static void
+forget_filter(void)
+{
+	if (applied_messages.context != NULL)
+		MemoryContextDelete(applied_messages.context);
+	applied_messages.context = NULL;
+	applied_messages.filter = NULL;
+	applied_messages.token = 0;
+}
+
+static void
+add_message(int64 hash)
+{
+	bloom_add_element(applied_messages.filter, (unsigned char *) &hash,
+					  sizeof(hash));
+	applied_messages.n++;
+}
+
+/*
+ * Build the filter from the log.
+ */
+static void
+build_filter(CdpBatch *batch, CdpCursorSet *before)
+{
+	MemoryContext old;
+	MemoryContext chunk;
+	Portal		portal;
+	int			work_mem_kb;
+
+	forget_filter();
+	applied_messages.capacity = Max(1000000, 2 * batch->applier.entries);
+	applied_messages.n = 0;
+	applied_messages.context = AllocSetContextCreate(TopMemoryContext,
+													 "cdp messages",
+													 ALLOCSET_SMALL_SIZES);
+	work_mem_kb = (int) (applied_messages.capacity * 2 / 1024);
+	old = MemoryContextSwitchTo(applied_messages.context);
+	applied_messages.filter = bloom_create(applied_messages.capacity,
+										   work_mem_kb, 0);
+	MemoryContextSwitchTo(old);
+	if (batch->applier.entries == 0)
+		return;
+
+	CdpPrepare(&all_messages);
+	portal = SPI_cursor_open(NULL, all_messages.plan, NULL, NULL, false);
+	chunk = AllocSetContextCreate(CurrentMemoryContext, "cdp messages chunk",
+								  ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(chunk);
+	for (;;)
+	{
+		uint64		i;
+
+		CHECK_FOR_INTERRUPTS();
+		SPI_cursor_fetch(portal, true, 10000);
+		if (SPI_processed == 0)
+			break;
+		for (i = 0; i < SPI_processed; i++)
+		{
+			bool		isnull;
+			Datum		source = CdpCell(i, 1, &isnull);
+			text	   *s = isnull ? cstring_to_text("") : DatumGetTextPP(source);
+			text	   *m = DatumGetTextPP(CdpCell(i, 2, &isnull));
+
+			if (CdpCursorsApplied(before, DatumGetInt32(CdpCell(i, 3, &isnull)),
+								  CdpCellInt8(i, 4), CdpCellInt8(i, 5)))
+				add_message(CdpMessageHash(s, m));
+		}
+		SPI_freetuptable(SPI_tuptable);
+		MemoryContextReset(chunk);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(chunk);
+	SPI_cursor_close(portal);
+}
+
+/*
+ * Is there a filter for this batch?  Builds it when it is due.
+ */
+static bool
+have_filter(CdpBatch *batch, CdpCursorSet *before)
+{
+	bool		valid = applied_messages.filter != NULL &&
+		applied_messages.token == batch->applier.token &&
+		applied_messages.n + batch->nentries <= applied_messages.capacity;
+
+	applied_messages.token = 0;
+	if (valid)
+		return true;
+	if (batch->replaying || batch->applier.entries > MAX_FILTERED / 2 ||
+		applied_messages.probed < batch->applier.entries / 5)
+	{
+		forget_filter();
+		applied_messages.probed += batch->nentries;
+		return false;
+	}
+	applied_messages.probed = 0;
+	build_filter(batch, before);
+	return true;
+}
+
+/*
+ * The batch has been written, under this token.
+ */
+void
+CdpMessagesEnd(CdpBatch *batch)
+{
+	int			i;
+
+	if (applied_messages.filter == NULL)
+		return;
+	for (i = 0; i < batch->nentries; i++)
+	{
+		CdpEntry   *entry = &batch->entries[i];
+
+		if (entry->message_id != NULL)
+			add_message(CdpMessageHash(entry->source, entry->message_id));
+	}
+	applied_messages.token = batch->applier.token;
+}
+
 /*
  * Clear counts[] of the batch's entries that another copy outdoes; returns the
  * applied entries that a copy in this batch replaces (list of CdpEntry *).
@@ -167,6 +316,7 @@ CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
 	int64	   *hashes = palloc(sizeof(int64) * Max(batch->nentries, 1));
 	int64	   *ids = palloc(sizeof(int64) * Max(batch->nentries, 1));
 	List	   *replaced = NIL;
+	bool		filtered = have_filter(batch, before);
 	int			n = 0;
 	int			i;
 
@@ -188,7 +338,11 @@ CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
 			continue;
 		message = find_message(messages, entry);
 		hashes[n] = CdpMessageHash(entry->source, entry->message_id);
-		ids[n++] = entry->id;
+		ids[n] = entry->id;
+		if (!filtered ||
+			!bloom_lacks_element(applied_messages.filter,
+								 (unsigned char *) &hashes[n], sizeof(int64)))
+			n++;
 		if (message->best < 0)
 			message->best = i;
 		else if (better(entry, &batch->entries[message->best]))
@@ -201,7 +355,6 @@ CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
 	}
 	if (n == 0)
 		return NIL;
-
 	load_applied(batch, before, messages, hashes, ids, n);
 
 	hash_seq_init(&seq, messages);

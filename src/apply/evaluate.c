@@ -47,7 +47,8 @@ static CdpStatement enter_segments = {
 	"INSERT INTO cdp.segment_members AS m"
 	" (segment_id, profile_id, member, entered_at, entries)"
 	" SELECT u.segment_id, u.profile_id, true, u.at, 1"
-	" FROM unnest($1, $2, $3) AS u (segment_id, profile_id, at)"
+	" FROM (SELECT unnest($1) AS segment_id, unnest($2) AS profile_id, "
+	" unnest($3) AS at) AS u"
 	" ON CONFLICT (segment_id, profile_id) DO UPDATE SET member = true,"
 	" entered_at = excluded.entered_at, entries = m.entries + 1"
 	" RETURNING m.segment_id, m.profile_id, m.entries",
@@ -56,7 +57,8 @@ static CdpStatement enter_segments = {
 
 static CdpStatement leave_segments = {
 	"UPDATE cdp.segment_members m SET member = false"
-	" FROM unnest($1, $2) AS u (segment_id, profile_id)"
+	" FROM (SELECT unnest($1) AS segment_id, "
+	" unnest($2) AS profile_id) AS u"
 	" WHERE m.segment_id = u.segment_id AND m.profile_id = u.profile_id",
 	{"int4[]", "int8[]"}
 };

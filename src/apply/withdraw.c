@@ -33,16 +33,16 @@ static CdpStatement delete_entries = {
 
 /* nodes whose entries may name one of these nodes */
 static CdpStatement neighbours = {
-	"SELECT l.b FROM unnest($1) AS u (node) JOIN cdp.links l ON l.a = u.node"
-	" UNION SELECT l.a FROM unnest($1) AS u (node) JOIN cdp.links l ON l.b = u.node"
-	" UNION SELECT d.b FROM unnest($1) AS u (node) JOIN cdp.decisions d ON d.a = u.node"
-	" UNION SELECT d.a FROM unnest($1) AS u (node) JOIN cdp.decisions d ON d.b = u.node",
+	"SELECT l.b FROM (SELECT unnest($1) AS node) AS u JOIN cdp.links l ON l.a = u.node"
+	" UNION SELECT l.a FROM (SELECT unnest($1) AS node) AS u JOIN cdp.links l ON l.b = u.node"
+	" UNION SELECT d.b FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.a = u.node"
+	" UNION SELECT d.a FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.b = u.node",
 	{"int8[]"}
 };
 
 static CdpStatement owned_entries = {
 	"SELECT " CDP_EVENTS_COLUMNS
-	" FROM unnest($1) AS u (owner)"
+	" FROM (SELECT unnest($1) AS owner) AS u"
 	" JOIN cdp.entries n ON n.owner = u.owner"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
 	" AND e.received_at = n.received_at",
@@ -51,7 +51,7 @@ static CdpStatement owned_entries = {
 
 /* event links that rest on these entries: they touch their nodes */
 static CdpStatement resting_links = {
-	"SELECT l.a, l.b, l.entry FROM unnest($1) AS u (node)"
+	"SELECT l.a, l.b, l.entry FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.links l ON l.a = u.node AND l.origin = 'event'"
 	" WHERE l.entry = ANY ($2)",
 	{"int8[]", "int8[]"}

@@ -28,8 +28,10 @@ static CdpStatement insert_nodes = {
 	" timer, identifier, state)"
 	" SELECT u.node_id, u.profile_id, u.first_seen, u.last_seen,"
 	" nullif(u.timer, 'infinity'), u.identifier::cdp.identifier, u.state"
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7)"
-	" AS u (node_id, profile_id, first_seen, last_seen, timer, identifier, state)",
+	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
+	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
+	" unnest($5) AS timer, unnest($6) AS identifier, "
+	" unnest($7) AS state) AS u",
 	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
 	"text[]", "node_state[]"}
 };
@@ -38,8 +40,9 @@ static CdpStatement update_nodes = {
 	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
 	" first_seen = u.first_seen, last_seen = u.last_seen,"
 	" timer = nullif(u.timer, 'infinity'), state = u.state"
-	" FROM unnest($1, $2, $3, $4, $5, $6)"
-	" AS u (node_id, profile_id, first_seen, last_seen, timer, state)"
+	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
+	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
+	" unnest($5) AS timer, unnest($6) AS state) AS u"
 	" WHERE i.node_id = u.node_id",
 	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
 	"node_state[]"}
@@ -53,14 +56,14 @@ static CdpStatement delete_nodes = {
 
 static CdpStatement update_segments = {
 	"UPDATE cdp.identities i SET segments = nullif(u.segments, '{}')::int[]"
-	" FROM unnest($1, $2) AS u (node_id, segments)"
+	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS segments) AS u"
 	" WHERE i.node_id = u.node_id",
 	{"int8[]", "text[]"}
 };
 
 static CdpStatement upsert_timers = {
 	"INSERT INTO cdp.timers AS t (profile_id, at)"
-	" SELECT * FROM unnest($1, $2)"
+	" SELECT unnest($1), unnest($2)"
 	" ON CONFLICT (profile_id) DO UPDATE SET at = excluded.at",
 	{"int8[]", "timestamptz[]"}
 };
@@ -73,7 +76,7 @@ static CdpStatement delete_timers = {
 
 static CdpStatement insert_entries = {
 	"INSERT INTO cdp.entries (owner, at, entry, xid, received_at)"
-	" SELECT * FROM unnest($1, $2, $3, $4, $5)",
+	" SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5)",
 	{"int8[]", "timestamptz[]", "int8[]", "int8[]", "timestamptz[]"}
 };
 
@@ -82,8 +85,10 @@ static CdpStatement insert_rejected = {
 	" sqlstate, payload)"
 	" SELECT u.entry, u.source, u.message_id, u.reason, u.detail, u.sqlstate,"
 	" (SELECT to_jsonb(e) FROM cdp.events e WHERE e.xid = u.xid AND e.id = u.entry LIMIT 1)"
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7)"
-	" AS u (entry, xid, source, message_id, reason, detail, sqlstate)",
+	" FROM (SELECT unnest($1) AS entry, unnest($2) AS xid, "
+	" unnest($3) AS source, unnest($4) AS message_id, "
+	" unnest($5) AS reason, unnest($6) AS detail, "
+	" unnest($7) AS sqlstate) AS u",
 	{"int8[]", "int8[]", "text[]", "text[]", "text[]", "text[]", "text[]"}
 };
 

@@ -54,25 +54,25 @@ typedef struct Decision
 	" d.effective"
 
 static CdpStatement load_undos_of = {
-	"SELECT " DECISION_COLUMNS " FROM unnest($1, $2) AS u (source, message_id)"
+	"SELECT " DECISION_COLUMNS " FROM (SELECT unnest($1) AS source, unnest($2) AS message_id) AS u"
 	" JOIN cdp.decisions d ON d.source = u.source AND d.target = u.message_id",
 	{"text[]", "text[]"}
 };
 
 static CdpStatement load_targets_of = {
-	"SELECT " DECISION_COLUMNS " FROM unnest($1, $2) AS u (source, target)"
+	"SELECT " DECISION_COLUMNS " FROM (SELECT unnest($1) AS source, unnest($2) AS target) AS u"
 	" JOIN cdp.decisions d ON d.source = u.source AND d.message_id = u.target",
 	{"text[]", "text[]"}
 };
 
 static CdpStatement load_pairs = {
-	"SELECT " DECISION_COLUMNS " FROM unnest($1, $2) AS u (a, b)"
+	"SELECT " DECISION_COLUMNS " FROM (SELECT unnest($1) AS a, unnest($2) AS b) AS u"
 	" JOIN cdp.decisions d ON d.a = u.a AND d.b = u.b",
 	{"int8[]", "int8[]"}
 };
 
 static CdpStatement load_entries = {
-	"SELECT " DECISION_COLUMNS " FROM unnest($1) AS u (entry)"
+	"SELECT " DECISION_COLUMNS " FROM (SELECT unnest($1) AS entry) AS u"
 	" JOIN cdp.decisions d ON d.entry = u.entry",
 	{"int8[]"}
 };
@@ -86,7 +86,7 @@ static CdpStatement delete_entries = {
 static CdpStatement upsert_decisions = {
 	"INSERT INTO cdp.decisions AS d"
 	" (entry, source, message_id, type, a, b, target, at, tie, effective)"
-	" SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+	" SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9), unnest($10)"
 	" ON CONFLICT (entry) DO UPDATE SET effective = excluded.effective",
 	{"int8[]", "text[]", "text[]", "text[]", "int8[]", "int8[]", "text[]",
 	"timestamptz[]", "text[]", "bool[]"}
@@ -99,10 +99,10 @@ static CdpStatement load_cannot_all = {
 };
 
 static CdpStatement load_cannot_of = {
-	"SELECT d.a, d.b FROM unnest($1) AS u (node)"
+	"SELECT d.a, d.b FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.decisions d ON d.a = u.node AND d.type = 'split' AND d.effective"
 	" UNION "
-	"SELECT d.a, d.b FROM unnest($1) AS u (node)"
+	"SELECT d.a, d.b FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.decisions d ON d.b = u.node AND d.type = 'split' AND d.effective",
 	{"int8[]"}
 };

@@ -44,21 +44,21 @@ typedef struct LinkEntry
 
 static CdpStatement load_pairs = {
 	"SELECT " LINK_COLUMNS
-	" FROM unnest($1, $2) AS u (a, b)"
+	" FROM (SELECT unnest($1) AS a, unnest($2) AS b) AS u"
 	" JOIN cdp.links l ON l.a = u.a AND l.b = u.b AND l.origin = 'event'",
 	{"int8[]", "int8[]"}
 };
 
 static CdpStatement load_from = {
 	"SELECT " LINK_COLUMNS
-	" FROM unnest($1) AS u (node)"
+	" FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.links l ON l.a = u.node AND l.origin = 'event'",
 	{"int8[]"}
 };
 
 static CdpStatement load_to = {
 	"SELECT " LINK_COLUMNS
-	" FROM unnest($1) AS u (node)"
+	" FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.links l ON l.b = u.node AND l.origin = 'event'",
 	{"int8[]"}
 };
@@ -66,11 +66,11 @@ static CdpStatement load_to = {
 /* effective merges that touch a node */
 static CdpStatement load_merges = {
 	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0::int2, NULL::text, NULL::text"
-	" FROM unnest($1) AS u (node)"
+	" FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.decisions d ON d.a = u.node AND d.type = 'merge' AND d.effective"
 	" UNION ALL "
 	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0::int2, NULL::text, NULL::text"
-	" FROM unnest($1) AS u (node)"
+	" FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.decisions d ON d.b = u.node AND d.type = 'merge' AND d.effective",
 	{"int8[]"}
 };
@@ -89,7 +89,7 @@ static CdpStatement delete_links = {
 
 static CdpStatement upsert_links = {
 	"INSERT INTO cdp.links AS l (a, b, entry, at, tie, ord, origin, status, reason)"
-	" SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+	" SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9)"
 	" ON CONFLICT (a, b, origin) DO UPDATE SET entry = excluded.entry,"
 	" at = excluded.at, tie = excluded.tie, ord = excluded.ord,"
 	" status = excluded.status, reason = excluded.reason",

@@ -59,7 +59,7 @@ static struct
 static CdpStatement load_by_identifier = {
 	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
 	" j.state, j.segments, j.timer"
-	" FROM unnest($1) AS u (t)"
+	" FROM (SELECT unnest($1) AS t) AS u"
 	" JOIN cdp.identities i ON i.identifier = u.t::cdp.identifier"
 	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
 	{"text[]"}
@@ -68,7 +68,7 @@ static CdpStatement load_by_identifier = {
 static CdpStatement load_by_profile = {
 	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
 	" j.state, j.segments, j.timer"
-	" FROM unnest($1) AS u (profile_id)"
+	" FROM (SELECT unnest($1) AS profile_id) AS u"
 	" JOIN cdp.identities j ON j.profile_id = u.profile_id",
 	{"int8[]"}
 };
@@ -76,7 +76,7 @@ static CdpStatement load_by_profile = {
 static CdpStatement load_by_node = {
 	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
 	" j.state, j.segments, j.timer"
-	" FROM unnest($1) AS u (node_id)"
+	" FROM (SELECT unnest($1) AS node_id) AS u"
 	" JOIN cdp.identities i ON i.node_id = u.node_id"
 	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
 	{"int8[]"}
