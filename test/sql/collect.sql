@@ -166,7 +166,7 @@ SELECT event, count(*) FROM cdp.events WHERE event IN ('Loaded', 'Forged') GROUP
 -- nobody else may call
 SELECT p.oid::regprocedure FROM pg_proc p
 WHERE pronamespace = 'cdp'::regnamespace
-	AND proname IN ('track', 'identify', 'page', 'screen', 'group', 'alias', 'ingest', 'make_partitions')
+	AND proname IN ('track', 'identify', 'page', 'screen', 'group', 'alias', 'ingest', 'ingest_text', 'make_partitions')
 	AND has_function_privilege('public', oid, 'EXECUTE');
 
 REVOKE ALL ON cdp.events, cdp.events_id_seq FROM regress_collect_app;

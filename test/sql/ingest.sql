@@ -202,6 +202,20 @@ WHERE NOT EXISTS (SELECT FROM cdp.events e WHERE e.source = 'odd' AND cdp.payloa
 -- numbers keep their digits
 SELECT cdp.payload(e)->'properties' FROM cdp.events e WHERE e.properties ? 'big';
 
+-- what is in the log
+TRUNCATE cdp.events;
+INSERT INTO cdp.events (source, type, event, properties, occurred_at, received_at) VALUES
+	('shop', 'track', 'Order Completed', '{"revenue": 1, "b": 2}', '2026-01-01+00', '2026-01-02+00'),
+	('shop', 'track', 'Order Completed', '{"revenue": 1, "a": 2}', '2026-02-01+00', '2026-01-03+00'),
+	('shop', 'page', NULL, NULL, NULL, '2026-03-01 11:00+00'),
+	('shop', 'page', NULL, '{"path": "/"}', NULL, '2026-03-01 11:00+00'),
+	('app', 'track', 'Order Completed', '[1]', '2026-01-01+00', '2026-01-02+00'),
+	(NULL, 'identify', NULL, '{"plan": "pro"}', '2026-01-01+00', '2026-01-02+00');
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+SELECT * FROM cdp.sources ORDER BY source;
+SELECT * FROM cdp.event_catalog ORDER BY source, event;
+
 DROP VIEW entries;
 DROP FUNCTION try;
 DROP TABLE odd;
