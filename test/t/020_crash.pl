@@ -53,6 +53,7 @@ my $bulk = q(INSERT INTO cdp.events (event, identifiers, properties)
 my $worker = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'cdp applier'";
 my $busy = 0;
 my $acknowledged = 0;
+my $dead = 0;
 
 for my $round (1 .. $rounds)
 {
@@ -60,7 +61,7 @@ for my $round (1 .. $rounds)
 	my @pgbench = ('pgbench', '-n', '-f', $script, '-c', '2', '-j', '2', '-T', '60',
 		'-h', $node->host, '-p', $node->port, 'postgres');
 
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($worker) w")
+	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($worker AND pid <> $dead) w")
 	  or die "no applier in round $round";
 	my $clients = IPC::Run::start(\@pgbench, \$in, \$out, \$err);
 	$node->safe_psql('postgres', $bulk);
@@ -69,12 +70,11 @@ for my $round (1 .. $rounds)
 
 	my $state = $node->safe_psql('postgres', "SELECT pid, state FROM pg_stat_activity WHERE backend_type = 'cdp applier'");
 	$busy++ if $state =~ /active/;
+	($dead) = $state =~ /^(\d+)/;
 	if ($round % 2)
 	{
-		my ($pid) = $state =~ /^(\d+)/;
-		kill 'KILL', $pid;
+		kill 'KILL', $dead;
 		$clients->finish;
-		$node->poll_query_until('postgres', 'SELECT true') or die 'no recovery';
 	}
 	else
 	{
@@ -87,11 +87,16 @@ for my $round (1 .. $rounds)
 		{
 			die 'no restart' if time > $until;
 			sleep 0.2;
+
+			# what it thinks that it found is what we have killed
+			$node->{_pid} = undef;
 		}
 	}
 }
 cmp_ok($busy, '>', $rounds / 4, "the applier was at work in $busy of $rounds kills");
 
+$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($worker AND pid <> $dead) w")
+  or die 'no applier in the end';
 is($node->safe_psql('postgres', "SELECT cdp.wait_applied('120 s')"), 't', 'everything is applied');
 my $entries = $node->safe_psql('postgres', 'SELECT count(*) FROM cdp.events');
 cmp_ok($entries, '>=', $acknowledged, "nothing that was acknowledged is lost ($entries entries)");
