@@ -110,15 +110,20 @@ content_hash(CdpEntry *entry)
 }
 
 /*
- * Does copy a count rather than copy b?  Equal contents at the same time: the
- * one that is there stays.
+ * Does copy a count rather than copy b?  Of equal contents at the same time the
+ * one with the smaller id counts: any fixed choice would do, but it must be
+ * the same in every batch, for the copy that counts is looked for among all
+ * that were applied.
  */
 static bool
 better(CdpEntry *a, CdpEntry *b)
 {
+	int			cmp;
+
 	if (a->at != b->at)
 		return a->at < b->at;
-	return strcmp(content_hash(a), content_hash(b)) < 0;
+	cmp = strcmp(content_hash(a), content_hash(b));
+	return cmp != 0 ? cmp < 0 : a->id < b->id;
 }
 
 static Message *
