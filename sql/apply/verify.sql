@@ -965,7 +965,7 @@ BEGIN
 		traits := pending;
 		pending := '{}';
 		FOREACH t IN ARRAY traits LOOP
-			IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = t->>'owner') THEN
+			IF t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN
 				-- suspended
 				vals := array_fill(NULL::text, ARRAY[g.ncomps]);
 			ELSIF t->>'aggregate' = 'declared' THEN
@@ -1071,7 +1071,7 @@ BEGIN
 			FROM unnest(ARRAY(SELECT jsonb_array_elements_text(s->'trait_names')),
 						ARRAY(SELECT jsonb_array_elements_text(s->'trait_ids')::int)) n(name, id);
 			IF NOT (s->>'enabled')::boolean
-				OR NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = s->>'owner') THEN
+				OR s->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN
 				-- keeps the members that it has
 				SELECT array_agg(m.profile_id IS NOT NULL ORDER BY p.comp) INTO vals
 				FROM unnest(profiles) WITH ORDINALITY p(profile, comp)

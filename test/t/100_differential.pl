@@ -30,6 +30,7 @@ full_page_writes = off
 autovacuum = off
 log_statement = none
 jit = off
+restart_after_crash = on
 max_parallel_workers_per_gather = 0
 cdp.databases = ''
 });
@@ -317,7 +318,7 @@ sub items
 			push @items, ['verify'] if chance(0.05);
 		}
 	}
-	push @items, [ 'now', stamp($end) ];
+	push @items, [ 'end', stamp($end) ];
 	return [ [ 'size', $stream->{size} ], [ 'batch', $batch ], @items ];
 }
 
@@ -343,7 +344,7 @@ sub script
 		}
 		$flush->();
 		my ($what, $argument) = @$item;
-		push @sql, "SET cdp.now = '$argument';" if $what eq 'now';
+		push @sql, "SET cdp.now = '$argument';" if $what =~ /now|end/;
 		push @sql, "SET cdp.max_profile_identifiers = $argument;" if $what eq 'size';
 		push @sql, "SET cdp.batch_size = $argument;" if $what eq 'batch';
 		push @sql, "SELECT 'applied' FROM cdp.apply($argument);" if $what eq 'apply';
@@ -372,7 +373,7 @@ sub run
 	my @wrong = grep { /^(DIFFERENCE|LEFT) / } split /\n/, $before // '';
 	push @wrong, 'ERROR ' . (join("\n", grep { /ERROR|FATAL|PANIC|closed|lost/ } split /\n/, $err) || $err) if $status != 0;
 	# a crash: wait until the server is back
-	$node->poll_query_until('postgres', 'SELECT true', 't') if $status == 2;
+	$node->poll_query_until('postgres', 'SELECT true', 't') if $status != 0;
 	return (join("\n", @wrong), $state // '');
 }
 
@@ -399,9 +400,11 @@ sub check
 # Remove from both lists what is not needed for the failure.
 sub smaller
 {
-	my ($items, $other) = @_;
+	my ($items, $other, $wrong) = @_;
 	my $deadline = time() + $minimise;
-	my $fails = sub { my ($i, $o) = @_; my $w = check($i, $o); return $w ne '' ? $w : undef; };
+	# only what fails in the same way counts: its first two words
+	my ($how) = $wrong =~ /^(\w+ \w+)/;
+	my $fails = sub { return check(@_) =~ /^\Q$how\E/; };
 	for my $list (0, 1)
 	{
 		my $size = int(@{ $list ? $other : $items } / 2);
@@ -413,8 +416,8 @@ sub smaller
 				last if time() > $deadline;
 				my $subject = $list ? $other : $items;
 				my $to = $at + $size - 1 < $#$subject ? $at + $size - 1 : $#$subject;
-				# both orders keep their definitions, else they differ for that
-				my %gone = map { $_ => 1 } grep { ref $_ eq 'HASH' || $_->[0] ne 'define' } @$subject[ $at .. $to ];
+				# both orders keep their definitions and end, else they differ for that
+				my %gone = map { $_ => 1 } grep { ref $_ eq 'HASH' || $_->[0] !~ /define|end/ } @$subject[ $at .. $to ];
 				my @a = grep { !$gone{$_} } @$items;
 				my @b = grep { !$gone{$_} } @$other;
 				if ($fails->(\@a, \@b)) { $items = \@a; $other = \@b; }
@@ -446,7 +449,7 @@ for my $i (0 .. $streams - 1)
 		  . join("\n", (split /\n/, $wrong)[ 0 .. 11 ] ? grep { defined } (split /\n/, $wrong)[ 0 .. 11 ] : $wrong);
 		if ($minimise > 0 && $failed == 1)
 		{
-			($items, $other) = smaller($items, $other);
+			($items, $other) = smaller($items, $other, $wrong);
 			my $file = "$PostgreSQL::Test::Utils::log_path/stream-$stream->{seed}";
 			PostgreSQL::Test::Utils::append_to_file("$file.sql", script($items));
 			PostgreSQL::Test::Utils::append_to_file("$file.other.sql", script($other));
