@@ -822,6 +822,7 @@ DECLARE
 	entry_comps int[];
 	profiles bigint[];			-- by comp: smallest node number
 	stored jsonb[];				-- by comp: values that the incremental state gives
+	waiting bigint[];			-- profiles whose timer is due and not handled yet
 	due timestamptz[];			-- by comp: when a count changes by itself
 	declared jsonb[];			-- by comp: last writer of each key
 	traits jsonb[];				-- definitions
@@ -1039,6 +1040,10 @@ BEGIN
 	FULL JOIN cdp.timers m ON m.profile_id = i.node_id
 	WHERE i.timer IS DISTINCT FROM m.at;
 
+	-- When many timers are due at once they are handled in batches; until then
+	-- members are as of before.
+	waiting := ARRAY(SELECT m.profile_id FROM cdp.timers m WHERE m.at <= v_clock);
+
 	-- segments: what rows of identities say must agree with the members
 	RETURN QUERY
 	SELECT 'segments', format('node %s', COALESCE(i.node_id, m.profile_id)), to_jsonb(m.segments), to_jsonb(i.segments)
@@ -1101,7 +1106,8 @@ BEGIN
 				  WHERE u.val::boolean AND u.profile IS NOT NULL) w
 			FULL JOIN (SELECT m.profile_id FROM cdp.memberships m WHERE m.segment = s->>'name') m
 			  ON m.profile_id = w.profile
-			WHERE w.profile IS NULL OR m.profile_id IS NULL;
+			WHERE (w.profile IS NULL OR m.profile_id IS NULL)
+			  AND COALESCE(w.profile, m.profile_id) <> ALL (waiting);
 		END LOOP;
 		EXIT WHEN cardinality(pending) = 0;
 		IF NOT progress THEN

@@ -353,6 +353,7 @@ sub script
 	}
 	$flush->();
 	push @sql, "SELECT 'applied' FROM cdp.apply(NULL);", "SELECT 'LEFT ' || n FROM cdp.apply(NULL) n WHERE n > 0;",
+	  q{SELECT 'LEFT timers' FROM cdp.timers t, cdp.applier a WHERE t.at <= a.clock LIMIT 1;},
 	  $verify_sql, q{SELECT 'STATE';}, $state_sql;
 	return join("\n", @sql) . "\n";
 }
