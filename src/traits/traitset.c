@@ -630,15 +630,19 @@ add_event(CdpTraitSet *set, const char *event)
 	CdpTraitIndex *lookup = set->lookup;
 	int			len = strlen(event);
 	uint32		hash = hash_bytes((const unsigned char *) event, len);
-	uint32		i;
+	uint32		i = hash & lookup->mask;
 	CdpEventTraits *slot;
 
-	for (i = hash & lookup->mask; lookup->events[i].event != NULL;
-		 i = (i + 1) & lookup->mask)
-		if (lookup->events[i].hash == hash && lookup->events[i].eventlen == len &&
-			memcmp(lookup->events[i].event, event, len) == 0)
+	for (;;)
+	{
+		slot = &lookup->events[i];
+		if (slot->event == NULL)
+			break;
+		if (slot->hash == hash && slot->eventlen == len &&
+			memcmp(slot->event, event, len) == 0)
 			return;
-	slot = &lookup->events[i];
+		i = (i + 1) & lookup->mask;
+	}
 	slot->hash = hash;
 	slot->event = event;
 	slot->eventlen = len;

@@ -158,6 +158,21 @@ extern Bitmapset *CdpExpressionDepends(Expr *expr);
 /* expression.c */
 extern bool CdpHasClockWord(const char *value);
 
+/* Longest name of a trait. */
+#define CDP_MAX_NAME		51
+
+/* definition.c */
+extern void CdpCheckTimezone(const char *timezone);
+extern void CdpCheckWithin(const Interval *within);
+extern List *CdpDefinitionPrepare(CdpDefinition *definition);
+
+/* definition_store.c */
+extern CdpDefinition *CdpDefinitionRead(const char *name);
+extern int32 CdpDefinitionWrite(CdpDefinition *definition, int32 old_id);
+extern List *CdpDefinitionIds(const char *query, int32 id);
+extern List *CdpDefinitionDependants(int32 id);
+extern bool CdpDefinitionSame(const CdpDefinition *a, const CdpDefinition *b);
+
 /* fold.c */
 extern TimestampTz CdpWindowEnd(const CdpTraitRules *rules, TimestampTz at);
 

@@ -197,12 +197,11 @@ CdpProfileTraitsView(CdpTraitSet *set, const char *renamed_from,
 	foreach(lc, grants)
 		run((char *) lfirst(lc));
 	if (!OidIsValid(view) || anew)
-	{
 		run("COMMENT ON VIEW cdp.profile_traits IS"
 			" 'one row a profile, one typed column a trait; kept up to date by create_trait() and its like'");
-		CommandCounterIncrement();
-		depend_on_extension(get_relname_relid("profile_traits", CdpSchemaOid()));
-	}
+	/* always: a restored view has lost it */
+	CommandCounterIncrement();
+	depend_on_extension(get_relname_relid("profile_traits", CdpSchemaOid()));
 	SPI_finish();
 	CdpRestoreUser(&saved);
 }

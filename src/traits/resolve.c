@@ -1,0 +1,263 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolve.c
+ *	  What a definition means by a name: traits, keys that have been seen and
+ *	  are declared by being named, and the hidden traits behind the terms of
+ *	  segments.
+ *
+ * IDENTIFICATION
+ *	  src/traits/resolve.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "cdp.h"
+#include "traits/traitset.h"
+
+/*
+ * Replace the columns called "from" in an expression's text.  The grammar says
+ * where columns are; at each place stands an identifier, quoted or not.
+ */
+typedef struct RenameState
+{
+	const char *from;
+	List	   *locations;
+} RenameState;
+
+static bool
+rename_walker(Node *node, void *context)
+{
+	RenameState *state = (RenameState *) context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef))
+	{
+		ColumnRef  *cref = (ColumnRef *) node;
+
+		if (list_length(cref->fields) == 1 &&
+			IsA(linitial(cref->fields), String) &&
+			pg_strcasecmp(strVal(linitial(cref->fields)), state->from) == 0)
+			state->locations = lappend_int(state->locations, cref->location);
+		return false;
+	}
+	return raw_expression_tree_walker(node, rename_walker, context);
+}
+
+static int
+compare_locations(const ListCell *a, const ListCell *b)
+{
+	return lfirst_int(a) - lfirst_int(b);
+}
+
+char *
+CdpRenameColumn(const char *expression, const char *from, const char *to)
+{
+	RenameState state = {from, NIL};
+	StringInfoData out;
+	int			copied = 0;
+	ListCell   *lc;
+	Node	   *raw = CdpParseRaw(expression);
+
+	(void) rename_walker(raw, &state);
+	list_sort(state.locations, compare_locations);
+	initStringInfo(&out);
+	foreach(lc, state.locations)
+	{
+		int			start = lfirst_int(lc);
+		int			end = start;
+
+		if (expression[end] == '"')
+		{
+			end++;
+			while (expression[end] != '\0' && expression[end] != '"')
+				end++;
+			end++;
+		}
+		else
+			while (isalnum((unsigned char) expression[end]) ||
+				   expression[end] == '_' || expression[end] == '$')
+				end++;
+		appendBinaryStringInfo(&out, expression + copied, start - copied);
+		appendStringInfoString(&out, quote_identifier(to));
+		copied = end;
+	}
+	appendStringInfoString(&out, expression + copied);
+	return out.data;
+}
+
+/*
+ * A trait that a definition names: see traits.h.
+ */
+CdpTrait *
+CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
+{
+	CdpTrait   *trait = CdpTraitLookup(set, name);
+	CdpUserContext saved;
+	MemoryContext context = CurrentMemoryContext;
+	CdpDefinition definition = {0};
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(name)};
+	char	   *key = NULL;
+	char	   *json_type = NULL;
+	int			nkeys = 0;
+	int			ntypes = 0;
+	char	   *c;
+	char		base[CDP_MAX_NAME + 1];
+
+	*created = false;
+	if (trait != NULL)
+		return trait;
+
+	/* the key itself, or else all keys that differ only in case */
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT min(name), min(json_type),"
+							  " count(DISTINCT name)::int, count(DISTINCT json_type)::int"
+							  " FROM (SELECT *, rank() OVER (ORDER BY name <> $1) AS r"
+							  " FROM cdp.declared_keys WHERE lower(name) = lower($1)) k"
+							  " WHERE r = 1",
+							  1, types, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the keys of declared traits");
+	if (SPI_processed > 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		bool		isnull;
+
+		key = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		json_type = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+		key = key ? MemoryContextStrdup(context, key) : NULL;
+		json_type = json_type ? MemoryContextStrdup(context, json_type) : NULL;
+		nkeys = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+											SPI_tuptable->tupdesc, 3, &isnull));
+		ntypes = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+											 SPI_tuptable->tupdesc, 4, &isnull));
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	if (key == NULL)
+		return NULL;
+	if (nkeys > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_AMBIGUOUS_COLUMN),
+				 errmsg("trait name \"%s\" is ambiguous", name),
+				 errdetail("Several keys of identify calls differ from it only in case."),
+				 errhint("Write the name in double quotes, exactly as in the calls.")));
+	if (ntypes > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INDETERMINATE_DATATYPE),
+				 errmsg("trait \"%s\" has had values of several JSON types", key),
+				 errhint("Declare its type, for example: SELECT cdp.create_trait('%s', type => 'text');",
+						 name)));
+
+	if (strcmp(json_type, "string") == 0)
+		definition.type = "text";
+	else if (strcmp(json_type, "number") == 0)
+		definition.type = "numeric";
+	else if (strcmp(json_type, "boolean") == 0)
+		definition.type = "boolean";
+	else
+		definition.type = "jsonb";
+
+	/* a name of the permitted form, not taken */
+	strlcpy(base, key, sizeof(base) - 4);
+	for (c = base; *c; c++)
+	{
+		*c = pg_ascii_tolower((unsigned char) *c);
+		if (!((*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9')))
+			*c = '_';
+	}
+	if (base[0] == '\0' || (base[0] >= '0' && base[0] <= '9'))
+		base[0] = '_';
+	definition.name = pstrdup(base);
+	for (int i = 2; CdpDefinitionRead(definition.name) != NULL ||
+		 strcmp(definition.name, "profile_id") == 0; i++)
+		definition.name = psprintf("%.48s_%d", base, i);
+
+	definition.key = key;
+	definition.implicit = true;
+	definition.aggregate = CDP_AGG_DECLARED;
+	definition.owner = GetUserNameFromId(GetUserId(), false);
+	ereport(NOTICE,
+			(errmsg("declaring trait \"%s\" with type %s, as seen in the log so far",
+					definition.name, definition.type),
+			 errhint("Use create_trait() to declare another type.")));
+	(void) CdpDefinitionPrepare(&definition);
+	definition.id = CdpDefinitionWrite(&definition, 0);
+	CdpGenerationBump();
+	set = CdpTraitSetReload(list_make1_int(definition.id));
+	CdpProfileTraitsView(set, NULL, NULL);
+	*created = true;
+	return CdpTraitById(set, definition.id);
+}
+
+/*
+ * Define a hidden trait, or find the one that says the same.
+ */
+int32
+CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
+			   const char *filter, const char *within, const char *timezone,
+			   bool *created)
+{
+	CdpDefinition definition = {0};
+	CdpTraitSet *set;
+	CdpStateRules rules;
+
+	CdpApplierLock();
+	definition.name = "$";
+	definition.hidden = true;
+	definition.aggregate = aggregate;
+	definition.event = event ? pstrdup(event) : NULL;
+	definition.value = value ? pstrdup(value) : NULL;
+	definition.filter = filter ? pstrdup(filter) : NULL;
+	definition.timezone = pstrdup(timezone ? timezone : "UTC");
+	definition.entity = "profile";
+	definition.owner = GetUserNameFromId(GetUserId(), false);
+	CdpCheckTimezone(definition.timezone);
+	if (within)
+	{
+		int			nest_level = CdpPinSettings(NULL);
+
+		definition.within = DatumGetIntervalP(DirectFunctionCall3(interval_in,
+																  CStringGetDatum(within),
+																  ObjectIdGetDatum(InvalidOid),
+																  Int32GetDatum(-1)));
+		CdpUnpinSettings(nest_level);
+		CdpCheckWithin(definition.within);
+	}
+	(void) CdpCompileFilter(&definition, &definition.filter_sql);
+	(void) CdpCompileValue(&definition, &rules, &definition.value_sql);
+	definition.type = format_type_be(CdpStateResultType(&rules));
+
+	set = CdpTraitSetFresh();
+	for (int i = 0; i < set->ntraits; i++)
+	{
+		CdpTrait   *trait = set->traits[i];
+
+		if (trait->hidden && !trait->rules->suspended &&
+			strcmp(trait->rules->definition->owner, definition.owner) == 0 &&
+			CdpDefinitionSame(trait->rules->definition, &definition))
+		{
+			*created = false;
+			return trait->id;
+		}
+	}
+	definition.name = NULL;
+	definition.id = CdpDefinitionWrite(&definition, 0);
+	CdpGenerationBump();
+	(void) CdpTraitSetReload(list_make1_int(definition.id));
+	*created = true;
+	return definition.id;
+}
