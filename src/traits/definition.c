@@ -335,9 +335,19 @@ alter(CdpDefinition *old, CdpDefinition *definition)
 	if (CdpTraitAlteredHook)
 		CdpTraitAlteredHook(old->id, id, false);
 	publish(id, folds);
-	if (CdpTraitAlteredHook && (!same_rules(old, definition) ||
-								!same_text(old->empty, definition->empty)))
-		CdpTraitAlteredHook(old->id, id, true);
+	if (CdpTraitAlteredHook && (!CdpDefinitionSame(old, definition) ||
+								!CdpSameText(old->empty, definition->empty)))
+	{
+		ListCell   *lc;
+
+		/* segments may read it by way of a derived trait */
+		foreach(lc, CdpDefinitionDependants(id))
+		{
+			int32		changed = lfirst_int(lc);
+
+			CdpTraitAlteredHook(changed == id ? old->id : changed, changed, true);
+		}
+	}
 }
 
 /* Text argument; the empty text removes what was there. */

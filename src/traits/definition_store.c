@@ -260,8 +260,8 @@ CdpDefinitionDependants(int32 id)
 					 " SELECT id FROM d", id);
 }
 
-static bool
-same_text(const char *a, const char *b)
+bool
+CdpSameText(const char *a, const char *b)
 {
 	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
@@ -277,14 +277,14 @@ same_within(const Interval *a, const Interval *b)
 bool
 CdpDefinitionSame(const CdpDefinition *a, const CdpDefinition *b)
 {
-	return a->aggregate == b->aggregate && same_text(a->type, b->type) &&
-		same_text(a->key, b->key) &&
-		same_text(a->value_sql, b->value_sql) &&
-		same_text(a->event, b->event) &&
-		same_text(a->filter_sql, b->filter_sql) &&
+	return a->aggregate == b->aggregate && CdpSameText(a->type, b->type) &&
+		CdpSameText(a->key, b->key) &&
+		CdpSameText(a->value_sql, b->value_sql) &&
+		CdpSameText(a->event, b->event) &&
+		CdpSameText(a->filter_sql, b->filter_sql) &&
 		same_within(a->within, b->within) &&
-		same_text(a->timezone, b->timezone) &&
-		same_text(a->expression, b->expression);
+		CdpSameText(a->timezone, b->timezone) &&
+		CdpSameText(a->expression, b->expression);
 }
 
 /*

@@ -171,6 +171,7 @@ extern CdpDefinition *CdpDefinitionRead(const char *name);
 extern int32 CdpDefinitionWrite(CdpDefinition *definition, int32 old_id);
 extern List *CdpDefinitionIds(const char *query, int32 id);
 extern List *CdpDefinitionDependants(int32 id);
+extern bool CdpSameText(const char *a, const char *b);
 extern bool CdpDefinitionSame(const CdpDefinition *a, const CdpDefinition *b);
 
 /* fold.c */
