@@ -246,7 +246,8 @@ read_event(JsonbContainer *payload, CdpEntryType type, const char **event,
  * One payload, inherited fields included, as a row for the log.
  */
 static bool
-read_payload(CdpIngest *ingest, JsonbContainer *payload, Datum *values, bool *nulls,
+read_payload(CdpIngest *ingest, JsonbContainer *payload, int len,
+			 Datum *values, bool *nulls,
 			 const char **message_id, int *message_id_len, CdpRefusal *refusal)
 {
 	CdpEntryType type = CDP_ENTRY_UNKNOWN;
@@ -267,6 +268,13 @@ read_payload(CdpIngest *ingest, JsonbContainer *payload, Datum *values, bool *nu
 		!read_object(payload, "context", &context, refusal) ||
 		!read_occurred_at(payload, ingest->received_at, &occurred_at, refusal))
 		return false;
+
+	/* such a context is kept twice, and must fit into one jsonb */
+	if (len > JENTRY_OFFLENMASK / 2 &&
+		CdpJsonKey(context, CDP_PAYLOAD_KEY, &value) != NULL)
+		return CdpRefuse(refusal, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+						 "payload is too large",
+						 "Its context has a key \"" CDP_PAYLOAD_KEY "\".");
 
 	if (type == CDP_ENTRY_IDENTIFY || type == CDP_ENTRY_GROUP)
 		body_key = "traits";
@@ -538,7 +546,8 @@ CdpIngestOne(CdpIngest *ingest, JsonbValue *element, JsonbContainer *batch)
 					VARSIZE((char *) whole - offsetof(Jsonb, root)) - VARHDRSZ;
 			}
 		}
-		ok = read_payload(ingest, payload.val.binary.data, values, nulls,
+		ok = read_payload(ingest, payload.val.binary.data,
+						  payload.val.binary.len, values, nulls,
 						  &message_id, &message_id_len, &refusal);
 	}
 
