@@ -561,24 +561,23 @@ BEGIN
 		WHEN 'unique_count' THEN 'count(DISTINCT i.v)::text'
 		WHEN 'most_frequent' THEN '(array_agg(i.v ORDER BY i.n DESC, i.v))[1]::text'
 	END;
+	-- only what this definition needs: there are many, and planning costs
 	EXECUTE format(
 		'WITH item AS (
-			SELECT s.comp, k.seq, s.at, %s AS v,
-				   CASE WHEN s.at < ''3000-01-01'' THEN (s.at AT TIME ZONE $6 + $7) AT TIME ZONE $6
-						ELSE ''infinity'' END AS until
+			SELECT s.comp, k.seq, s.at, %s AS v %s
 			FROM unnest($1, $2) k(seq, val)
 			JOIN unnest($3, $4) WITH ORDINALITY s(comp, at, seq) ON s.seq = k.seq
 			WHERE s.comp IS NOT NULL
 		 ), inside AS (
-			SELECT i.comp, i.seq, i.v, count(*) OVER (PARTITION BY i.comp, i.v) AS n
-			FROM item i
-			WHERE $7 IS NULL OR (i.at <= $5 AND $5 < i.until)
+			SELECT i.comp, i.seq, i.v %s FROM item i %s
 		 ), result AS (
 			SELECT i.comp, %s AS val FROM inside i GROUP BY i.comp
-		 ), edge AS (
+		 )'
+		|| CASE WHEN aggregate = 'count' AND win IS NOT NULL THEN
+		 ', edge AS (
 			SELECT i.comp, min(CASE WHEN i.at > $5 THEN i.at WHEN i.until > $5 THEN i.until END) AS at
 			FROM item i
-			WHERE $10 AND $7 IS NOT NULL AND i.until > i.at
+			WHERE i.until > i.at
 			GROUP BY i.comp
 		 ), edges AS (
 			SELECT e.comp, e.at AS next
@@ -592,13 +591,23 @@ BEGIN
 				array_agg(e.next ORDER BY p.comp)
 		 FROM generate_series(1, $8) p(comp)
 		 LEFT JOIN result r ON r.comp = p.comp
-		 LEFT JOIN edges e ON e.comp = p.comp',
-		CASE WHEN aggregate IN ('count', 'exists') THEN '1' ELSE item END, final)
+		 LEFT JOIN edges e ON e.comp = p.comp'
+		ELSE
+		 'SELECT array_agg(COALESCE(r.val, $9) ORDER BY p.comp), NULL::timestamptz[]
+		 FROM generate_series(1, $8) p(comp)
+		 LEFT JOIN result r ON r.comp = p.comp'
+		END,
+		CASE WHEN aggregate IN ('count', 'exists') THEN '1' ELSE item END,
+		CASE WHEN win IS NOT NULL THEN
+			', CASE WHEN s.at < ''3000-01-01'' THEN (s.at AT TIME ZONE $6 + $7) AT TIME ZONE $6
+					ELSE ''infinity'' END AS until' END,
+		CASE WHEN aggregate = 'most_frequent' THEN ', count(*) OVER (PARTITION BY i.comp, i.v) AS n' END,
+		CASE WHEN win IS NOT NULL THEN 'WHERE i.at <= $5 AND $5 < i.until' END,
+		final)
 	INTO vals, next
 	USING c.seqs, c.vals, entry_comps, ats, clock, timezone, win, ncomps,
 		  COALESCE(empty, CASE aggregate WHEN 'count' THEN '0' WHEN 'unique_count' THEN '0'
-				   WHEN 'exists' THEN 'false' END),
-		  aggregate = 'count';
+				   WHEN 'exists' THEN 'false' END);
 END
 $function$;
 
@@ -988,8 +997,10 @@ BEGIN
 					t->>'filter_sql', t->>'value_sql', (t->>'within')::interval, t->>'timezone', t->>'empty',
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
 				vals := v.vals;
-				SELECT array_agg(least(u.due, u.next) ORDER BY u.comp) INTO due
-				FROM unnest(due, v.next) WITH ORDINALITY u(due, next, comp);
+				IF v.next IS NOT NULL THEN
+					SELECT array_agg(least(u.due, u.next) ORDER BY u.comp) INTO due
+					FROM unnest(due, v.next) WITH ORDINALITY u(due, next, comp);
+				END IF;
 			END IF;
 			progress := true;
 			t_ids := t_ids || (t->>'id')::int;

@@ -154,7 +154,7 @@ my @products = ('a', 'b)', 'B', 'Ä', 'z', "o'c", '');
 
 sub properties
 {
-	my ($type) = @_;
+	my ($type, $rough) = @_;
 	my @p;
 	if ($type eq 'identify')
 	{
@@ -166,10 +166,10 @@ sub properties
 	}
 	else
 	{
-		push @p, '"revenue": ' . pick(1, 10, 10.5, 99.99, '"10.50"', '"x"', 'null', -3, 55, 1e3) if chance(0.6);
+		push @p, '"revenue": ' . pick(1, 10, 10.5, 99.99, '"10.50"', $rough ? '"x"' : 7, 'null', -3, 55, 1e3) if chance(0.6);
 		push @p, '"product": "' . pick(@products) . '"' if chance(0.6);
 		push @p, '"tier": ' . pick('"premium"', '"basic"', 'null') if chance(0.5);
-		push @p, '"qty": ' . pick(1, 1, 2, 3, '"4"', 2.5, 99999999999) if chance(0.4);
+		push @p, '"qty": ' . pick(1, 1, 2, 3, '"4"', $rough ? (2.5, 99999999999) : ()) if chance(0.4);
 	}
 	return lit('{' . join(', ', @p) . '}') . '::jsonb';
 }
@@ -238,7 +238,7 @@ sub stream
 			if (chance(0.5)) { push @{ $e->{ids} }, $odd }
 			else { $e->{ids} = [$odd] }
 		}
-		$e->{properties} = properties($e->{type});
+		$e->{properties} = properties($e->{type}, $rough);
 		if (chance($rough / 4))
 		{
 			my $what = pick(qw(type event time ids shape nothing));
@@ -278,7 +278,7 @@ sub stream
 			# again, with the same message id
 			my $d = { %{ pick(@entries) }, key => rand() };
 			$d->{occurred} = stamp(int(rand($span / $grain)) * $grain) if chance(0.5);
-			$d->{properties} = properties($d->{type} // 'track') if chance(0.3) && ($d->{type} // '') !~ /merge|split|undo/;
+			$d->{properties} = properties($d->{type} // 'track', $rough) if chance(0.3) && ($d->{type} // '') !~ /merge|split|undo/;
 			$d->{ids} = [ pick(@ids), pick(@ids) ] if chance(0.2) && ($d->{type} // '') ne 'undo';
 			$d->{type} = 'bogus' if chance(0.1);
 			push @entries, $d;
