@@ -35,33 +35,39 @@ CREATE FUNCTION cdp.wait_applied(timeout interval DEFAULT '10 seconds') RETURNS 
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.wait_applied(interval) IS 'wait until everything committed before the call is applied; false when the timeout was reached first';
 
--- What is committed and not yet applied, up to a limit: of the live
--- incarnation, from the cursor on. Entries of transactions that were running
--- when the cursor was set are few and left out.
+-- What is committed and not yet applied, up to a limit: of each incarnation,
+-- from its cursor on. Entries of transactions that were running when the
+-- cursor was set are few and left out. Before the live incarnation is active
+-- others may have no cursor either: then the log is read as a whole.
 CREATE FUNCTION cdp.lag(max_entries int DEFAULT 100000,
 		OUT active boolean, OUT entries bigint, OUT seconds double precision)
 	LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	live int;
-	position_xid bigint;
-	position_id bigint;
 	oldest timestamptz;
 BEGIN
-	SELECT i.id, c.incarnation IS NOT NULL,
-		CASE WHEN c.target IS NOT NULL AND c.position_xid > 0 THEN c.position_xid
-			ELSE pg_snapshot_xmax(c.done)::text::bigint - 1 END,
-		CASE WHEN c.target IS NOT NULL AND c.position_xid > 0 THEN c.position_id
-			ELSE 9223372036854775807 END
-	INTO live, active, position_xid, position_id
-	FROM cdp.incarnation i LEFT JOIN cdp.cursors c ON c.incarnation = i.id;
-
-	SELECT count(*), min(p.received_at) INTO entries, oldest
-	FROM (SELECT e.received_at FROM cdp.events e
-		WHERE NOT active
-			OR (e.incarnation = live AND (e.xid, e.id) > (position_xid, position_id))
-		LIMIT max_entries) p;
+	active := EXISTS (SELECT FROM cdp.cursors c JOIN cdp.incarnation i ON c.incarnation = i.id);
+	IF active THEN
+		SELECT count(*), min(p.received_at) INTO entries, oldest
+		FROM (SELECT e.received_at
+			FROM (SELECT c.incarnation,
+					CASE WHEN c.target IS NOT NULL AND c.position_xid > 0 THEN c.position_xid
+						ELSE pg_snapshot_xmax(c.done)::text::bigint - 1 END AS xid,
+					CASE WHEN c.target IS NOT NULL AND c.position_xid > 0 THEN c.position_id
+						ELSE 9223372036854775807 END AS id
+				FROM cdp.cursors c) f,
+			LATERAL (SELECT l.received_at FROM cdp.events l
+				WHERE l.incarnation = f.incarnation AND (l.xid, l.id) > (f.xid, f.id)
+				LIMIT max_entries) e
+			LIMIT max_entries) p;
+	ELSE
+		SELECT count(*), min(p.received_at) INTO entries, oldest
+		FROM (SELECT e.received_at FROM cdp.events e
+			WHERE NOT EXISTS (SELECT FROM cdp.cursors c
+				WHERE c.incarnation = e.incarnation AND pg_visible_in_snapshot(e.xid::text::xid8, c.done))
+			LIMIT max_entries) p;
+	END IF;
 	seconds := CASE WHEN entries = 0 THEN 0
 		ELSE greatest(extract(epoch FROM cdp.clock() - oldest), 0) END;
 END

@@ -1,0 +1,169 @@
+# pg_dump and restore of a database with everything in it and entries pending,
+# into a cluster where appliers run: same profiles, traits and memberships under
+# the same ids; pending entries applied once; entries that arrive before them
+# neither lost nor confused; loaded rows left alone until then.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $node = PostgreSQL::Test::Cluster->new('restore');
+$node->init;
+$node->append_conf(
+	'postgresql.conf', qq(
+shared_preload_libraries = 'cdp'
+max_worker_processes = 16
+cdp.naptime = '100ms'
+));
+$node->start;
+
+# ---- a database with everything in it
+
+$node->safe_psql('postgres', 'CREATE DATABASE source');
+$node->safe_psql('source', 'CREATE EXTENSION cdp');
+$node->safe_psql(
+	'source', q(
+	SELECT cdp.create_identifier_kind('crm', priority => 5, max_per_profile => 2);
+	SELECT cdp.create_trait('plan', type => 'text');
+	SELECT cdp.create_trait('orders', aggregate => 'count', event => 'Ordered');
+	SELECT cdp.create_trait('ltv', aggregate => 'sum', event => 'Ordered', value => $$(properties->>'revenue')::numeric$$);
+	SELECT cdp.create_trait('recent', aggregate => 'count', event => 'Ordered', within => '30 days');
+	SELECT cdp.create_segment('buyers', 'orders >= 1');
+	SELECT cdp.create_segment('fresh', $$recent >= 2 AND plan = 'pro'$$);
+	SELECT cdp.subscribe('mail');
+	CREATE VIEW public.report AS SELECT profile_id, ltv, plan FROM cdp.profile_traits WHERE orders > 0;
+	CREATE TABLE public.shop (id int);
+));
+
+sub live
+{
+	my ($from, $to) = @_;
+	return qq(
+	INSERT INTO cdp.events (type, event, identifiers, properties, occurred_at)
+	SELECT 'track', 'Ordered', ARRAY['user_id:u' || (i % 50), 'anonymous_id:d' || i % 80]::cdp.identifier[],
+		jsonb_build_object('revenue', i), timestamptz '2026-11-01 00:00+00' + i * interval '1 minute'
+	FROM generate_series($from, $to) i;
+	INSERT INTO cdp.events (type, identifiers, properties, occurred_at)
+	SELECT 'identify', ARRAY['user_id:u' || i % 50]::cdp.identifier[],
+		jsonb_build_object('plan', CASE WHEN i % 3 = 0 THEN 'pro' ELSE 'free' END),
+		timestamptz '2026-11-01 00:00+00' + i * interval '1 minute'
+	FROM generate_series($from, $to) i WHERE i % 4 = 0;
+	SELECT cdp.track('Ordered', user_id => 'dup', message_id => 'm', properties => '{"revenue": $to}', occurred_at => '2026-11-01');
+	SELECT cdp.track('Ordered', user_id => 'dup', message_id => 'm$from', properties => '{"revenue": 1}', occurred_at => '2026-11-01');
+	SELECT cdp.track('Ordered', user_id => 'dup', message_id => 'm$from', properties => '{"revenue": 1}', occurred_at => '2026-11-01');
+	);
+}
+$node->safe_psql('source', live(1, 400));
+$node->safe_psql('source', q(SELECT cdp.merge('user_id:u1', 'user_id:other', 'same person')));
+$node->safe_psql('source', q(SELECT cdp.split('anonymous_id:d3', 'user_id:u3', 'another person')));
+is($node->safe_psql('source', "SELECT cdp.wait_applied('60 s')"), 't', 'the source is applied');
+$node->safe_psql('source', q(SELECT cdp.ack('mail', 10)));
+
+# pending: appended while no applier runs
+$node->safe_psql('source', 'SELECT cdp.stop_worker()');
+$node->safe_psql('source', live(401, 600));
+$node->safe_psql('source', q(SELECT cdp.track('Ordered', user_id => 'pending', properties => '{"revenue": 7}')));
+my $pending = $node->safe_psql('source', 'SELECT lag_entries FROM cdp.status()');
+cmp_ok($pending, '>', 200, "$pending entries are pending");
+
+# What the stations have derived. Without ids of rows, with ids of profiles.
+my %answers = (
+	identities => "SELECT identifier::text, node_id, profile_id, first_seen, last_seen FROM cdp.identities ORDER BY node_id",
+	profiles => "SELECT profile_id, cdp.profile(profile_id) - 'segments' FROM (SELECT DISTINCT profile_id FROM cdp.identities) p ORDER BY 1",
+	memberships => 'SELECT segment, profile_id FROM cdp.memberships ORDER BY 1, 2',
+	report => 'SELECT * FROM public.report ORDER BY 1',
+	definitions => 'SELECT name, predicate, channel FROM cdp.segments ORDER BY 1',
+	kinds => "SELECT kind, priority, max_per_profile FROM cdp.identifier_kinds ORDER BY 1");
+
+sub answers
+{
+	my ($db) = @_;
+	return join("\n", map { "-- $_\n" . $node->safe_psql($db, $answers{$_}) } sort keys %answers);
+}
+my $before = answers('source');
+
+# ---- dump both ways, restore
+
+my $dir = $node->basedir;
+my @to = ('-h', $node->host, '-p', $node->port);
+$node->command_ok([ 'pg_dump', @to, '-Fc', '-f', "$dir/custom", 'source' ], 'pg_dump -Fc');
+$node->command_ok([ 'pg_dump', @to, '-f', "$dir/plain.sql", 'source' ], 'pg_dump');
+$node->safe_psql('postgres', "CREATE DATABASE $_") for qw(custom plain started applied);
+command_ok([ 'pg_restore', @to, '--exit-on-error', '-d', $_, "$dir/custom" ], "pg_restore into $_")
+  for qw(custom started applied);
+$node->command_ok([ 'psql', @to, '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', 'plain', '-f', "$dir/plain.sql" ], 'psql');
+
+for my $db (qw(custom plain started applied))
+{
+	ok($node->poll_query_until('postgres',
+			"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cdp applier' AND datname = '$db'"),
+		"an applier runs in $db");
+}
+sleep 1;
+for my $db (qw(custom plain))
+{
+	is(answers($db), $before, "$db: the answers are those of the source, nothing is applied yet");
+	is($node->safe_psql($db, 'SELECT incarnation_active, lag_entries FROM cdp.status()'), "f|$pending",
+		"$db: the log waits to be activated")
+	  or diag $node->safe_psql($db, 'TABLE cdp.cursors');
+	my (undef, undef, $err) = $node->psql($db, 'SELECT cdp.wait_applied()');
+	like($err, qr/before this copy of the log is activated/, "$db: wait_applied() says so");
+}
+
+# ---- the first new entries arrive, then the source goes on alike
+
+my $new = q(
+	SELECT cdp.track('Ordered', user_id => 'u1', properties => '{"revenue": 1000}', occurred_at => '2026-11-15');
+	SELECT cdp.track('Ordered', user_id => 'new', anonymous_id => 'd5', properties => '{"revenue": 1}', occurred_at => '2026-11-15');
+	SELECT cdp.identify(user_id => 'pending', traits => '{"plan": "pro"}', occurred_at => '2026-11-15');
+);
+$node->safe_psql('source', "$new SELECT cdp.apply()");
+$node->safe_psql('source', 'SELECT cdp.apply()');
+my $after = answers('source');
+isnt($after, $before, 'the source has gone on');
+
+for my $db (qw(custom plain))
+{
+	my $acked = $node->safe_psql($db, "SELECT acked_seq FROM cdp.subscriptions WHERE name = 'mail'");
+
+	$node->safe_psql($db, $new);
+	is($node->safe_psql($db, "SELECT cdp.wait_applied('60 s')"), 't', "$db: the first new entry activates the log");
+	is(answers($db), $after, "$db: pending and new entries are applied once");
+	is($node->safe_psql($db, 'SELECT count(*) FROM cdp.verify()'), '0', "$db: verify() finds no difference");
+	is($node->safe_psql($db, 'SELECT count(*) = max(seq) - min(seq) + 1 AND count(DISTINCT epoch) = 2 FROM cdp.changes'),
+		't', "$db: changes go on without gaps in a new epoch");
+	is($node->safe_psql($db, "SELECT min(seq) > $acked AND count(*) > 0 FROM cdp.poll('mail', 100000)"),
+		't', "$db: the subscriber goes on where it was");
+	is($node->safe_psql($db, 'SELECT lag_entries, incarnation_active FROM cdp.status()'), '0|t', "$db: nothing is left");
+	is($node->safe_psql($db, 'SELECT entries FROM cdp.stat_apply'), $node->safe_psql($db, 'SELECT count(*) FROM cdp.events'),
+		"$db: every entry was read once");
+}
+
+# ---- activated by hand
+
+$node->safe_psql('started', 'SELECT cdp.start_worker()');
+is($node->safe_psql('started', "SELECT cdp.wait_applied('60 s')"), 't', 'start_worker() activates the log');
+cmp_ok($node->safe_psql('applied', 'SELECT cdp.apply()'), '>=', 0, 'so does apply()');
+is($node->safe_psql('applied', "SELECT cdp.wait_applied('60 s')"), 't', 'the rest is the applier\'s');
+is(answers('started'), answers('applied'), 'with the same result');
+is($node->safe_psql('started', 'SELECT count(*) FROM cdp.verify()'), '0', 'that verify() agrees with');
+is($node->safe_psql('started', "SELECT ltv FROM public.report r WHERE profile_id = cdp.resolve('user_id:pending')"),
+	'7', 'and the view of the user shows');
+$node->safe_psql('started', $new);
+is($node->safe_psql('started', "SELECT cdp.wait_applied('60 s')"), 't', 'new entries afterwards');
+is(answers('started'), $after, 'come to the same');
+
+# ---- dump and restore once more
+
+$node->command_ok([ 'pg_dump', @to, '-Fc', '-f', "$dir/again", 'custom' ], 'pg_dump of a restored database');
+$node->safe_psql('postgres', 'CREATE DATABASE again');
+command_ok([ 'pg_restore', @to, '--exit-on-error', '-d', 'again', "$dir/again" ], 'pg_restore');
+$node->safe_psql('again', $new =~ s/1000/2000/r);
+is($node->safe_psql('again', "SELECT cdp.wait_applied('60 s')"), 't', 'is applied');
+is($node->safe_psql('again', 'SELECT count(*) FROM cdp.verify()'), '0', 'and verified');
+
+$node->stop('fast');
+done_testing();
