@@ -215,7 +215,7 @@ CdpPredicateDefine(const char *text, const char *timezone, const char *what,
 	context.define = true;
 	context.references = references;
 	context.created = created;
-	context.traits = CdpTraitSetGet(-1);
+	context.traits = CdpTraitSetFresh();
 	context.terms = CdpVocabularyReplace(raw, text, timezone);
 
 	/* names and types first: an error there is cheaper than one after writes */

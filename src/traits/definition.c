@@ -337,17 +337,7 @@ alter(CdpDefinition *old, CdpDefinition *definition)
 	publish(id, folds);
 	if (CdpTraitAlteredHook && (!CdpDefinitionSame(old, definition) ||
 								!CdpSameText(old->empty, definition->empty)))
-	{
-		ListCell   *lc;
-
-		/* segments may read it by way of a derived trait */
-		foreach(lc, CdpDefinitionDependants(id))
-		{
-			int32		changed = lfirst_int(lc);
-
-			CdpTraitAlteredHook(changed == id ? old->id : changed, changed, true);
-		}
-	}
+		CdpTraitAlteredHook(old->id, id, true);
 }
 
 /* Text argument; the empty text removes what was there. */

@@ -204,6 +204,58 @@ CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
 }
 
 /*
+ * The hidden trait that says the same, 0 if there is none.  Asked of the table,
+ * not of the set: a predicate may need hundreds of new ones, and the set is
+ * compiled once when all are there.
+ */
+static int32
+same_hidden(const CdpDefinition *definition)
+{
+	static const char *const query =
+		"SELECT t.id FROM cdp.trait_definitions t"
+		" WHERE t.hidden AND t.owner = $1 AND t.aggregate = $2 AND t.timezone = $3"
+		" AND t.event IS NOT DISTINCT FROM $4"
+		" AND t.value_sql IS NOT DISTINCT FROM $5"
+		" AND t.filter_sql IS NOT DISTINCT FROM $6"
+		" AND t.within::text IS NOT DISTINCT FROM $7::interval::text"
+		" ORDER BY t.id LIMIT 1";
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INTERVALOID};
+	const char *texts[] = {
+		definition->owner, CdpAggregateName(definition->aggregate), definition->timezone,
+		definition->event, definition->value_sql, definition->filter_sql
+	};
+	Datum		values[7] = {0};
+	char		nulls[8] = "       ";
+	CdpUserContext saved;
+	int32		id = 0;
+	bool		isnull;
+
+	for (int i = 0; i < lengthof(texts); i++)
+	{
+		if (texts[i] != NULL)
+			values[i] = CStringGetTextDatum(texts[i]);
+		else
+			nulls[i] = 'n';
+	}
+	if (definition->within != NULL)
+		values[6] = IntervalPGetDatum(definition->within);
+	else
+		nulls[6] = 'n';
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args(query, lengthof(types), types, values, nulls,
+							  false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for a hidden trait");
+	if (SPI_processed > 0)
+		id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+										 SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return id;
+}
+
+/*
  * Define a hidden trait, or find the one that says the same.
  */
 int32
@@ -212,7 +264,6 @@ CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
 			   bool *created)
 {
 	CdpDefinition definition = {0};
-	CdpTraitSet *set;
 	CdpStateRules rules;
 
 	CdpApplierLock();
@@ -241,23 +292,13 @@ CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
 	(void) CdpCompileValue(&definition, &rules, &definition.value_sql);
 	definition.type = format_type_be(CdpStateResultType(&rules));
 
-	set = CdpTraitSetFresh();
-	for (int i = 0; i < set->ntraits; i++)
+	definition.id = same_hidden(&definition);
+	*created = definition.id == 0;
+	if (*created)
 	{
-		CdpTrait   *trait = set->traits[i];
-
-		if (trait->hidden && !trait->rules->suspended &&
-			strcmp(trait->rules->definition->owner, definition.owner) == 0 &&
-			CdpDefinitionSame(trait->rules->definition, &definition))
-		{
-			*created = false;
-			return trait->id;
-		}
+		definition.name = NULL;
+		definition.id = CdpDefinitionWrite(&definition, 0);
+		CdpGenerationBump();
 	}
-	definition.name = NULL;
-	definition.id = CdpDefinitionWrite(&definition, 0);
-	CdpGenerationBump();
-	(void) CdpTraitSetReload(list_make1_int(definition.id));
-	*created = true;
 	return definition.id;
 }

@@ -66,6 +66,8 @@ typedef struct CdpTraitSet
  * next call with another generation: hold no pointers across batches.
  */
 extern CdpTraitSet *CdpTraitSetGet(int64 generation);
+/* The same as this transaction has left them, whatever the active snapshot sees. */
+extern CdpTraitSet *CdpTraitSetFresh(void);
 extern CdpTrait *CdpTraitByName(CdpTraitSet *set, const char *name);	/* visible ones; NULL when unknown */
 extern CdpTrait *CdpTraitById(CdpTraitSet *set, int32 id);
 
