@@ -39,7 +39,7 @@ CREATE FUNCTION cdp.alter_trait(
 ) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_alter_trait' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.alter_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb) IS
-	'change a trait: parts that are NULL stay, an empty text removes one';
+	'change a trait: parts that are NULL stay, an empty text (or an interval of zero) removes one';
 
 CREATE FUNCTION cdp.rename_trait(name text, new_name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_rename_trait' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;

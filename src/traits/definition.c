@@ -354,6 +354,7 @@ text_argument(FunctionCallInfo fcinfo, int n, char *old)
 
 /*
  * The arguments as a definition; what is NULL is taken from old, if given.
+ * An empty text, or an interval of zero, then removes the part.
  */
 static CdpDefinition *
 definition_from_arguments(FunctionCallInfo fcinfo, const CdpDefinition *old)
@@ -381,7 +382,12 @@ definition_from_arguments(FunctionCallInfo fcinfo, const CdpDefinition *old)
 	definition->event = text_argument(fcinfo, ARG_EVENT, definition->event);
 	definition->filter = text_argument(fcinfo, ARG_FILTER, definition->filter);
 	if (!PG_ARGISNULL(ARG_WITHIN))
+	{
 		definition->within = PG_GETARG_INTERVAL_P(ARG_WITHIN);
+		if (old != NULL && definition->within->month == 0 &&
+			definition->within->day == 0 && definition->within->time == 0)
+			definition->within = NULL;
+	}
 	definition->expression = text_argument(fcinfo, ARG_EXPRESSION,
 										   definition->expression);
 	definition->type = text_argument(fcinfo, ARG_TYPE, NULL);

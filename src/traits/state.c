@@ -648,8 +648,11 @@ CdpStateFinish(const CdpStateRules *rules, CdpState **states, int nstates,
 				{
 					if (item->end < *next)
 						*next = item->end;
-					CdpStateAdd(state, item->value, item->at, item->end,
-								item->tie);
+					if (rules->has_value)
+						CdpStateAdd(state, item->value, item->at, item->end,
+									item->tie);
+					else
+						state->n++;
 				}
 			}
 		}

@@ -117,7 +117,7 @@ extern void CdpStateWrite(StringInfo buf, const CdpState *state);
 extern CdpState *CdpStateRead(const CdpStateRules *rules, const char *data, int len);
 extern void CdpStateSend(StringInfo buf, const CdpState *state);
 extern CdpState *CdpStateReceive(StringInfo buf);
-extern void CdpStateDamaged(const char *detail) pg_attribute_noreturn();
+extern void CdpStateDamaged(const char *detail);
 extern text *CdpReceiveText(StringInfo buf, int maxlen);
 extern TimestampTz CdpReceiveTime(StringInfo buf);
 extern void CdpHexToBuffer(StringInfo buf, const char *hex, const char *type);

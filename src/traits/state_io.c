@@ -176,7 +176,11 @@ get_value(CdpReader *reader, const CdpStateRules *rules)
 	{
 		text	   *value = CdpGetText(reader);
 
-		if (rules->type == NUMERICOID && VARSIZE(value) < VARHDRSZ + 2)
+		/* a number has a header of two bytes, or of four without the first bit */
+		if (rules->type == NUMERICOID &&
+			(VARSIZE(value) < VARHDRSZ + 2 ||
+			 (VARSIZE(value) < VARHDRSZ + 4 &&
+			  (*(uint16 *) VARDATA(value) & 0x8000) == 0)))
 			CdpStateDamaged("A number has no header.");
 		if (rules->type == JSONBOID && VARSIZE(value) < VARHDRSZ + 4)
 			CdpStateDamaged("A jsonb value has no header.");

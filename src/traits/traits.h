@@ -12,6 +12,10 @@
 #ifndef CDP_TRAITS_H
 #define CDP_TRAITS_H
 
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 #include "collect/collect.h"
 #include "executor/tuptable.h"
 #include "nodes/bitmapset.h"

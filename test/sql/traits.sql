@@ -149,6 +149,10 @@ SELECT name, event, description, empty FROM traits WHERE name IN ('orders', 'ltv
 SELECT alter_trait('orders', event => '', description => '');
 SELECT name, event, description FROM traits WHERE name = 'orders';
 SELECT alter_trait('ltv', aggregate => 'last', value => 'event');
+SELECT alter_trait('orders_30d', within => '60 days');
+SELECT within FROM traits WHERE name = 'orders_30d';
+SELECT alter_trait('orders_30d', within => '0');
+SELECT within FROM traits WHERE name = 'orders_30d';
 SELECT alter_trait('no_such_trait', event => 'x');
 SELECT create_trait('ltv', aggregate => 'sum', value => $$(properties->>'revenue')::numeric$$, event => 'Order Completed', if_exists => 'replace');
 SELECT name, event FROM traits WHERE name = 'ltv';
