@@ -42,17 +42,18 @@ SELECT jsonb_pretty(cdp.profile('email:ada@example.com')) AS profile;
 \set ECHO queries
 SELECT cdp.track('Product Viewed', '{"sku": "T-2", "category": "tents"}', user_id => 'ada') \g /dev/null
 SELECT cdp.wait_applied('30 seconds') \g /dev/null
-SELECT pg_sleep(0.5) \g /dev/null
 \set ECHO none
+SELECT pg_sleep(0.5) \g /dev/null
 
 \echo '== Seven days pass in which nothing happens: the clock is moved'
 \set ECHO queries
 SELECT cdp.in_segment('user_id:ada', 'warm_leads') AS warm_lead_on_monday;
 ALTER SYSTEM SET cdp.now = '2026-05-11 20:00+00';
 SELECT pg_reload_conf() \g /dev/null
-SET cdp.now = '2026-05-11 20:00+00';
+\set ECHO none
 SELECT pg_sleep(0.5) \g /dev/null
 SELECT cdp.apply() \g /dev/null
+\set ECHO queries
 SELECT cdp.in_segment('user_id:ada', 'warm_leads') AS warm_lead_a_week_later;
 \set ECHO none
 
