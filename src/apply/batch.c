@@ -306,6 +306,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	int64	   *due;
 	int			ndue;
 	bool		activated;
+	bool		worked_off = false;
 	int			i;
 
 	if (IsolationUsesXactSnapshot())
@@ -336,7 +337,14 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	ndue = add_due(&batch, max, &due);
 	if (batch.nentries == 0 && ndue == 0)
 	{
-		if (activated)
+		/*
+		 * The batch before this one may have been full with the last entry of
+		 * its target: that it is worked off has to be written, for those who
+		 * wait for it.  Otherwise an idle look writes nothing.
+		 */
+		for (i = 0; i < before->n; i++)
+			worked_off |= before->cursors[i].target != NULL;
+		if (activated || worked_off)
 			CdpCursorsWrite(cursors);
 		result.next_timer = when_next();
 		goto done;
