@@ -92,10 +92,11 @@ BEGIN
 			   CASE
 			   WHEN a.type IS NULL OR a.type NOT IN ('track', 'identify', 'page', 'screen',
 					'group', 'alias', 'merge', 'split', 'undo') THEN 'unknown type'
+			   WHEN octet_length(a.source) > 1024 OR octet_length(a.message_id) > 1024 THEN 'long message id'
 			   WHEN NOT isfinite(a.occurred_at) THEN 'infinite time'
 			   WHEN array_ndims(a.identifiers) > 1 THEN 'identifiers in several dimensions'
 			   WHEN a.type = 'undo' THEN
-					CASE WHEN a.target IS NULL THEN 'undo of nothing' END
+					CASE WHEN a.target IS NULL OR octet_length(a.target) > 1024 THEN 'undo of nothing' END
 			   WHEN a.type IN ('merge', 'split') THEN
 					CASE WHEN COALESCE(cardinality(a.identifiers), 0) <> 2
 							  OR COALESCE(n.usable, 0) <> 2 OR n.registered <> 2

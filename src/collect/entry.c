@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 
 #include "collect/collect.h"
+#include "collect/extract.h"
 
 static const struct
 {
@@ -202,7 +203,8 @@ reject(CdpEntry *entry, int sqlstate, const char *reason, const char *detail)
 }
 
 /*
- * Key of an entry's properties that must be a string with something in it.
+ * Key of an entry's properties that must be a string with something in it, and
+ * not longer than a message id.
  */
 static bool
 has_text_property(const Jsonb *properties, const char *key)
@@ -214,7 +216,8 @@ has_text_property(const Jsonb *properties, const char *key)
 	if (getKeyJsonValueFromContainer((JsonbContainer *) &properties->root,
 									 key, strlen(key), &value) == NULL)
 		return false;
-	return value.type == jbvString && value.val.string.len > 0;
+	return value.type == jbvString && value.val.string.len > 0 &&
+		value.val.string.len <= CDP_MAX_MESSAGE_ID;
 }
 
 bool
@@ -232,6 +235,14 @@ CdpEntryCheck(CdpEntry *entry)
 					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, alias, merge, split, undo.",
 							   TextDatumGetCString(entry->values[CDP_EVENTS_TYPE])));
 	}
+	/* both are keys of indexes, which have a limit */
+	if (VARSIZE_ANY_EXHDR(entry->source) > CDP_MAX_MESSAGE_ID ||
+		(entry->message_id != NULL &&
+		 VARSIZE_ANY_EXHDR(entry->message_id) > CDP_MAX_MESSAGE_ID))
+		return reject(entry, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+					  "message id too long",
+					  psprintf("Source and message id can have %d bytes each.",
+							   CDP_MAX_MESSAGE_ID));
 	if (TIMESTAMP_NOT_FINITE(entry->at))
 		return reject(entry, ERRCODE_DATETIME_VALUE_OUT_OF_RANGE,
 					  "time is infinite", NULL);
