@@ -162,7 +162,7 @@ SELECT * FROM verify();
 -- numbers that cannot be added up are refused; those that are not finite are added
 SELECT track('A', '{"x": 1e1001}', user_id => 'odd'), track('A', '{"x": "NaN"}', user_id => 'odd2'), track('A', '{"x": "Infinity"}', user_id => 'odd3'), track('A', '{"x": 1.10}', user_id => 'odd3') \g /dev/null
 SELECT apply();
-SELECT i, traits->'total' AS total FROM unnest(ARRAY['user_id:odd', 'user_id:odd2', 'user_id:odd3']::identifier[]) i JOIN profiles ON profile_id = resolve(i);
+SELECT i, traits->'total' AS total FROM unnest(ARRAY['user_id:odd', 'user_id:odd2', 'user_id:odd3']::identifier[]) i JOIN profiles ON profile_id = resolve(i) ORDER BY i;
 SELECT * FROM verify();
 
 -- a value that names the clock when it is looked at
@@ -174,9 +174,11 @@ SELECT value_sql FROM trait_definitions WHERE name = 'when';
 
 -- one profile is found by an index
 SET enable_seqscan = off;
+SET enable_bitmapscan = off;
 EXPLAIN (COSTS OFF) SELECT * FROM profiles WHERE profile_id = 1;
 EXPLAIN (COSTS OFF) SELECT n, total FROM profile_traits WHERE profile_id = 1;
 RESET enable_seqscan;
+RESET enable_bitmapscan;
 
 -- the stored states survive their text and binary form
 SELECT count(*) > 40 AS some, bool_and(state::text::node_state::text = state::text) AS text FROM identities WHERE state IS NOT NULL;
