@@ -47,6 +47,7 @@
 
 static CdpTraitSet *current = NULL;
 static List *outdated = NIL;	/* contexts of earlier contents */
+static TimestampTz outdated_since;	/* start of the statement that made them so */
 
 /* Columns of a derived trait are other traits. */
 typedef struct DerivedState
@@ -797,6 +798,10 @@ CdpTraitSetReload(const List *strict_ids)
 	CdpTraitSet built;
 
 	ensure_current();
+	/* nobody keeps pointers from one statement to the next */
+	if (outdated_since != GetCurrentStatementStartTimestamp())
+		free_outdated();
+	outdated_since = GetCurrentStatementStartTimestamp();
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	build(&built, CdpGeneration(NULL), strict_ids);
