@@ -367,6 +367,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 		}
 	}
 	CdpProfilesEvaluate(&batch);
+	CdpTraitErrorsFlush();
 
 	CdpGraphWrite(batch.graph);
 	CdpWriteRows(&batch);

@@ -151,6 +151,9 @@ extern Jsonb *CdpProfileTraitsJson(CdpTraitSet *set, CdpNodeAcc **nodes, int nno
 /* One value as jsonb (null when isnull). */
 extern Datum CdpValueToJsonb(Datum value, bool isnull, Oid type);
 
+/* Write the errors counted since the last call; the end of a batch calls it. */
+extern void CdpTraitErrorsFlush(void);
+
 /* ---- expressions (traits/expression.c), used by segments too ---- */
 
 /*

@@ -179,7 +179,6 @@ extern TimestampTz CdpWindowEnd(const CdpTraitRules *rules, TimestampTz at);
 
 /* errors.c */
 extern void CdpTraitErrorCount(int32 trait_id, int64 entry, const char *message);
-extern void CdpTraitErrorsFlush(void);
 extern bool CdpSwallowError(ErrorData *edata);
 extern void CdpDeclaredKeysNote(CdpTraitSet *set, const CdpEntry *entry);
 extern void CdpDeclaredKeysFlush(void);

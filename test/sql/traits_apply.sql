@@ -159,6 +159,9 @@ SELECT * FROM public.bob;
 SELECT * FROM public.bob_typed;
 SELECT * FROM verify();
 
+-- a declared value that does not fit is counted
+SELECT t.name, r.errors > 0 AS counted, r.last_error FROM trait_errors r JOIN trait_definitions t ON t.id = r.trait_id WHERE t.aggregate = 'declared' ORDER BY t.name;
+
 -- numbers that cannot be added up are refused; those that are not finite are added
 SELECT track('A', '{"x": 1e1001}', user_id => 'odd'), track('A', '{"x": "NaN"}', user_id => 'odd2'), track('A', '{"x": "Infinity"}', user_id => 'odd3'), track('A', '{"x": 1.10}', user_id => 'odd3') \g /dev/null
 SELECT apply();
