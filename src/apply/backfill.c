@@ -441,8 +441,8 @@ CdpReplay(void)
 		"DELETE FROM cdp.links",
 		"DELETE FROM cdp.decisions",
 		"DELETE FROM cdp.rejected WHERE entry IS NOT NULL",
-		"UPDATE cdp.identities SET profile_id = node_id, state = NULL,"
-		" first_seen = 'infinity', last_seen = '-infinity', timer = NULL",
+		("UPDATE cdp.identities SET profile_id = node_id, state = NULL,"
+		 " first_seen = 'infinity', last_seen = '-infinity', timer = NULL"),
 		"DELETE FROM cdp.timers"
 	};
 
