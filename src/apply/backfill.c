@@ -70,6 +70,14 @@ static CdpStatement any_identity = {
 	{NULL}
 };
 
+static CdpStatement former_members = {
+	"UPDATE cdp.segment_members m SET member = false"
+	" FROM cdp.identities i WHERE i.node_id = m.profile_id AND m.member"
+	" AND (i.profile_id <> i.node_id OR i.first_seen = 'infinity')"
+	" RETURNING m.segment_id, m.profile_id",
+	{NULL}
+};
+
 /* A node whose entries are being folded; hash entry. */
 typedef struct Folding
 {
@@ -422,6 +430,36 @@ CdpBackfill(List *trait_ids, List *segment_ids)
 }
 
 /*
+ * Profiles that are none under the new rules leave the segments that they were
+ * in.
+ */
+static void
+leave_former(CdpBatch *batch)
+{
+	uint64		i;
+
+	CdpRun(&former_members, NULL, NULL);
+	for (i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		CdpSegment *segment;
+		CdpChange  *change;
+
+		segment = CdpSegmentById(batch->segments,
+								 DatumGetInt32(CdpCell(i, 1, &isnull)));
+		if (segment == NULL)
+			continue;
+		change = CdpChangeAdd(&batch->changes);
+		change->kind = "segment_exited";
+		change->profile_id = CdpCellInt8(i, 2);
+		change->segment = segment;
+		change->cause = CDP_CAUSE_DEFINITION;
+		change->occurred_at = batch->applier.clock;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
  * The rules of identity have changed.  Everything that follows from them is
  * forgotten and made again from the entries that were applied: the cursors go
  * back to the beginning and the log is folded up to where they were.
@@ -494,15 +532,10 @@ CdpReplay(void)
 		MemoryContextDelete(chunk);
 	}
 
-	/* nodes that nothing names under the new rules leave what they were in */
-	if (SPI_execute("UPDATE cdp.segment_members m SET member = false"
-					" FROM cdp.identities i WHERE i.node_id = m.profile_id"
-					" AND m.member AND i.profile_id <> i.node_id", false, 0) < 0 ||
-		SPI_execute("UPDATE cdp.identities SET segments = NULL"
-					" WHERE profile_id <> node_id AND segments IS NOT NULL", false, 0) < 0 ||
-		SPI_execute("UPDATE cdp.segment_members m SET member = false"
-					" FROM cdp.identities i WHERE i.node_id = m.profile_id"
-					" AND m.member AND i.first_seen = 'infinity'", false, 0) < 0 ||
+	leave_former(&batch);
+	if (SPI_execute("UPDATE cdp.identities SET segments = NULL"
+					" WHERE profile_id <> node_id AND segments IS NOT NULL",
+					false, 0) < 0 ||
 		SPI_execute("DELETE FROM cdp.identities WHERE first_seen = 'infinity'",
 					false, 0) < 0)
 		elog(ERROR, "could not clear away former profiles");

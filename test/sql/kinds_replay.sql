@@ -40,3 +40,11 @@ SELECT * FROM people;
 SELECT * FROM verify();
 -- lookups normalise as the applier does
 SELECT resolve('email:ADA@example.com') = resolve('anonymous_id:a3') AS same;
+-- who is no profile any more leaves its segments, and subscribers can see it
+SELECT create_segment('active', $$did('x')$$);
+SELECT count(*) AS members FROM memberships;
+SELECT max(seq) AS seq FROM changes \gset
+SELECT alter_identifier_kind('user_id', max_per_profile => 2);
+SELECT count(*) AS members, count(*) = (SELECT count(DISTINCT profile_id) FROM identities) AS all_profiles FROM memberships;
+SELECT kind, segment, cause, count(*) FROM changes WHERE seq > :seq GROUP BY 1, 2, 3 ORDER BY 1;
+SELECT * FROM verify();
