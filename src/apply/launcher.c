@@ -314,6 +314,24 @@ CdpLauncherSetStopped(Oid dboid, bool stopped)
 				 errhint("Increase max_worker_processes.")));
 }
 
+/*
+ * Was the applier of a database stopped by cdp.stop_worker()?
+ */
+bool
+CdpLauncherStopped(Oid dboid)
+{
+	DatabaseSlot *slot;
+	bool		stopped;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	slot = find_slot(dboid, false);
+	stopped = slot != NULL && slot->stopped;
+	LWLockRelease(shared->lock);
+	return stopped;
+}
+
 /* ---- commands that need a database without connections ---- */
 
 /*

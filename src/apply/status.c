@@ -56,10 +56,13 @@ worker_hint(void)
 
 	if (pid != 0)
 		return psprintf("an applier runs in this database (process %d)", (int) pid);
+	if (CdpLauncherStopped(MyDatabaseId))
+		return "the applier of this database was stopped: start it with "
+			"SELECT cdp.start_worker(), or apply by hand with "
+			"SELECT cdp.apply()";
 	if (CdpLauncherShared())
 		return "no applier runs in this database yet: the launcher starts one "
-			"within moments, if setting cdp.databases names the database and "
-			"it was not stopped by cdp.stop_worker()";
+			"within moments, if setting cdp.databases names the database";
 	return "no applier runs in this database: add cdp to "
 		"shared_preload_libraries and restart the server, or start one "
 		"with SELECT cdp.start_worker(), or apply by hand with "

@@ -142,9 +142,10 @@ cdp_wait_applied(PG_FUNCTION_ARGS)
 		if (now >= deadline)
 			PG_RETURN_BOOL(false);
 
-		/* This also makes the launcher start one. */
+		/* Without an applier this asks the launcher for one. */
 		CdpWakeNow(MyDatabaseId);
-		if (CdpWakeWorkerPid(MyDatabaseId) == 0 && !CdpLauncherShared())
+		if (CdpWakeWorkerPid(MyDatabaseId) == 0 &&
+			(!CdpLauncherShared() || CdpLauncherStopped(MyDatabaseId)))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("no applier runs in this database"),

@@ -39,5 +39,6 @@ extern bool CdpLauncherShared(void);	/* is there shared memory? */
 extern bool CdpLauncherAttach(void);	/* false: this database is not to be served now */
 extern void CdpLauncherDetach(CdpApplierExit reason);
 extern void CdpLauncherSetStopped(Oid dboid, bool stopped);
+extern bool CdpLauncherStopped(Oid dboid);
 
 #endif							/* CDP_WORKER_H */

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use IPC::Run qw(pump);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -138,24 +139,39 @@ isnt(new_pid('a', $pid_a), $pid_a, 'a terminated applier comes back');
 track('a', 'u7');
 ok($node->poll_query_until('a', 'SELECT entries = 5 FROM cdp.stat_apply'), 'and works');
 
+# ---- timeout: a definition is being changed all the while
+
+my ($in, $chatter) = ('', '');
+my $locker = IPC::Run::start(
+	[ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-d', 'a' ],
+	\$in, \$chatter, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+$in .= "BEGIN; SELECT cdp.lock_applier(); SELECT 'locked';\n";
+pump $locker until $chatter =~ /locked/;
+track('a', 'u8');
+is($node->safe_psql('a', "SELECT cdp.wait_applied('300 ms')"), 'f', 'wait_applied() gives up after its timeout');
+$in .= "COMMIT;\n\\q\n";
+$locker->finish;
+is($node->safe_psql('a', 'SELECT cdp.wait_applied()'), 't', 'and succeeds later');
+
 # ---- stop and start
 
 is($node->safe_psql('a', 'SELECT cdp.stop_worker()'), 't', 'stop_worker()');
-track('a', 'u8');
+track('a', 'u9');
 sleep 1.5;
 is(pid_of('a'), '', 'a stopped applier stays away');
 is($node->safe_psql('a', 'SELECT worker_running, lag_entries FROM cdp.status()'), 'f|1', 'status() says so');
-is($node->safe_psql('a', 'SELECT cdp.wait_applied(\'100 ms\')'), 'f', 'wait_applied() gives up after its timeout');
+($rc, $out, $err) = $node->psql('a', 'SELECT cdp.wait_applied()');
+like($err, qr/no applier runs.*start_worker/s, 'wait_applied() does not wait for it');
 ok($node->safe_psql('a', 'SELECT cdp.start_worker()') > 0, 'start_worker()');
 is($node->safe_psql('a', 'SELECT cdp.wait_applied()'), 't', 'what was pending is applied');
-is($node->safe_psql('a', 'SELECT worker_running, lag_entries, entries_applied FROM cdp.status()'), 't|0|6', 'status() says so');
+is($node->safe_psql('a', 'SELECT worker_running, lag_entries, entries_applied FROM cdp.status()'), 't|0|7', 'status() says so');
 is($node->safe_psql('a', 'SELECT cdp.start_worker()'), pid_of('a'), 'start_worker() starts no second one');
 
 # ---- errors: logged once, the applier stays, and recovers
 
 my $log = -s $node->logfile;
 $node->safe_psql('a', 'ALTER TABLE cdp.identities RENAME TO hidden');
-track('a', 'u9');
+track('a', 'u10');
 ok($node->poll_query_until('a', 'SELECT errors > 1 FROM cdp.stat_apply'), 'errors are counted');
 like($node->safe_psql('a', 'SELECT last_error FROM cdp.stat_apply'), qr/identities/, 'the last one is kept');
 track('a', "v$_") for 1 .. 5;
@@ -178,6 +194,14 @@ $pid_b = new_pid('b');
 track('b', 'u1');
 is($node->safe_psql('b', 'SELECT cdp.wait_applied()'), 't', 'the extension that was created again works');
 is(applied('b'), '1', 'from the beginning');
+$node->safe_psql('postgres', 'CREATE DATABASE f');
+$node->safe_psql('f', 'CREATE EXTENSION cdp');
+new_pid('f');
+$node->safe_psql('f',
+	"INSERT INTO cdp.events (event, identifiers) SELECT 'Seen', ARRAY['user_id:' || i]::cdp.identifier[]"
+	  . ' FROM generate_series(1, 50000) i');
+cmp_ok(seconds(sub { $node->safe_psql('f', 'DROP EXTENSION cdp') }), '<', 5, 'DROP EXTENSION while the applier is busy');
+ok(gone('f'), 'the applier leaves');
 
 # ---- commands that need a database without connections
 
