@@ -25,15 +25,16 @@
 
 static CdpStatement insert_nodes = {
 	"INSERT INTO cdp.identities (node_id, profile_id, first_seen, last_seen,"
-	" timer, identifier, state)"
+	" timer, identifier, state, segments)"
 	" SELECT u.node_id, u.profile_id, u.first_seen, u.last_seen,"
-	" nullif(u.timer, 'infinity'), u.identifier::cdp.identifier, u.state"
+	" nullif(u.timer, 'infinity'), u.identifier::cdp.identifier, u.state,"
+	" u.segments::int[]"
 	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
 	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
-	" unnest($5) AS timer, unnest($6) AS identifier, "
-	" unnest($7) AS state) AS u",
+	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS segments, "
+	" unnest($8) AS identifier) AS u",
 	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
-	"text[]", "node_state[]"}
+	"node_state[]", "text[]", "text[]"}
 };
 
 static CdpStatement update_nodes = {
@@ -54,11 +55,18 @@ static CdpStatement delete_nodes = {
 	{"int8[]"}
 };
 
-static CdpStatement update_segments = {
-	"UPDATE cdp.identities i SET segments = nullif(u.segments, '{}')::int[]"
-	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS segments) AS u"
+/* the same for rows whose segments change as well: a row is written once */
+static CdpStatement update_nodes_and_segments = {
+	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
+	" first_seen = u.first_seen, last_seen = u.last_seen,"
+	" timer = nullif(u.timer, 'infinity'), state = u.state,"
+	" segments = u.segments::int[]"
+	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
+	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
+	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS segments) AS u"
 	" WHERE i.node_id = u.node_id",
-	{"int8[]", "text[]"}
+	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
+	"node_state[]", "text[]"}
 };
 
 static CdpStatement upsert_timers = {
@@ -103,6 +111,8 @@ typedef struct Columns
 	Datum	   *identifiers;
 	Datum	   *states;
 	bool	   *nostate;
+	Datum	   *segments;
+	bool	   *nosegments;
 } Columns;
 
 static void
@@ -118,34 +128,8 @@ make_columns(Columns *c, long max)
 	c->identifiers = palloc(sizeof(Datum) * max);
 	c->states = palloc(sizeof(Datum) * max);
 	c->nostate = palloc(sizeof(bool) * max);
-}
-
-static void
-add_row(Columns *c, CdpNode *node, TimestampTz clock)
-{
-	int			i = c->n++;
-	struct varlena *state = node->state;
-
-	if (node->folded)
-		state = node->new_state = CdpNodeClose(node->acc, clock);
-
-	c->ids[i] = node->id;
-	c->profiles[i] = node->profile;
-	c->first[i] = node->first_seen;
-	c->last[i] = node->last_seen;
-	c->timers[i] = node->new_timer;
-	c->identifiers[i] = PointerGetDatum(node->identifier);
-	c->states[i] = PointerGetDatum(state);
-	c->nostate[i] = state == NULL;
-}
-
-static int
-node_order(const void *a, const void *b)
-{
-	const CdpNode *x = *(CdpNode *const *) a;
-	const CdpNode *y = *(CdpNode *const *) b;
-
-	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
+	c->segments = palloc(sizeof(Datum) * max);
+	c->nosegments = palloc(sizeof(bool) * max);
 }
 
 /*
@@ -165,6 +149,52 @@ segments_text(const int32 *segments, int n)
 	return PointerGetDatum(cstring_to_text_with_len(buf.data, buf.len));
 }
 
+static void
+add_row(Columns *c, CdpNode *node, TimestampTz clock)
+{
+	int			i = c->n++;
+	struct varlena *state = node->state;
+
+	if (node->folded)
+		state = node->new_state = CdpNodeClose(node->acc, clock);
+
+	c->ids[i] = node->id;
+	c->profiles[i] = node->profile;
+	c->first[i] = node->first_seen;
+	c->last[i] = node->last_seen;
+	c->timers[i] = node->new_timer;
+	c->identifiers[i] = PointerGetDatum(node->identifier);
+	c->states[i] = PointerGetDatum(state);
+	c->nostate[i] = state == NULL;
+	c->nosegments[i] = node->nnew_segments == 0;
+	c->segments[i] = c->nosegments[i] ? (Datum) 0
+		: segments_text(node->new_segments, node->nnew_segments);
+}
+
+/*
+ * Columns as the arguments that the statements on cdp.identities share.
+ */
+static void
+columns_args(Columns *c, Oid state_type, Datum *args)
+{
+	args[0] = CdpInt8Array(c->ids, c->n);
+	args[1] = CdpInt8Array(c->profiles, c->n);
+	args[2] = CdpTimestampArray(c->first, c->n);
+	args[3] = CdpTimestampArray(c->last, c->n);
+	args[4] = CdpTimestampArray(c->timers, c->n);
+	args[5] = CdpVarlenaArray(c->states, c->nostate, c->n, state_type);
+	args[6] = CdpVarlenaArray(c->segments, c->nosegments, c->n, TEXTOID);
+}
+
+static int
+node_order(const void *a, const void *b)
+{
+	const CdpNode *x = *(CdpNode *const *) a;
+	const CdpNode *y = *(CdpNode *const *) b;
+
+	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
+}
+
 /*
  * cdp.identities and cdp.timers.
  */
@@ -178,18 +208,16 @@ CdpWriteRows(CdpBatch *batch)
 	CdpNode   **all;
 	Columns		new;
 	Columns		changed;
+	Columns		moved;			/* changed, segments included */
 	int64	   *gone = palloc(sizeof(int64) * Max(max, 1));
-	int64	   *roots = palloc(sizeof(int64) * Max(max, 1));
-	Datum	   *segments = palloc(sizeof(Datum) * Max(max, 1));
 	int64	   *set = palloc(sizeof(int64) * Max(max, 1));
 	TimestampTz *set_at = palloc(sizeof(TimestampTz) * Max(max, 1));
 	int64	   *unset = palloc(sizeof(int64) * Max(max, 1));
 	int			ngone = 0;
-	int			nroots = 0;
 	int			nset = 0;
 	int			nunset = 0;
 	int			i;
-	Datum		args[7];
+	Datum		args[8];
 
 	if (max == 0)
 		return;
@@ -201,6 +229,7 @@ CdpWriteRows(CdpBatch *batch)
 
 	make_columns(&new, max);
 	make_columns(&changed, max);
+	make_columns(&moved, max);
 	for (i = 0; i < max; i++)
 	{
 		node = all[i];
@@ -214,16 +243,12 @@ CdpWriteRows(CdpBatch *batch)
 		}
 		if (node->is_new)
 			add_row(&new, node, clock);
+		else if (node->segments_changed)
+			add_row(&moved, node, clock);
 		else if (node->row_changed || node->folded ||
 				 node->profile != node->old_profile ||
 				 node->new_timer != node->timer)
 			add_row(&changed, node, clock);
-		if (node->segments_changed)
-		{
-			roots[nroots] = node->id;
-			segments[nroots++] = segments_text(node->new_segments,
-											   node->nnew_segments);
-		}
 		if (node->new_timer != node->timer)
 		{
 			if (node->new_timer == DT_NOEND)
@@ -243,31 +268,19 @@ CdpWriteRows(CdpBatch *batch)
 	}
 	if (changed.n > 0)
 	{
-		args[0] = CdpInt8Array(changed.ids, changed.n);
-		args[1] = CdpInt8Array(changed.profiles, changed.n);
-		args[2] = CdpTimestampArray(changed.first, changed.n);
-		args[3] = CdpTimestampArray(changed.last, changed.n);
-		args[4] = CdpTimestampArray(changed.timers, changed.n);
-		args[5] = CdpVarlenaArray(changed.states, changed.nostate, changed.n,
-								  state_type);
+		columns_args(&changed, state_type, args);
 		CdpRun(&update_nodes, args, NULL);
+	}
+	if (moved.n > 0)
+	{
+		columns_args(&moved, state_type, args);
+		CdpRun(&update_nodes_and_segments, args, NULL);
 	}
 	if (new.n > 0)
 	{
-		args[0] = CdpInt8Array(new.ids, new.n);
-		args[1] = CdpInt8Array(new.profiles, new.n);
-		args[2] = CdpTimestampArray(new.first, new.n);
-		args[3] = CdpTimestampArray(new.last, new.n);
-		args[4] = CdpTimestampArray(new.timers, new.n);
-		args[5] = CdpVarlenaArray(new.identifiers, NULL, new.n, TEXTOID);
-		args[6] = CdpVarlenaArray(new.states, new.nostate, new.n, state_type);
+		columns_args(&new, state_type, args);
+		args[7] = CdpVarlenaArray(new.identifiers, NULL, new.n, TEXTOID);
 		CdpRun(&insert_nodes, args, NULL);
-	}
-	if (nroots > 0)
-	{
-		args[0] = CdpInt8Array(roots, nroots);
-		args[1] = CdpVarlenaArray(segments, NULL, nroots, TEXTOID);
-		CdpRun(&update_segments, args, NULL);
 	}
 	if (nunset > 0)
 	{
