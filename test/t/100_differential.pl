@@ -3,7 +3,7 @@
 #
 #   CDP_STREAMS=200     number of streams
 #   CDP_SEED=n          seed of the first one; stream i has seed n + i
-#   CDP_CLASSES=a,b     only these: plain, limits, size, decisions, define
+#   CDP_CLASSES=a,b     only these: plain, limits, size, decisions, define, rules
 #   CDP_MINIMISE=60     seconds to spend on making a failing stream smaller
 #
 # To replay one failure: CDP_SEED=<its seed> CDP_STREAMS=1.
@@ -18,7 +18,7 @@ use Test::More;
 my $streams = $ENV{CDP_STREAMS} // ($ENV{CDP_TORTURE} ? 3000 : 200);
 my $first_seed = $ENV{CDP_SEED} // int(rand(1_000_000_000));
 my $minimise = $ENV{CDP_MINIMISE} // 60;
-my @classes = split /,/, $ENV{CDP_CLASSES} // 'plain,limits,size,decisions,define';
+my @classes = split /,/, $ENV{CDP_CLASSES} // 'plain,limits,size,decisions,define,rules';
 
 note "CDP_SEED=$first_seed CDP_STREAMS=$streams";
 
@@ -87,28 +87,45 @@ my @segments = (
 	[ 'adults', q{age >= 18 AND plan = 'pro'} ],
 	[ 'fragile', q{100 / (purchases - 2) > 10} ],
 	[ 'strangers', q{country IS NULL AND NOT did('Signed In', within => '90 days')} ],
+	[ 'lingering', q{ltv > 20}, q{purchases_30d = 0} ],
 	[ 'fans', q{favourite_14d = last_product_9d AND products_20d > 1} ],
 );
 my @late = (
 	q{SELECT cdp.create_trait('late_sum', aggregate => 'sum', value => $$(properties->>'qty')::numeric$$, event => 'Product Viewed', within => '21 days');},
 	q{SELECT cdp.create_trait('late_mode', aggregate => 'most_frequent', value => $$properties->>'tier'$$);},
 	q{SELECT cdp.create_segment('late', $$did('Product Viewed', within => '21 days', at_least => 2) OR late_sum > 4$$);},
+	q{SELECT cdp.alter_trait('products_20d', within => '6 days');},
+	q{SELECT cdp.alter_segment('lookers', $$count_of('Product Viewed', within => '10 days') > 1$$);},
+);
+# changes of the rules of identity, one of each line
+my @rules = (
+	[ q{'email', max_per_profile => 1}, q{'email', labels => ARRAY['p1@example.com', '^p2']}, q{'email', blocked => ARRAY['p3@example.com']}, q{'email', priority => 90} ],
+	[ q{'user_id', max_per_profile => 2}, q{'user_id', max_per_profile => 0}, q{'user_id', normaliser => 'nfkc'} ],
+	[ q{'anonymous_id', links => false}, q{'anonymous_id', max_per_profile => 3}, q{'anonymous_id', priority => 1} ],
+	[ q{'shoe_size'}, q{'shoe_size', priority => 1, max_per_profile => 1} ],
 );
 my @undefine = (
 	q{SELECT cdp.drop_segment('late') FROM cdp.segment_definitions WHERE name = 'late';},
 	q{SELECT cdp.drop_trait(name) FROM cdp.trait_definitions WHERE name IN ('late_sum', 'late_mode');},
+	q{SELECT cdp.alter_trait(name, within => '20 days') FROM cdp.trait_definitions WHERE name = 'products_20d' AND within <> '20 days';},
+	q{SELECT cdp.alter_segment(name, $$count_of('Product Viewed', within => '1 month') BETWEEN 1 AND 3$$) FROM cdp.segment_definitions WHERE name = 'lookers' AND predicate NOT LIKE '%month%';},
+	q{SELECT cdp.drop_identifier_kind(kind) FROM cdp.kind_definitions;},
 );
 $node->safe_psql('streams', join("\n",
 	"SET cdp.now = '2026-01-01';",
 	(map {"SELECT cdp.create_trait($_);"} @traits),
-	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$);"} @segments)));
+	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$"
+			  . ($_->[2] ? ", exit_when => \$p\$$_->[2]\$p\$" : '') . ');'} @segments)));
+# a second backend that applies, so that each must notice what the other did
+my $other = $node->psql('streams', 'CREATE EXTENSION dblink') == 0;
+note 'no dblink: one backend applies all' unless $other;
 
 # ---- what is compared ----
 
 # Everything that must not depend on the order of arrival, numbers aside.
 my $state_sql = q{
 SELECT 'profile ' || p.names || ' ' || p.seen || ' ' || (cdp.profile_traits_at(p.profile_id, (SELECT clock FROM cdp.applier))->>'traits') || ' '
-	|| COALESCE((SELECT string_agg(m.segment, ' ' ORDER BY m.segment COLLATE "C") FROM cdp.memberships m WHERE m.profile_id = p.profile_id), '')
+	|| COALESCE((SELECT string_agg(m.segment, ' ' ORDER BY m.segment COLLATE "C") FROM cdp.memberships m WHERE m.profile_id = p.profile_id AND m.segment <> 'lingering'), '')
 FROM (SELECT profile_id, string_agg(identifier::text, ' ' ORDER BY identifier::text COLLATE "C") AS names,
 			 string_agg(first_seen || '/' || last_seen, ' ' ORDER BY identifier::text COLLATE "C") AS seen
 	  FROM cdp.identities GROUP BY profile_id) p
@@ -130,8 +147,9 @@ $state_sql =~ s/\n\s*/ /g;
 my $verify_sql =
   q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify();};
 
-my $reset_sql = join("\n", @undefine,
+my $reset_sql = join("\n", 'SET client_min_messages = warning;',
 	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entries, cdp.rejected, cdp.timers, cdp.segment_members, cdp.changes, cdp.cursors, cdp.trait_errors, cdp.segment_errors;},
+	@undefine,
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity';});
 
 # ---- the generator ----
@@ -284,7 +302,8 @@ sub stream
 			push @entries, $d;
 		}
 	}
-	return { seed => $seed, class => $class, span => $span, entries => \@entries,
+	my @changes = $class eq 'rules' ? map { chance(0.6) ? pick(@$_) : () } @rules : ();
+	return { seed => $seed, class => $class, rules => \@changes, span => $span, entries => \@entries,
 		size => $class eq 'size' ? pick(2, 3, 5) : 10000 };
 }
 
@@ -300,11 +319,15 @@ sub items
 	my $clock = -86400;
 	my $end = 1.2 * $stream->{span};
 	my $define = $stream->{class} eq 'define' ? int(rand(@entries)) : -1;
+	my %rules;
+	push @{ $rules{ int(rand(@entries)) } }, $_ for @{ $stream->{rules} };
+	my $strange = chance(0.3);
 	my @items = ([ 'now', stamp($clock) ]);
 
 	for my $i (0 .. $#entries)
 	{
 		push @items, ['define'] if $i == $define;
+		push @items, [ 'rule', $_ ] for @{ $rules{$i} // [] };
 		push @items, $entries[$i];
 		push @items, ['commit'] if chance(0.2);
 		if (chance($busy))
@@ -314,7 +337,8 @@ sub items
 				$clock += int(rand(($end - $clock) / 4));
 				push @items, [ 'now', stamp($clock) ];
 			}
-			push @items, [ 'apply', chance(0.5) ? $batch : pick(1, 2, 5, 1000) ];
+			push @items, [ $strange ? pick('apply', 'other', 'other', 'aborted', 'partly') : 'apply',
+				chance(0.5) ? $batch : pick(1, 2, 5, 1000) ];
 			push @items, ['verify'] if chance(0.05);
 		}
 	}
@@ -326,6 +350,7 @@ sub script
 {
 	my ($items) = @_;
 	my @sql = ($reset_sql);
+	push @sql, q{SELECT dblink_connect('other', format('host=%s port=%s dbname=streams', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port')));} if $other;
 	my @rows;
 	my $flush = sub {
 		return unless @rows;
@@ -348,6 +373,17 @@ sub script
 		push @sql, "SET cdp.max_profile_identifiers = $argument;" if $what eq 'size';
 		push @sql, "SET cdp.batch_size = $argument;" if $what eq 'batch';
 		push @sql, "SELECT 'applied' FROM cdp.apply($argument);" if $what eq 'apply';
+		if ($what eq 'other')
+		{
+			push @sql, $other
+			  ? "SELECT x FROM dblink('other', format('SET cdp.now = %L; SET cdp.max_profile_identifiers = %L; SELECT ''applied'' FROM cdp.apply($argument)', current_setting('cdp.now'), current_setting('cdp.max_profile_identifiers'))) AS t(x text);"
+			  : "SELECT 'applied' FROM cdp.apply($argument);";
+		}
+		push @sql, 'BEGIN;', "SELECT 'applied' FROM cdp.apply($argument);", 'ROLLBACK;' if $what eq 'aborted';
+		push @sql, 'BEGIN;', "SELECT 'applied' FROM cdp.apply($argument);", 'SAVEPOINT s;',
+		  "SELECT 'applied' FROM cdp.apply($argument);", 'ROLLBACK TO s;', "SELECT 'applied' FROM cdp.apply(1);", 'COMMIT;'
+		  if $what eq 'partly';
+		push @sql, 'SELECT cdp.' . ($argument =~ /shoe/ ? 'create' : 'alter') . "_identifier_kind($argument);" if $what eq 'rule';
 		push @sql, $verify_sql if $what eq 'verify';
 		push @sql, @late if $what eq 'define';
 	}
@@ -418,7 +454,7 @@ sub smaller
 				my $subject = $list ? $other : $items;
 				my $to = $at + $size - 1 < $#$subject ? $at + $size - 1 : $#$subject;
 				# both orders keep their definitions and end, else they differ for that
-				my %gone = map { $_ => 1 } grep { ref $_ eq 'HASH' || $_->[0] !~ /define|end/ } @$subject[ $at .. $to ];
+				my %gone = map { $_ => 1 } grep { ref $_ eq 'HASH' || $_->[0] !~ /define|end|rule/ } @$subject[ $at .. $to ];
 				my @a = grep { !$gone{$_} } @$items;
 				my @b = grep { !$gone{$_} } @$other;
 				if ($fails->(\@a, \@b)) { $items = \@a; $other = \@b; }
