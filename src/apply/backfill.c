@@ -72,8 +72,9 @@ static CdpStatement any_identity = {
 
 static CdpStatement former_members = {
 	"UPDATE cdp.segment_members m SET member = false"
-	" FROM cdp.identities i WHERE i.node_id = m.profile_id AND m.member"
-	" AND (i.profile_id <> i.node_id OR i.first_seen = 'infinity')"
+	" WHERE m.member AND NOT EXISTS"
+	" (SELECT FROM cdp.identities i WHERE i.node_id = m.profile_id"
+	" AND i.profile_id = i.node_id AND i.first_seen <> 'infinity')"
 	" RETURNING m.segment_id, m.profile_id",
 	{NULL}
 };
@@ -431,7 +432,8 @@ CdpBackfill(List *trait_ids, List *segment_ids)
 
 /*
  * Profiles that are none under the new rules leave the segments that they were
- * in.
+ * in.  The rows of some are gone already: a copy of a message that the replay
+ * withdraws takes the nodes with it that only it named.
  */
 static void
 leave_former(CdpBatch *batch)
