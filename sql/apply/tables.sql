@@ -48,7 +48,7 @@ CREATE TABLE cdp.entries (
 	xid bigint NOT NULL,
 	received_at timestamptz NOT NULL
 );
-CREATE INDEX entries_owner ON cdp.entries (owner, at, entry);
+CREATE INDEX entries_owner ON cdp.entries (owner, at);
 COMMENT ON TABLE cdp.entries IS 'applied log entries that count, by the node that owns them; (xid, entry, received_at) finds the row of cdp.events';
 
 CREATE TABLE cdp.rejected (
