@@ -126,7 +126,7 @@ BEGIN
 	)
 	SELECT j.incarnation, j.id, j.source, COALESCE(j.message_id, '#' || j.id),
 		   j.type, j.event, j.at,
-		   j.source || E'\x01' || COALESCE(j.message_id, '#' || j.id),
+		   j.source || E'\x01' || COALESCE(j.message_id, '#' || lpad(j.id::text, 19, '0')),
 		   j.target, j.reason, j.reason IS NULL AND l.id IS NULL,
 		   j.names, j.links
 	FROM judged j

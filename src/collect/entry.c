@@ -78,8 +78,9 @@ CdpEffectiveAt(bool has_occurred_at, TimestampTz occurred_at,
 }
 
 /*
- * tie = source, \001, message id; an entry without message id is known by
- * '#' and its number in the log.
+ * tie = source, \001, message id.  An entry without message id has its number
+ * in the log instead, in a fixed width: of two at the same instant the one that
+ * was logged later is the later one.
  */
 static text *
 make_tie(const text *source, const text *message_id, int64 id)
@@ -98,8 +99,7 @@ make_tie(const text *source, const text *message_id, int64 id)
 	}
 	else
 	{
-		number[0] = '#';
-		mlen = 1 + pg_lltoa(id, number + 1);
+		mlen = snprintf(number, sizeof(number), "#%019lld", (long long) id);
 		m = number;
 	}
 

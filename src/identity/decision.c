@@ -163,7 +163,7 @@ load_rows(HTAB *decisions, MemoryContext context)
 }
 
 /*
- * The text that names an entry's target or its own message id.
+ * The message id that an undo names.
  */
 static text *
 undo_target(CdpEntry *entry)
@@ -182,14 +182,15 @@ undo_target(CdpEntry *entry)
 									found->val.string.len);
 }
 
+/*
+ * What an undo calls the entry.
+ */
 static text *
 entry_message_id(CdpEntry *entry)
 {
-	int			skip = VARSIZE_ANY_EXHDR(entry->source) + 1;
-
-	/* the tie is source, \001, message id */
-	return cstring_to_text_with_len(VARDATA_ANY(entry->tie) + skip,
-									VARSIZE_ANY_EXHDR(entry->tie) - skip);
+	if (entry->message_id != NULL)
+		return entry->message_id;
+	return cstring_to_text(psprintf("#%lld", (long long) entry->id));
 }
 
 static void

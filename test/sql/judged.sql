@@ -95,5 +95,13 @@ SELECT cdp.profile('user_id:after')->'identifiers' AS aliased, cdp.profile('user
 SELECT cdp.profile('user_id:m1')->'identifiers' AS merged;
 SELECT differences();
 
+-- without message ids, of two entries at the same instant the later one is the later one
+INSERT INTO cdp.events (event, identifiers, occurred_at, properties)
+	SELECT 'y', '{user_id:same}', '2026-01-05', jsonb_build_object('i', i) FROM generate_series(1, 120) i;
+SELECT cdp.create_trait('last_i', aggregate => 'last', event => 'y', value => $$properties->>'i'$$);
+SELECT cdp.apply();
+SELECT cdp.profile('user_id:same')->'traits'->'last_i' AS last_i;
+SELECT differences();
+
 DROP FUNCTION differences;
 DROP EXTENSION cdp;
