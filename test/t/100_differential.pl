@@ -322,6 +322,7 @@ sub items
 	my %rules;
 	push @{ $rules{ int(rand(@entries)) } }, $_ for @{ $stream->{rules} };
 	my $strange = chance(0.3);
+	my $round = chance(0.4);
 	my @items = ([ 'now', stamp($clock) ]);
 
 	for my $i (0 .. $#entries)
@@ -334,7 +335,10 @@ sub items
 		{
 			if (chance(0.6))
 			{
-				$clock += int(rand(($end - $clock) / 4));
+				my $next = $clock + int(rand(($end - $clock) / 4));
+				# often the very instant at which windows end
+				$next = int($next / 86400) * 86400 if $round;
+				$clock = $next if $next > $clock;
 				push @items, [ 'now', stamp($clock) ];
 			}
 			push @items, [ $strange ? pick('apply', 'other', 'other', 'aborted', 'partly') : 'apply',
