@@ -66,9 +66,9 @@ override with_llvm = no
 # Stock PGXS targets work too (make installcheck against a running server that
 # has the extension installed); `make test' needs no server at all.
 REGRESS      = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
-REGRESS_OPTS = --inputdir=test
+REGRESS_OPTS = --inputdir=test --launcher=test/fresh
 ISOLATION    = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
-ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=cdp
+ISOLATION_OPTS = --inputdir=test --outputdir=. --launcher=test/fresh
 TAP_TESTS    = 1
 PROVE_TESTS  = $(sort $(wildcard test/t/*.pl))
 
