@@ -11,7 +11,9 @@
 #ifndef CDP_IDENTITY_H
 #define CDP_IDENTITY_H
 
+#include "access/genam.h"
 #include "collect/collect.h"
+#include "utils/relcache.h"
 
 /* Longest canonical identifier, in bytes, that may become a node. */
 #define CDP_MAX_IDENTIFIER	1024
@@ -73,6 +75,32 @@ typedef enum CdpCanonicalStatus
  */
 extern CdpCanonicalStatus CdpCanonicalise(CdpKindSet *set, const CdpIdentifier *raw,
 										  CdpIdentifier **canonical, CdpKind **kind);
+
+/* identity/lookup.c */
+
+/* Columns of cdp.identities, in order. */
+enum
+{
+	CDP_IDENTITIES_NODE_ID = 1,
+	CDP_IDENTITIES_IDENTIFIER,
+	CDP_IDENTITIES_PROFILE_ID,
+	CDP_IDENTITIES_FIRST_SEEN,
+	CDP_IDENTITIES_LAST_SEEN,
+	CDP_IDENTITIES_STATE,
+	CDP_IDENTITIES_SEGMENTS
+};
+
+extern IndexScanDesc CdpIdentitiesScan(Relation heap, const char *index_name,
+									   Datum value, Relation *index);
+/* The profile that the node is in now; 0 when there is no such node. */
+extern int64 CdpProfileOfNode(int64 node_id);
+/*
+ * The canonical form of an identifier given in a call; NULL when it is blocked
+ * or not normalisable; error when its kind is not registered.
+ */
+extern CdpIdentifier *CdpCanonicalArgument(int64 generation, const CdpIdentifier *raw);
+/* The profile that an identifier is in now; 0 when it is unknown. */
+extern int64 CdpProfileOfIdentifier(int64 generation, const CdpIdentifier *raw);
 
 /* identity/normalise.c, identity/phone.cpp */
 typedef bool (*CdpNormaliser) (const char *value, int len, char **out, int *outlen);

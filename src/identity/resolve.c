@@ -35,16 +35,6 @@ PG_FUNCTION_INFO_V1(cdp_undo);
 
 #define MANUAL_SOURCE	"manual"
 
-static CdpStatement profile_of = {
-	"SELECT i.profile_id FROM cdp.identities i WHERE i.identifier = $1::cdp.identifier",
-	{"text"}
-};
-
-static CdpStatement profile_now = {
-	"SELECT i.profile_id FROM cdp.identities i WHERE i.node_id = $1",
-	{"int8"}
-};
-
 /* among what has been applied, or what has not been yet */
 static CdpStatement manual_entry = {
 	"SELECT 1 FROM cdp.decisions d WHERE d.source = $2 AND d.message_id = $1"
@@ -59,61 +49,13 @@ static CdpStatement manual_entry = {
 };
 
 /*
- * The canonical form, with an error for a kind that nobody has registered: in
- * a call it is a typing error more likely than not.  NULL when blocked or not
- * normalisable.
- */
-static CdpIdentifier *
-canonical_argument(CdpIdentifier *raw)
-{
-	CdpKindSet *kinds = CdpKindSetGet(-1);
-	CdpIdentifier *canonical = NULL;
-	CdpKind    *kind;
-	CdpCanonicalStatus status;
-
-	status = CdpCanonicalise(kinds, raw, &canonical, &kind);
-	if (!kind->registered)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("identifier kind \"%s\" is not registered",
-						pnstrdup(VARDATA_ANY(raw), CdpIdentifierKindLength(raw))),
-				 errhint("Register it with cdp.create_identifier_kind().")));
-	if (status == CDP_CANONICAL_BLOCKED || status == CDP_CANONICAL_INVALID)
-		return NULL;
-	return canonical;
-}
-
-/*
- * The profile of an identifier; 0 when it is not known.
- */
-static int64
-lookup(CdpIdentifier *raw)
-{
-	CdpIdentifier *canonical = canonical_argument(raw);
-	CdpUserContext saved;
-	Datum		arg;
-	int64		profile = 0;
-
-	if (canonical == NULL)
-		return 0;
-	arg = PointerGetDatum(canonical);
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	if (CdpRun(&profile_of, &arg, NULL) > 0)
-		profile = CdpCellInt8(0, 1);
-	SPI_finish();
-	CdpRestoreUser(&saved);
-	return profile;
-}
-
-/*
  * cdp.resolve(identifier) returns bigint: the profile that the identifier
  * belongs to now, NULL when it is unknown.
  */
 Datum
 cdp_resolve(PG_FUNCTION_ARGS)
 {
-	int64		profile = lookup(PG_GETARG_IDENTIFIER_PP(0));
+	int64		profile = CdpProfileOfIdentifier(-1, PG_GETARG_IDENTIFIER_PP(0));
 
 	if (profile == 0)
 		PG_RETURN_NULL();
@@ -128,32 +70,22 @@ cdp_resolve(PG_FUNCTION_ARGS)
 Datum
 cdp_current_profile(PG_FUNCTION_ARGS)
 {
-	Datum		arg = PG_GETARG_DATUM(0);
-	CdpUserContext saved;
-	int64		profile = 0;
+	int64		profile = CdpProfileOfNode(PG_GETARG_INT64(0));
 
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	if (CdpRun(&profile_now, &arg, NULL) > 0)
-		profile = CdpCellInt8(0, 1);
-	SPI_finish();
-	CdpRestoreUser(&saved);
 	if (profile == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(profile);
 }
 
 /*
- * a ~= b: do both belong to the same person now?  NULL when one is unknown
- * (unless they are the same identifier).
+ * a ~= b: do both belong to the same person now?  NULL when one is
+ * unknown.
  */
 Datum
 cdp_same_person(PG_FUNCTION_ARGS)
 {
-	CdpIdentifier *a = PG_GETARG_IDENTIFIER_PP(0);
-	CdpIdentifier *b = PG_GETARG_IDENTIFIER_PP(1);
-	int64		x = lookup(a);
-	int64		y = lookup(b);
+	int64		x = CdpProfileOfIdentifier(-1, PG_GETARG_IDENTIFIER_PP(0));
+	int64		y = CdpProfileOfIdentifier(-1, PG_GETARG_IDENTIFIER_PP(1));
 
 	if (x == 0 || y == 0)
 		PG_RETURN_NULL();
@@ -163,7 +95,7 @@ cdp_same_person(PG_FUNCTION_ARGS)
 static void
 check_decision_argument(CdpIdentifier *identifier)
 {
-	if (canonical_argument(identifier) == NULL)
+	if (CdpCanonicalArgument(-1, identifier) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("identifier \"%s\" is blocked or cannot be normalised",

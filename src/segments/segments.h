@@ -91,10 +91,6 @@ typedef struct CdpProfileNodes
 	int32	   *segments;		/* ids of the segments that it is stored to be in */
 } CdpProfileNodes;
 
-/* The profile that the node is in now; 0 when there is no such node. */
-extern int64 CdpProfileOfNode(int64 node_id);
-/* The same for an identifier as given; error when its kind is not registered. */
-extern int64 CdpProfileOfIdentifier(int64 generation, const CdpIdentifier *raw);
 /* False when there is no such profile.  Uses the active snapshot. */
 extern bool CdpProfileRead(int64 profile_id, CdpTraitSet *traits, CdpProfileNodes *out);
 

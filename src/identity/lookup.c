@@ -1,0 +1,112 @@
+/*-------------------------------------------------------------------------
+ *
+ * lookup.c
+ *	  The profile of one identifier or node.
+ *
+ *	  Index scans without a plan: look-ups of single identifiers are frequent
+ *	  and their plan is never in question.  (A cached plan would also remember
+ *	  that the tables were empty when the session began.)
+ *
+ *	  Whoever may call the functions that use this may see every profile, so
+ *	  privileges on the tables are not looked at.
+ *
+ * IDENTIFICATION
+ *	  src/identity/lookup.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "executor/tuptable.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "cdp.h"
+#include "compat.h"
+#include "identity/identity.h"
+
+/*
+ * Begin to look for one value in an index on cdp.identities, in the active
+ * snapshot.  The caller ends the scan and closes the index.
+ */
+IndexScanDesc
+CdpIdentitiesScan(Relation heap, const char *index_name, Datum value, Relation *index)
+{
+	ScanKeyData key;
+	IndexScanDesc scan;
+	Oid			type;
+
+	*index = index_open(CdpRelationOid(index_name), AccessShareLock);
+	type = (*index)->rd_opcintype[0];
+	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   (*index)->rd_indcollation[0],
+						   get_opcode(get_opfamily_member((*index)->rd_opfamily[0],
+														  type, type,
+														  BTEqualStrategyNumber)),
+						   value);
+	scan = CdpIndexBeginScan(heap, *index, GetActiveSnapshot(), 1, 0);
+	index_rescan(scan, &key, 1, NULL, 0);
+	return scan;
+}
+
+/*
+ * The profile in the first row for that value; 0 when there is none.
+ */
+static int64
+find_profile(const char *index_name, Datum value)
+{
+	Relation	heap = table_open(CdpRelationOid("identities"), AccessShareLock);
+	Relation	index;
+	IndexScanDesc scan = CdpIdentitiesScan(heap, index_name, value, &index);
+	TupleTableSlot *slot = table_slot_create(heap, NULL);
+	int64		profile_id = 0;
+	bool		isnull;
+
+	if (index_getnext_slot(scan, ForwardScanDirection, slot))
+		profile_id = DatumGetInt64(slot_getattr(slot, CDP_IDENTITIES_PROFILE_ID, &isnull));
+	ExecDropSingleTupleTableSlot(slot);
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	table_close(heap, AccessShareLock);
+	return profile_id;
+}
+
+int64
+CdpProfileOfNode(int64 node_id)
+{
+	return find_profile("identities_pkey", Int64GetDatum(node_id));
+}
+
+CdpIdentifier *
+CdpCanonicalArgument(int64 generation, const CdpIdentifier *raw)
+{
+	CdpIdentifier *canonical = NULL;
+	CdpKind    *kind;
+	CdpCanonicalStatus status;
+
+	status = CdpCanonicalise(CdpKindSetGet(generation), raw, &canonical, &kind);
+	if (!kind->registered)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("identifier kind \"%s\" is not registered",
+						pnstrdup(VARDATA_ANY(raw), CdpIdentifierKindLength(raw))),
+				 errhint("See cdp.identifier_kinds, or register it with cdp.create_identifier_kind().")));
+	if (status == CDP_CANONICAL_BLOCKED || status == CDP_CANONICAL_INVALID)
+		return NULL;
+	return canonical;
+}
+
+int64
+CdpProfileOfIdentifier(int64 generation, const CdpIdentifier *raw)
+{
+	CdpIdentifier *canonical = CdpCanonicalArgument(generation, raw);
+
+	if (canonical == NULL)
+		return 0;
+	return find_profile("identities_identifier", PointerGetDatum(canonical));
+}
