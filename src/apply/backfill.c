@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -365,6 +366,8 @@ begin_work(Work *work, CdpBatch *batch)
 {
 	memset(batch, 0, sizeof(CdpBatch));
 	CdpApplierLock();
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());	/* see CdpApplyBatch */
 	CdpBecomeOwner(&work->saved);
 	SPI_connect();
 	work->context = AllocSetContextCreate(CurrentMemoryContext,
@@ -382,6 +385,7 @@ end_work(Work *work)
 	MemoryContextDelete(work->context);
 	SPI_finish();
 	CdpRestoreUser(&work->saved);
+	PopActiveSnapshot();
 }
 
 /*

@@ -32,6 +32,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "apply/apply.h"
@@ -318,6 +319,13 @@ CdpApplyBatch(int64 max_entries, bool activate)
 
 	result.next_timer = DT_NOEND;
 	CdpApplierLock();
+
+	/*
+	 * The caller's snapshot is older than the lock: definitions that were
+	 * changed while we waited would be read in their old form, and cached
+	 * under the new generation.
+	 */
+	PushActiveSnapshot(GetTransactionSnapshot());
 	CdpBecomeOwner(&saved);
 	CdpPinPlans();
 	SPI_connect();
@@ -403,6 +411,7 @@ done:
 	MemoryContextDelete(context);
 	SPI_finish();
 	CdpRestoreUser(&saved);
+	PopActiveSnapshot();
 	return result;
 }
 
