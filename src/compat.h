@@ -13,6 +13,9 @@
 #define CDP_COMPAT_H
 
 #include "utils/datetime.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"				/* 16 took VARDATA_ANY and others out of postgres.h */
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "cdp needs PostgreSQL 15 or later"
@@ -54,6 +57,13 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 	object_ownercheck(DatabaseRelationId, dboid, roleid)
 #else
 #define CdpDatabaseOwnercheck(dboid, roleid) pg_database_ownercheck(dboid, roleid)
+#endif
+
+/* 16 replaced membership by the right to SET ROLE. */
+#if PG_VERSION_NUM >= 160000
+#define CdpCheckCanSetRole(member, role) check_can_set_role(member, role)
+#else
+#define CdpCheckCanSetRole(member, role) check_is_member_of_role(member, role)
 #endif
 
 /* 18 added the argument for instrumentation. */

@@ -15,6 +15,7 @@
 
 #include "catalog/pg_type.h"
 #include "parser/parse_type.h"
+#include "storage/shmem.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"

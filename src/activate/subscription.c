@@ -24,6 +24,7 @@
 #include "utils/builtins.h"
 
 #include "cdp.h"
+#include "compat.h"
 
 /* See CDP_LOCK_CLASS in catalog.c; the applier's session lock is 0xCD02. */
 #define CLAIM_LOCK_CLASS	0xCD03

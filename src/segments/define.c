@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 
 #include "cdp.h"
+#include "compat.h"
 #include "segments/predicate.h"
 
 static char *
@@ -388,7 +389,7 @@ check_new_owner(const char *name)
 {
 	Oid			owner = get_role_oid(name, false);
 
-	check_is_member_of_role(GetUserId(), owner);
+	CdpCheckCanSetRole(GetUserId(), owner);
 	return pstrdup(name);
 }
 
