@@ -32,6 +32,13 @@ if [ "$(id -u)" -eq 0 ]; then
 	if getent passwd postgres >/dev/null; then server_user=postgres; fi
 fi
 
+# In a working directory that the server's user cannot enter, such as one in
+# root's home, PostgreSQL's programs complain: give them $tmp.
+in_tmp()
+{
+	(cd "$tmp" && as_server "$@")
+}
+
 as_server()
 {
 	if [ -n "$server_user" ]; then
@@ -119,7 +126,7 @@ private_start()
 {
 	local line
 
-	as_server "$bin/initdb" -D "$tmp/pg/data" -U postgres -A trust -N \
+	in_tmp "$bin/initdb" -D "$tmp/pg/data" -U postgres -A trust -N \
 		--locale=C.UTF-8 --encoding=UTF8 >"$tmp/initdb.log" 2>&1 || {
 		cat "$tmp/initdb.log"
 		return 1
@@ -131,7 +138,7 @@ private_start()
 		echo "max_prepared_transactions = 10"
 		for line in "$@"; do echo "$line"; done
 	} | as_server tee -a "$tmp/pg/data/postgresql.conf" >/dev/null
-	as_server "$bin/pg_ctl" -D "$tmp/pg/data" -l "$tmp/pg/log" -s -w start || {
+	in_tmp "$bin/pg_ctl" -D "$tmp/pg/data" -l "$tmp/pg/log" -s -w start || {
 		cat "$tmp/pg/log"
 		return 1
 	}
@@ -142,6 +149,6 @@ private_start()
 private_stop()
 {
 	if [ -n "${tmp:-}" ] && [ -f "$tmp/pg/data/postmaster.pid" ]; then
-		as_server "$bin/pg_ctl" -D "$tmp/pg/data" -s -m immediate stop || true
+		in_tmp "$bin/pg_ctl" -D "$tmp/pg/data" -s -m immediate stop || true
 	fi
 }

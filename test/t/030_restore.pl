@@ -59,7 +59,7 @@ sub live
 $node->safe_psql('source', live(1, 400));
 $node->safe_psql('source', q(SELECT cdp.merge('user_id:u1', 'user_id:other', 'same person')));
 $node->safe_psql('source', q(SELECT cdp.split('anonymous_id:d3', 'user_id:u3', 'another person')));
-is($node->safe_psql('source', "SELECT cdp.wait_applied('60 s')"), 't', 'the source is applied');
+is($node->safe_psql('source', "SELECT cdp.wait_applied('300 s')"), 't', 'the source is applied');
 $node->safe_psql('source', q(SELECT cdp.ack('mail', 10)));
 
 # pending: appended while no applier runs
@@ -130,7 +130,7 @@ for my $db (qw(custom plain))
 	my $acked = $node->safe_psql($db, "SELECT acked_seq FROM cdp.subscriptions WHERE name = 'mail'");
 
 	$node->safe_psql($db, $new);
-	is($node->safe_psql($db, "SELECT cdp.wait_applied('60 s')"), 't', "$db: the first new entry activates the log");
+	is($node->safe_psql($db, "SELECT cdp.wait_applied('300 s')"), 't', "$db: the first new entry activates the log");
 	is(answers($db), $after, "$db: pending and new entries are applied once");
 	is($node->safe_psql($db, 'SELECT count(*) FROM cdp.verify()'), '0', "$db: verify() finds no difference");
 	is($node->safe_psql($db, 'SELECT count(*) = max(seq) - min(seq) + 1 AND count(DISTINCT epoch) = 2 FROM cdp.changes'),
@@ -145,15 +145,15 @@ for my $db (qw(custom plain))
 # ---- activated by hand
 
 $node->safe_psql('started', 'SELECT cdp.start_worker()');
-is($node->safe_psql('started', "SELECT cdp.wait_applied('60 s')"), 't', 'start_worker() activates the log');
+is($node->safe_psql('started', "SELECT cdp.wait_applied('300 s')"), 't', 'start_worker() activates the log');
 cmp_ok($node->safe_psql('applied', 'SELECT cdp.apply()'), '>=', 0, 'so does apply()');
-is($node->safe_psql('applied', "SELECT cdp.wait_applied('60 s')"), 't', 'the rest is the applier\'s');
+is($node->safe_psql('applied', "SELECT cdp.wait_applied('300 s')"), 't', 'the rest is the applier\'s');
 is(answers('started'), answers('applied'), 'with the same result');
 is($node->safe_psql('started', 'SELECT count(*) FROM cdp.verify()'), '0', 'that verify() agrees with');
 is($node->safe_psql('started', "SELECT ltv FROM public.report r WHERE profile_id = cdp.resolve('user_id:pending')"),
 	'7', 'and the view of the user shows');
 $node->safe_psql('started', $new);
-is($node->safe_psql('started', "SELECT cdp.wait_applied('60 s')"), 't', 'new entries afterwards');
+is($node->safe_psql('started', "SELECT cdp.wait_applied('300 s')"), 't', 'new entries afterwards');
 is(answers('started'), $after, 'come to the same');
 
 # ---- dump and restore once more
@@ -162,7 +162,7 @@ $node->command_ok([ 'pg_dump', @to, '-Fc', '-f', "$dir/again", 'custom' ], 'pg_d
 $node->safe_psql('postgres', 'CREATE DATABASE again');
 command_ok([ 'pg_restore', @to, '--exit-on-error', '-d', 'again', "$dir/again" ], 'pg_restore');
 $node->safe_psql('again', $new =~ s/1000/2000/r);
-is($node->safe_psql('again', "SELECT cdp.wait_applied('60 s')"), 't', 'is applied');
+is($node->safe_psql('again', "SELECT cdp.wait_applied('300 s')"), 't', 'is applied');
 is($node->safe_psql('again', 'SELECT count(*) FROM cdp.verify()'), '0', 'and verified');
 
 $node->stop('fast');

@@ -8,6 +8,7 @@ use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(sleep);
 
 my $node = PostgreSQL::Test::Cluster->new('notify');
 $node->init;
@@ -29,7 +30,9 @@ $node->safe_psql(
 my $channel = $node->safe_psql('postgres', "SELECT channel FROM cdp.segments WHERE name = '$long'");
 cmp_ok(length($channel), '<=', 63, 'a channel has at most 63 bytes');
 
-# A listener, and what it has received since it was asked last.
+# A listener, and what it has received since it was asked last; if told to wait,
+# until there is something.  psql prints notifications after the result of the
+# command, so it gets a second one.
 my ($in, $out) = ('', '');
 my $timer = IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default);
 my $listener = IPC::Run::start(
@@ -42,14 +45,19 @@ sub received
 	my ($wait) = @_;
 	my %got;
 
-	$asked++;
-	$in .= "SELECT 'asked $asked';\n";
-	pump $listener until $out =~ /asked $asked/;
-	while ($out =~ /Asynchronous notification "([^"]*)" with payload "(.*)" received/g)
+	$timer->start;
+	do
 	{
-		push @{ $got{$1} }, $2;
-	}
-	$out = '';
+		$asked++;
+		$in .= "SELECT 'asking';\nSELECT 'asked $asked';\n";
+		pump $listener until $out =~ /asked $asked\n/;
+		while ($out =~ /Asynchronous notification "([^"]*)" with payload "(.*)" received/g)
+		{
+			push @{ $got{$1} }, $2;
+		}
+		$out = '';
+		sleep 0.1 if $wait && !%got;
+	} while ($wait && !%got);
 	return \%got;
 }
 
@@ -60,13 +68,13 @@ sub order
 {
 	my ($user) = @_;
 	$node->safe_psql('postgres', "SELECT cdp.track('Ordered', user_id => '$user')");
-	$node->safe_psql('postgres', 'SELECT cdp.wait_applied()');
+	$node->safe_psql('postgres', "SELECT cdp.wait_applied('120 s')");
 }
 
 # ---- one change
 
 order('u1');
-my $got = received();
+my $got = received('wait');
 is(scalar(@{ $got->{cdp} || [] }), 1, 'one message on channel cdp');
 is(scalar(@{ $got->{cdp_segment_buyers} || [] }), 1, 'one on the channel of the segment');
 my $message = decode_json($got->{cdp_segment_buyers}[0] || '{}');
@@ -80,7 +88,7 @@ like($message->{at}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/, 'its time is ISO 8601'
 # ---- nothing without a change, nor from a rollback
 
 order('u1');
-$got = received();
+$got = received('wait');
 is_deeply([ sort keys %$got ], [ sort('cdp', $channel) ], 'a second order concerns another segment');
 order('u1');
 $node->safe_psql('postgres', "BEGIN; SELECT cdp.track('Ordered', user_id => 'u0'); ROLLBACK");
@@ -92,8 +100,8 @@ is_deeply(received(), {}, 'no change, no message');
 $node->safe_psql('postgres',
 	"INSERT INTO cdp.events (event, identifiers) SELECT 'Ordered', ARRAY['user_id:v' || i]::cdp.identifier[]"
 	  . ' FROM generate_series(1, 3000) i');
-$node->safe_psql('postgres', 'SELECT cdp.wait_applied()');
-$got = received();
+$node->safe_psql('postgres', "SELECT cdp.wait_applied('120 s')");
+$got = received('wait');
 is(scalar(@{ $got->{cdp_segment_buyers} || [] }), 1, 'one message for 3,000 changes');
 $message = decode_json($got->{cdp_segment_buyers}[0] || '{}');
 is_deeply([ sort keys %$message ], [qw(epoch from n to v)], 'that gives a range');
@@ -109,8 +117,8 @@ $node->safe_psql('postgres', "BEGIN; SELECT cdp.track('Ordered', user_id => 'u2'
 $node->safe_psql('postgres', 'SELECT pg_sleep(0.3)');
 is_deeply(received(), {}, 'nothing of a prepared transaction');
 $node->safe_psql('postgres', "COMMIT PREPARED 'p'");
-$node->safe_psql('postgres', 'SELECT cdp.wait_applied()');
-is(scalar(@{ received()->{cdp} || [] }), 1, 'until it is committed');
+$node->safe_psql('postgres', "SELECT cdp.wait_applied('120 s')");
+is(scalar(@{ received('wait')->{cdp} || [] }), 1, 'until it is committed');
 
 # ---- what a listener has missed is in cdp.changes
 
