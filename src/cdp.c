@@ -37,6 +37,7 @@ static TimestampTz clock_override = 0;
 
 CdpBackfillHookType CdpBackfillHook = NULL;
 CdpTraitAlteredHookType CdpTraitAlteredHook = NULL;
+CdpCatchUpHookType CdpCatchUpHook = NULL;
 CdpReplayHookType CdpReplayHook = NULL;
 
 void		_PG_init(void);

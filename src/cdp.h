@@ -87,6 +87,13 @@ extern CdpBackfillHookType CdpBackfillHook;
 typedef void (*CdpTraitAlteredHookType) (int32 old_id, int32 new_id, bool published);
 extern CdpTraitAlteredHookType CdpTraitAlteredHook;
 
+/*
+ * The rules of identity are about to change: apply what is pending while the
+ * old ones are in force.
+ */
+typedef void (*CdpCatchUpHookType) (void);
+extern CdpCatchUpHookType CdpCatchUpHook;
+
 /* The rules of identity changed: replay the whole log under the new rules. */
 typedef void (*CdpReplayHookType) (void);
 extern CdpReplayHookType CdpReplayHook;

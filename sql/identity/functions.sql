@@ -23,6 +23,9 @@ COMMENT ON FUNCTION cdp.definitions_lock() IS 'internal: keep the applier and ot
 CREATE FUNCTION cdp.definitions_changed() RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_definitions_changed' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.definitions_changed() IS 'internal: tell the applier that definitions have changed';
+CREATE FUNCTION cdp.identity_rules_changing() RETURNS void
+	AS 'MODULE_PATHNAME', 'cdp_identity_rules_changing' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.identity_rules_changing() IS 'internal: the rules of identity are about to change: apply what is pending under the old ones';
 CREATE FUNCTION cdp.identity_rules_changed() RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_identity_rules_changed' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.identity_rules_changed() IS 'internal: tell the applier that the rules of identity have changed, and replay the log';
@@ -100,6 +103,7 @@ BEGIN
 			MESSAGE = format('kind "%s" already exists', $1),
 			HINT = 'Use cdp.alter_identifier_kind to change it.';
 	END IF;
+	PERFORM cdp.identity_rules_changing();
 	INSERT INTO cdp.kind_definitions SELECT definition.*;
 	PERFORM cdp.identity_rules_changed();
 END
@@ -136,6 +140,7 @@ BEGIN
 										  ELSE definition.entity <> 'account' END);
 	definition.labels := coalesce($9, old.labels);
 	PERFORM cdp.check_kind(definition);
+	PERFORM cdp.identity_rules_changing();
 	DELETE FROM cdp.kind_definitions d WHERE d.kind = $1;
 	INSERT INTO cdp.kind_definitions SELECT definition.*;
 	PERFORM cdp.identity_rules_changed();
@@ -151,6 +156,7 @@ DECLARE
 	builtin boolean;
 BEGIN
 	PERFORM cdp.definitions_lock();
+	PERFORM cdp.identity_rules_changing();
 	builtin := EXISTS (SELECT FROM cdp.builtin_kinds b WHERE b.kind = $1);
 	DELETE FROM cdp.kind_definitions d WHERE d.kind = $1;
 	IF NOT FOUND THEN
@@ -172,6 +178,7 @@ COMMENT ON FUNCTION cdp.drop_identifier_kind(text) IS 'drop a kind of identifier
 REVOKE ALL ON FUNCTION
 	cdp.definitions_lock(),
 	cdp.definitions_changed(),
+	cdp.identity_rules_changing(),
 	cdp.identity_rules_changed(),
 	cdp.check_kind(cdp.kind_definitions),
 	cdp.create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[]),

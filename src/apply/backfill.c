@@ -466,6 +466,22 @@ leave_former(CdpBatch *batch)
 }
 
 /*
+ * The rules of identity are about to change.  What is pending comes first, so
+ * that no target is half worked off when the log is replayed.
+ */
+void
+CdpCatchUp(void)
+{
+	CdpBatchResult result;
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		result = CdpApplyBatch(PG_INT64_MAX, false);
+	} while (result.more);
+}
+
+/*
  * The rules of identity have changed.  Everything that follows from them is
  * forgotten and made again from the entries that were applied: the cursors go
  * back to the beginning and the log is folded up to where they were.
@@ -476,7 +492,6 @@ CdpReplay(void)
 	CdpBatch	batch;
 	Work		work;
 	CdpCursorSet *cursors;
-	CdpBatchResult result;
 	bool		more = true;
 	int			nest;
 	int			i;
@@ -489,12 +504,6 @@ CdpReplay(void)
 		 " first_seen = 'infinity', last_seen = '-infinity', timer = NULL"),
 		"DELETE FROM cdp.timers"
 	};
-
-	/* what is pending comes first, so that no target is half worked off */
-	do
-	{
-		result = CdpApplyBatch(PG_INT64_MAX, false);
-	} while (result.more);
 
 	begin_work(&work, &batch);
 	cursors = CdpCursorsLoad();

@@ -469,6 +469,7 @@ void
 CdpApplyInit(void)
 {
 	CdpBackfillHook = CdpBackfill;
+	CdpCatchUpHook = CdpCatchUp;
 	CdpReplayHook = CdpReplay;
 	CdpWorkerInit();
 }

@@ -85,6 +85,7 @@ extern void CdpWriteRejected(CdpBatch *batch);
 
 /* backfill.c */
 extern void CdpBackfill(List *trait_ids, List *segment_ids);
+extern void CdpCatchUp(void);
 extern void CdpReplay(void);
 
 #endif							/* CDP_BATCH_H */

@@ -482,7 +482,10 @@ CdpCursorsRewind(CdpCursorSet *set)
 
 	for (i = 0; i < set->n; i++)
 	{
-		Assert(set->cursors[i].target == NULL);
+		/*
+		 * A target that is half worked off is possible only in a restored
+		 * log that nobody has activated; it is pending again then.
+		 */
 		set->cursors[i].target = set->cursors[i].done;
 		set->cursors[i].done = simple_snapshot(1);
 		set->cursors[i].position_xid = 0;

@@ -255,6 +255,9 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 		SPI_tuptable = rows;
 		a = CdpGraphNode(batch->graph, CdpCellInt8(r, 1));
 		b = CdpGraphNode(batch->graph, CdpCellInt8(r, 2));
+		if (a == NULL || b == NULL)
+			elog(ERROR, "link between %lld and %lld is not in the graph",
+				 (long long) CdpCellInt8(r, 1), (long long) CdpCellInt8(r, 2));
 		renew_link(batch, a, b, entries, nentries);
 	}
 	SPI_freetuptable(rows);

@@ -78,6 +78,7 @@ struct CdpKindSet
 static CdpKindSet *current_set = NULL;
 
 PG_FUNCTION_INFO_V1(cdp_canonical);
+PG_FUNCTION_INFO_V1(cdp_identity_rules_changing);
 PG_FUNCTION_INFO_V1(cdp_identity_rules_changed);
 
 /*
@@ -490,6 +491,20 @@ cdp_canonical(PG_FUNCTION_ARGS)
 	if (canonical == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_POINTER(canonical);
+}
+
+/*
+ * cdp.identity_rules_changing() returns void: before the rules are written,
+ * have what is pending applied under the old ones.  Under the new ones it
+ * would meet links and owners that do not follow from them.
+ */
+Datum
+cdp_identity_rules_changing(PG_FUNCTION_ARGS)
+{
+	CdpApplierLock();
+	if (CdpCatchUpHook != NULL)
+		CdpCatchUpHook();
+	PG_RETURN_VOID();
 }
 
 /*
