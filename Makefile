@@ -42,6 +42,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard $(foreach s,collect identity traits segments activate apply,sql/$(s)/tables.sql)) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/functions.sql)) \
                $(wildcard sql/identity/graph.sql) \
+               $(wildcard sql/identity/explain.sql) \
                $(wildcard sql/activate/profile.sql) \
                $(wildcard sql/apply/verify.sql) \
                $(wildcard sql/apply/worker.sql) \
