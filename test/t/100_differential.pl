@@ -184,10 +184,10 @@ sub properties
 	}
 	else
 	{
-		push @p, '"revenue": ' . pick(1, 10, 10.5, 99.99, '"10.50"', $rough ? '"x"' : 7, 'null', -3, 55, 1e3) if chance(0.6);
+		push @p, '"revenue": ' . pick(1, 10, 10.5, 99.99, '"10.50"', $rough > 0.1 ? '"x"' : 7, 'null', -3, 55, 1e3) if chance(0.6);
 		push @p, '"product": "' . pick(@products) . '"' if chance(0.6);
 		push @p, '"tier": ' . pick('"premium"', '"basic"', 'null') if chance(0.5);
-		push @p, '"qty": ' . pick(1, 1, 2, 3, '"4"', $rough ? (2.5, 99999999999) : ()) if chance(0.4);
+		push @p, '"qty": ' . pick(1, 1, 2, 3, '"4"', $rough > 0.1 ? (2.5, 99999999999) : ()) if chance(0.4);
 	}
 	return lit('{' . join(', ', @p) . '}') . '::jsonb';
 }
@@ -482,6 +482,7 @@ for my $i (0 .. $streams - 1)
 	my $other = items($stream, 1);
 	my $wrong = check($items, $other);
 	$done{ $stream->{class} }++;
+	note sprintf('%d streams in %.0f s', $i + 1, time() - $start) if ($i + 1) % 50 == 0;
 	if ($wrong ne '')
 	{
 		$failed++;
