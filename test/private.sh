@@ -52,8 +52,23 @@ as_server()
 
 private_cleanup()
 {
-	local status=$?
-	trap - EXIT INT TERM
+	local status=$? group file i
+	trap - EXIT
+	trap '' HUP INT TERM
+	# After an interrupt: the test programs that still run (each has its own
+	# process group), and the servers that they have started.
+	for group in $(jobs -p); do
+		kill -TERM -- "-$group" 2>/dev/null || continue
+		for ((i = 0; i < 50; i++)); do
+			kill -0 -- "-$group" 2>/dev/null || break
+			sleep 0.1
+		done
+	done
+	if [ -d "${work:-}/tmp_check" ]; then
+		while IFS= read -r file; do
+			in_tmp "$bin/pg_ctl" -D "$(dirname "$file")" -s -m immediate stop || true
+		done < <(find "$work/tmp_check" -name postmaster.pid)
+	fi
 	declare -F on_exit >/dev/null && on_exit
 	private_stop
 	if [ -n "${tmp:-}" ] && [ -d "$tmp" ]; then
@@ -77,6 +92,7 @@ private_setup()
 	# A short name: Unix sockets have room for about a hundred characters.
 	tmp=$(mktemp -d "${TMPDIR:-/tmp}/cdp.XXXXXX")
 	trap private_cleanup EXIT
+	trap 'exit 129' HUP
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	chmod 755 "$tmp"
