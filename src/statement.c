@@ -153,12 +153,6 @@ CdpInt4Array(const int32 *values, int n)
 }
 
 Datum
-CdpInt2Array(const int16 *values, int n)
-{
-	return fixed_array(values, n, INT2OID, sizeof(int16));
-}
-
-Datum
 CdpTimestampArray(const TimestampTz *values, int n)
 {
 	return fixed_array(values, n, TIMESTAMPTZOID, sizeof(TimestampTz));

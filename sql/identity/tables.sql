@@ -25,7 +25,7 @@ CREATE TABLE cdp.links (
 	entry bigint NOT NULL,
 	at timestamptz NOT NULL,
 	tie text NOT NULL,
-	ord smallint NOT NULL,
+	ord int NOT NULL,
 	weight real NOT NULL DEFAULT 1,
 	origin text NOT NULL CHECK (origin IN ('event', 'manual', 'probabilistic')),
 	status text NOT NULL CHECK (status IN ('accepted', 'refused', 'overruled')),

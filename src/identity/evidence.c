@@ -65,11 +65,11 @@ static CdpStatement load_to = {
 
 /* effective merges that touch a node */
 static CdpStatement load_merges = {
-	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0::int2, NULL::text, NULL::text"
+	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0, NULL::text, NULL::text"
 	" FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.decisions d ON d.a = u.node AND d.type = 'merge' AND d.effective"
 	" UNION ALL "
-	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0::int2, NULL::text, NULL::text"
+	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0, NULL::text, NULL::text"
 	" FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.decisions d ON d.b = u.node AND d.type = 'merge' AND d.effective",
 	{"int8[]"}
@@ -93,7 +93,7 @@ static CdpStatement upsert_links = {
 	" ON CONFLICT (a, b, origin) DO UPDATE SET entry = excluded.entry,"
 	" at = excluded.at, tie = excluded.tie, ord = excluded.ord,"
 	" status = excluded.status, reason = excluded.reason",
-	{"int8[]", "int8[]", "int8[]", "timestamptz[]", "text[]", "int2[]",
+	{"int8[]", "int8[]", "int8[]", "timestamptz[]", "text[]", "int4[]",
 	"text[]", "text[]", "text[]"}
 };
 
@@ -175,7 +175,7 @@ load_link_rows(CdpGraph *graph, bool manual, bool overwrite)
 		{
 			bool		isnull;
 
-			link->ord = DatumGetInt16(CdpCell(i, 6, &isnull));
+			link->ord = DatumGetInt32(CdpCell(i, 6, &isnull));
 		}
 		text = CdpCellVarlena(i, 7, graph->context);
 		link->status = text ? status_from_text(text_to_cstring(text)) : 0;
@@ -448,7 +448,7 @@ CdpGraphWriteLinks(CdpGraph *graph)
 			   *b,
 			   *entries;
 	TimestampTz *ats;
-	int16	   *ords;
+	int32	   *ords;
 	Datum	   *ties,
 			   *origins,
 			   *statuses,
@@ -487,7 +487,7 @@ CdpGraphWriteLinks(CdpGraph *graph)
 	b = palloc(sizeof(int64) * max);
 	entries = palloc(sizeof(int64) * max);
 	ats = palloc(sizeof(TimestampTz) * max);
-	ords = palloc(sizeof(int16) * max);
+	ords = palloc(sizeof(int32) * max);
 	ties = palloc(sizeof(Datum) * max);
 	origins = palloc(sizeof(Datum) * max);
 	statuses = palloc(sizeof(Datum) * max);
@@ -537,7 +537,7 @@ CdpGraphWriteLinks(CdpGraph *graph)
 		args[2] = CdpInt8Array(entries, n);
 		args[3] = CdpTimestampArray(ats, n);
 		args[4] = CdpVarlenaArray(ties, NULL, n, TEXTOID);
-		args[5] = CdpInt2Array(ords, n);
+		args[5] = CdpInt4Array(ords, n);
 		args[6] = CdpVarlenaArray(origins, NULL, n, TEXTOID);
 		args[7] = CdpVarlenaArray(statuses, NULL, n, TEXTOID);
 		args[8] = CdpVarlenaArray(reasons, nulls, n, TEXTOID);

@@ -79,6 +79,59 @@ is_linking(CdpRawIdentifier *raw)
 	return raw->status == CDP_CANONICAL_OK;
 }
 
+static int
+candidate_order(const void *a, const void *b)
+{
+	const Candidate *x = a;
+	const Candidate *y = b;
+
+	if (is_linking(x->raw) != is_linking(y->raw))
+		return is_linking(x->raw) ? -1 : 1;
+	if (x->raw->kind->priority != y->raw->kind->priority)
+		return x->raw->kind->priority < y->raw->kind->priority ? -1 : 1;
+	return x->position < y->position ? -1 : 1;
+}
+
+static int
+candidate_identity(const void *a, const void *b)
+{
+	const Candidate *x = a;
+	const Candidate *y = b;
+	CdpIdentifier *p = x->raw->canonical;
+	CdpIdentifier *q = y->raw->canonical;
+	int			lp = VARSIZE_ANY_EXHDR(p);
+	int			lq = VARSIZE_ANY_EXHDR(q);
+	int			cmp = memcmp(VARDATA_ANY(p), VARDATA_ANY(q), Min(lp, lq));
+
+	if (cmp != 0)
+		return cmp;
+	if (lp != lq)
+		return lp < lq ? -1 : 1;
+	return x->position < y->position ? -1 : 1;
+}
+
+/*
+ * Put candidates into their order, each canonical identifier once, at its
+ * first place.
+ */
+static int
+sort_candidates(Candidate *candidates, int n)
+{
+	int			kept = 0;
+	int			i;
+
+	if (n < 2)
+		return n;
+	qsort(candidates, n, sizeof(Candidate), candidate_identity);
+	for (i = 1; i < n; i++)
+		if (CdpVarlenaMatch(&candidates[kept].raw->canonical,
+							&candidates[i].raw->canonical, 0) != 0)
+			candidates[++kept] = candidates[i];
+	n = kept + 1;
+	qsort(candidates, n, sizeof(Candidate), candidate_order);
+	return n;
+}
+
 /*
  * The usable identifiers of an entry: those that link first, then by priority
  * of their kind, then by place; each canonical identifier once.  Sets
@@ -104,7 +157,6 @@ candidates_of(CdpGraph *graph, CdpEntry *entry, Candidate **result)
 	for (i = 0; i < nelems; i++)
 	{
 		Candidate	candidate;
-		int			j;
 
 		if (nulls[i])
 			continue;
@@ -115,25 +167,9 @@ candidates_of(CdpGraph *graph, CdpEntry *entry, Candidate **result)
 		if (!is_linking(candidate.raw) &&
 			candidate.raw->status != CDP_CANONICAL_LABEL)
 			continue;
-		for (j = 0; j < n; j++)
-			if (CdpVarlenaMatch(&candidates[j].raw->canonical,
-							  &candidate.raw->canonical, 0) == 0)
-				break;
-		if (j < n)
-			continue;
-		for (j = n; j > 0; j--)
-		{
-			Candidate  *before = &candidates[j - 1];
-
-			if (is_linking(before->raw) != is_linking(candidate.raw)
-				? is_linking(before->raw)
-				: before->raw->kind->priority <= candidate.raw->kind->priority)
-				break;
-			candidates[j] = *before;
-		}
-		candidates[j] = candidate;
-		n++;
+		candidates[n++] = candidate;
 	}
+	n = sort_candidates(candidates, n);
 	if (n == 0 && naccounts == 0)
 	{
 		entry->reject_reason = "no usable identifier";

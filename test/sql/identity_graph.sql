@@ -133,3 +133,11 @@ INSERT INTO events (message_id, event, identifiers, occurred_at)
 	FROM generate_series(1, 20000) n;
 SELECT apply();
 SELECT count(*) AS nodes, count(DISTINCT profile_id) AS profiles FROM identities WHERE identifier::text ~ ':k[0-9]+$';
+
+-- an entry may name more identifiers than a profile can have, or a smallint count
+INSERT INTO events (message_id, event, identifiers, occurred_at)
+	SELECT 'wide', 'Viewed', identifier('user_id', 'wide') || array_agg(('cookie:w' || n)::identifier ORDER BY n), '2026-05-01Z'
+	FROM generate_series(1, 33000) n;
+SELECT apply();
+SELECT status, count(*), min(ord), max(ord) FROM links l JOIN identities i ON i.node_id = l.b OR i.node_id = l.a
+WHERE i.identifier = 'user_id:wide' GROUP BY 1;
