@@ -32,10 +32,20 @@
 #include "cdp.h"
 #include "statement.h"
 
-/* All copies of a message that this batch knows; keyed by the tie's contents. */
+/*
+ * A message: the tie, and how much of it is the source, for both parts may
+ * contain what stands between them.
+ */
+typedef struct MessageKey
+{
+	text	   *tie;
+	Size		source;
+} MessageKey;
+
+/* All copies of a message that this batch knows; keyed by contents. */
 typedef struct Message
 {
-	text	   *tie;			/* hash key */
+	MessageKey	key;			/* hash key */
 	int			best;			/* index in the batch, -1: none */
 	CdpEntry   *applied;		/* the copy that counts so far, NULL: none */
 } Message;
@@ -77,7 +87,7 @@ static CdpStatement contents = {
 static uint32
 tie_hash(const void *key, Size keysize)
 {
-	text	   *tie = *(text *const *) key;
+	text	   *tie = ((const MessageKey *) key)->tie;
 
 	return hash_bytes((const unsigned char *) VARDATA_ANY(tie),
 					  VARSIZE_ANY_EXHDR(tie));
@@ -86,10 +96,22 @@ tie_hash(const void *key, Size keysize)
 static int
 tie_match(const void *key1, const void *key2, Size keysize)
 {
-	text	   *a = *(text *const *) key1;
-	text	   *b = *(text *const *) key2;
+	const MessageKey *a = key1;
+	const MessageKey *b = key2;
 
-	return CdpOrderCompare(0, a, 0, b);
+	if (a->source != b->source)
+		return 1;
+	return CdpOrderCompare(0, a->tie, 0, b->tie);
+}
+
+static MessageKey
+message_key(CdpEntry *entry)
+{
+	MessageKey	key;
+
+	key.tie = entry->tie;
+	key.source = VARSIZE_ANY_EXHDR(entry->source);
+	return key;
 }
 
 static char *
@@ -130,7 +152,8 @@ static Message *
 find_message(HTAB *messages, CdpEntry *entry)
 {
 	bool		found;
-	Message    *message = hash_search(messages, &entry->tie, HASH_ENTER, &found);
+	MessageKey	key = message_key(entry);
+	Message    *message = hash_search(messages, &key, HASH_ENTER, &found);
 
 	if (!found)
 	{
@@ -162,6 +185,7 @@ load_applied(CdpBatch *batch, CdpCursorSet *before, HTAB *messages,
 		Datum		values[CDP_EVENTS_NATTS];
 		bool		isnull[CDP_EVENTS_NATTS];
 		CdpEntry   *copy;
+		MessageKey	key;
 		Message    *message;
 
 		heap_deform_tuple(rows->vals[i], rows->tupdesc, values, isnull);
@@ -172,7 +196,8 @@ load_applied(CdpBatch *batch, CdpCursorSet *before, HTAB *messages,
 			continue;
 		copy = palloc(sizeof(CdpEntry));
 		CdpEntryFromRow(copy, values, isnull);
-		message = hash_search(messages, &copy->tie, HASH_FIND, NULL);
+		key = message_key(copy);
+		message = hash_search(messages, &key, HASH_FIND, NULL);
 		if (message == NULL)
 			continue;			/* another message with the same hash */
 		if (message->applied != NULL && message->applied->id == copy->id)
@@ -326,7 +351,7 @@ CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
 	int			i;
 
 	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(text *);
+	ctl.keysize = sizeof(MessageKey);
 	ctl.entrysize = sizeof(Message);
 	ctl.hash = tie_hash;
 	ctl.match = tie_match;

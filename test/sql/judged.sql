@@ -103,5 +103,14 @@ SELECT cdp.apply();
 SELECT cdp.profile('user_id:same')->'traits'->'last_i' AS last_i;
 SELECT differences();
 
+-- source and message id may contain what stands between them in the order of
+-- entries: these are two messages
+INSERT INTO cdp.events (source, message_id, event, identifiers, occurred_at) VALUES
+	('a', E'b\x01c', 'Viewed', '{user_id:one}', '2026-01-01Z'),
+	(E'a\x01b', 'c', 'Viewed', '{user_id:two}', '2026-01-01Z');
+SELECT cdp.apply();
+SELECT cdp.resolve('user_id:one') <> cdp.resolve('user_id:two') AS two;
+SELECT * FROM cdp.verify();
+
 DROP FUNCTION differences;
 DROP EXTENSION cdp;
