@@ -235,7 +235,13 @@ CdpWriteRows(CdpBatch *batch)
 		node = all[i];
 		if (node->is_gone)
 		{
-			if (!node->is_new)
+			/* in a replay it may come back; CdpReplay clears away what did not */
+			if (!node->is_new && batch->replaying)
+			{
+				node->profile = node->id;
+				add_row(&changed, node, clock);
+			}
+			else if (!node->is_new)
 				gone[ngone++] = node->id;
 			if (node->timer != DT_NOEND)
 				unset[nunset++] = node->id;

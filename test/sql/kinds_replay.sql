@@ -61,3 +61,19 @@ INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
 SELECT alter_identifier_kind('email', links => false);
 SELECT * FROM people WHERE identifiers ~ ':p';
 SELECT * FROM verify();
+
+-- a replay in other batches keeps the numbers of nodes that go and come back
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('r1', 'x', '{anonymous_id:r1}', '2026-01-05Z');
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('r1', 'x', '{anonymous_id:r2}', '2026-01-04Z');
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('r2', 'x', '{anonymous_id:r1}', '2026-01-06Z');
+SELECT apply();
+SELECT resolve('anonymous_id:r1') AS r1, max(seq) AS seq FROM changes \gset
+SET cdp.batch_size = 1;
+SELECT create_identifier_kind('badge');
+RESET cdp.batch_size;
+SELECT resolve('anonymous_id:r1') = :r1 AS same_number;
+SELECT count(*) FROM changes WHERE seq > :seq;
+SELECT * FROM verify();
