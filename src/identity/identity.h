@@ -53,6 +53,8 @@ typedef struct CdpKindSet CdpKindSet;
  * cdp.applier.generation as the caller's snapshot sees it, or -1 to look it up.
  */
 extern CdpKindSet *CdpKindSetGet(int64 generation);
+/* Tells sets apart: one may get the address of another that is gone. */
+extern int64 CdpKindSetSerial(CdpKindSet *set);
 extern int	CdpKindCount(CdpKindSet *set);	/* registered kinds; valid indexes are 0 .. n-1 */
 extern CdpKind *CdpKindByIndex(CdpKindSet *set, int index);
 /* Never NULL: an unregistered kind yields a stand-in (links false, lowest priority). */

@@ -67,6 +67,7 @@ struct CdpKindSet
 	MemoryContext context;
 	Oid			schema;			/* the extension may be dropped and made again */
 	int64		generation;
+	int64		serial;			/* no other set of this backend has it */
 	int			n;
 	CdpKind    *kinds;			/* by name */
 	uint32		mask;
@@ -386,6 +387,7 @@ load_set(int64 generation)
 CdpKindSet *
 CdpKindSetGet(int64 generation)
 {
+	static int64 last_serial = 0;
 	CdpKindSet *set = current_set;
 
 	if (generation < 0)
@@ -395,11 +397,18 @@ CdpKindSetGet(int64 generation)
 		return set;
 
 	set = load_set(generation);
+	set->serial = ++last_serial;
 	MemoryContextSetParent(set->context, CacheMemoryContext);
 	if (current_set != NULL)
 		free_set(current_set);
 	current_set = set;
 	return set;
+}
+
+int64
+CdpKindSetSerial(CdpKindSet *set)
+{
+	return set->serial;
 }
 
 int

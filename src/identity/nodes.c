@@ -53,6 +53,7 @@ static struct
 	MemoryContext context;
 	CdpGraph   *graph;			/* NULL: nothing is kept */
 	int64		generation;
+	int64		kinds;			/* serial number of the graph's kinds */
 	int64		token;			/* 0: a batch is at work, or one has failed */
 }			resident;
 
@@ -190,7 +191,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	{
 		if (resident.graph == NULL || resident.token != token ||
 			resident.generation != generation ||
-			resident.graph->kinds != kinds)
+			resident.kinds != CdpKindSetSerial(kinds))
 		{
 			MemoryContext old;
 
@@ -202,6 +203,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 			resident.graph = make_graph(kinds);
 			MemoryContextSwitchTo(old);
 			resident.generation = generation;
+			resident.kinds = CdpKindSetSerial(kinds);
 		}
 		/* until CdpGraphEnd says otherwise, what is kept is good for nothing */
 		resident.token = 0;
