@@ -14,6 +14,7 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -51,7 +52,7 @@ void		_PG_init(void);
 static bool
 check_now(char **newval, void **extra, GucSource source)
 {
-	TimestampTz *parsed = malloc(sizeof(TimestampTz));
+	TimestampTz *parsed = CdpGucMalloc(sizeof(TimestampTz));
 
 	if (parsed == NULL)
 		return false;
@@ -68,6 +69,7 @@ check_now(char **newval, void **extra, GucSource source)
 		char	   *field[MAXDATEFIELDS];
 		int			ftype[MAXDATEFIELDS];
 		char		workbuf[MAXDATELEN + MAXDATEFIELDS];
+		char	   *canonical;
 
 		dterr = ParseDateTime(*newval, workbuf, sizeof(workbuf),
 							  field, ftype, MAXDATEFIELDS, &nf);
@@ -76,10 +78,30 @@ check_now(char **newval, void **extra, GucSource source)
 		if (dterr != 0 || dtype != DTK_DATE ||
 			tm2timestamp(tm, fsec, &tz, parsed) != 0)
 		{
-			free(parsed);
+			CdpGucFree(parsed);
 			GUC_check_errdetail("\"%s\" is not a point in time.", *newval);
 			return false;
 		}
+
+		/*
+		 * Keep it in a form that means the same whatever TimeZone and
+		 * timezone_abbreviations are: a parallel worker restores settings in
+		 * an order of its own, and parses this before it has those.
+		 */
+		if (timestamp2tm(*parsed, &tz, tm, &fsec, NULL, pg_tzset("GMT")) != 0)
+		{
+			CdpGucFree(parsed);
+			return false;
+		}
+		EncodeDateTime(tm, fsec, true, 0, NULL, USE_ISO_DATES, workbuf);
+		canonical = CdpGucStrdup(workbuf);
+		if (canonical == NULL)
+		{
+			CdpGucFree(parsed);
+			return false;
+		}
+		CdpGucFree(*newval);
+		*newval = canonical;
 	}
 	*extra = parsed;
 	return true;

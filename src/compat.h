@@ -83,4 +83,15 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 	parseTypeString((name), (typid), (typmod), false)
 #endif
 
+/* 16 allocates values of settings in a context of their own. */
+#if PG_VERSION_NUM >= 160000
+#define CdpGucMalloc(size) guc_malloc(LOG, size)
+#define CdpGucStrdup(string) guc_strdup(LOG, string)
+#define CdpGucFree(pointer) guc_free(pointer)
+#else
+#define CdpGucMalloc(size) malloc(size)
+#define CdpGucStrdup(string) strdup(string)
+#define CdpGucFree(pointer) free(pointer)
+#endif
+
 #endif							/* CDP_COMPAT_H */
