@@ -59,6 +59,18 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 #define CdpDatabaseOwnercheck(dboid, roleid) pg_database_ownercheck(dboid, roleid)
 #endif
 
+/*
+ * 16 took the memory of settings, extra data of check hooks included, into a
+ * memory context: what malloc gave can no longer be freed by the server.
+ */
+#if PG_VERSION_NUM >= 160000
+#define CdpGucMalloc(size) guc_malloc(LOG, size)
+#define CdpGucFree(pointer) guc_free(pointer)
+#else
+#define CdpGucMalloc(size) malloc(size)
+#define CdpGucFree(pointer) free(pointer)
+#endif
+
 /* 16 replaced membership by the right to SET ROLE. */
 #if PG_VERSION_NUM >= 160000
 #define CdpCheckCanSetRole(member, role) check_can_set_role(member, role)

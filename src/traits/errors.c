@@ -244,7 +244,6 @@ void
 CdpDeclaredKeysNote(CdpTraitSet *set, const CdpEntry *entry)
 {
 	JsonbIterator *it;
-	JsonbIteratorToken token;
 	JsonbValue	v;
 
 	if (entry->properties == NULL || !JB_ROOT_IS_OBJECT(entry->properties) ||
@@ -258,7 +257,7 @@ CdpDeclaredKeysNote(CdpTraitSet *set, const CdpEntry *entry)
 
 	it = JsonbIteratorInit(&entry->properties->root);
 	(void) JsonbIteratorNext(&it, &v, true);
-	while ((token = JsonbIteratorNext(&it, &v, true)) == WJB_KEY)
+	while (JsonbIteratorNext(&it, &v, true) == WJB_KEY)
 	{
 		const char *key = v.val.string.val;
 		int			keylen = v.val.string.len;
@@ -266,7 +265,7 @@ CdpDeclaredKeysNote(CdpTraitSet *set, const CdpEntry *entry)
 		uint64		hash;
 		bool		found;
 
-		token = JsonbIteratorNext(&it, &v, true);
+		(void) JsonbIteratorNext(&it, &v, true);
 		type = json_type_of(&v);
 		if (type == NULL || keylen > MAX_KEY_LENGTH)
 			continue;

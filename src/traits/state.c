@@ -395,7 +395,10 @@ keep_end(CdpState *state, Datum value, TimestampTz at, const text *tie)
 
 		if (result == 0)
 		{
-			result = CdpOrderCompare(at, tie, state->at, state->tie);
+			if (tie != NULL)
+				result = CdpOrderCompare(at, tie, state->at, state->tie);
+			else				/* empty: before all others */
+				result = VARSIZE_ANY_EXHDR(state->tie) > 0 ? -1 : 0;
 			if (result == 0)
 				result = compare_values_total(state->rules, value, state->value);
 		}

@@ -175,7 +175,9 @@ SELECT cdp.drop_segment('theirs');
 SELECT cdp.create_segment('theirs', 'true', if_exists => 'replace');
 RESET ROLE;
 SET ROLE regress_marketing;
+\set VERBOSITY sqlstate
 SELECT cdp.alter_segment('theirs', owner => 'regress_sales');
+\set VERBOSITY default
 RESET ROLE;
 SELECT cdp.alter_segment('theirs', owner => 'regress_sales');
 SELECT name, owner, state FROM cdp.segments;

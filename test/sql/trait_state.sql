@@ -30,6 +30,11 @@ FROM public.sample;
 SELECT finish(trait_state_agg('most_frequent', t, at)) = to_jsonb((SELECT t FROM public.sample WHERE t IS NOT NULL GROUP BY t ORDER BY count(*) DESC, t COLLATE "C" LIMIT 1)) AS most_frequent
 FROM public.sample;
 
+-- of values of one time the smallest is the first and the greatest the last
+SELECT finish(trait_state_agg('first', v, timestamptz '2024-01-01 00:00+00')) AS first,
+	   finish(trait_state_agg('last', v, timestamptz '2024-01-01 00:00+00')) AS last
+FROM (VALUES ('b'), ('a'), ('c'), ('b')) v(v);
+
 -- the laws, for every aggregate: any order, any grouping, the same bytes
 CREATE FUNCTION public.laws(aggregate text) RETURNS TABLE(aggregate_ text, reordered boolean, grouped boolean, commutes boolean, associates boolean, round_trip boolean, binary_ boolean)
 LANGUAGE plpgsql AS $$
