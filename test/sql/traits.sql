@@ -166,7 +166,7 @@ SELECT rename_trait('employees', 'orders');
 SELECT rename_trait('employees', 'staff');
 SELECT name, expression FROM traits WHERE kind = 'derived' ORDER BY name;
 SELECT key FROM trait_definitions WHERE name = 'staff';
-SELECT pg_get_viewdef('public.users_view');
+SELECT replace(pg_get_viewdef('public.users_view'), 'profile_traits.', '') AS viewdef;
 
 -- drop
 SELECT drop_trait('revenue');
