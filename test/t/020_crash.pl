@@ -50,9 +50,13 @@ my $bulk = q(INSERT INTO cdp.events (event, identifiers, properties)
 	SELECT 'Tick', ARRAY['user_id:' || (i % 100 + 1)]::cdp.identifier[], jsonb_build_object('n', i % 7)
 	FROM generate_series(1, 1500) i);
 
+# However little the clients get done: each device belongs to its user.
+$node->safe_psql('postgres',
+	q(SELECT cdp.track('Tick', user_id => i::text, anonymous_id => 'd' || i, properties => '{"n": 1}') FROM generate_series(1, 100) i));
+
 my $worker = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'cdp applier'";
 my $busy = 0;
-my $acknowledged = 0;
+my $acknowledged = 100;
 my $dead = 0;
 
 for my $round (1 .. $rounds)
