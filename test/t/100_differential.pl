@@ -18,7 +18,8 @@ use Test::More;
 
 my $streams = $ENV{CDP_STREAMS} // ($ENV{CDP_TORTURE} ? 3000 : 200);
 my $seconds = $ENV{CDP_SECONDS} // ($ENV{CDP_TORTURE} || $ENV{CDP_STREAMS} ? 0 : 240);
-my $first_seed = $ENV{CDP_SEED} // int(rand(1_000_000_000));
+# `make test' gives the same verdict every time; `make torture' looks for news
+my $first_seed = $ENV{CDP_SEED} // ($ENV{CDP_TORTURE} ? int(rand(1_000_000_000)) : 800_000);
 my $minimise = $ENV{CDP_MINIMISE} // 60;
 my @classes = split /,/, $ENV{CDP_CLASSES} // 'plain,limits,size,decisions,define,rules';
 
