@@ -65,9 +65,11 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
  */
 #if PG_VERSION_NUM >= 160000
 #define CdpGucMalloc(size) guc_malloc(LOG, size)
+#define CdpGucStrdup(string) guc_strdup(LOG, string)
 #define CdpGucFree(pointer) guc_free(pointer)
 #else
 #define CdpGucMalloc(size) malloc(size)
+#define CdpGucStrdup(string) strdup(string)
 #define CdpGucFree(pointer) free(pointer)
 #endif
 
@@ -93,17 +95,6 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 #else
 #define CdpParseType(name, typid, typmod) \
 	parseTypeString((name), (typid), (typmod), false)
-#endif
-
-/* 16 allocates values of settings in a context of their own. */
-#if PG_VERSION_NUM >= 160000
-#define CdpGucMalloc(size) guc_malloc(LOG, size)
-#define CdpGucStrdup(string) guc_strdup(LOG, string)
-#define CdpGucFree(pointer) guc_free(pointer)
-#else
-#define CdpGucMalloc(size) malloc(size)
-#define CdpGucStrdup(string) strdup(string)
-#define CdpGucFree(pointer) free(pointer)
 #endif
 
 #endif							/* CDP_COMPAT_H */
