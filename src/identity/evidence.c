@@ -275,8 +275,11 @@ load_evidence(CdpGraph *graph, int64 *nodes, int n)
 	}
 }
 
-static int
-link_order(const void *a, const void *b)
+/*
+ * The order of evidence, for qsort over CdpLink *.
+ */
+int
+CdpLinkOrder(const void *a, const void *b)
 {
 	const CdpLink *x = *(CdpLink *const *) a;
 	const CdpLink *y = *(CdpLink *const *) b;
@@ -391,7 +394,7 @@ CdpGraphReplayDirty(CdpGraph *graph)
 		if (!entry->link->gone && entry->link->a->mark == graph->mark)
 			links[nlinks++] = entry->link;
 	}
-	qsort(links, nlinks, sizeof(CdpLink *), link_order);
+	qsort(links, nlinks, sizeof(CdpLink *), CdpLinkOrder);
 	for (i = 0; i < nlinks; i++)
 	{
 		CdpLink    *link = links[i];

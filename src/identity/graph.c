@@ -287,18 +287,6 @@ CdpNodeSeen(CdpNode *node, TimestampTz at)
 	}
 }
 
-static int
-link_order(const void *a, const void *b)
-{
-	const CdpLink *x = *(CdpLink *const *) a;
-	const CdpLink *y = *(CdpLink *const *) b;
-	int			cmp = CdpOrderCompare(x->at, x->tie, y->at, y->tie);
-
-	if (cmp != 0)
-		return cmp;
-	return x->ord < y->ord ? -1 : x->ord > y->ord ? 1 : 0;
-}
-
 /*
  * Collect the evidence that the entries give: for each pair the earliest.
  * Returns those links whose evidence is new or earlier than what is known.
@@ -461,7 +449,7 @@ CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n)
 	CdpGraphDecide(graph, entries, n);
 	CdpGraphLoadCannot(graph);
 
-	qsort(links, nlinks, sizeof(CdpLink *), link_order);
+	qsort(links, nlinks, sizeof(CdpLink *), CdpLinkOrder);
 	for (i = 0; i < nlinks; i++)
 		judge_link(graph, links[i]);
 	pfree(links);

@@ -176,6 +176,7 @@ extern const char *CdpVerdictReason(CdpVerdict verdict);
 
 /* evidence.c: cdp.links and the replay of a cluster */
 extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found);
+extern int	CdpLinkOrder(const void *a, const void *b);
 extern void CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n);
 extern void CdpGraphReplayDirty(CdpGraph *graph);
 extern void CdpGraphWriteLinks(CdpGraph *graph);
