@@ -475,6 +475,36 @@ announce_traits(CdpBatch *batch, CdpProfile *profile, CdpProfileValues *now)
 }
 
 /*
+ * Why does a profile pass into or out of a segment?  A merge or a split is the
+ * reason only where a membership moves from one id to another: who enters
+ * though none of the former profiles was in, or leaves by what the merged
+ * profile adds up to, does so because of an entry, and triggers want to know.
+ */
+static CdpCause
+passage_cause(CdpGraph *graph, CdpProfile *profile, int32 segment, bool enters)
+{
+	CdpNode    *node = profile->ring;
+
+	if (profile->cause == CDP_CAUSE_MERGE && !enters)
+		return CDP_CAUSE_ENTRY;
+	if (!enters ||
+		(profile->cause != CDP_CAUSE_MERGE && profile->cause != CDP_CAUSE_SPLIT))
+		return profile->cause;
+	do
+	{
+		CdpNode    *former = node->old_profile != 0
+			? CdpGraphNode(graph, node->old_profile) : NULL;
+		int			i;
+
+		for (i = 0; former != NULL && i < former->nsegments; i++)
+			if (former->segments[i] == segment)
+				return profile->cause;
+		node = node->next;
+	} while (node != profile->ring);
+	return CDP_CAUSE_ENTRY;
+}
+
+/*
  * Values, segments and timers of the profiles that are touched.
  */
 void
@@ -579,7 +609,8 @@ CdpProfilesEvaluate(CdpBatch *batch)
 				root->segments_changed = true;
 				if (segment != NULL)
 					passage(batch, left, &nleft, segment, root->id, false,
-							cause, at);
+							passage_cause(graph, touched[i], segment->id, false),
+							at);
 			}
 			else
 			{
@@ -588,7 +619,8 @@ CdpProfilesEvaluate(CdpBatch *batch)
 
 				root->segments_changed = true;
 				passage(batch, entered, &nentered, segment, root->id, true,
-						cause, at);
+						passage_cause(graph, touched[i], segment->id, true),
+						at);
 			}
 		}
 		root->nnew_segments = eval->nafter;

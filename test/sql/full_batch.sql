@@ -14,3 +14,16 @@ SELECT cdp.wait_applied('1 second');
 SELECT xmin AS before FROM cdp.cursors \gset
 SELECT cdp.apply();
 SELECT xmin = :'before' AS untouched FROM cdp.cursors;
+
+-- who signs up and buys within one batch enters because of an entry: only
+-- where a membership moves from one id to another is the merge the cause
+SELECT cdp.create_segment('buyers', $$did('Bought')$$);
+INSERT INTO cdp.events (event, identifiers) VALUES ('Viewed', '{anonymous_id:p1}'), ('Viewed', '{user_id:p2}'),
+	('Bought', '{anonymous_id:q1}'), ('Viewed', '{user_id:q2}');
+SELECT cdp.apply();
+SELECT max(seq) AS seq FROM cdp.changes \gset
+INSERT INTO cdp.events (event, identifiers) VALUES ('Bought', '{user_id:p2,anonymous_id:p1}'), ('Viewed', '{user_id:q2,anonymous_id:q1}');
+SELECT cdp.apply();
+INSERT INTO cdp.events (event, identifiers) VALUES ('Bought', '{user_id:r2}'), ('Viewed', '{anonymous_id:r1}');
+SELECT cdp.apply();
+SELECT kind, segment, cause, count(*) FROM cdp.changes WHERE seq > :seq GROUP BY 1, 2, 3 ORDER BY 1, 3;
