@@ -113,6 +113,7 @@ renew_link(CdpBatch *batch, CdpNode *a, CdpNode *b, CdpEntry *entries, int n)
 
 	if (!found)
 		CdpGraphLoadLinks(batch->graph, &link, 1);
+	CHECK_FOR_INTERRUPTS();
 	for (i = 0; i < n; i++)
 	{
 		CdpEntry   *entry = &entries[i];

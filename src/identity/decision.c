@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -311,6 +312,7 @@ judge(HTAB *decisions, Decision ***result)
 
 	for (i = 0; i < n; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		all[i]->active = true;
 		for (j = 0; j < i; j++)
 		{

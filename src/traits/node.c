@@ -278,7 +278,7 @@ fold_declared(CdpNodeAcc *acc, const CdpEntry *entry)
 		return;
 	CdpNodeDeclared(acc);
 	it = JsonbIteratorInit(&entry->properties->root);
-	token = JsonbIteratorNext(&it, &v, true);
+	(void) JsonbIteratorNext(&it, &v, true);
 	while ((token = JsonbIteratorNext(&it, &v, true)) == WJB_KEY)
 	{
 		const char *key = v.val.string.val;
