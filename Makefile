@@ -44,7 +44,8 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/identity/graph.sql) \
                $(wildcard sql/identity/explain.sql) \
                $(wildcard sql/activate/profile.sql) \
-               $(wildcard sql/apply/verify.sql) \
+               $(wildcard $(addprefix sql/apply/verify,_log.sql _identity.sql \
+                   _traits.sql _segments.sql .sql)) \
                $(wildcard sql/apply/worker.sql) \
                $(wildcard sql/apply/sample.sql) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/views.sql)) \

@@ -3,7 +3,7 @@
  * verify.c
  *	  What the stored states say at a given instant, for cdp.verify().
  *
- *	  The recomputation itself is written in SQL (sql/apply/verify.sql) and
+ *	  The recomputation itself is written in SQL (sql/apply/verify*.sql) and
  *	  shares nothing with the code here.  This is the other side of the
  *	  comparison: the values that the incremental path would show if the clock
  *	  stood at the applied clock.

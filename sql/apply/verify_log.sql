@@ -1,0 +1,138 @@
+/* sql/apply/verify_log.sql: the log, judged anew */
+
+-- The log as far as it has been applied, judged.
+CREATE FUNCTION cdp.verify_log(
+	OUT incarnation int, OUT id bigint, OUT source text, OUT message text,
+	OUT type text, OUT event text, OUT at timestamptz, OUT tie text,
+	OUT target text, OUT reason text, OUT counts boolean,
+	OUT names text[], OUT links boolean[])
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
+	WITH applied AS MATERIALIZED (
+		-- applied is what the done snapshot sees, and of what the target
+		-- snapshot sees in addition the part up to the position
+		SELECT e.incarnation, e.id, COALESCE(e.source, '') AS source,
+			   e.message_id, e.type, e.event, e.identifiers,
+			   CASE WHEN jsonb_typeof(e.properties) = 'object' THEN 'object'
+					WHEN e.properties IS NOT NULL THEN 'other' END AS shape,
+			   CASE WHEN e.type = 'undo' AND jsonb_typeof(e.properties) = 'object'
+						 AND jsonb_typeof(e.properties->'entry') = 'string'
+					THEN NULLIF(e.properties->>'entry', '') END AS target,
+			   e.occurred_at,
+			   cdp.effective_at(e.occurred_at, e.received_at) AS at
+		FROM cdp.events e
+		JOIN cdp.cursors c ON c.incarnation = e.incarnation
+		WHERE pg_visible_in_snapshot(e.xid::text::xid8, c.done)
+		   OR (pg_visible_in_snapshot(e.xid::text::xid8, c.target)
+			   AND (e.xid, e.id) <= (c.position_xid, c.position_id))
+	), raw AS (
+		SELECT r.raw, cdp.canonical(r.raw) AS canonical, k.kind,
+			   k.priority, COALESCE(k.entity, 'profile') AS entity,
+			   COALESCE(k.links, false) AS links, k.labels, k.normaliser
+		FROM (SELECT DISTINCT unnest(a.identifiers) AS raw FROM applied a) r
+		LEFT JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(r.raw)
+		WHERE r.raw IS NOT NULL
+	), meaning AS (
+		SELECT r.raw::text AS raw, r.canonical::text AS canonical,
+			   r.kind IS NOT NULL AS registered, r.priority, r.entity,
+			   r.links AND NOT cdp.verify_is_label(r.canonical, r.labels, r.normaliser) AS links
+		FROM raw r
+	), named AS (
+		-- each identifier of an entry once, at its first place
+		SELECT DISTINCT ON (a.incarnation, a.id, m.canonical)
+			   a.incarnation, a.id, m.canonical, m.registered, m.priority,
+			   m.entity, m.links, i.place
+		FROM applied a
+		CROSS JOIN LATERAL unnest(a.identifiers) WITH ORDINALITY i(raw, place)
+		JOIN meaning m ON m.raw = i.raw::text
+		WHERE m.canonical IS NOT NULL
+		ORDER BY a.incarnation, a.id, m.canonical, i.place
+	), entry_names AS (
+		-- hub first; labels after everything that links
+		SELECT n.incarnation, n.id,
+			   array_agg(n.canonical ORDER BY n.links DESC, n.priority NULLS LAST, n.place)
+				   FILTER (WHERE n.entity = 'profile') AS names,
+			   array_agg(n.links ORDER BY n.links DESC, n.priority NULLS LAST, n.place)
+				   FILTER (WHERE n.entity = 'profile') AS links,
+			   count(*) FILTER (WHERE n.entity = 'profile') AS usable,
+			   count(*) FILTER (WHERE n.entity = 'profile' AND n.registered) AS registered,
+			   count(*) FILTER (WHERE n.entity <> 'profile') AS accounts
+		FROM named n
+		GROUP BY n.incarnation, n.id
+	), judged AS MATERIALIZED (
+		SELECT a.*, n.names, n.links,
+			   CASE
+			   WHEN a.type IS NULL OR a.type NOT IN ('track', 'identify', 'page', 'screen',
+					'group', 'alias', 'merge', 'split', 'undo') THEN 'unknown type'
+			   WHEN octet_length(a.source) > 1024 OR octet_length(a.message_id) > 1024 THEN 'long message id'
+			   WHEN NOT isfinite(a.occurred_at) THEN 'infinite time'
+			   WHEN array_ndims(a.identifiers) > 1 THEN 'identifiers in several dimensions'
+			   WHEN a.type = 'undo' THEN
+					CASE WHEN a.target IS NULL OR octet_length(a.target) > 1024 THEN 'undo of nothing' END
+			   WHEN a.type IN ('merge', 'split') THEN
+					CASE WHEN COALESCE(cardinality(a.identifiers), 0) <> 2
+							  OR COALESCE(n.usable, 0) <> 2 OR n.registered <> 2
+						 THEN 'not two identifiers' END
+			   WHEN a.type = 'track' AND COALESCE(a.event, '') = '' THEN 'no event'
+			   WHEN a.type = 'identify' AND a.shape = 'other' THEN 'traits not an object'
+			   WHEN COALESCE(n.usable, 0) = 0 AND COALESCE(n.accounts, 0) = 0
+					THEN 'no usable identifier'
+			   END AS reason
+		FROM applied a
+		LEFT JOIN entry_names n ON n.incarnation = a.incarnation AND n.id = a.id
+	), candidates AS (
+		SELECT j.incarnation, j.id, j.source, j.message_id, j.at,
+			   count(*) OVER (PARTITION BY j.source, j.message_id) AS n
+		FROM judged j
+		WHERE j.reason IS NULL AND j.message_id IS NOT NULL
+	), losers AS (
+		-- of entries with the same source and message id the first one counts
+		SELECT d.incarnation, d.id
+		FROM (SELECT c.incarnation, c.id,
+					 row_number() OVER (PARTITION BY c.source, c.message_id
+						ORDER BY c.at, cdp.content_hash(e)::text COLLATE "C", c.incarnation, c.id) AS place
+			  FROM candidates c
+			  JOIN cdp.events e ON e.id = c.id AND e.incarnation = c.incarnation
+			  WHERE c.n > 1) d
+		WHERE d.place > 1
+	)
+	SELECT j.incarnation, j.id, j.source, COALESCE(j.message_id, '#' || j.id),
+		   j.type, j.event, j.at,
+		   j.source || E'\x01' || COALESCE(j.message_id, '#' || lpad(j.id::text, 19, '0')),
+		   j.target, j.reason, j.reason IS NULL AND l.id IS NULL,
+		   j.names, j.links
+	FROM judged j
+	LEFT JOIN losers l ON l.incarnation = j.incarnation AND l.id = j.id;
+END
+$function$;
+
+-- Is the identifier a label by one of the patterns of its kind?  A pattern is
+-- a regular expression when it begins with ^, else a value.
+CREATE FUNCTION cdp.verify_is_label(canonical cdp.identifier, patterns text[], normaliser text)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+	pattern text;
+	given text := cdp.value(canonical);
+BEGIN
+	FOREACH pattern IN ARRAY COALESCE(patterns, '{}') LOOP
+		IF pattern LIKE '^%' THEN
+			IF given COLLATE "C" ~ pattern THEN
+				RETURN true;
+			END IF;
+		ELSIF given = pattern OR given = cdp.normalise(normaliser, pattern) THEN
+			RETURN true;
+		END IF;
+	END LOOP;
+	RETURN false;
+END
+$function$;
+
+REVOKE ALL ON FUNCTION cdp.verify_log(), cdp.verify_is_label(cdp.identifier, text[], text) FROM PUBLIC;
