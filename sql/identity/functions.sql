@@ -6,7 +6,7 @@ COMMENT ON FUNCTION cdp.canonical(cdp.identifier) IS 'the form in which identiti
 
 CREATE FUNCTION cdp.normalise(normaliser text, value text) RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_normalise' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION cdp.normalise(text, text) IS 'the canonical form of a value by the normaliser email, nfkc, phone or verbatim; NULL when it has none';
+COMMENT ON FUNCTION cdp.normalise(text, text) IS 'the canonical form of a value by the normaliser email, lower, nfkc, phone or verbatim; NULL when it has none';
 
 CREATE FUNCTION cdp.normalise_phone(value text, region text DEFAULT NULL) RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_normalise_phone' LANGUAGE C STABLE PARALLEL SAFE;
@@ -37,10 +37,10 @@ DECLARE
 	pattern text;
 BEGIN
 	PERFORM cdp.identifier(definition.kind, '');
-	IF definition.normaliser NOT IN ('email', 'nfkc', 'phone', 'verbatim') THEN
+	IF definition.normaliser NOT IN ('email', 'lower', 'nfkc', 'phone', 'verbatim') THEN
 		RAISE undefined_object USING
 			MESSAGE = format('normaliser "%s" does not exist', definition.normaliser),
-			HINT = 'Normalisers are email, nfkc, phone and verbatim.';
+			HINT = 'Normalisers are email, lower, nfkc, phone and verbatim.';
 	END IF;
 	IF definition.entity NOT IN ('profile', 'account') THEN
 		RAISE invalid_parameter_value USING
@@ -57,10 +57,39 @@ BEGIN
 		RAISE invalid_parameter_value USING
 			MESSAGE = format('kind "%s" names accounts and cannot link profiles', definition.kind);
 	END IF;
+	-- as they are sent, for '30 days' is equal to '1 month'
+	IF interval_send(definition.within) NOT IN (interval_send('1 day'), interval_send('7 days'),
+			interval_send('1 month'), interval_send('3 months'), interval_send('1 year')) THEN
+		RAISE invalid_parameter_value USING
+			MESSAGE = format('a limit cannot hold within %s', definition.within),
+			HINT = 'Periods are those of the calendar: 1 day, 1 week, 1 month, 3 months and 1 year.';
+	END IF;
+	IF definition.within IS NOT NULL AND definition.max_per_profile IS NULL THEN
+		RAISE invalid_parameter_value USING
+			MESSAGE = 'within needs max_per_profile';
+	END IF;
+	IF definition.policy NOT IN ('demote', 'refuse', 'quarantine', 'raise') THEN
+		RAISE invalid_parameter_value USING
+			MESSAGE = format('"%s" is not a policy', definition.policy),
+			HINT = 'Policies are demote, refuse, quarantine and raise.';
+	END IF;
+	IF definition.shared NOT IN ('first', 'newest', 'anonymous') THEN
+		RAISE invalid_parameter_value USING
+			MESSAGE = format('"%s" is not a way to share identifiers', definition.shared),
+			HINT = 'Who has a shared identifier is first, newest or anonymous.';
+	END IF;
 	IF definition.within IS NOT NULL THEN
 		RAISE feature_not_supported USING
 			MESSAGE = 'limits within a period are not supported yet',
 			HINT = 'Leave within out: the limit then holds for ever.';
+	END IF;
+	IF definition.policy <> 'demote' THEN
+		RAISE feature_not_supported USING
+			MESSAGE = format('policy "%s" is not supported yet', definition.policy);
+	END IF;
+	IF definition.shared <> 'first' THEN
+		RAISE feature_not_supported USING
+			MESSAGE = format('shared "%s" is not supported yet', definition.shared);
 	END IF;
 	FOREACH pattern IN ARRAY definition.blocked || definition.labels LOOP
 		IF pattern IS NULL THEN
@@ -78,7 +107,8 @@ CREATE FUNCTION cdp.create_identifier_kind(
 	kind text, priority int DEFAULT 100, max_per_profile int DEFAULT NULL,
 	within interval DEFAULT NULL, normaliser text DEFAULT 'verbatim',
 	blocked text[] DEFAULT '{}', entity text DEFAULT 'profile',
-	links boolean DEFAULT NULL, labels text[] DEFAULT '{}') RETURNS void
+	links boolean DEFAULT NULL, labels text[] DEFAULT '{}',
+	policy text DEFAULT 'demote', shared text DEFAULT 'first') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -87,12 +117,14 @@ BEGIN
 	definition.kind := $1;
 	definition.priority := coalesce($2, 100);
 	definition.max_per_profile := nullif($3, 0);
-	definition.within := $4;
+	definition.within := nullif($4, '0');
 	definition.normaliser := coalesce($5, 'verbatim');
 	definition.blocked := coalesce($6, '{}');
 	definition.entity := coalesce($7, 'profile');
 	definition.links := coalesce($8, definition.entity <> 'account');
 	definition.labels := coalesce($9, '{}');
+	definition.policy := coalesce($10, 'demote');
+	definition.shared := coalesce($11, 'first');
 	IF $1 IS NULL THEN
 		RAISE null_value_not_allowed USING MESSAGE = 'kind must not be NULL';
 	END IF;
@@ -108,14 +140,15 @@ BEGIN
 	PERFORM cdp.identity_rules_changed();
 END
 $$;
-COMMENT ON FUNCTION cdp.create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[]) IS
-'make a kind of identifier. priority: the smallest owns an entry; max_per_profile: identifiers of the kind that one profile may have, NULL or 0: any number; within: must be NULL; normaliser: verbatim, nfkc, email or phone; blocked: values to ignore, and labels: values that link nothing, each a canonical value or a regular expression that begins with ^; entity: profile or account; links: default true for profiles. The log is replayed under the new rules. Errors: duplicate_object, undefined_object (normaliser), invalid_regular_expression, feature_not_supported (within)';
+COMMENT ON FUNCTION cdp.create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[], text, text) IS
+'make a kind of identifier. priority: the smallest owns an entry; max_per_profile: identifiers of the kind that one profile may have, NULL or 0: any number; within: the calendar period (UTC) that max_per_profile is about: 1 day, 7 days, 1 month, 3 months or 1 year; NULL or 0: ever; normaliser: verbatim, lower, nfkc, email or phone; blocked: values to ignore, and labels: values that link nothing, each a canonical value or a regular expression that begins with ^; entity: profile or account; links: default true for profiles; policy: what becomes of an entry whose link breaks the limit: demote, refuse, quarantine or raise; shared: who has an identifier that several people use: first, newest or anonymous. The log is replayed under the new rules. Errors: duplicate_object, undefined_object (normaliser), invalid_parameter_value, invalid_regular_expression, feature_not_supported';
 
 CREATE FUNCTION cdp.alter_identifier_kind(
 	kind text, priority int DEFAULT NULL, max_per_profile int DEFAULT NULL,
 	within interval DEFAULT NULL, normaliser text DEFAULT NULL,
 	blocked text[] DEFAULT NULL, entity text DEFAULT NULL,
-	links boolean DEFAULT NULL, labels text[] DEFAULT NULL) RETURNS void
+	links boolean DEFAULT NULL, labels text[] DEFAULT NULL,
+	policy text DEFAULT NULL, shared text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -132,13 +165,15 @@ BEGIN
 	definition.kind := old.kind;
 	definition.priority := coalesce($2, old.priority);
 	definition.max_per_profile := nullif(coalesce($3, old.max_per_profile), 0);
-	definition.within := coalesce($4, old.within);
+	definition.within := nullif(coalesce($4, CASE WHEN definition.max_per_profile IS NOT NULL THEN old.within END), '0');
 	definition.normaliser := coalesce($5, old.normaliser);
 	definition.blocked := coalesce($6, old.blocked);
 	definition.entity := coalesce($7, old.entity);
 	definition.links := coalesce($8, CASE WHEN definition.entity = old.entity THEN old.links
 										  ELSE definition.entity <> 'account' END);
 	definition.labels := coalesce($9, old.labels);
+	definition.policy := coalesce($10, old.policy);
+	definition.shared := coalesce($11, old.shared);
 	PERFORM cdp.check_kind(definition);
 	PERFORM cdp.identity_rules_changing();
 	DELETE FROM cdp.kind_definitions d WHERE d.kind = $1;
@@ -146,8 +181,8 @@ BEGIN
 	PERFORM cdp.identity_rules_changed();
 END
 $$;
-COMMENT ON FUNCTION cdp.alter_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[]) IS
-'change a kind of identifier, built-in ones included: arguments as for create_identifier_kind; NULL leaves a rule as it is, max_per_profile 0 removes the limit. The log is replayed under the new rules. Errors: undefined_object and those of create_identifier_kind';
+COMMENT ON FUNCTION cdp.alter_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[], text, text) IS
+'change a kind of identifier, built-in ones included: arguments as for create_identifier_kind; NULL leaves a rule as it is, max_per_profile 0 removes the limit, within 0 makes it hold for ever. The log is replayed under the new rules. Errors: undefined_object and those of create_identifier_kind';
 
 CREATE FUNCTION cdp.drop_identifier_kind(kind text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -181,7 +216,7 @@ REVOKE ALL ON FUNCTION
 	cdp.identity_rules_changing(),
 	cdp.identity_rules_changed(),
 	cdp.check_kind(cdp.kind_definitions),
-	cdp.create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[]),
-	cdp.alter_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[]),
+	cdp.create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[], text, text),
+	cdp.alter_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[], text, text),
 	cdp.drop_identifier_kind(text)
 FROM PUBLIC;

@@ -10,7 +10,9 @@ CREATE TABLE cdp.builtin_kinds (
 	blocked text[] NOT NULL DEFAULT '{}',
 	labels text[] NOT NULL DEFAULT '{}',
 	entity text NOT NULL DEFAULT 'profile',
-	links boolean NOT NULL DEFAULT true
+	links boolean NOT NULL DEFAULT true,
+	policy text NOT NULL DEFAULT 'demote',
+	shared text NOT NULL DEFAULT 'first'
 );
 COMMENT ON TABLE cdp.builtin_kinds IS 'the kinds that come with the extension; see cdp.identifier_kinds';
 
@@ -45,36 +47,40 @@ INSERT INTO cdp.builtin_kinds (kind, priority, entity, links) VALUES
 -- What users made, and their versions of built-in kinds.
 CREATE TABLE cdp.kind_definitions (
 	kind text PRIMARY KEY,
-	normaliser text NOT NULL CHECK (normaliser IN ('email', 'nfkc', 'phone', 'verbatim')),
+	normaliser text NOT NULL CHECK (normaliser IN ('email', 'lower', 'nfkc', 'phone', 'verbatim')),
 	priority int NOT NULL CHECK (priority > 0),
 	max_per_profile int CHECK (max_per_profile > 0),
-	within interval CHECK (within IS NULL),
+	within interval CHECK (within IN ('1 day', '7 days', '1 month', '3 months', '1 year')),	-- see check_kind
 	blocked text[] NOT NULL,
 	labels text[] NOT NULL,
 	entity text NOT NULL CHECK (entity IN ('profile', 'account')),
 	links boolean NOT NULL,
+	policy text NOT NULL DEFAULT 'demote' CHECK (policy IN ('demote', 'refuse', 'quarantine', 'raise')),
+	shared text NOT NULL DEFAULT 'first' CHECK (shared IN ('first', 'newest', 'anonymous')),
 	CHECK (NOT (links AND entity = 'account'))
 );
 SELECT pg_extension_config_dump('cdp.kind_definitions', '');
 COMMENT ON TABLE cdp.kind_definitions IS 'kinds made by create_identifier_kind, and built-in ones changed by alter_identifier_kind; see cdp.identifier_kinds';
 
 CREATE VIEW cdp.identifier_kinds AS
-	SELECT kind, normaliser, priority, max_per_profile, within, blocked, labels, entity, links
+	SELECT kind, normaliser, priority, max_per_profile, within, blocked, labels, entity, links, policy, shared
 	FROM cdp.kind_definitions
 	UNION ALL
-	SELECT kind, normaliser, priority, max_per_profile, within, blocked, labels, entity, links
+	SELECT kind, normaliser, priority, max_per_profile, within, blocked, labels, entity, links, policy, shared
 	FROM cdp.builtin_kinds b
 	WHERE NOT EXISTS (SELECT FROM cdp.kind_definitions d WHERE d.kind = b.kind);
 COMMENT ON VIEW cdp.identifier_kinds IS 'the kinds of identifiers and their rules; changed by create_, alter_ and drop_identifier_kind';
 COMMENT ON COLUMN cdp.identifier_kinds.kind IS 'name of the kind, what stands before the colon of an identifier';
-COMMENT ON COLUMN cdp.identifier_kinds.normaliser IS 'what makes a value canonical: verbatim, nfkc, email or phone';
+COMMENT ON COLUMN cdp.identifier_kinds.normaliser IS 'what makes a value canonical: verbatim, lower, nfkc, email or phone';
 COMMENT ON COLUMN cdp.identifier_kinds.priority IS 'the entry''s identifier of the smallest priority owns the entry, and the others are linked to it';
 COMMENT ON COLUMN cdp.identifier_kinds.max_per_profile IS 'links that would give a profile more identifiers of the kind are refused; NULL: no limit';
-COMMENT ON COLUMN cdp.identifier_kinds.within IS 'period to which max_per_profile applies; NULL: ever';
+COMMENT ON COLUMN cdp.identifier_kinds.within IS 'calendar period in UTC to which max_per_profile applies: 1 day, 7 days (a week from Monday on), 1 month, 3 months (a quarter) or 1 year; NULL: ever';
 COMMENT ON COLUMN cdp.identifier_kinds.blocked IS 'values that are ignored: canonical values, and regular expressions, which begin with ^';
 COMMENT ON COLUMN cdp.identifier_kinds.labels IS 'values that are kept with a profile but link nothing: canonical values, and regular expressions, which begin with ^';
 COMMENT ON COLUMN cdp.identifier_kinds.entity IS 'what identifiers of the kind name: profile (a person) or account';
 COMMENT ON COLUMN cdp.identifier_kinds.links IS 'does an identifier of the kind show that two entries are about one person?';
+COMMENT ON COLUMN cdp.identifier_kinds.policy IS 'what becomes of an entry whose link breaks the limit: demote (it counts for its owner), refuse or quarantine (it does not count), raise (as refuse, and an error where it is logged)';
+COMMENT ON COLUMN cdp.identifier_kinds.shared IS 'who has an identifier that several people use: first, newest, or anonymous (nobody: it is a profile of its own)';
 
 REVOKE ALL ON cdp.builtin_kinds, cdp.kind_definitions, cdp.identifier_kinds FROM PUBLIC;
 GRANT SELECT ON cdp.builtin_kinds, cdp.kind_definitions, cdp.identifier_kinds TO PUBLIC;

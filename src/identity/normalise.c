@@ -57,6 +57,7 @@ PG_FUNCTION_INFO_V1(cdp_normaliser_versions);
 
 static bool normalise_verbatim(const char *value, int len, char **out, int *outlen);
 static bool normalise_nfkc(const char *value, int len, char **out, int *outlen);
+static bool normalise_lower(const char *value, int len, char **out, int *outlen);
 static bool normalise_email(const char *value, int len, char **out, int *outlen);
 static bool normalise_phone(const char *value, int len, char **out, int *outlen);
 
@@ -67,6 +68,7 @@ static const struct
 }			normalisers[] =
 {
 	{"email", normalise_email},
+	{"lower", normalise_lower},
 	{"nfkc", normalise_nfkc},
 	{"phone", normalise_phone},
 	{"verbatim", normalise_verbatim},
@@ -249,6 +251,104 @@ normalise_nfkc(const char *value, int len, char **out, int *outlen)
 		to_utf16(value, len, &in, &inlen) &&
 		apply_form(form, in, inlen, &folded, &foldedlen) &&
 		from_utf16(folded, foldedlen, &utf8, &utf8len) &&
+		from_utf8(utf8, utf8len, out, outlen);
+}
+
+/* ---- lower ---- */
+
+static bool
+is_trimmed(UChar32 c)
+{
+	return u_isUWhiteSpace(c) ||
+		u_hasBinaryProperty(c, UCHAR_DEFAULT_IGNORABLE_CODE_POINT);
+}
+
+/*
+ * Leave out blanks, and what cannot be seen, at both ends.
+ */
+static void
+trim(UChar **s, int32_t *len)
+{
+	for (;;)
+	{
+		int32_t		i = 0;
+		UChar32		c;
+
+		if (*len == 0)
+			return;
+		U16_NEXT(*s, i, *len, c);
+		if (!is_trimmed(c))
+			break;
+		*s += i;
+		*len -= i;
+	}
+	for (;;)
+	{
+		int32_t		i = *len;
+		UChar32		c;
+
+		U16_PREV(*s, 0, i, c);
+		if (!is_trimmed(c))
+			break;
+		*len = i;
+	}
+}
+
+/*
+ * Composed, in lower case, trimmed.  Case folding would do more: it takes ß
+ * for ss, and Groß and Gross may be two people.
+ */
+static bool
+lower_trimmed(const UChar *s, int32_t len, UChar **out, int32_t *outlen)
+{
+	UErrorCode	status = U_ZERO_ERROR;
+	const UNormalizer2 *nfc = unorm2_getNFCInstance(&status);
+	UChar	   *composed;
+	UChar	   *lower;
+	int32_t		composedlen;
+	int32_t		lowerlen;
+	int32_t		size;
+
+	if (U_FAILURE(status) ||
+		!apply_form(nfc, s, len, &composed, &composedlen))
+		return false;
+	size = composedlen * 3 + 1;
+	lower = palloc(sizeof(UChar) * size);
+	lowerlen = u_strToLower(lower, size, composed, composedlen, "", &status);
+	if (U_FAILURE(status) ||
+		!apply_form(nfc, lower, lowerlen, out, outlen))
+		return false;
+	trim(out, outlen);
+	return true;
+}
+
+static bool
+normalise_lower(const char *value, int len, char **out, int *outlen)
+{
+	UChar	   *s;
+	int32_t		slen;
+	char	   *utf8;
+	int			utf8len;
+
+	if (len > CDP_MAX_VALUE)
+		return false;
+	if (is_ascii(value, len))
+	{
+		int			i;
+
+		while (len > 0 && is_ascii_space(value[0]))
+			value++, len--;
+		while (len > 0 && is_ascii_space(value[len - 1]))
+			len--;
+		*out = pnstrdup(value, len);
+		*outlen = len;
+		for (i = 0; i < len; i++)
+			(*out)[i] = ascii_lower(value[i]);
+		return true;
+	}
+	return to_utf16(value, len, &s, &slen) &&
+		lower_trimmed(s, slen, &s, &slen) &&
+		from_utf16(s, slen, &utf8, &utf8len) &&
 		from_utf8(utf8, utf8len, out, outlen);
 }
 
@@ -458,73 +558,19 @@ map_width(const UChar *in, int32_t len, UChar **out, int32_t *outlen)
 	return true;
 }
 
-static bool
-is_trimmed(UChar32 c)
-{
-	return u_isUWhiteSpace(c) ||
-		u_hasBinaryProperty(c, UCHAR_DEFAULT_IGNORABLE_CODE_POINT);
-}
-
-/*
- * Leave out blanks, and what cannot be seen, at both ends.
- */
-static void
-trim(UChar **s, int32_t *len)
-{
-	for (;;)
-	{
-		int32_t		i = 0;
-		UChar32		c;
-
-		if (*len == 0)
-			return;
-		U16_NEXT(*s, i, *len, c);
-		if (!is_trimmed(c))
-			break;
-		*s += i;
-		*len -= i;
-	}
-	for (;;)
-	{
-		int32_t		i = *len;
-		UChar32		c;
-
-		U16_PREV(*s, 0, i, c);
-		if (!is_trimmed(c))
-			break;
-		*len = i;
-	}
-}
-
 /*
  * The whole address in UTF-16 with width mapped, composed, in lower case,
- * trimmed.  Case folding would do more: it takes ß for ss, and Groß and
- * Gross may be two people.
+ * trimmed.
  */
 static bool
 fold_address(const char *value, int len, UChar **out, int32_t *outlen)
 {
-	UErrorCode	status = U_ZERO_ERROR;
-	const UNormalizer2 *nfc = unorm2_getNFCInstance(&status);
 	UChar	   *s;
-	UChar	   *lower;
 	int32_t		slen;
-	int32_t		lowerlen;
-	int32_t		size;
 
-	if (U_FAILURE(status) ||
-		!to_utf16(value, len, &s, &slen) ||
-		!map_width(s, slen, &s, &slen) ||
-		!apply_form(nfc, s, slen, &s, &slen))
-		return false;
-	size = slen * 3 + 1;
-	lower = palloc(sizeof(UChar) * size);
-	lowerlen = u_strToLower(lower, size, s, slen, "", &status);
-	if (U_FAILURE(status) ||
-		!apply_form(nfc, lower, lowerlen, out, outlen))
-		return false;
-	trim(out, outlen);
-	return true;
+	return to_utf16(value, len, &s, &slen) &&
+		map_width(s, slen, &s, &slen) &&
+		lower_trimmed(s, slen, out, outlen);
 }
 
 static bool
@@ -699,7 +745,7 @@ cdp_normalise(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("normaliser \"%s\" does not exist", name),
-				 errhint("Normalisers are email, nfkc, phone and verbatim.")));
+				 errhint("Normalisers are email, lower, nfkc, phone and verbatim.")));
 	if (!normaliser(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), &out, &outlen))
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(out, outlen));
@@ -776,6 +822,7 @@ cdp_normaliser_versions(PG_FUNCTION_ARGS)
 
 		values[0] = CStringGetTextDatum(normalisers[i].name);
 		if (normalisers[i].function == normalise_nfkc ||
+			normalisers[i].function == normalise_lower ||
 			normalisers[i].function == normalise_email)
 		{
 			values[1] = CStringGetTextDatum("icu");

@@ -5,7 +5,7 @@ RESET client_min_messages;
 SET search_path = cdp, public;
 \set SHOW_CONTEXT never
 
-SELECT kind, normaliser, priority, max_per_profile, within, cardinality(blocked) AS blocked, cardinality(labels) AS labels, entity, links
+SELECT kind, normaliser, priority, max_per_profile, within, cardinality(blocked) AS blocked, cardinality(labels) AS labels, entity, links, policy, shared
 FROM identifier_kinds ORDER BY priority, kind;
 
 -- canonical forms by kind
@@ -37,6 +37,10 @@ SELECT create_identifier_kind('c', entity => 'dog');
 SELECT create_identifier_kind('c', priority => 0);
 SELECT create_identifier_kind('c', max_per_profile => -1);
 SELECT create_identifier_kind('c', within => '1 day');
+SELECT create_identifier_kind('c', max_per_profile => 1, within => '2 days');
+SELECT create_identifier_kind('c', max_per_profile => 1, within => '30 days');
+SELECT create_identifier_kind('c', max_per_profile => 1, policy => 'ignore');
+SELECT create_identifier_kind('c', max_per_profile => 1, shared => 'everybody');
 SELECT create_identifier_kind('c', entity => 'account', links => true);
 SELECT create_identifier_kind('c', blocked => ARRAY['^(']);
 SELECT create_identifier_kind('c', labels => ARRAY['ok', '^[z-a]']);
@@ -98,12 +102,12 @@ SELECT identity_rules_changed();
 INSERT INTO kind_definitions SELECT 'mine', 'verbatim', 1, NULL, NULL, '{}', '{}', 'profile', true;
 UPDATE builtin_kinds SET priority = 9;
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[]) TO regress_cdp_kinds;
+GRANT EXECUTE ON FUNCTION create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[], text, text) TO regress_cdp_kinds;
 SET ROLE regress_cdp_kinds;
 SELECT create_identifier_kind('mine', priority => 9);
 RESET ROLE;
 SELECT priority FROM identifier_kinds WHERE kind = 'mine';
-REVOKE EXECUTE ON FUNCTION create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[]) FROM regress_cdp_kinds;
+REVOKE EXECUTE ON FUNCTION create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[], text, text) FROM regress_cdp_kinds;
 DROP ROLE regress_cdp_kinds;
 
 -- objects of the same names on the caller's path change nothing
