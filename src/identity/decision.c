@@ -519,6 +519,27 @@ add_cannot(CdpGraph *graph, int64 id, int64 other)
 }
 
 /*
+ * These two must not be one person.
+ */
+void
+CdpGraphAddCannot(CdpGraph *graph, int64 a, int64 b)
+{
+	if (graph->cannot == NULL)
+	{
+		HASHCTL		ctl;
+
+		memset(&ctl, 0, sizeof(ctl));
+		ctl.keysize = sizeof(int64);
+		ctl.entrysize = sizeof(CdpCannot);
+		ctl.hcxt = graph->context;
+		graph->cannot = hash_create("cdp cannot-links", 64, &ctl,
+									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	add_cannot(graph, a, b);
+	add_cannot(graph, b, a);
+}
+
+/*
  * Load the cannot-links that bear on the nodes at hand (all there are, when
  * they are few).
  */
@@ -526,10 +547,9 @@ void
 CdpGraphLoadCannot(CdpGraph *graph)
 {
 	Datum		arg = Int64GetDatum(CANNOT_ALL_MAX + 1);
-	HASHCTL		ctl;
 	uint64		i;
 
-	if (graph->cannot_all)
+	if (graph->cannot_all || graph->sealed)
 		return;
 	CdpRun(&load_cannot_all, &arg, NULL);
 	if (SPI_processed <= CANNOT_ALL_MAX)
@@ -548,19 +568,7 @@ CdpGraphLoadCannot(CdpGraph *graph)
 	}
 
 	graph->cannot = NULL;
-	if (SPI_processed > 0)
-	{
-		memset(&ctl, 0, sizeof(ctl));
-		ctl.keysize = sizeof(int64);
-		ctl.entrysize = sizeof(CdpCannot);
-		ctl.hcxt = graph->context;
-		graph->cannot = hash_create("cdp cannot-links", 64, &ctl,
-									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-		for (i = 0; i < SPI_processed; i++)
-		{
-			add_cannot(graph, CdpCellInt8(i, 1), CdpCellInt8(i, 2));
-			add_cannot(graph, CdpCellInt8(i, 2), CdpCellInt8(i, 1));
-		}
-	}
+	for (i = 0; i < SPI_processed; i++)
+		CdpGraphAddCannot(graph, CdpCellInt8(i, 1), CdpCellInt8(i, 2));
 	SPI_freetuptable(SPI_tuptable);
 }

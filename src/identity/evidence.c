@@ -252,9 +252,12 @@ static void
 load_evidence(CdpGraph *graph, int64 *nodes, int n)
 {
 	CdpStatement *statements[3] = {&load_from, &load_to, &load_merges};
-	Datum		arg = CdpInt8Array(nodes, n);
+	Datum		arg;
 	int			i;
 
+	if (graph->sealed)
+		return;
+	arg = CdpInt8Array(nodes, n);
 	for (i = 0; i < 3; i++)
 	{
 		SPITupleTable *rows;

@@ -120,6 +120,7 @@ typedef struct CdpGraph
 	List	   *withdrawn;		/* int64 *: entries that do not count any more */
 	HTAB	   *cannot;			/* CdpCannot by node id; NULL: there are none */
 	bool		cannot_all;		/* it holds every cannot-link there is */
+	bool		sealed;			/* made of what it was given alone: reads no table */
 	int			mark;
 } CdpGraph;
 
@@ -185,5 +186,6 @@ extern void CdpGraphKeepPairs(CdpGraph *graph);
 /* decision.c: merges, splits and undos by hand */
 extern void CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n);
 extern void CdpGraphLoadCannot(CdpGraph *graph);
+extern void CdpGraphAddCannot(CdpGraph *graph, int64 a, int64 b);
 
 #endif							/* CDP_GRAPH_H */

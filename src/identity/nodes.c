@@ -222,6 +222,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->withdrawn = NIL;
 	graph->cannot = NULL;
 	graph->cannot_all = false;
+	graph->sealed = false;
 	graph->mark = 0;
 	return graph;
 }
@@ -580,6 +581,12 @@ CdpGraphLoadWanted(CdpGraph *graph)
 
 	if (graph->nwanted == 0)
 		return;
+	if (graph->sealed)
+	{
+		/* all of them are new */
+		graph->nwanted = 0;
+		return;
+	}
 	qsort(graph->wanted, graph->nwanted, sizeof(Datum), varlena_order);
 	/* a cdp.identifier looks like a text in memory */
 	arg = CdpVarlenaArray(graph->wanted, NULL, graph->nwanted, TEXTOID);
