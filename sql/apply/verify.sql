@@ -16,8 +16,9 @@
 -- (at, tie), from 1; "comp" numbers the recomputed profiles from 1.  Arrays
 -- over one of them are indexed by it.
 --
--- The recomputation of each station is in verify_log.sql, verify_identity.sql,
--- verify_traits.sql and verify_segments.sql; here is the comparison.
+-- The recomputation of each station is in verify_log.sql, verify_identity.sql
+-- and verify_replay.sql, verify_traits.sql and verify_segments.sql; here is the
+-- comparison.
 
 -- The other side of the comparison: what the stored states of a profile yield
 -- at an instant.
@@ -73,11 +74,26 @@ BEGIN
 		   CASE WHEN l.id IS NOT NULL THEN jsonb_build_object('rejected', l.reason) END,
 		   CASE WHEN r.entry IS NOT NULL THEN jsonb_build_object('rejected', r.reason) END
 	FROM (SELECT l.id, l.reason, row_number() OVER (PARTITION BY l.id) AS nth
-		  FROM unnest(g.rejected, g.reasons) l(id, reason)) l
+		  FROM unnest(g.rejected, g.rejected_reasons) l(id, reason)) l
 	FULL JOIN (SELECT r.entry, r.reason, row_number() OVER (PARTITION BY r.entry) AS nth
-			   FROM cdp.rejected r WHERE r.entry IS NOT NULL) r
+			   FROM cdp.rejected r WHERE r.entry IS NOT NULL AND r.reason <> 'limit') r
 	  ON r.entry = l.id AND r.nth = l.nth
 	WHERE l.id IS NULL OR r.entry IS NULL;
+	RETURN QUERY
+	SELECT 'log', format('message %s of %s', COALESCE(w.message, h.message, '?'), COALESCE(w.source, h.source, '?')),
+		   CASE WHEN w.message IS NOT NULL THEN jsonb_build_object('rejected', 'limit') END,
+		   CASE WHEN h.reason IS NOT NULL THEN jsonb_build_object('rejected', h.reason) END
+	FROM (SELECT COALESCE(e.source, '') AS source, COALESCE(e.message_id, '#' || e.id) AS message,
+				 row_number() OVER (PARTITION BY COALESCE(e.source, ''), COALESCE(e.message_id, '#' || e.id)) AS nth
+		  FROM unnest(g.withheld) s(seq)
+		  JOIN cdp.events e ON e.id = g.entries[s.seq] AND e.incarnation = g.incarnations[s.seq]) w
+	FULL JOIN (SELECT COALESCE(e.source, '') AS source, COALESCE(e.message_id, '#' || e.id) AS message, r.reason,
+					  row_number() OVER (PARTITION BY COALESCE(e.source, ''), COALESCE(e.message_id, '#' || e.id)) AS nth
+			   FROM cdp.rejected r
+			   LEFT JOIN cdp.events e ON e.id = r.entry
+			   WHERE r.entry IS NOT NULL AND r.reason = 'limit') h
+	  ON h.source = w.source AND h.message = w.message AND h.nth = w.nth
+	WHERE w.message IS NULL OR h.reason IS NULL;
 
 	-- Which of two equal duplicates counts makes no difference, so entries
 	-- are compared by message id.
@@ -129,26 +145,31 @@ BEGIN
 	WITH nodes AS (
 		SELECT n.name, n.node FROM unnest(g.names) WITH ORDINALITY n(name, node)
 	), want AS (
-		SELECT a.name AS a, b.name AS b, p.accepted
-		FROM unnest(g.pair_a, g.pair_b, g.pair_accepted) p(a, b, accepted)
+		SELECT a.name AS a, b.name AS b, p.reason, p.detail
+		FROM unnest(g.pair_a, g.pair_b, g.pair_reason, g.pair_detail) p(a, b, reason, detail)
 		JOIN nodes a ON a.node = p.a
 		JOIN nodes b ON b.node = p.b
 	), have AS (
 		SELECT least(a.identifier::text COLLATE "C", b.identifier::text) AS a,
 			   greatest(a.identifier::text COLLATE "C", b.identifier::text) AS b,
-			   l.status, l.reason
+			   l.status, l.reason, to_jsonb(l)->>'detail' AS detail, to_jsonb(l) ? 'detail' AS detailed
 		FROM cdp.links l
 		LEFT JOIN cdp.identities a ON a.node_id = l.a
 		LEFT JOIN cdp.identities b ON b.node_id = l.b
 		WHERE l.origin = 'event'
 	)
 	SELECT 'identity', format('link %s %s', COALESCE(w.a, h.a), COALESCE(w.b, h.b)),
-		   CASE WHEN w.a IS NOT NULL THEN jsonb_build_object('accepted', w.accepted) END,
-		   CASE WHEN h.status IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object('accepted', h.status = 'accepted',
-				'status', h.status, 'reason', h.reason)) END
-	FROM want w
+		   CASE WHEN w.a IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object('status', w.status,
+				'reason', w.reason, 'detail', w.detail)) END,
+		   CASE WHEN h.status IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object('status', h.status,
+				'reason', h.reason, 'detail', h.detail)) END
+	FROM (SELECT w.*, CASE WHEN w.reason IS NULL THEN 'accepted'
+						   WHEN w.reason IN ('cannot-link', 'detached') THEN 'overruled'
+						   ELSE 'refused' END AS status
+		  FROM want w) w
 	FULL JOIN have h ON h.a = w.a AND h.b = w.b
-	WHERE w.accepted IS DISTINCT FROM (h.status = 'accepted');
+	WHERE w.status IS DISTINCT FROM h.status OR w.reason IS DISTINCT FROM h.reason
+	   OR h.detailed AND w.detail IS DISTINCT FROM h.detail;
 
 	RETURN QUERY
 	SELECT 'identity', format('decision %s', COALESCE(w.entry, d.entry)),

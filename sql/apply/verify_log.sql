@@ -1,10 +1,11 @@
 /* sql/apply/verify_log.sql: the log, judged anew */
 
--- The log as far as it has been applied, judged.
+-- The log as far as it has been applied, judged.  Entries that are no copies
+-- and not rejected have a seq; of those, undone ones count for nothing.
 CREATE FUNCTION cdp.verify_log(
 	OUT incarnation int, OUT id bigint, OUT source text, OUT message text,
-	OUT type text, OUT event text, OUT at timestamptz, OUT tie text,
-	OUT target text, OUT reason text, OUT counts boolean,
+	OUT type text, OUT at timestamptz, OUT target text,
+	OUT reason text, OUT seq int, OUT undone boolean,
 	OUT names text[], OUT links boolean[])
 RETURNS SETOF record
 LANGUAGE plpgsql STABLE
@@ -20,7 +21,7 @@ BEGIN
 			   e.message_id, e.type, e.event, e.identifiers,
 			   CASE WHEN jsonb_typeof(e.properties) = 'object' THEN 'object'
 					WHEN e.properties IS NOT NULL THEN 'other' END AS shape,
-			   CASE WHEN e.type = 'undo' AND jsonb_typeof(e.properties) = 'object'
+			   CASE WHEN e.type IN ('undo', 'release') AND jsonb_typeof(e.properties) = 'object'
 						 AND jsonb_typeof(e.properties->'entry') = 'string'
 					THEN NULLIF(e.properties->>'entry', '') END AS target,
 			   e.occurred_at,
@@ -68,16 +69,20 @@ BEGIN
 		SELECT a.*, n.names, n.links,
 			   CASE
 			   WHEN a.type IS NULL OR a.type NOT IN ('track', 'identify', 'page', 'screen',
-					'group', 'alias', 'merge', 'split', 'undo') THEN 'unknown type'
+					'group', 'alias', 'merge', 'split', 'detach', 'undo', 'release') THEN 'unknown type'
 			   WHEN octet_length(a.source) > 1024 OR octet_length(a.message_id) > 1024 THEN 'long message id'
 			   WHEN NOT isfinite(a.occurred_at) THEN 'infinite time'
 			   WHEN array_ndims(a.identifiers) > 1 THEN 'identifiers in several dimensions'
-			   WHEN a.type = 'undo' THEN
+			   WHEN a.type IN ('undo', 'release') THEN
 					CASE WHEN a.target IS NULL OR octet_length(a.target) > 1024 THEN 'undo of nothing' END
 			   WHEN a.type IN ('merge', 'split') THEN
 					CASE WHEN COALESCE(cardinality(a.identifiers), 0) <> 2
 							  OR COALESCE(n.usable, 0) <> 2 OR n.registered <> 2
 						 THEN 'not two identifiers' END
+			   WHEN a.type = 'detach' THEN
+					CASE WHEN COALESCE(cardinality(a.identifiers), 0) <> 1
+							  OR COALESCE(n.usable, 0) <> 1 OR n.registered <> 1
+						 THEN 'not one identifier' END
 			   WHEN a.type = 'track' AND COALESCE(a.event, '') = '' THEN 'no event'
 			   WHEN a.type = 'identify' AND a.shape = 'other' THEN 'traits not an object'
 			   WHEN COALESCE(n.usable, 0) = 0 AND COALESCE(n.accounts, 0) = 0
@@ -100,14 +105,52 @@ BEGIN
 			  JOIN cdp.events e ON e.id = c.id AND e.incarnation = c.incarnation
 			  WHERE c.n > 1) d
 		WHERE d.place > 1
+	), ordered AS MATERIALIZED (
+		SELECT j.incarnation, j.id, j.source, COALESCE(j.message_id, '#' || j.id) AS message,
+			   j.type, j.at, j.target, j.reason, j.names, j.links,
+			   CASE WHEN j.reason IS NULL AND l.id IS NULL THEN
+			   row_number() OVER (PARTITION BY j.reason IS NULL AND l.id IS NULL
+				ORDER BY j.at, (j.source || E'\x01' || COALESCE(j.message_id, '#' || lpad(j.id::text, 19, '0'))) COLLATE "C",
+						 j.incarnation, j.id)::int END AS seq
+		FROM judged j
+		LEFT JOIN losers l ON l.incarnation = j.incarnation AND l.id = j.id
+	), undos AS (
+		-- an undo targets an entry of the same source that comes before it
+		SELECT u.seq, max(t.seq) AS target
+		FROM ordered u
+		JOIN ordered t ON t.source = u.source AND t.message = u.target AND t.seq < u.seq
+		WHERE u.type = 'undo' AND t.type IN ('merge', 'split', 'detach', 'undo')
+		GROUP BY u.seq
+	), undone AS (
+		SELECT unnest(cdp.verify_undone(array_agg(u.seq ORDER BY u.seq DESC),
+										array_agg(u.target ORDER BY u.seq DESC))) AS seq
+		FROM undos u
 	)
-	SELECT j.incarnation, j.id, j.source, COALESCE(j.message_id, '#' || j.id),
-		   j.type, j.event, j.at,
-		   j.source || E'\x01' || COALESCE(j.message_id, '#' || lpad(j.id::text, 19, '0')),
-		   j.target, j.reason, j.reason IS NULL AND l.id IS NULL,
-		   j.names, j.links
-	FROM judged j
-	LEFT JOIN losers l ON l.incarnation = j.incarnation AND l.id = j.id;
+	SELECT o.incarnation, o.id, o.source, o.message, o.type, o.at, o.target, o.reason,
+		   o.seq, n.seq IS NOT NULL, o.names, o.links
+	FROM ordered o
+	LEFT JOIN undone n ON n.seq = o.seq;
+END
+$function$;
+
+-- The entries that are undone, given the undos and their targets, the latest
+-- undo first.  An entry is active unless an active undo targets it, and an undo
+-- only targets what comes before it: so every undo is judged before its target.
+CREATE FUNCTION cdp.verify_undone(undos int[], targets int[]) RETURNS int[]
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+	undone boolean[] := array_fill(false, ARRAY[COALESCE(undos[1], 0)]);
+	result int[] := '{}';
+BEGIN
+	FOR i IN 1 .. COALESCE(cardinality(undos), 0) LOOP
+		IF NOT undone[undos[i]] AND NOT undone[targets[i]] THEN
+			undone[targets[i]] := true;
+			result := result || targets[i];
+		END IF;
+	END LOOP;
+	RETURN result;
 END
 $function$;
 
@@ -135,4 +178,5 @@ BEGIN
 END
 $function$;
 
-REVOKE ALL ON FUNCTION cdp.verify_log(), cdp.verify_is_label(cdp.identifier, text[], text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION cdp.verify_log(), cdp.verify_undone(int[], int[]),
+	cdp.verify_is_label(cdp.identifier, text[], text) FROM PUBLIC;
