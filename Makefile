@@ -41,11 +41,13 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/identity/kinds.sql) \
                $(wildcard $(foreach s,collect identity traits segments activate apply,sql/$(s)/tables.sql)) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/functions.sql)) \
+               $(wildcard sql/identity/history.sql) \
                $(wildcard sql/identity/graph.sql) \
                $(wildcard sql/identity/explain.sql) \
                $(wildcard sql/activate/profile.sql) \
                $(wildcard $(addprefix sql/apply/verify,_log.sql _identity.sql _replay.sql \
                    _traits.sql _segments.sql .sql)) \
+               $(wildcard sql/apply/asof.sql) \
                $(wildcard sql/apply/worker.sql) \
                $(wildcard sql/apply/sample.sql) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/views.sql)) \

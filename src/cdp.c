@@ -29,6 +29,7 @@ PG_MODULE_MAGIC;
 
 int			cdp_batch_size = 10000;
 char	   *cdp_databases = NULL;
+int			cdp_history_retention = 0;
 int			cdp_max_profile_identifiers = 10000;
 int			cdp_naptime = 1000;
 static char *cdp_now = NULL;
@@ -161,6 +162,13 @@ _PG_init(void)
 							   "*",
 							   PGC_SIGHUP, 0,
 							   NULL, NULL, NULL);
+	DefineCustomIntVariable("cdp.history_retention",
+							"For how many days the identities of earlier times can be asked for.",
+							"0 means for ever.",
+							&cdp_history_retention,
+							0, 0, 100000,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("cdp.max_profile_identifiers",
 							"Largest number of identifiers that one profile may have.",
 							"A link that would make a profile larger is refused and recorded.",

@@ -24,6 +24,8 @@
 #include "compat.h"
 #include "statement.h"
 
+bool		CdpStatementsReadOnly = false;
+
 static CdpStatement *prepared = NULL;
 static Oid	prepared_in = InvalidOid;
 
@@ -80,7 +82,8 @@ CdpRun(CdpStatement *statement, Datum *args, const char *nulls)
 	int			rc;
 
 	CdpPrepare(statement);
-	rc = SPI_execute_plan(statement->plan, args, nulls, false, 0);
+	rc = SPI_execute_plan(statement->plan, args, nulls,
+						  CdpStatementsReadOnly, 0);
 	if (rc < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
 	return SPI_processed;

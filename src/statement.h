@@ -36,6 +36,12 @@ typedef struct CdpStatement
  */
 extern uint64 CdpRun(CdpStatement *statement, Datum *args, const char *nulls);
 
+/*
+ * Set while a function that may not write runs: all statements then see the
+ * snapshot of the query that called it.  Whoever sets it resets it on error.
+ */
+extern bool CdpStatementsReadOnly;
+
 /* Make the plan, for who runs it by a cursor. */
 extern void CdpPrepare(CdpStatement *statement);
 

@@ -13,6 +13,7 @@ CREATE TABLE cdp.applier (
 	rejected bigint NOT NULL DEFAULT 0,
 	batches bigint NOT NULL DEFAULT 0,
 	token bigint NOT NULL DEFAULT 1,
+	history_from timestamptz NOT NULL DEFAULT '-infinity',
 	last_batch_at timestamptz,
 	errors bigint NOT NULL DEFAULT 0,
 	last_error text,

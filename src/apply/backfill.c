@@ -499,6 +499,7 @@ CdpReplay(void)
 		"DELETE FROM cdp.entries",
 		"DELETE FROM cdp.links",
 		"DELETE FROM cdp.decisions",
+		"DELETE FROM cdp.history_entries",
 		"DELETE FROM cdp.rejected WHERE entry IS NOT NULL",
 		("UPDATE cdp.identities SET profile_id = node_id, state = NULL,"
 		 " first_seen = 'infinity', last_seen = '-infinity', timer = NULL"),
@@ -551,7 +552,11 @@ CdpReplay(void)
 	if (SPI_execute("UPDATE cdp.identities SET segments = NULL"
 					" WHERE profile_id <> node_id AND segments IS NOT NULL",
 					false, 0) < 0 ||
-		SPI_execute("DELETE FROM cdp.identities WHERE first_seen = 'infinity'",
+		SPI_execute("WITH gone AS (DELETE FROM cdp.identities WHERE first_seen = 'infinity'"
+					" RETURNING node_id, identifier)"
+					" INSERT INTO cdp.former_identities (node_id, identifier, gone_at)"
+					" SELECT g.node_id, g.identifier, cdp.clock() FROM gone g"
+					" ON CONFLICT (node_id) DO NOTHING",
 					false, 0) < 0)
 		elog(ERROR, "could not clear away former profiles");
 	evaluate_all(&batch);

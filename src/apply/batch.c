@@ -290,6 +290,7 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 	CdpGraphAdd(batch->graph, batch->entries, n, true);
 	CdpGraphSettle(batch->graph, batch->entries, n);
 	fold_entries(batch);
+	CdpHistoryWrite(batch);
 	batch->applier.entries += n;
 }
 

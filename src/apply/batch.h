@@ -56,6 +56,7 @@ typedef struct CdpBatch
 	int			nprofiles;
 	CdpProfile **profiles;		/* of the active nodes, by id */
 	CdpChangeList changes;
+	List	   *history;		/* entries to keep for questions about earlier times */
 	bool		replaying;		/* rules changed: only fold, evaluate at the end */
 } CdpBatch;
 
@@ -72,6 +73,13 @@ extern void CdpMessagesEnd(CdpBatch *batch);
 
 /* withdraw.c: undo what entries did that do not count any more */
 extern void CdpWithdraw(CdpBatch *batch, List *entries);
+
+/* history.c: entries that count no more */
+extern text *CdpUndoTarget(const CdpEntry *entry);
+extern int64 CdpIdentifierHash(const CdpIdentifier *canonical);
+extern void CdpHistoryKeep(CdpBatch *batch, CdpEntry *entry);
+extern void CdpHistoryOutdone(CdpBatch *batch, CdpEntry *loser, CdpEntry *winner);
+extern void CdpHistoryWrite(CdpBatch *batch);
 
 /* evaluate.c */
 extern void CdpProfilesCollect(CdpBatch *batch);

@@ -377,11 +377,15 @@ CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
 			message->best = i;
 		else if (better(entry, &batch->entries[message->best]))
 		{
+			CdpHistoryOutdone(batch, &batch->entries[message->best], entry);
 			batch->counts[message->best] = false;
 			message->best = i;
 		}
 		else
+		{
+			CdpHistoryOutdone(batch, entry, &batch->entries[message->best]);
 			batch->counts[i] = false;
+		}
 	}
 	if (n == 0)
 		return NIL;
@@ -395,7 +399,11 @@ CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
 		if (better(&batch->entries[message->best], message->applied))
 			replaced = lappend(replaced, message->applied);
 		else
+		{
+			CdpHistoryOutdone(batch, &batch->entries[message->best],
+							  message->applied);
 			batch->counts[message->best] = false;
+		}
 	}
 	return replaced;
 }

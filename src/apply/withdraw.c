@@ -182,7 +182,10 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 
 	i = 0;
 	foreach(lc, withdrawn)
+	{
+		CdpHistoryKeep(batch, lfirst(lc));
 		old[i++] = *(CdpEntry *) lfirst(lc);
+	}
 	CdpGraphAdd(batch->graph, old, n, false);
 
 	for (i = 0; i < n; i++)

@@ -50,8 +50,11 @@ static CdpStatement update_nodes = {
 };
 
 static CdpStatement delete_nodes = {
-	"DELETE FROM cdp.identities i USING unnest($1) AS u (node_id)"
-	" WHERE i.node_id = u.node_id",
+	"WITH gone AS (DELETE FROM cdp.identities i USING unnest($1) AS u (node_id)"
+	" WHERE i.node_id = u.node_id RETURNING i.node_id, i.identifier)"
+	" INSERT INTO cdp.former_identities (node_id, identifier, gone_at)"
+	" SELECT g.node_id, g.identifier, cdp.clock() FROM gone g"
+	" ON CONFLICT (node_id) DO NOTHING",
 	{"int8[]"}
 };
 

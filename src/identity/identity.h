@@ -53,6 +53,11 @@ typedef struct CdpKindSet CdpKindSet;
  * cdp.applier.generation as the caller's snapshot sees it, or -1 to look it up.
  */
 extern CdpKindSet *CdpKindSetGet(int64 generation);
+/*
+ * The kinds as they were in force at that time; *same: an identifier meant
+ * then what it means now (limits aside).  Valid until the next call.
+ */
+extern CdpKindSet *CdpKindSetAt(TimestampTz known_at, bool *same);
 /* Tells sets apart: one may get the address of another that is gone. */
 extern int64 CdpKindSetSerial(CdpKindSet *set);
 extern int	CdpKindCount(CdpKindSet *set);	/* registered kinds; valid indexes are 0 .. n-1 */

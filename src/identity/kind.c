@@ -340,12 +340,13 @@ build_lookup(CdpKindSet *set)
 }
 
 static CdpKindSet *
-load_set(int64 generation)
+load_set(int64 generation, const char *source, Datum argument)
 {
 	MemoryContext context;
 	MemoryContext oldcontext;
 	CdpUserContext user;
 	CdpKindSet *set;
+	Oid			type = TIMESTAMPTZOID;
 	int			i;
 
 	/* goes with the caller's context until it is complete */
@@ -360,10 +361,10 @@ load_set(int64 generation)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	/* read only: in the snapshot in which the generation was read */
-	if (SPI_execute("SELECT kind, normaliser, priority, max_per_profile,"
-					" links, entity = 'account', blocked, labels"
-					" FROM cdp.identifier_kinds ORDER BY kind COLLATE \"C\"",
-					true, 0) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(psprintf("SELECT kind, normaliser, priority, max_per_profile,"
+									   " links, entity = 'account', blocked, labels"
+									   " FROM %s ORDER BY kind COLLATE \"C\"", source),
+							  1, &type, &argument, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read cdp.identifier_kinds");
 	oldcontext = MemoryContextSwitchTo(context);
 	set->n = SPI_processed;
@@ -396,13 +397,106 @@ CdpKindSetGet(int64 generation)
 		set->schema == CdpSchemaOid())
 		return set;
 
-	set = load_set(generation);
+	set = load_set(generation, "cdp.identifier_kinds", (Datum) 0);
 	set->serial = ++last_serial;
 	MemoryContextSetParent(set->context, CacheMemoryContext);
 	if (current_set != NULL)
 		free_set(current_set);
 	current_set = set;
 	return set;
+}
+
+/* ---- kinds of earlier times ---- */
+
+static bool
+same_patterns(const CdpPatterns *a, const CdpPatterns *b)
+{
+	int			i;
+
+	if (a->n != b->n)
+		return false;
+	for (i = 0; i < a->n; i++)
+		if (strcmp(a->items[i].value, b->items[i].value) != 0)
+			return false;
+	return true;
+}
+
+/*
+ * Do both sets make the same nodes of every entry?  Among identifiers that
+ * link, the order does not matter for that: all of them become nodes.  Of
+ * those that only label, the first may become one.
+ */
+static bool
+same_meaning(CdpKindSet *a, CdpKindSet *b)
+{
+	int			i;
+
+	if (a->n != b->n)
+		return false;
+	for (i = 0; i < a->n; i++)
+	{
+		CdpKind    *x = &a->kinds[i];
+		CdpKind    *y = &b->kinds[i];
+
+		if (strcmp(x->name, y->name) != 0 ||
+			x->rules->normalise != y->rules->normalise ||
+			x->links != y->links || x->account != y->account ||
+			!same_patterns(&x->rules->blocked, &y->rules->blocked) ||
+			!same_patterns(&x->rules->labels, &y->rules->labels))
+			return false;
+		if (x->priority != y->priority &&
+			(!x->links || x->rules->labels.n > 0))
+			return false;
+	}
+	return true;
+}
+
+CdpKindSet *
+CdpKindSetAt(TimestampTz known_at, bool *same)
+{
+	static CdpKindSet *past = NULL;
+	static TimestampTz past_version;
+	CdpKindSet *present = CdpKindSetGet(-1);
+	CdpUserContext user;
+	Oid			type = TIMESTAMPTZOID;
+	Datum		arg = TimestampTzGetDatum(known_at);
+	TimestampTz version = DT_NOBEGIN;
+	bool		later = false;
+	bool		isnull;
+
+	CdpBecomeOwner(&user);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args("SELECT max(since) FILTER (WHERE since <= $1),"
+							  " coalesce(bool_or(since > $1), false)"
+							  " FROM cdp.kind_history",
+							  1, &type, &arg, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read cdp.kind_history");
+	arg = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		version = DatumGetTimestampTz(arg);
+	later = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 2, &isnull));
+	SPI_finish();
+	CdpRestoreUser(&user);
+
+	*same = true;
+	if (!later)
+		return present;
+	if (past == NULL || past->generation != present->generation ||
+		past->schema != present->schema || past_version != version)
+	{
+		CdpKindSet *set = load_set(present->generation, "cdp.kinds_at($1)",
+								   TimestampTzGetDatum(version));
+
+		MemoryContextSetParent(set->context, CacheMemoryContext);
+		if (past != NULL)
+			free_set(past);
+		past = set;
+		past_version = version;
+	}
+	*same = same_meaning(past, present);
+	return past;
 }
 
 int64
@@ -523,6 +617,14 @@ cdp_identity_rules_changing(PG_FUNCTION_ARGS)
 Datum
 cdp_identity_rules_changed(PG_FUNCTION_ARGS)
 {
+	CdpUserContext user;
+
+	CdpBecomeOwner(&user);
+	SPI_connect();
+	if (SPI_execute("SELECT cdp.remember_kinds()", false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not keep the version of the kinds");
+	SPI_finish();
+	CdpRestoreUser(&user);
 	CdpGenerationBump();
 	if (CdpReplayHook != NULL)
 		CdpReplayHook();
