@@ -28,8 +28,10 @@
 PG_MODULE_MAGIC;
 
 int			cdp_batch_size = 10000;
+int			cdp_bridge_guard = 1000;
 char	   *cdp_databases = NULL;
 int			cdp_history_retention = 0;
+int			cdp_max_new_identifiers_per_hour = 1000;
 int			cdp_max_profile_identifiers = 10000;
 int			cdp_naptime = 1000;
 static char *cdp_now = NULL;
@@ -155,6 +157,13 @@ _PG_init(void)
 							10000, 1, 1000000,
 							PGC_USERSET, 0,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("cdp.bridge_guard",
+							"Size from which two profiles are not joined by a single link.",
+							"The link is held until there is a second one; 0 means never.",
+							&cdp_bridge_guard,
+							1000, 0, INT_MAX / 2,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
 	DefineCustomStringVariable("cdp.databases",
 							   "Databases in which the launcher starts an applier.",
 							   "A comma-separated list, or * for every database that has the extension.",
@@ -168,6 +177,13 @@ _PG_init(void)
 							&cdp_history_retention,
 							0, 0, 100000,
 							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("cdp.max_new_identifiers_per_hour",
+							"Largest number of identifiers of one profile that are first seen within one hour.",
+							"A link that would make them more is refused and recorded; 0 means any number.",
+							&cdp_max_new_identifiers_per_hour,
+							1000, 0, INT_MAX / 2,
+							PGC_SUSET, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("cdp.max_profile_identifiers",
 							"Largest number of identifiers that one profile may have.",

@@ -20,8 +20,10 @@
 
 /* settings (src/cdp.c), in alphabetical order */
 extern int	cdp_batch_size;			/* entries per applied batch */
+extern int	cdp_bridge_guard;		/* size from which a single link joins no two components */
 extern char *cdp_databases;			/* comma list the launcher serves, or * */
 extern int	cdp_history_retention;	/* days; 0: for ever */
+extern int	cdp_max_new_identifiers_per_hour;	/* of a component; 0: any number */
 extern int	cdp_max_profile_identifiers;	/* size guard of a component */
 extern int	cdp_naptime;			/* ms between looks without a wake-up */
 

@@ -78,11 +78,6 @@ BEGIN
 			MESSAGE = format('"%s" is not a way to share identifiers', definition.shared),
 			HINT = 'Who has a shared identifier is first, newest or anonymous.';
 	END IF;
-	IF definition.within IS NOT NULL THEN
-		RAISE feature_not_supported USING
-			MESSAGE = 'limits within a period are not supported yet',
-			HINT = 'Leave within out: the limit then holds for ever.';
-	END IF;
 	IF definition.policy <> 'demote' THEN
 		RAISE feature_not_supported USING
 			MESSAGE = format('policy "%s" is not supported yet', definition.policy);

@@ -30,11 +30,20 @@ CREATE TABLE cdp.links (
 	origin text NOT NULL CHECK (origin IN ('event', 'manual', 'probabilistic')),
 	status text NOT NULL CHECK (status IN ('accepted', 'refused', 'overruled')),
 	reason text,
+	detail text,
+	last_at timestamptz,
+	last_tie text,
+	last_ord int,
 	CHECK (a < b)
 );
 CREATE UNIQUE INDEX links_a ON cdp.links (a, b, origin);
 CREATE INDEX links_b ON cdp.links (b);
+CREATE INDEX links_guarded ON cdp.links (reason) WHERE reason IN ('size', 'rate', 'bridge');
 COMMENT ON TABLE cdp.links IS 'evidence that two identifiers belong to one person: nodes a < b, the entry that says so, and what the rules made of it';
+
+COMMENT ON COLUMN cdp.links.reason IS 'why it is not accepted: limit, size, rate, bridge, shared (refused), cannot-link (overruled)';
+COMMENT ON COLUMN cdp.links.detail IS 'reason limit: the kind whose limit it would break';
+COMMENT ON COLUMN cdp.links.last_at IS 'with last_tie and last_ord: the latest evidence, for identifiers that the newest has';
 
 -- Merges, splits and undos by hand, as the log has them.
 CREATE TABLE cdp.decisions (

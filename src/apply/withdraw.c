@@ -49,11 +49,14 @@ static CdpStatement owned_entries = {
 	{"int8[]"}
 };
 
-/* event links that rest on these entries: they touch their nodes */
+/*
+ * Event links that rest on these entries, which touch their nodes, as the first
+ * or perhaps as the last evidence.
+ */
 static CdpStatement resting_links = {
 	"SELECT l.a, l.b, l.entry FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.links l ON l.a = u.node AND l.origin = 'event'"
-	" WHERE l.entry = ANY ($2)",
+	" WHERE l.entry = ANY ($2) OR l.last_at IS NOT NULL",
 	{"int8[]", "int8[]"}
 };
 
@@ -114,6 +117,7 @@ renew_link(CdpBatch *batch, CdpNode *a, CdpNode *b, CdpEntry *entries, int n)
 	if (!found)
 		CdpGraphLoadLinks(batch->graph, &link, 1);
 	CHECK_FOR_INTERRUPTS();
+	link->last_tie = NULL;
 	for (i = 0; i < n; i++)
 	{
 		CdpEntry   *entry = &entries[i];
@@ -133,6 +137,7 @@ renew_link(CdpBatch *batch, CdpNode *a, CdpNode *b, CdpEntry *entries, int n)
 				break;
 		if (j == entry->nnodes)
 			continue;
+		CdpLinkSeen(link, entry->at, entry->tie, j);
 		if (best == NULL || CdpEntryCompare(entry, best) < 0)
 		{
 			best = entry;

@@ -1,14 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * evidence.c
- *	  Links between nodes, as cdp.links keeps them, and the replay of a
- *	  cluster.
- *
- *	  A cluster is what is connected by evidence of any status: links that
- *	  were refused belong to it, because taking something away can admit them.
- *	  The replay forgets all components of a cluster and applies its evidence
- *	  again, in event-time order, under the cannot-links that are effective
- *	  now.
+ *	  Links between nodes, as cdp.links keeps them.
  *
  * IDENTIFICATION
  *	  src/identity/evidence.c
@@ -40,7 +33,8 @@ typedef struct LinkEntry
 } LinkEntry;
 
 #define LINK_COLUMNS \
-	"l.a, l.b, l.entry, l.at, l.tie, l.ord, l.status, l.reason"
+	"l.a, l.b, l.entry, l.at, l.tie, l.ord, l.status, l.reason, l.detail," \
+	" l.last_at, l.last_tie, l.last_ord"
 
 static CdpStatement load_pairs = {
 	"SELECT " LINK_COLUMNS
@@ -65,11 +59,13 @@ static CdpStatement load_to = {
 
 /* effective merges that touch a node */
 static CdpStatement load_merges = {
-	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0, NULL::text, NULL::text"
+	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0, NULL::text, NULL::text, NULL::text,"
+	" NULL::timestamptz, NULL::text, NULL::int"
 	" FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.decisions d ON d.a = u.node AND d.type = 'merge' AND d.effective"
 	" UNION ALL "
-	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0, NULL::text, NULL::text"
+	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0, NULL::text, NULL::text, NULL::text,"
+	" NULL::timestamptz, NULL::text, NULL::int"
 	" FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.decisions d ON d.b = u.node AND d.type = 'merge' AND d.effective",
 	{"int8[]"}
@@ -88,13 +84,21 @@ static CdpStatement delete_links = {
 };
 
 static CdpStatement upsert_links = {
-	"INSERT INTO cdp.links AS l (a, b, entry, at, tie, ord, origin, status, reason)"
-	" SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9)"
+	"INSERT INTO cdp.links AS l (a, b, entry, at, tie, ord, origin, status, reason, detail)"
+	" SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9), unnest($10)"
 	" ON CONFLICT (a, b, origin) DO UPDATE SET entry = excluded.entry,"
 	" at = excluded.at, tie = excluded.tie, ord = excluded.ord,"
-	" status = excluded.status, reason = excluded.reason",
+	" status = excluded.status, reason = excluded.reason, detail = excluded.detail",
 	{"int8[]", "int8[]", "int8[]", "timestamptz[]", "text[]", "int4[]",
-	"text[]", "text[]", "text[]"}
+	"text[]", "text[]", "text[]", "text[]"}
+};
+
+static CdpStatement update_last = {
+	"UPDATE cdp.links l SET last_at = u.at, last_tie = u.tie, last_ord = u.ord"
+	" FROM (SELECT unnest($1) AS a, unnest($2) AS b, unnest($3) AS at,"
+	" unnest($4) AS tie, unnest($5) AS ord) AS u"
+	" WHERE l.a = u.a AND l.b = u.b AND l.origin = 'event'",
+	{"int8[]", "int8[]", "timestamptz[]", "text[]", "int4[]"}
 };
 
 /*
@@ -135,6 +139,25 @@ CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found)
 	return entry->link;
 }
 
+/*
+ * There is this evidence for the pair.  When the newest user has one of its
+ * ends, the latest evidence is kept.
+ */
+void
+CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie, int ord)
+{
+	if (CdpNodeShared(link->a) != CDP_SHARED_NEWEST &&
+		CdpNodeShared(link->b) != CDP_SHARED_NEWEST)
+		return;
+	if (link->last_tie != NULL &&
+		CdpOrderCompare(at, tie, link->last_at, link->last_tie) <= 0)
+		return;
+	link->last_at = at;
+	link->last_tie = tie;
+	link->last_ord = ord;
+	link->last_changed = true;
+}
+
 static char
 status_from_text(const char *status)
 {
@@ -158,6 +181,8 @@ load_link_rows(CdpGraph *graph, bool manual, bool overwrite)
 		struct varlena *text;
 		CdpLink    *link;
 		bool		found;
+		bool		isnull;
+		Datum		value;
 
 		if (a == NULL || b == NULL)
 			elog(ERROR, "link between %lld and %lld is not in the graph",
@@ -172,15 +197,25 @@ load_link_rows(CdpGraph *graph, bool manual, bool overwrite)
 		link->entry = CdpCellInt8(i, 3);
 		link->at = CdpCellInt8(i, 4);
 		link->tie = CdpCellVarlena(i, 5, graph->context);
-		{
-			bool		isnull;
-
-			link->ord = DatumGetInt32(CdpCell(i, 6, &isnull));
-		}
+		link->ord = DatumGetInt32(CdpCell(i, 6, &isnull));
 		text = CdpCellVarlena(i, 7, graph->context);
 		link->status = text ? status_from_text(text_to_cstring(text)) : 0;
 		text = CdpCellVarlena(i, 8, graph->context);
 		link->reason = text ? text_to_cstring(text) : NULL;
+		text = CdpCellVarlena(i, 9, graph->context);
+		link->detail = text ? text_to_cstring(text) : NULL;
+		link->was_status = link->status;
+		link->was_reason = link->reason;
+		link->was_detail = link->detail;
+		value = CdpCell(i, 10, &isnull);
+		link->last_tie = NULL;
+		link->last_changed = false;
+		if (!isnull)
+		{
+			link->last_at = DatumGetTimestampTz(value);
+			link->last_tie = CdpCellVarlena(i, 11, graph->context);
+			link->last_ord = DatumGetInt32(CdpCell(i, 12, &isnull));
+		}
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -248,8 +283,8 @@ strangers(CdpGraph *graph, int64 **result)
  * All evidence that touches the nodes: load it together with the nodes at its
  * other ends (and their profiles).
  */
-static void
-load_evidence(CdpGraph *graph, int64 *nodes, int n)
+void
+CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n)
 {
 	CdpStatement *statements[3] = {&load_from, &load_to, &load_merges};
 	Datum		arg;
@@ -294,133 +329,57 @@ CdpLinkOrder(const void *a, const void *b)
 }
 
 /*
- * Close the set of dirty nodes under evidence.  Nodes that join get mark ==
- * graph->mark; in the end all evidence of all marked nodes is in memory.
+ * The links at marked nodes, those by hand included.
  */
-static void
-close_clusters(CdpGraph *graph)
-{
-	HASH_SEQ_STATUS seq;
-	int64	   *frontier;
-	int			n;
-	int			i;
-
-	graph->mark++;
-	for (;;)
-	{
-		LinkEntry  *entry;
-
-		/* who belongs to a marked or dirty component, or is linked with one */
-		bool		grown;
-
-		do
-		{
-			grown = false;
-			if (graph->links != NULL)
-			{
-				hash_seq_init(&seq, graph->links);
-				while ((entry = hash_seq_search(&seq)) != NULL)
-				{
-					CdpNode    *a = CdpNodeRoot(entry->link->a);
-					CdpNode    *b = CdpNodeRoot(entry->link->b);
-
-					if (a->dirty != b->dirty)
-					{
-						a->dirty = b->dirty = true;
-						grown = true;
-					}
-				}
-			}
-		} while (grown);
-
-		frontier = palloc(sizeof(int64) * Max(graph->nactive, 1));
-		n = 0;
-		for (i = 0; i < graph->nactive; i++)
-		{
-			CdpNode    *node = graph->active[i];
-
-			if (node->mark != graph->mark && CdpNodeRoot(node)->dirty)
-			{
-				node->mark = graph->mark;
-				frontier[n++] = node->id;
-			}
-		}
-		if (n == 0)
-			break;
-		load_evidence(graph, frontier, n);
-		pfree(frontier);
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
-/*
- * Replay the evidence of all clusters that contain a dirty node.
- */
-void
-CdpGraphReplayDirty(CdpGraph *graph)
+CdpLink **
+CdpGraphLinksOfMarked(CdpGraph *graph, int *n)
 {
 	HASH_SEQ_STATUS seq;
 	LinkEntry  *entry;
 	CdpLink   **links;
-	int			nlinks = 0;
-	bool		any = false;
-	int			i;
 
-	for (i = 0; i < graph->nactive; i++)
-	{
-		if (graph->active[i]->dirty)
-		{
-			any = true;
-			CdpNodeRoot(graph->active[i])->dirty = true;
-		}
-	}
-	if (!any)
-		return;
-
-	close_clusters(graph);
-
-	/* nodes that came in with the closure bring their cannot-links */
-	CdpGraphLoadCannot(graph);
-
-	for (i = 0; i < graph->nactive; i++)
-	{
-		if (graph->active[i]->mark == graph->mark)
-			CdpGraphSingle(graph, graph->active[i]);
-	}
+	*n = 0;
 	if (graph->links == NULL)
-		return;
-
+		return NULL;
 	links = palloc(sizeof(CdpLink *) * Max(hash_get_num_entries(graph->links), 1));
 	hash_seq_init(&seq, graph->links);
 	while ((entry = hash_seq_search(&seq)) != NULL)
 	{
 		if (!entry->link->gone && entry->link->a->mark == graph->mark)
-			links[nlinks++] = entry->link;
+			links[(*n)++] = entry->link;
 	}
-	qsort(links, nlinks, sizeof(CdpLink *), CdpLinkOrder);
-	for (i = 0; i < nlinks; i++)
-	{
-		CdpLink    *link = links[i];
-		CdpVerdict	verdict = CdpGraphJudge(graph, link->a, link->b,
-											link->manual);
-		const char *reason = CdpVerdictReason(verdict);
-		char		status;
+	return links;
+}
 
-		if (reason == NULL)
+/*
+ * What is linked with a dirty component is dirty.
+ */
+void
+CdpGraphSpreadDirty(CdpGraph *graph)
+{
+	HASH_SEQ_STATUS seq;
+	LinkEntry  *entry;
+	bool		grown;
+
+	do
+	{
+		grown = false;
+		if (graph->links == NULL)
+			return;
+		hash_seq_init(&seq, graph->links);
+		while ((entry = hash_seq_search(&seq)) != NULL)
 		{
-			status = 'a';
-			CdpGraphJoin(graph, link->a, link->b);
+			CdpNode    *a = CdpNodeRoot(entry->link->a);
+			CdpNode    *b = CdpNodeRoot(entry->link->b);
+
+			if (a->dirty != b->dirty)
+			{
+				a->dirty = b->dirty = true;
+				grown = true;
+			}
 		}
-		else
-			status = verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
-		if (status != link->status ||
-			(reason != NULL && (link->reason == NULL ||
-								strcmp(reason, link->reason) != 0)))
-			link->changed = true;
-		link->status = status;
-		link->reason = reason;
-	}
-	pfree(links);
+		CHECK_FOR_INTERRUPTS();
+	} while (grown);
 }
 
 static const char *
@@ -441,6 +400,46 @@ status_text(char status)
 }
 
 /*
+ * The latest evidence, of the pairs that need it.
+ */
+static void
+write_last(CdpGraph *graph)
+{
+	HASH_SEQ_STATUS seq;
+	LinkEntry  *entry;
+	long		max = hash_get_num_entries(graph->links) + 1;
+	int64	   *a = palloc(sizeof(int64) * max);
+	int64	   *b = palloc(sizeof(int64) * max);
+	TimestampTz *ats = palloc(sizeof(TimestampTz) * max);
+	Datum	   *ties = palloc(sizeof(Datum) * max);
+	int32	   *ords = palloc(sizeof(int32) * max);
+	int			n = 0;
+	Datum		args[5];
+
+	hash_seq_init(&seq, graph->links);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		CdpLink    *link = entry->link;
+
+		if (link->gone || !link->last_changed)
+			continue;
+		a[n] = link->a->id;
+		b[n] = link->b->id;
+		ats[n] = link->last_at;
+		ties[n] = PointerGetDatum(link->last_tie);
+		ords[n++] = link->last_ord;
+	}
+	if (n == 0)
+		return;
+	args[0] = CdpInt8Array(a, n);
+	args[1] = CdpInt8Array(b, n);
+	args[2] = CdpTimestampArray(ats, n);
+	args[3] = CdpVarlenaArray(ties, NULL, n, TEXTOID);
+	args[4] = CdpInt4Array(ords, n);
+	CdpRun(&update_last, args, NULL);
+}
+
+/*
  * Manual links are rewritten for every node of a replayed cluster; event
  * links where something changed.
  */
@@ -458,13 +457,15 @@ CdpGraphWriteLinks(CdpGraph *graph)
 	Datum	   *ties,
 			   *origins,
 			   *statuses,
-			   *reasons;
+			   *reasons,
+			   *details;
 	bool	   *nulls;
+	bool	   *nodetail;
 	Datum		event = PointerGetDatum(cstring_to_text("event"));
 	Datum		manual = PointerGetDatum(cstring_to_text("manual"));
 	int			n = 0;
 	int			ngone = 0;
-	Datum		args[9];
+	Datum		args[10];
 
 	if (graph->mark > 0)
 	{
@@ -499,6 +500,8 @@ CdpGraphWriteLinks(CdpGraph *graph)
 	statuses = palloc(sizeof(Datum) * max);
 	reasons = palloc(sizeof(Datum) * max);
 	nulls = palloc(sizeof(bool) * max);
+	details = palloc(sizeof(Datum) * max);
+	nodetail = palloc(sizeof(bool) * max);
 
 	hash_seq_init(&seq, graph->links);
 	while ((entry = hash_seq_search(&seq)) != NULL)
@@ -534,6 +537,9 @@ CdpGraphWriteLinks(CdpGraph *graph)
 		nulls[n] = link->reason == NULL;
 		reasons[n] = nulls[n] ? (Datum) 0
 			: PointerGetDatum(cstring_to_text(link->reason));
+		nodetail[n] = link->detail == NULL;
+		details[n] = nodetail[n] ? (Datum) 0
+			: PointerGetDatum(cstring_to_text(link->detail));
 		n++;
 	}
 	if (n > 0)
@@ -547,8 +553,11 @@ CdpGraphWriteLinks(CdpGraph *graph)
 		args[6] = CdpVarlenaArray(origins, NULL, n, TEXTOID);
 		args[7] = CdpVarlenaArray(statuses, NULL, n, TEXTOID);
 		args[8] = CdpVarlenaArray(reasons, nulls, n, TEXTOID);
+		args[9] = CdpVarlenaArray(details, nodetail, n, TEXTOID);
 		CdpRun(&upsert_links, args, NULL);
 	}
+	if (graph->nnewest > 0)
+		write_last(graph);
 }
 
 /*

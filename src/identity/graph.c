@@ -12,8 +12,8 @@
  *	  - A union that keeps every rule is taken at once.  If the whole of both
  *		components together violates nothing, no subset of it does, so no link
  *		in it can have been refused at any time.
- *	  - A link that violates a rule and is later than anything on either side
- *		is refused at once: both sides looked then as they look now.
+ *	  - A link that is later than anything on either side is judged at once:
+ *		both sides looked then as they look now.
  *
  *	  Everything else marks the components dirty, and evidence.c replays all
  *	  evidence of their clusters.
@@ -317,19 +317,20 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 			continue;
 		for (j = 1; j < entry->nnodes; j++)
 		{
+			CdpNode    *hub = CdpGraphNode(graph, entry->nodes[0]);
+			CdpNode    *other = CdpGraphNode(graph, entry->nodes[j]);
 			bool		found;
 			CdpLink    *link;
 			TimestampTz known;
 
 			/* most evidence repeats what is known */
-			if (CdpGraphPairKnown(graph, entry->nodes[0], entry->nodes[j],
-								  &known) && known < entry->at &&
-				!CdpGraphNode(graph, entry->nodes[0])->dirty &&
-				!CdpGraphNode(graph, entry->nodes[j])->dirty)
+			if (CdpGraphPairKnown(graph, hub->id, other->id, &known) &&
+				known < entry->at && !hub->dirty && !other->dirty &&
+				CdpNodeShared(hub) != CDP_SHARED_NEWEST &&
+				CdpNodeShared(other) != CDP_SHARED_NEWEST)
 				continue;
-			link = CdpGraphLink(graph, CdpGraphNode(graph, entry->nodes[0]),
-								CdpGraphNode(graph, entry->nodes[j]),
-								false, &found);
+			link = CdpGraphLink(graph, hub, other, false, &found);
+			CdpLinkSeen(link, entry->at, entry->tie, j);
 			if (!found)
 				links[nlinks++] = link;
 			else if (link->gone)
@@ -355,6 +356,13 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 	{
 		CdpLink    *link = links[i];
 
+		if (link->on_disk && seen[i].last_tie != NULL)
+		{
+			CdpLinkSeen(link, seen[i].last_at, seen[i].last_tie,
+						seen[i].last_ord);
+			if (link->last_changed)
+				CdpGraphLookAgain(graph, link->a);
+		}
 		if (!link->on_disk)
 		{
 			link->changed = true;
@@ -395,6 +403,9 @@ judge_link(CdpGraph *graph, CdpLink *link)
 {
 	CdpNode    *x = CdpNodeRoot(link->a);
 	CdpNode    *y = CdpNodeRoot(link->b);
+	const char *detail;
+	bool		shared;
+	bool		late;
 	CdpVerdict	verdict;
 
 	/* a replay will decide */
@@ -403,30 +414,49 @@ judge_link(CdpGraph *graph, CdpLink *link)
 		mark_dirty(link);
 		return;
 	}
-	verdict = CdpGraphJudge(graph, x, y, false);
+	/*
+	 * What is later than everything on both sides is judged last in a replay,
+	 * so what it finds is what is here now.  But links of shared identifiers
+	 * do not come in the order of time.
+	 */
+	shared = CdpNodeShared(link->a) != CDP_SHARED_FIRST ||
+		CdpNodeShared(link->b) != CDP_SHARED_FIRST ||
+		x->nshared > 0 || y->nshared > 0;
+	late = !shared && link->at > Max(x->evidence_until, y->evidence_until);
+	verdict = CdpGraphJudge(graph, x, y, false, &detail);
 	switch (verdict)
 	{
 		case CDP_JOIN_SAME:
 		case CDP_JOIN_OK:
-			if (!CdpGraphWithinLimits(graph, x, y))
+			if (!late && !CdpGraphHarmless(graph, x, y))
 			{
 				mark_dirty(link);
 				return;
 			}
 			link->status = 'a';
-			CdpGraphJoin(graph, x, y);
+			CdpGraphJoin(graph, x, y, true);
+			if (!late || graph->nshared > 0)
+				CdpGraphJoinedEarly(graph, link->a);
 			return;
 
 		case CDP_JOIN_LIMIT:
 		case CDP_JOIN_CANNOT:
 		case CDP_JOIN_SIZE:
-			if (link->at <= Max(x->evidence_until, y->evidence_until))
+		case CDP_JOIN_RATE:
+			if (!late)
 			{
 				mark_dirty(link);
 				return;
 			}
 			link->status = verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
 			link->reason = CdpVerdictReason(verdict);
+			link->detail = detail;
+			return;
+
+		case CDP_JOIN_BRIDGE:
+			/* there may be other evidence */
+		case CDP_JOIN_SHARED:
+			mark_dirty(link);
 			return;
 	}
 }
@@ -449,11 +479,13 @@ CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n)
 	CdpGraphDecide(graph, entries, n);
 	CdpGraphLoadCannot(graph);
 
+	CdpGraphRecount(graph);
 	qsort(links, nlinks, sizeof(CdpLink *), CdpLinkOrder);
 	for (i = 0; i < nlinks; i++)
 		judge_link(graph, links[i]);
 	pfree(links);
 
+	CdpGraphCheckSuspects(graph);
 	CdpGraphReplayDirty(graph);
 
 	/* the id of a profile is the smallest number in it */

@@ -44,6 +44,12 @@ typedef struct CdpNode
 	int			size;			/* at the root: members */
 	TimestampTz evidence_until; /* at the root: no evidence on disk is later */
 	int		   *counts;			/* at the root: members per limited kind */
+	int			nshared;		/* at the root: members of kinds that are shared */
+	struct periods_hash *periods;	/* at the root, private to period.c */
+	char		over_periods;	/* at the root: CDP_OVER_* */
+	TimestampTz counted_seen;	/* first_seen as the rules know it */
+	int64		suspected;		/* at the root: batch in which it was looked at */
+	bool		contested;		/* shared by people who cannot be one */
 	bool		dirty;			/* its cluster must be recomputed */
 	int			mark;			/* == graph->mark: in a cluster to be replayed */
 	int64		batch;			/* == graph->batch: takes part in this batch */
@@ -58,6 +64,11 @@ typedef struct CdpNode
 	int32	   *new_segments;
 	TimestampTz new_timer;
 } CdpNode;
+
+/* Is a component over a limit within a period? */
+#define CDP_OVER_UNKNOWN	'?'
+#define CDP_OVER_NO			'n'
+#define CDP_OVER_YES		'y'
 
 /* Evidence for a pair of nodes, a->id < b->id. */
 typedef struct CdpLink
@@ -74,6 +85,16 @@ typedef struct CdpLink
 	bool		gone;			/* no entry says so any more: row to be deleted */
 	char		status;			/* 'a'ccepted, 'r'efused, 'o'verruled, 0: not judged */
 	const char *reason;
+	const char *detail;			/* reason limit: the kind */
+	char		was_status;		/* as the row has them; 0 when there is none */
+	const char *was_reason;
+	const char *was_detail;
+
+	/* the latest evidence, where an end is of a kind that the newest has */
+	TimestampTz last_at;
+	text	   *last_tie;
+	int			last_ord;
+	bool		last_changed;
 } CdpLink;
 
 /* The nodes that must not be one person with a node. */
@@ -116,7 +137,12 @@ typedef struct CdpGraph
 	HTAB	   *links;			/* (a, b, manual) -> CdpLink */
 	int			nlimited;		/* kinds with a limit, by their index in counts */
 	int		   *limited;		/* kind index -> index in counts, or -1 */
-	int		   *limits;			/* index in counts -> limit */
+	CdpKind   **limiting;		/* index in counts -> kind */
+	int			nperiodic;		/* kinds with a limit within a period */
+	int			nshared;		/* kinds whose identifiers are shared */
+	int			nnewest;		/* those that the newest has */
+	List	   *suspects;		/* nodes, see CdpGraphLookAgain */
+	int			guarded;		/* are there links refused by a guard? -1: unknown */
 	List	   *withdrawn;		/* int64 *: entries that do not count any more */
 	HTAB	   *cannot;			/* CdpCannot by node id; NULL: there are none */
 	bool		cannot_all;		/* it holds every cannot-link there is */
@@ -166,22 +192,60 @@ typedef enum CdpVerdict
 	CDP_JOIN_OK,
 	CDP_JOIN_LIMIT,
 	CDP_JOIN_CANNOT,
-	CDP_JOIN_SIZE
+	CDP_JOIN_SIZE,
+	CDP_JOIN_RATE,
+	CDP_JOIN_BRIDGE,
+	CDP_JOIN_SHARED
 } CdpVerdict;
 
-extern CdpVerdict CdpGraphJudge(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual);
-extern bool CdpGraphWithinLimits(CdpGraph *graph, CdpNode *x, CdpNode *y);
-extern void CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y);
+/* *detail, when not NULL: the kind whose limit is broken, or NULL */
+extern CdpVerdict CdpGraphJudge(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual,
+								const char **detail);
+/* Would the two together, which may be joined, keep all rules in any order? */
+extern bool CdpGraphHarmless(CdpGraph *graph, CdpNode *x, CdpNode *y);
+/* judged: no limit was broken by it */
+extern void CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged);
 extern void CdpGraphSingle(CdpGraph *graph, CdpNode *node);
 extern const char *CdpVerdictReason(CdpVerdict verdict);
 
+/* The node's place in counts, -1: its kind has no limit. */
+static inline int
+CdpNodeSlot(CdpGraph *graph, CdpNode *node)
+{
+	return node->kind->registered ? graph->limited[node->kind->index] : -1;
+}
+
+static inline CdpShared
+CdpNodeShared(CdpNode *node)
+{
+	return node->kind->shared;	/* the stand-in of unknown kinds: first */
+}
+
+/* period.c: limits within periods */
+extern bool CdpPeriodsBreakKind(CdpGraph *graph, CdpNode *x, CdpNode *y, int slot);
+extern bool CdpPeriodsBreakRate(CdpGraph *graph, CdpNode *x, CdpNode *y);
+extern bool CdpPeriodsBreakMany(CdpGraph *graph, CdpNode **roots, int nroots, int slot);
+extern bool CdpPeriodsOver(CdpGraph *graph, CdpNode *root);
+extern void CdpPeriodsJoin(CdpGraph *graph, CdpNode *x, CdpNode *y);
+extern void CdpPeriodsForget(CdpNode *root);
+extern void CdpGraphRecount(CdpGraph *graph);
+extern void CdpGraphLookAgain(CdpGraph *graph, CdpNode *node);
+extern void CdpGraphJoinedEarly(CdpGraph *graph, CdpNode *node);
+extern void CdpGraphCheckSuspects(CdpGraph *graph);
+
 /* evidence.c: cdp.links and the replay of a cluster */
 extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found);
+extern void CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie, int ord);
 extern int	CdpLinkOrder(const void *a, const void *b);
 extern void CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n);
-extern void CdpGraphReplayDirty(CdpGraph *graph);
+extern void CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n);
+extern void CdpGraphSpreadDirty(CdpGraph *graph);
+extern CdpLink **CdpGraphLinksOfMarked(CdpGraph *graph, int *n);
 extern void CdpGraphWriteLinks(CdpGraph *graph);
 extern void CdpGraphKeepPairs(CdpGraph *graph);
+
+/* replay.c: a cluster from scratch */
+extern void CdpGraphReplayDirty(CdpGraph *graph);
 
 /* decision.c: merges, splits and undos by hand */
 extern void CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n);

@@ -33,6 +33,35 @@ extern int	CdpIdentifierKindLength(const CdpIdentifier *identifier);
 extern CdpIdentifier *CdpIdentifierMake(const char *kind, int kindlen,
 										const char *value, int valuelen);
 
+/* Periods of the calendar, in UTC (identity/period.c). */
+typedef enum CdpPeriod
+{
+	CDP_PERIOD_EVER,
+	CDP_PERIOD_HOUR,
+	CDP_PERIOD_DAY,
+	CDP_PERIOD_WEEK,
+	CDP_PERIOD_MONTH,
+	CDP_PERIOD_QUARTER,
+	CDP_PERIOD_YEAR
+} CdpPeriod;
+
+/* What becomes of an entry whose link breaks the limit of a kind. */
+typedef enum CdpPolicy
+{
+	CDP_POLICY_DEMOTE,			/* it counts for its owner */
+	CDP_POLICY_REFUSE,			/* it does not count */
+	CDP_POLICY_QUARANTINE,		/* it does not count unless released */
+	CDP_POLICY_RAISE			/* as refuse, and an error where it is logged */
+} CdpPolicy;
+
+/* Who has an identifier that several people use. */
+typedef enum CdpShared
+{
+	CDP_SHARED_FIRST,
+	CDP_SHARED_NEWEST,
+	CDP_SHARED_ANONYMOUS		/* nobody */
+} CdpShared;
+
 /* identity/kind.c: the registered kinds, loaded once per generation */
 typedef struct CdpKind
 {
@@ -40,6 +69,9 @@ typedef struct CdpKind
 	int			index;			/* position in the set */
 	int			priority;		/* smaller is stronger */
 	int			max_per_profile;	/* 0: no limit */
+	CdpPeriod	within;			/* what the limit is about */
+	CdpPolicy	policy;
+	CdpShared	shared;
 	bool		links;
 	bool		account;		/* entity is 'account' */
 	bool		registered;		/* false for the stand-in of unknown kinds */
@@ -82,6 +114,9 @@ typedef enum CdpCanonicalStatus
  */
 extern CdpCanonicalStatus CdpCanonicalise(CdpKindSet *set, const CdpIdentifier *raw,
 										  CdpIdentifier **canonical, CdpKind **kind);
+
+/* identity/period.c: the number of the period that an instant is in */
+extern int64 CdpPeriodNumber(CdpPeriod period, TimestampTz at);
 
 /* identity/lookup.c */
 

@@ -75,6 +75,10 @@ struct CdpKindSet
 	CdpKind		unknown;		/* stands in for kinds that nobody registered */
 };
 
+/* in the order of CdpPolicy and CdpShared */
+static const char *const policies[] = {"demote", "refuse", "quarantine", "raise"};
+static const char *const shareds[] = {"first", "newest", "anonymous"};
+
 /* The set in use; replaced when the generation changes. */
 static CdpKindSet *current_set = NULL;
 
@@ -288,6 +292,48 @@ column_patterns(HeapTuple tuple, TupleDesc desc, int column, CdpKind *kind,
 }
 
 /*
+ * The period that an interval stands for; check_kind lets no other ones pass.
+ */
+static CdpPeriod
+column_period(HeapTuple tuple, TupleDesc desc, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(tuple, desc, column, &isnull);
+	Interval   *interval;
+
+	if (isnull)
+		return CDP_PERIOD_EVER;
+	interval = DatumGetIntervalP(value);
+	switch (interval->month)
+	{
+		case 0:
+			return interval->day == 1 ? CDP_PERIOD_DAY : CDP_PERIOD_WEEK;
+		case 1:
+			return CDP_PERIOD_MONTH;
+		case 3:
+			return CDP_PERIOD_QUARTER;
+		default:
+			return CDP_PERIOD_YEAR;
+	}
+}
+
+/*
+ * Which of the names is in the column?
+ */
+static int
+column_choice(HeapTuple tuple, TupleDesc desc, int column,
+			  const char *const *names, int n)
+{
+	char	   *value = SPI_getvalue(tuple, desc, column);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (value != NULL && strcmp(names[i], value) == 0)
+			return i;
+	elog(ERROR, "unexpected rule \"%s\" of a kind", value ? value : "");
+}
+
+/*
  * One row of the query in load_set.  The current context is the set's.
  */
 static void
@@ -315,6 +361,9 @@ load_kind(CdpKind *kind, HeapTuple tuple, TupleDesc desc)
 	kind->registered = true;
 	column_patterns(tuple, desc, 7, kind, &kind->rules->blocked);
 	column_patterns(tuple, desc, 8, kind, &kind->rules->labels);
+	kind->within = column_period(tuple, desc, 9);
+	kind->policy = column_choice(tuple, desc, 10, policies, lengthof(policies));
+	kind->shared = column_choice(tuple, desc, 11, shareds, lengthof(shareds));
 }
 
 static void
@@ -362,7 +411,8 @@ load_set(int64 generation, const char *source, Datum argument)
 		elog(ERROR, "SPI_connect failed");
 	/* read only: in the snapshot in which the generation was read */
 	if (SPI_execute_with_args(psprintf("SELECT kind, normaliser, priority, max_per_profile,"
-									   " links, entity = 'account', blocked, labels"
+									   " links, entity = 'account', blocked, labels,"
+									   " within, policy, shared"
 									   " FROM %s ORDER BY kind COLLATE \"C\"", source),
 							  1, &type, &argument, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read cdp.identifier_kinds");

@@ -54,6 +54,7 @@ static struct
 	CdpGraph   *graph;			/* NULL: nothing is kept */
 	int64		generation;
 	int64		kinds;			/* serial number of the graph's kinds */
+	int			guards[3];		/* the settings that nodes were judged by */
 	int64		token;			/* 0: a batch is at work, or one has failed */
 }			resident;
 
@@ -161,7 +162,7 @@ make_graph(CdpKindSet *kinds)
 								sizeof(CdpRawIdentifier));
 
 	graph->limited = palloc(sizeof(int) * Max(nkinds, 1));
-	graph->limits = palloc(sizeof(int) * Max(nkinds, 1));
+	graph->limiting = palloc(sizeof(CdpKind *) * Max(nkinds, 1));
 	for (i = 0; i < nkinds; i++)
 	{
 		CdpKind    *kind = CdpKindByIndex(kinds, i);
@@ -170,8 +171,14 @@ make_graph(CdpKindSet *kinds)
 		if (kind->max_per_profile > 0)
 		{
 			graph->limited[i] = graph->nlimited;
-			graph->limits[graph->nlimited++] = kind->max_per_profile;
+			graph->limiting[graph->nlimited++] = kind;
+			if (kind->within != CDP_PERIOD_EVER)
+				graph->nperiodic++;
 		}
+		if (kind->links && kind->shared != CDP_SHARED_FIRST)
+			graph->nshared++;
+		if (kind->links && kind->shared == CDP_SHARED_NEWEST)
+			graph->nnewest++;
 	}
 	return graph;
 }
@@ -184,6 +191,10 @@ CdpGraph *
 CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 {
 	CdpGraph   *graph;
+	int			guards[] = {
+		cdp_max_new_identifiers_per_hour, cdp_bridge_guard,
+		cdp_max_profile_identifiers
+	};
 
 	if (token == 0)
 		graph = make_graph(kinds);
@@ -191,7 +202,8 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	{
 		if (resident.graph == NULL || resident.token != token ||
 			resident.generation != generation ||
-			resident.kinds != CdpKindSetSerial(kinds))
+			resident.kinds != CdpKindSetSerial(kinds) ||
+			memcmp(resident.guards, guards, sizeof(guards)) != 0)
 		{
 			MemoryContext old;
 
@@ -204,6 +216,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 			MemoryContextSwitchTo(old);
 			resident.generation = generation;
 			resident.kinds = CdpKindSetSerial(kinds);
+			memcpy(resident.guards, guards, sizeof(guards));
 		}
 		/* until CdpGraphEnd says otherwise, what is kept is good for nothing */
 		resident.token = 0;
@@ -224,6 +237,8 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->cannot_all = false;
 	graph->sealed = false;
 	graph->mark = 0;
+	graph->suspects = NIL;
+	graph->guarded = -1;
 	return graph;
 }
 
@@ -400,6 +415,7 @@ add_node(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
 	node->first_seen = DT_NOEND;
 	node->last_seen = DT_NOBEGIN;
 	node->disk_last_seen = DT_NOBEGIN;
+	node->counted_seen = DT_NOEND;
 	add_active(graph, node);
 
 	entry = hash_search(graph->identifiers, &identifier, HASH_ENTER, &found);
@@ -441,6 +457,7 @@ load_rows(CdpGraph *graph)
 									  CdpIdentifierKindLength(identifier)));
 		node->old_profile = CdpCellInt8(i, 3);
 		node->first_seen = CdpCellInt8(i, 4);
+		node->counted_seen = node->first_seen;
 		node->last_seen = CdpCellInt8(i, 5);
 		node->disk_last_seen = node->last_seen;
 		node->state = CdpCellVarlena(i, 6, graph->resident);
@@ -470,7 +487,7 @@ load_rows(CdpGraph *graph)
 					(errcode(ERRCODE_DATA_CORRUPTED),
 					 errmsg("profile %lld has no identifier of that number",
 							(long long) loaded[i]->old_profile)));
-		CdpGraphJoin(graph, loaded[i], root);
+		CdpGraphJoin(graph, loaded[i], root, false);
 	}
 	pfree(loaded);
 	SPI_freetuptable(SPI_tuptable);

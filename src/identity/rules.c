@@ -5,12 +5,13 @@
  *
  *	  A component is a tree of parents with its members in a ring.  The root
  *	  carries what the rules need: the number of members, how many of them
- *	  are of each kind that has a limit, and until when there can be evidence
- *	  on disk.
+ *	  are of each kind that has a limit, in which periods they were first seen
+ *	  (period.c), and until when there can be evidence on disk.
  *
  *	  Every rule here is monotone: a pair of components that may not be joined
  *	  may not be joined after either of them has grown.  That is what allows
  *	  graph.c to take a union without looking at the order of the evidence.
+ *	  (A second piece of evidence lifts the bridge guard; see replay.c.)
  *
  * IDENTIFICATION
  *	  src/identity/rules.c
@@ -45,14 +46,17 @@ CdpGraphSingle(CdpGraph *graph, CdpNode *node)
 	node->next = node;
 	node->size = 1;
 	node->evidence_until = node->disk_last_seen;
+	node->nshared = CdpNodeShared(node) != CDP_SHARED_FIRST ? 1 : 0;
+	node->over_periods = CDP_OVER_UNKNOWN;
+	CdpPeriodsForget(node);
 	if (graph->nlimited == 0)
 		return;
 	if (node->counts == NULL)
 		node->counts = MemoryContextAlloc(graph->resident,
 										  sizeof(int) * graph->nlimited);
 	memset(node->counts, 0, sizeof(int) * graph->nlimited);
-	if (node->kind->registered &&
-		(slot = graph->limited[node->kind->index]) >= 0)
+	slot = CdpNodeSlot(graph, node);
+	if (slot >= 0)
 		node->counts[slot] = 1;
 }
 
@@ -92,56 +96,85 @@ held_apart(CdpGraph *graph, CdpNode *x, CdpNode *y)
 
 /*
  * May the components of x and y become one?  A merge by hand is not held to
- * the limits of kinds: whoever decides so knows better than the rule.
+ * limits and guards: whoever decides so knows better than the rule.  Only the
+ * size guard holds for everything.
  */
 CdpVerdict
-CdpGraphJudge(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual)
+CdpGraphJudge(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual,
+			  const char **detail)
 {
 	int			i;
 
+	if (detail != NULL)
+		*detail = NULL;
 	x = CdpNodeRoot(x);
 	y = CdpNodeRoot(y);
 	if (x == y)
 		return CDP_JOIN_SAME;
 	if (held_apart(graph, x, y))
 		return CDP_JOIN_CANNOT;
-	if (!manual)
+	for (i = 0; i < graph->nlimited && !manual; i++)
 	{
-		for (i = 0; i < graph->nlimited; i++)
+		CdpKind    *kind = graph->limiting[i];
+
+		if (x->counts[i] > 0 && y->counts[i] > 0 &&
+			x->counts[i] + y->counts[i] > kind->max_per_profile &&
+			(kind->within == CDP_PERIOD_EVER ||
+			 CdpPeriodsBreakKind(graph, x, y, i)))
 		{
-			if (x->counts[i] > 0 && y->counts[i] > 0 &&
-				x->counts[i] + y->counts[i] > graph->limits[i])
-				return CDP_JOIN_LIMIT;
+			if (detail != NULL)
+				*detail = kind->name;
+			return CDP_JOIN_LIMIT;
 		}
 	}
 	if (x->size + y->size > cdp_max_profile_identifiers)
 		return CDP_JOIN_SIZE;
+	if (!manual)
+	{
+		if (CdpPeriodsBreakRate(graph, x, y))
+			return CDP_JOIN_RATE;
+		if (cdp_bridge_guard > 0 &&
+			x->size >= cdp_bridge_guard && y->size >= cdp_bridge_guard)
+			return CDP_JOIN_BRIDGE;
+	}
 	return CDP_JOIN_OK;
 }
 
 /*
- * Would the component of x and y together keep every limit?  If so, no subset
- * of its evidence can have been refused because of one.
+ * Would the component of x and y together, which may be joined, keep every
+ * rule?  If so, no subset of its evidence can have been refused.
  */
 bool
-CdpGraphWithinLimits(CdpGraph *graph, CdpNode *x, CdpNode *y)
+CdpGraphHarmless(CdpGraph *graph, CdpNode *x, CdpNode *y)
 {
+	int			size;
+	bool		ask = false;
 	int			i;
 
 	x = CdpNodeRoot(x);
 	y = CdpNodeRoot(y);
+	size = x->size + (x != y ? y->size : 0);
 	for (i = 0; i < graph->nlimited; i++)
 	{
 		int			count = x->counts[i] + (x != y ? y->counts[i] : 0);
 
-		if (count > graph->limits[i])
+		if (count <= graph->limiting[i]->max_per_profile)
+			continue;
+		if (graph->limiting[i]->within == CDP_PERIOD_EVER)
 			return false;
+		ask = true;
 	}
-	return true;
+	if (cdp_bridge_guard > 0 && size / 2 >= cdp_bridge_guard)
+		return false;
+	if (cdp_max_new_identifiers_per_hour > 0 &&
+		size > cdp_max_new_identifiers_per_hour)
+		ask = true;
+	/* that both together break no limit of a period has been judged */
+	return !ask || (!CdpPeriodsOver(graph, x) && !CdpPeriodsOver(graph, y));
 }
 
 void
-CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y)
+CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged)
 {
 	CdpNode    *swap;
 	int			i;
@@ -156,11 +189,18 @@ CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y)
 		x = y;
 		y = swap;
 	}
+	if (x->over_periods == CDP_OVER_YES || y->over_periods == CDP_OVER_YES)
+		x->over_periods = CDP_OVER_YES;
+	else if (!judged || x->over_periods == CDP_OVER_UNKNOWN ||
+			 CdpPeriodsOver(graph, y))
+		x->over_periods = CDP_OVER_UNKNOWN;
+	CdpPeriodsJoin(graph, x, y);
 	y->parent = x;
 	swap = x->next;
 	x->next = y->next;
 	y->next = swap;
 	x->size += y->size;
+	x->nshared += y->nshared;
 	x->evidence_until = Max(x->evidence_until, y->evidence_until);
 	x->dirty |= y->dirty;
 	for (i = 0; i < graph->nlimited; i++)
@@ -172,13 +212,21 @@ CdpVerdictReason(CdpVerdict verdict)
 {
 	switch (verdict)
 	{
+		case CDP_JOIN_SAME:
+		case CDP_JOIN_OK:
+			break;
 		case CDP_JOIN_LIMIT:
 			return "limit";
 		case CDP_JOIN_CANNOT:
 			return "cannot-link";
 		case CDP_JOIN_SIZE:
 			return "size";
-		default:
-			return NULL;
+		case CDP_JOIN_RATE:
+			return "rate";
+		case CDP_JOIN_BRIDGE:
+			return "bridge";
+		case CDP_JOIN_SHARED:
+			return "shared";
 	}
+	return NULL;
 }

@@ -135,6 +135,7 @@ SELECT apply();
 SELECT count(*) AS nodes, count(DISTINCT profile_id) AS profiles FROM identities WHERE identifier::text ~ ':k[0-9]+$';
 
 -- an entry may name more identifiers than a profile can have, or a smallint count
+SET cdp.max_new_identifiers_per_hour = 0;
 INSERT INTO events (message_id, event, identifiers, occurred_at)
 	SELECT 'wide', 'Viewed', identifier('user_id', 'wide') || array_agg(('cookie:w' || n)::identifier ORDER BY n), '2026-05-01Z'
 	FROM generate_series(1, 33000) n;

@@ -1,0 +1,396 @@
+/*-------------------------------------------------------------------------
+ *
+ * replay.c
+ *	  The replay of clusters, which defines who belongs together.
+ *
+ *	  A cluster is what is connected by evidence of any status: links that
+ *	  were refused belong to it, because taking something away can admit them.
+ *	  The replay forgets all components of a cluster and judges its evidence
+ *	  again, under the rules and the cannot-links that are effective now:
+ *
+ *	  1. links between identifiers that nobody shares, and everything that was
+ *		 merged by hand, in the order of time
+ *	  2. links of identifiers that are anonymous when they are shared (a kiosk):
+ *		 all of an identifier's links are refused when those whom it would
+ *		 join cannot be one by the limits of kinds; else in the order of time
+ *	  3. links of identifiers that the newest user has (a family's tablet): by
+ *		 their latest evidence, the latest first
+ *	  4. links between two shared identifiers, in the order of time
+ *
+ *	  A link that would join two large components by itself is held.  Another
+ *	  one between the same two is evidence of its own, and joins them.
+ *
+ * IDENTIFICATION
+ *	  src/identity/replay.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+
+#include "cdp.h"
+#include "identity/graph.h"
+
+#define PHASES	4
+
+typedef struct Replay
+{
+	CdpGraph   *graph;
+	CdpLink   **held;
+	int			nheld;
+	int			maxheld;
+} Replay;
+
+/*
+ * Close the set of dirty nodes under evidence.  Nodes that join get mark ==
+ * graph->mark; in the end all evidence of all marked nodes is in memory.
+ */
+static void
+close_clusters(CdpGraph *graph)
+{
+	int64	   *frontier;
+	int			n;
+	int			i;
+
+	graph->mark++;
+	for (;;)
+	{
+		CdpGraphSpreadDirty(graph);
+		frontier = palloc(sizeof(int64) * Max(graph->nactive, 1));
+		n = 0;
+		for (i = 0; i < graph->nactive; i++)
+		{
+			CdpNode    *node = graph->active[i];
+
+			if (node->mark != graph->mark && CdpNodeRoot(node)->dirty)
+			{
+				node->mark = graph->mark;
+				frontier[n++] = node->id;
+			}
+		}
+		if (n == 0)
+			break;
+		CdpGraphLoadEvidence(graph, frontier, n);
+		pfree(frontier);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static void
+set_verdict(CdpLink *link, CdpVerdict verdict, const char *detail)
+{
+	link->reason = CdpVerdictReason(verdict);
+	link->detail = detail;
+	link->status = link->reason == NULL ? 'a'
+		: verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
+	if (link->status != link->was_status ||
+		!same_text(link->reason, link->was_reason) ||
+		!same_text(link->detail, link->was_detail))
+		link->changed = true;
+}
+
+/*
+ * Is another link held that connects the same components?
+ */
+static bool
+has_company(Replay *replay, CdpLink *link)
+{
+	CdpNode    *x = CdpNodeRoot(link->a);
+	CdpNode    *y = CdpNodeRoot(link->b);
+	int			i;
+
+	for (i = 0; i < replay->nheld; i++)
+	{
+		CdpNode    *p = CdpNodeRoot(replay->held[i]->a);
+		CdpNode    *q = CdpNodeRoot(replay->held[i]->b);
+
+		if ((p == x && q == y) || (p == y && q == x))
+			return true;
+	}
+	return false;
+}
+
+static void
+judge(Replay *replay, CdpLink *link)
+{
+	const char *detail;
+	CdpVerdict	verdict = CdpGraphJudge(replay->graph, link->a, link->b,
+										link->manual, &detail);
+
+	if (verdict == CDP_JOIN_BRIDGE)
+	{
+		if (has_company(replay, link))
+			verdict = CDP_JOIN_OK;
+		else
+		{
+			if (replay->nheld == replay->maxheld)
+			{
+				replay->maxheld = Max(16, replay->maxheld * 2);
+				replay->held = replay->held == NULL
+					? palloc(sizeof(CdpLink *) * replay->maxheld)
+					: repalloc(replay->held, sizeof(CdpLink *) * replay->maxheld);
+			}
+			replay->held[replay->nheld++] = link;
+		}
+	}
+	if (verdict == CDP_JOIN_OK)
+		CdpGraphJoin(replay->graph, link->a, link->b, !link->manual);
+	set_verdict(link, verdict, detail);
+}
+
+static int
+phase_of(CdpLink *link)
+{
+	CdpShared	a = CdpNodeShared(link->a);
+	CdpShared	b = CdpNodeShared(link->b);
+
+	if (link->manual || (a == CDP_SHARED_FIRST && b == CDP_SHARED_FIRST))
+		return 0;
+	if (a != CDP_SHARED_FIRST && b != CDP_SHARED_FIRST)
+		return 3;
+	return a == CDP_SHARED_ANONYMOUS || b == CDP_SHARED_ANONYMOUS ? 1 : 2;
+}
+
+/*
+ * By the latest evidence, the latest first.
+ */
+static int
+newest_first(const void *a, const void *b)
+{
+	const CdpLink *x = *(CdpLink *const *) a;
+	const CdpLink *y = *(CdpLink *const *) b;
+	int			cmp = CdpOrderCompare(y->last_at, y->last_tie,
+									  x->last_at, x->last_tie);
+
+	if (cmp != 0)
+		return cmp;
+	return x->last_ord > y->last_ord ? -1 : x->last_ord < y->last_ord ? 1 : 0;
+}
+
+/* The end of a link of phase 2 that is shared. */
+static CdpNode *
+anonymous_end(CdpLink *link)
+{
+	return CdpNodeShared(link->a) == CDP_SHARED_ANONYMOUS ? link->a : link->b;
+}
+
+static CdpNode *
+other_end(CdpLink *link)
+{
+	return CdpNodeShared(link->a) == CDP_SHARED_ANONYMOUS ? link->b : link->a;
+}
+
+static int
+anonymous_order(const void *a, const void *b)
+{
+	int64		x = anonymous_end(*(CdpLink *const *) a)->id;
+	int64		y = anonymous_end(*(CdpLink *const *) b)->id;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+static int
+pointer_order(const void *a, const void *b)
+{
+	uintptr_t	x = (uintptr_t) *(CdpNode *const *) a;
+	uintptr_t	y = (uintptr_t) *(CdpNode *const *) b;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/*
+ * Has somebody split the node from one of that component?
+ */
+static bool
+split_from(CdpGraph *graph, CdpNode *node, CdpNode *root)
+{
+	CdpCannot  *cannot;
+	ListCell   *lc;
+
+	if (graph->cannot == NULL)
+		return false;
+	cannot = hash_search(graph->cannot, &node->id, HASH_FIND, NULL);
+	if (cannot == NULL)
+		return false;
+	foreach(lc, cannot->others)
+	{
+		CdpNode    *other = CdpGraphNode(graph, *(int64 *) lfirst(lc));
+
+		if (other != NULL && CdpNodeRoot(other) == root)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Can those whom the links of one identifier connect not be one by the limits
+ * of kinds?
+ */
+static bool
+is_contested(CdpGraph *graph, CdpNode *node, CdpLink **links, int n)
+{
+	CdpNode   **roots = palloc(sizeof(CdpNode *) * (n + 1));
+	int			nroots = 0;
+	bool		result = false;
+	int			kept;
+	int			i,
+				slot;
+
+	roots[nroots++] = CdpNodeRoot(node);
+	for (i = 0; i < n; i++)
+	{
+		CdpNode    *root = CdpNodeRoot(other_end(links[i]));
+
+		if (!split_from(graph, node, root))
+			roots[nroots++] = root;
+	}
+	qsort(roots, nroots, sizeof(CdpNode *), pointer_order);
+	for (kept = 0, i = 1; i < nroots; i++)
+		if (roots[i] != roots[kept])
+			roots[++kept] = roots[i];
+	nroots = kept + 1;
+
+	for (slot = 0; slot < graph->nlimited && !result; slot++)
+	{
+		CdpKind    *kind = graph->limiting[slot];
+		int64		total = 0;
+		int			having = 0;
+
+		for (i = 0; i < nroots; i++)
+		{
+			total += roots[i]->counts[slot];
+			having += roots[i]->counts[slot] > 0;
+		}
+		if (total > kind->max_per_profile && having > 1)
+			result = kind->within == CDP_PERIOD_EVER ||
+				CdpPeriodsBreakMany(graph, roots, nroots, slot);
+	}
+	pfree(roots);
+	return result;
+}
+
+/*
+ * Find the contested ones among the anonymous identifiers.
+ */
+static void
+find_contested(CdpGraph *graph, CdpLink **links, int n)
+{
+	int			i,
+				j;
+
+	qsort(links, n, sizeof(CdpLink *), anonymous_order);
+	for (i = 0; i < n; i = j)
+	{
+		CdpNode    *node = anonymous_end(links[i]);
+
+		for (j = i + 1; j < n && anonymous_end(links[j]) == node; j++)
+			;
+		node->contested = is_contested(graph, node, links + i, j - i);
+	}
+}
+
+/*
+ * Judge the links of the marked nodes, which are single.
+ */
+static void
+judge_all(CdpGraph *graph, CdpLink **links, int n)
+{
+	Replay		replay = {graph};
+	CdpLink   **phases[PHASES];
+	int			counts[PHASES] = {0};
+	int			phase;
+	int			i;
+
+	if (graph->nshared == 0)
+	{
+		phases[0] = links;
+		counts[0] = n;
+	}
+	else
+	{
+		for (phase = 0; phase < PHASES; phase++)
+			phases[phase] = palloc(sizeof(CdpLink *) * Max(n, 1));
+		for (i = 0; i < n; i++)
+		{
+			phase = phase_of(links[i]);
+			phases[phase][counts[phase]++] = links[i];
+		}
+	}
+	for (phase = 0; phase < PHASES; phase++)
+	{
+		if (phase == 1)
+			find_contested(graph, phases[phase], counts[phase]);
+		qsort(phases[phase], counts[phase], sizeof(CdpLink *),
+			  phase == 2 ? newest_first : CdpLinkOrder);
+		for (i = 0; i < counts[phase]; i++)
+		{
+			CdpLink    *link = phases[phase][i];
+
+			if (i % 1024 == 0)
+				CHECK_FOR_INTERRUPTS();
+			if ((phase == 1 || phase == 3) &&
+				(link->a->contested || link->b->contested))
+				set_verdict(link, CDP_JOIN_SHARED, NULL);
+			else
+				judge(&replay, link);
+		}
+		if (graph->nshared == 0)
+			break;
+	}
+
+	/* what was held and is not needed any more */
+	for (i = 0; i < replay.nheld; i++)
+	{
+		CdpLink    *link = replay.held[i];
+
+		if (CdpNodeRoot(link->a) == CdpNodeRoot(link->b))
+			set_verdict(link, CDP_JOIN_SAME, NULL);
+	}
+}
+
+/*
+ * Replay the evidence of all clusters that contain a dirty node.
+ */
+void
+CdpGraphReplayDirty(CdpGraph *graph)
+{
+	CdpLink   **links;
+	int			nlinks;
+	bool		any = false;
+	int			i;
+
+	for (i = 0; i < graph->nactive; i++)
+	{
+		if (graph->active[i]->dirty)
+		{
+			any = true;
+			CdpNodeRoot(graph->active[i])->dirty = true;
+		}
+	}
+	if (!any)
+		return;
+
+	close_clusters(graph);
+
+	/* nodes that came in with the closure bring their cannot-links */
+	CdpGraphLoadCannot(graph);
+
+	for (i = 0; i < graph->nactive; i++)
+	{
+		if (graph->active[i]->mark == graph->mark)
+		{
+			CdpGraphSingle(graph, graph->active[i]);
+			graph->active[i]->contested = false;
+		}
+	}
+	links = CdpGraphLinksOfMarked(graph, &nlinks);
+	if (nlinks > 0)
+		judge_all(graph, links, nlinks);
+}
