@@ -176,7 +176,7 @@ COMMENT ON FUNCTION cdp.component(cdp.identifier) IS
 
 CREATE FUNCTION cdp.refused_links(identifier cdp.identifier)
 	RETURNS TABLE (a cdp.identifier, b cdp.identifier, status text, reason text, origin text,
-		event text, source text, message_id text, at timestamptz, other_profile bigint)
+		event text, source text, message_id text, at timestamptz, other_profile bigint, detail text)
 	LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
 	SET search_path = pg_catalog, cdp, pg_temp
 AS $$
@@ -186,7 +186,7 @@ DECLARE
 BEGIN
 	RETURN QUERY
 		SELECT i.identifier, j.identifier, (r.link).status, (r.link).reason, (r.link).origin,
-			e.event, e.source, e.message_id, (r.link).at, j.profile_id
+			e.event, e.source, e.message_id, (r.link).at, j.profile_id, (r.link).detail
 		FROM (
 			SELECT l AS link, l.a AS x, l.b AS y
 			FROM cdp.identities i
@@ -206,7 +206,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.refused_links(cdp.identifier) IS
-'evidence about the profile that the rules refused (reason limit, size) or a split overruled (cannot-link): a is in the profile, b in other_profile, which is the same one where something else joined them';
+'evidence about the profile that the rules refused (reason limit, with the kind in detail, size, rate, bridge, shared) or a split overruled (cannot-link): a is in the profile, b in other_profile, which is the same one where something else joined them';
 
 -- What every function that needs the whole profile at once can bear.
 CREATE FUNCTION cdp.check_explainable(profile_id bigint) RETURNS void

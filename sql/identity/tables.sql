@@ -33,7 +33,6 @@ CREATE TABLE cdp.links (
 	detail text,
 	last_at timestamptz,
 	last_tie text,
-	last_ord int,
 	CHECK (a < b)
 );
 CREATE UNIQUE INDEX links_a ON cdp.links (a, b, origin);
@@ -43,7 +42,7 @@ COMMENT ON TABLE cdp.links IS 'evidence that two identifiers belong to one perso
 
 COMMENT ON COLUMN cdp.links.reason IS 'why it is not accepted: limit, size, rate, bridge, shared (refused), cannot-link (overruled)';
 COMMENT ON COLUMN cdp.links.detail IS 'reason limit: the kind whose limit it would break';
-COMMENT ON COLUMN cdp.links.last_at IS 'with last_tie and last_ord: the latest evidence, for identifiers that the newest has';
+COMMENT ON COLUMN cdp.links.last_at IS 'with last_tie: the latest evidence, for identifiers that the newest has';
 
 -- Merges, splits and undos by hand, as the log has them.
 CREATE TABLE cdp.decisions (

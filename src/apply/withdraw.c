@@ -137,7 +137,7 @@ renew_link(CdpBatch *batch, CdpNode *a, CdpNode *b, CdpEntry *entries, int n)
 				break;
 		if (j == entry->nnodes)
 			continue;
-		CdpLinkSeen(link, entry->at, entry->tie, j);
+		CdpLinkSeen(link, entry->at, entry->tie);
 		if (best == NULL || CdpEntryCompare(entry, best) < 0)
 		{
 			best = entry;

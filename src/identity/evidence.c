@@ -34,7 +34,7 @@ typedef struct LinkEntry
 
 #define LINK_COLUMNS \
 	"l.a, l.b, l.entry, l.at, l.tie, l.ord, l.status, l.reason, l.detail," \
-	" l.last_at, l.last_tie, l.last_ord"
+	" l.last_at, l.last_tie"
 
 static CdpStatement load_pairs = {
 	"SELECT " LINK_COLUMNS
@@ -60,12 +60,12 @@ static CdpStatement load_to = {
 /* effective merges that touch a node */
 static CdpStatement load_merges = {
 	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0, NULL::text, NULL::text, NULL::text,"
-	" NULL::timestamptz, NULL::text, NULL::int"
+	" NULL::timestamptz, NULL::text"
 	" FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.decisions d ON d.a = u.node AND d.type = 'merge' AND d.effective"
 	" UNION ALL "
 	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0, NULL::text, NULL::text, NULL::text,"
-	" NULL::timestamptz, NULL::text, NULL::int"
+	" NULL::timestamptz, NULL::text"
 	" FROM (SELECT unnest($1) AS node) AS u"
 	" JOIN cdp.decisions d ON d.b = u.node AND d.type = 'merge' AND d.effective",
 	{"int8[]"}
@@ -94,11 +94,11 @@ static CdpStatement upsert_links = {
 };
 
 static CdpStatement update_last = {
-	"UPDATE cdp.links l SET last_at = u.at, last_tie = u.tie, last_ord = u.ord"
+	"UPDATE cdp.links l SET last_at = u.at, last_tie = u.tie"
 	" FROM (SELECT unnest($1) AS a, unnest($2) AS b, unnest($3) AS at,"
-	" unnest($4) AS tie, unnest($5) AS ord) AS u"
+	" unnest($4) AS tie) AS u"
 	" WHERE l.a = u.a AND l.b = u.b AND l.origin = 'event'",
-	{"int8[]", "int8[]", "timestamptz[]", "text[]", "int4[]"}
+	{"int8[]", "int8[]", "timestamptz[]", "text[]"}
 };
 
 /*
@@ -144,7 +144,7 @@ CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found)
  * ends, the latest evidence is kept.
  */
 void
-CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie, int ord)
+CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie)
 {
 	if (CdpNodeShared(link->a) != CDP_SHARED_NEWEST &&
 		CdpNodeShared(link->b) != CDP_SHARED_NEWEST)
@@ -154,7 +154,6 @@ CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie, int ord)
 		return;
 	link->last_at = at;
 	link->last_tie = tie;
-	link->last_ord = ord;
 	link->last_changed = true;
 }
 
@@ -214,7 +213,6 @@ load_link_rows(CdpGraph *graph, bool manual, bool overwrite)
 		{
 			link->last_at = DatumGetTimestampTz(value);
 			link->last_tie = CdpCellVarlena(i, 11, graph->context);
-			link->last_ord = DatumGetInt32(CdpCell(i, 12, &isnull));
 		}
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -412,9 +410,8 @@ write_last(CdpGraph *graph)
 	int64	   *b = palloc(sizeof(int64) * max);
 	TimestampTz *ats = palloc(sizeof(TimestampTz) * max);
 	Datum	   *ties = palloc(sizeof(Datum) * max);
-	int32	   *ords = palloc(sizeof(int32) * max);
 	int			n = 0;
-	Datum		args[5];
+	Datum		args[4];
 
 	hash_seq_init(&seq, graph->links);
 	while ((entry = hash_seq_search(&seq)) != NULL)
@@ -426,8 +423,7 @@ write_last(CdpGraph *graph)
 		a[n] = link->a->id;
 		b[n] = link->b->id;
 		ats[n] = link->last_at;
-		ties[n] = PointerGetDatum(link->last_tie);
-		ords[n++] = link->last_ord;
+		ties[n++] = PointerGetDatum(link->last_tie);
 	}
 	if (n == 0)
 		return;
@@ -435,7 +431,6 @@ write_last(CdpGraph *graph)
 	args[1] = CdpInt8Array(b, n);
 	args[2] = CdpTimestampArray(ats, n);
 	args[3] = CdpVarlenaArray(ties, NULL, n, TEXTOID);
-	args[4] = CdpInt4Array(ords, n);
 	CdpRun(&update_last, args, NULL);
 }
 

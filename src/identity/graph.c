@@ -330,7 +330,7 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 				CdpNodeShared(other) != CDP_SHARED_NEWEST)
 				continue;
 			link = CdpGraphLink(graph, hub, other, false, &found);
-			CdpLinkSeen(link, entry->at, entry->tie, j);
+			CdpLinkSeen(link, entry->at, entry->tie);
 			if (!found)
 				links[nlinks++] = link;
 			else if (link->gone)
@@ -358,8 +358,7 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 
 		if (link->on_disk && seen[i].last_tie != NULL)
 		{
-			CdpLinkSeen(link, seen[i].last_at, seen[i].last_tie,
-						seen[i].last_ord);
+			CdpLinkSeen(link, seen[i].last_at, seen[i].last_tie);
 			if (link->last_changed)
 				CdpGraphLookAgain(graph, link->a);
 		}

@@ -93,7 +93,6 @@ typedef struct CdpLink
 	/* the latest evidence, where an end is of a kind that the newest has */
 	TimestampTz last_at;
 	text	   *last_tie;
-	int			last_ord;
 	bool		last_changed;
 } CdpLink;
 
@@ -235,7 +234,7 @@ extern void CdpGraphCheckSuspects(CdpGraph *graph);
 
 /* evidence.c: cdp.links and the replay of a cluster */
 extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found);
-extern void CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie, int ord);
+extern void CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie);
 extern int	CdpLinkOrder(const void *a, const void *b);
 extern void CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n);
 extern void CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n);
