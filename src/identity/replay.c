@@ -169,9 +169,7 @@ newest_first(const void *a, const void *b)
 	int			cmp = CdpOrderCompare(y->last_at, y->last_tie,
 									  x->last_at, x->last_tie);
 
-	if (cmp != 0)
-		return cmp;
-	return x->last_ord > y->last_ord ? -1 : x->last_ord < y->last_ord ? 1 : 0;
+	return cmp != 0 ? cmp : CdpLinkOrder(a, b);
 }
 
 /* The end of a link of phase 2 that is shared. */
@@ -236,14 +234,13 @@ split_from(CdpGraph *graph, CdpNode *node, CdpNode *root)
 static bool
 is_contested(CdpGraph *graph, CdpNode *node, CdpLink **links, int n)
 {
-	CdpNode   **roots = palloc(sizeof(CdpNode *) * (n + 1));
+	CdpNode   **roots = palloc(sizeof(CdpNode *) * n);
 	int			nroots = 0;
 	bool		result = false;
 	int			kept;
 	int			i,
 				slot;
 
-	roots[nroots++] = CdpNodeRoot(node);
 	for (i = 0; i < n; i++)
 	{
 		CdpNode    *root = CdpNodeRoot(other_end(links[i]));
@@ -255,7 +252,7 @@ is_contested(CdpGraph *graph, CdpNode *node, CdpLink **links, int n)
 	for (kept = 0, i = 1; i < nroots; i++)
 		if (roots[i] != roots[kept])
 			roots[++kept] = roots[i];
-	nroots = kept + 1;
+	nroots = Min(nroots, kept + 1);
 
 	for (slot = 0; slot < graph->nlimited && !result; slot++)
 	{
