@@ -82,10 +82,6 @@ BEGIN
 		RAISE feature_not_supported USING
 			MESSAGE = format('policy "%s" is not supported yet', definition.policy);
 	END IF;
-	IF definition.shared <> 'first' THEN
-		RAISE feature_not_supported USING
-			MESSAGE = format('shared "%s" is not supported yet', definition.shared);
-	END IF;
 	FOREACH pattern IN ARRAY definition.blocked || definition.labels LOOP
 		IF pattern IS NULL THEN
 			RAISE null_value_not_allowed USING MESSAGE = 'blocked and labels must not contain NULL';

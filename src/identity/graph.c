@@ -413,6 +413,14 @@ judge_link(CdpGraph *graph, CdpLink *link)
 		mark_dirty(link);
 		return;
 	}
+	/* once contested, always: what comes can only add to it */
+	if (link->a->contested == CDP_YES || link->b->contested == CDP_YES)
+	{
+		link->status = 'r';
+		link->reason = CdpVerdictReason(CDP_JOIN_SHARED);
+		return;
+	}
+
 	/*
 	 * What is later than everything on both sides is judged last in a replay,
 	 * so what it finds is what is here now.  But links of shared identifiers
@@ -478,6 +486,7 @@ CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n)
 	CdpGraphDecide(graph, entries, n);
 	CdpGraphLoadCannot(graph);
 
+	CdpGraphLoadContested(graph, links, nlinks);
 	CdpGraphRecount(graph);
 	qsort(links, nlinks, sizeof(CdpLink *), CdpLinkOrder);
 	for (i = 0; i < nlinks; i++)

@@ -46,10 +46,10 @@ typedef struct CdpNode
 	int		   *counts;			/* at the root: members per limited kind */
 	int			nshared;		/* at the root: members of kinds that are shared */
 	struct periods_hash *periods;	/* at the root, private to period.c */
-	char		over_periods;	/* at the root: CDP_OVER_* */
+	char		over_periods;	/* at the root: over a limit within a period? */
 	TimestampTz counted_seen;	/* first_seen as the rules know it */
 	int64		suspected;		/* at the root: batch in which it was looked at */
-	bool		contested;		/* shared by people who cannot be one */
+	char		contested;		/* shared by people who cannot be one? */
 	bool		dirty;			/* its cluster must be recomputed */
 	int			mark;			/* == graph->mark: in a cluster to be replayed */
 	int64		batch;			/* == graph->batch: takes part in this batch */
@@ -65,10 +65,10 @@ typedef struct CdpNode
 	TimestampTz new_timer;
 } CdpNode;
 
-/* Is a component over a limit within a period? */
-#define CDP_OVER_UNKNOWN	'?'
-#define CDP_OVER_NO			'n'
-#define CDP_OVER_YES		'y'
+/* What is known about a node or component. */
+#define CDP_MAYBE	'?'
+#define CDP_NO			'n'
+#define CDP_YES		'y'
 
 /* Evidence for a pair of nodes, a->id < b->id. */
 typedef struct CdpLink
@@ -245,6 +245,7 @@ extern void CdpGraphKeepPairs(CdpGraph *graph);
 
 /* replay.c: a cluster from scratch */
 extern void CdpGraphReplayDirty(CdpGraph *graph);
+extern void CdpGraphLoadContested(CdpGraph *graph, CdpLink **links, int n);
 
 /* decision.c: merges, splits and undos by hand */
 extern void CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n);

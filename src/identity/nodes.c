@@ -416,6 +416,7 @@ add_node(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
 	node->last_seen = DT_NOBEGIN;
 	node->disk_last_seen = DT_NOBEGIN;
 	node->counted_seen = DT_NOEND;
+	node->contested = CDP_MAYBE;
 	add_active(graph, node);
 
 	entry = hash_search(graph->identifiers, &identifier, HASH_ENTER, &found);
@@ -499,6 +500,7 @@ CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind)
 	CdpNode    *node = add_node(graph, graph->next_node++, identifier, kind);
 
 	node->is_new = true;
+	node->contested = CDP_NO;
 	CdpGraphSingle(graph, node);
 	return node;
 }

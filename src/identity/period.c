@@ -311,8 +311,8 @@ CdpPeriodsOver(CdpGraph *graph, CdpNode *root)
 	bool		result = false;
 	int			i;
 
-	if (root->over_periods != CDP_OVER_UNKNOWN)
-		return root->over_periods == CDP_OVER_YES;
+	if (root->over_periods != CDP_MAYBE)
+		return root->over_periods == CDP_YES;
 	for (i = 0; i < graph->nlimited && !result; i++)
 		if (graph->limiting[i]->within != CDP_PERIOD_EVER &&
 			root->counts[i] > graph->limiting[i]->max_per_profile)
@@ -320,7 +320,7 @@ CdpPeriodsOver(CdpGraph *graph, CdpNode *root)
 	if (!result && cdp_max_new_identifiers_per_hour > 0 &&
 		root->size > cdp_max_new_identifiers_per_hour)
 		result = over_slot(graph, root, rate_slot(graph));
-	root->over_periods = result ? CDP_OVER_YES : CDP_OVER_NO;
+	root->over_periods = result ? CDP_YES : CDP_NO;
 	return result;
 }
 
@@ -399,12 +399,12 @@ move_node(CdpGraph *graph, CdpNode *root, int slot, uint64 from, uint64 to)
 		table_add(root->periods, from, -1);
 		table_add(root->periods, to, 1);
 	}
-	if (root->over_periods == CDP_OVER_YES)
-		root->over_periods = CDP_OVER_UNKNOWN;
+	if (root->over_periods == CDP_YES)
+		root->over_periods = CDP_MAYBE;
 	if (n <= slot_limit(graph, slot) ||
 		members_in(graph, root, slot, to) <= slot_limit(graph, slot))
 		return false;
-	root->over_periods = CDP_OVER_YES;
+	root->over_periods = CDP_YES;
 	return true;
 }
 

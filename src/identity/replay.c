@@ -27,12 +27,28 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 
 #include "cdp.h"
 #include "identity/graph.h"
+#include "statement.h"
 
 #define PHASES	4
+
+/*
+ * An anonymous identifier is contested when a link to one that is not shared
+ * was refused to it because of that.
+ */
+static CdpStatement load_contested = {
+	"SELECT u.node FROM (SELECT unnest($1) AS node) AS u"
+	" WHERE EXISTS (SELECT FROM cdp.links l JOIN cdp.identities i ON i.node_id = l.b"
+	" WHERE l.a = u.node AND l.reason = 'shared' AND cdp.kind(i.identifier) <> ALL ($2))"
+	" OR EXISTS (SELECT FROM cdp.links l JOIN cdp.identities i ON i.node_id = l.a"
+	" WHERE l.b = u.node AND l.reason = 'shared' AND cdp.kind(i.identifier) <> ALL ($2))",
+	{"int8[]", "text[]"}
+};
 
 typedef struct Replay
 {
@@ -274,6 +290,54 @@ is_contested(CdpGraph *graph, CdpNode *node, CdpLink **links, int n)
 }
 
 /*
+ * Which ends of these links are contested, as far as that is not known?
+ */
+void
+CdpGraphLoadContested(CdpGraph *graph, CdpLink **links, int n)
+{
+	int64	   *ids;
+	Datum	   *kinds;
+	int			nids = 0;
+	int			nkinds = 0;
+	int			i;
+	uint64		r;
+	Datum		args[2];
+
+	if (graph->nshared == graph->nnewest)
+		return;
+	ids = palloc(sizeof(int64) * Max(2 * n, 1));
+	for (i = 0; i < 2 * n; i++)
+	{
+		CdpNode    *node = i % 2 == 0 ? links[i / 2]->a : links[i / 2]->b;
+
+		if (node->contested != CDP_MAYBE)
+			continue;
+		node->contested = CDP_NO;
+		if (CdpNodeShared(node) == CDP_SHARED_ANONYMOUS)
+			ids[nids++] = node->id;
+	}
+	if (nids > 0)
+	{
+		kinds = palloc(sizeof(Datum) * Max(CdpKindCount(graph->kinds), 1));
+		for (i = 0; i < CdpKindCount(graph->kinds); i++)
+		{
+			CdpKind    *kind = CdpKindByIndex(graph->kinds, i);
+
+			if (kind->shared != CDP_SHARED_FIRST)
+				kinds[nkinds++] = CStringGetTextDatum(kind->name);
+		}
+		args[0] = CdpInt8Array(ids, nids);
+		args[1] = CdpVarlenaArray(kinds, NULL, nkinds, TEXTOID);
+		CdpRun(&load_contested, args, NULL);
+		for (r = 0; r < SPI_processed; r++)
+			CdpGraphNode(graph, CdpCellInt8(r, 1))->contested = CDP_YES;
+		SPI_freetuptable(SPI_tuptable);
+		pfree(kinds);
+	}
+	pfree(ids);
+}
+
+/*
  * Find the contested ones among the anonymous identifiers.
  */
 static void
@@ -289,7 +353,7 @@ find_contested(CdpGraph *graph, CdpLink **links, int n)
 
 		for (j = i + 1; j < n && anonymous_end(links[j]) == node; j++)
 			;
-		node->contested = is_contested(graph, node, links + i, j - i);
+		node->contested = is_contested(graph, node, links + i, j - i) ? CDP_YES : CDP_NO;
 	}
 }
 
@@ -333,7 +397,7 @@ judge_all(CdpGraph *graph, CdpLink **links, int n)
 			if (i % 1024 == 0)
 				CHECK_FOR_INTERRUPTS();
 			if ((phase == 1 || phase == 3) &&
-				(link->a->contested || link->b->contested))
+				(link->a->contested == CDP_YES || link->b->contested == CDP_YES))
 				set_verdict(link, CDP_JOIN_SHARED, NULL);
 			else
 				judge(&replay, link);
@@ -384,7 +448,7 @@ CdpGraphReplayDirty(CdpGraph *graph)
 		if (graph->active[i]->mark == graph->mark)
 		{
 			CdpGraphSingle(graph, graph->active[i]);
-			graph->active[i]->contested = false;
+			graph->active[i]->contested = CDP_NO;
 		}
 	}
 	links = CdpGraphLinksOfMarked(graph, &nlinks);

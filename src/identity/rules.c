@@ -47,7 +47,7 @@ CdpGraphSingle(CdpGraph *graph, CdpNode *node)
 	node->size = 1;
 	node->evidence_until = node->disk_last_seen;
 	node->nshared = CdpNodeShared(node) != CDP_SHARED_FIRST ? 1 : 0;
-	node->over_periods = CDP_OVER_UNKNOWN;
+	node->over_periods = CDP_MAYBE;
 	CdpPeriodsForget(node);
 	if (graph->nlimited == 0)
 		return;
@@ -189,11 +189,11 @@ CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged)
 		x = y;
 		y = swap;
 	}
-	if (x->over_periods == CDP_OVER_YES || y->over_periods == CDP_OVER_YES)
-		x->over_periods = CDP_OVER_YES;
-	else if (!judged || x->over_periods == CDP_OVER_UNKNOWN ||
+	if (x->over_periods == CDP_YES || y->over_periods == CDP_YES)
+		x->over_periods = CDP_YES;
+	else if (!judged || x->over_periods == CDP_MAYBE ||
 			 CdpPeriodsOver(graph, y))
-		x->over_periods = CDP_OVER_UNKNOWN;
+		x->over_periods = CDP_MAYBE;
 	CdpPeriodsJoin(graph, x, y);
 	y->parent = x;
 	swap = x->next;
