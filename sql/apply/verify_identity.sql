@@ -30,7 +30,7 @@ BEGIN
 		SELECT l.seq, l.at, l.type, u.name, u.ord::int AS ord, u.links
 		FROM log l
 		CROSS JOIN LATERAL unnest(l.names, l.links) WITH ORDINALITY u(name, links, ord)
-		WHERE l.seq IS NOT NULL AND (NOT l.undone OR l.type IN ('merge', 'split'))
+		WHERE l.seq IS NOT NULL AND NOT l.undone
 		  AND l.type NOT IN ('undo', 'release')
 		  AND (u.links OR u.ord = 1 OR l.type IN ('merge', 'split', 'detach'))
 	), nodes AS MATERIALIZED (

@@ -119,7 +119,7 @@ BEGIN
 		SELECT u.seq, max(t.seq) AS target
 		FROM ordered u
 		JOIN ordered t ON t.source = u.source AND t.message = u.target AND t.seq < u.seq
-		WHERE u.type = 'undo' AND t.type IN ('merge', 'split', 'detach', 'undo')
+		WHERE u.type = 'undo'
 		GROUP BY u.seq
 	), undone AS (
 		SELECT unnest(cdp.verify_undone(array_agg(u.seq ORDER BY u.seq DESC),

@@ -49,10 +49,20 @@ CREATE OPERATOR cdp.</> (
 );
 COMMENT ON OPERATOR cdp.</> (cdp.identifier, cdp.identifier) IS 'log that they are not the same person: cdp.split()';
 
-CREATE FUNCTION cdp.undo(entry text) RETURNS text
-	AS 'MODULE_PATHNAME', 'cdp_undo' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.undo(text) IS
-'revoke a merge, split or undo made by hand, given its message id: the state is as if it had never been; returns the message id of the undo, which can be undone itself';
+CREATE FUNCTION cdp.detach(identifier cdp.identifier, reason text DEFAULT NULL) RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_detach' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.detach(cdp.identifier, text) IS
+'log that an identifier is to be taken out of its profile: evidence and merges earlier than this do not join it with any other identifier, later ones do; returns the message id of the entry, which cdp.undo() takes; error for kinds that are not registered and for blocked values';
+
+CREATE FUNCTION cdp.undo(entry text, source text DEFAULT NULL) RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_undo' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.undo(text, text) IS
+'revoke any entry, given its message id: identities, traits and memberships are as if it had never been; source: whose entry it is, NULL: one made by hand, else one of the source sql; returns the message id of the undo, which can be undone itself (name the source); error when there is no such entry';
+
+CREATE FUNCTION cdp.retract(message_id text, source text DEFAULT 'sql', reason text DEFAULT NULL) RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_retract' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.retract(text, text, text) IS
+'take back the event with this message id of this source, by an entry as cdp.undo() logs it; the event may still be on its way (NOTICE): it will not count when it comes, unless it is later than the retraction; returns the message id of the undo';
 
 CREATE FUNCTION cdp.identifiers(profile_id bigint)
 	RETURNS TABLE (identifier cdp.identifier, first_seen timestamptz, last_seen timestamptz)
@@ -77,5 +87,6 @@ REVOKE ALL ON FUNCTION
 	cdp.merge_operator(cdp.identifier, cdp.identifier),
 	cdp.split(cdp.identifier, cdp.identifier, text),
 	cdp.split_operator(cdp.identifier, cdp.identifier),
-	cdp.undo(text), cdp.identifiers(bigint)
+	cdp.detach(cdp.identifier, text), cdp.undo(text, text),
+	cdp.retract(text, text, text), cdp.identifiers(bigint)
 	FROM PUBLIC;

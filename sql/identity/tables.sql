@@ -40,29 +40,32 @@ CREATE INDEX links_b ON cdp.links (b);
 CREATE INDEX links_guarded ON cdp.links (reason) WHERE reason IN ('size', 'rate', 'bridge');
 COMMENT ON TABLE cdp.links IS 'evidence that two identifiers belong to one person: nodes a < b, the entry that says so, and what the rules made of it';
 
-COMMENT ON COLUMN cdp.links.reason IS 'why it is not accepted: limit, size, rate, bridge, shared (refused), cannot-link (overruled)';
+COMMENT ON COLUMN cdp.links.reason IS 'why it is not accepted: limit, size, rate, bridge, shared (refused), cannot-link, detached (overruled)';
 COMMENT ON COLUMN cdp.links.detail IS 'reason limit: the kind whose limit it would break';
 COMMENT ON COLUMN cdp.links.last_at IS 'with last_tie: the latest evidence, for identifiers that the newest has';
 
--- Merges, splits and undos by hand, as the log has them.
+-- Merges, splits, detaches and undos by hand, as the log has them. a and b are
+-- the nodes of a decision that is not undone; a detach has only one.
 CREATE TABLE cdp.decisions (
 	entry bigint PRIMARY KEY,
 	source text NOT NULL,
 	message_id text NOT NULL,
-	type text NOT NULL CHECK (type IN ('merge', 'split', 'undo')),
+	type text NOT NULL CHECK (type IN ('merge', 'split', 'detach', 'undo')),
 	a bigint,
 	b bigint,
 	target text,
 	at timestamptz NOT NULL,
 	tie text NOT NULL,
-	effective boolean NOT NULL
+	effective boolean NOT NULL,
+	xid bigint NOT NULL
 );
 CREATE INDEX decisions_pair ON cdp.decisions (a, b);
 CREATE INDEX decisions_b ON cdp.decisions (b);
 CREATE INDEX decisions_splits ON cdp.decisions (a) WHERE type = 'split' AND effective;
 CREATE INDEX decisions_message ON cdp.decisions (source, message_id);
-CREATE INDEX decisions_target ON cdp.decisions (source, target);
-COMMENT ON TABLE cdp.decisions IS 'merges, splits and undos by hand; of those about one pair only the latest active one is effective';
+CREATE INDEX decisions_undos ON cdp.decisions (source, target) WHERE type = 'undo';
+CREATE INDEX decisions_detaches ON cdp.decisions (a) WHERE type = 'detach' AND effective;
+COMMENT ON TABLE cdp.decisions IS 'merges, splits, detaches and undos by hand; of the merges and splits about one pair only the latest that is not undone is effective';
 
 SELECT pg_extension_config_dump('cdp.identities', '');
 SELECT pg_extension_config_dump('cdp.links', '');

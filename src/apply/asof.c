@@ -801,6 +801,11 @@ make_links(AsOf *asof, CdpEntry **entries, int n)
 			link->tie = entry->tie;
 			continue;
 		}
+		if (entry->type == CDP_ENTRY_DETACH)
+		{
+			CdpGraphAddDetached(graph, entry->nodes[0], entry->at, entry->tie);
+			continue;
+		}
 		for (j = 1; j < entry->nnodes; j++)
 		{
 			bool		found;
@@ -810,6 +815,8 @@ make_links(AsOf *asof, CdpEntry **entries, int n)
 											false, &found);
 
 			/* from the latest to the earliest */
+			if (found && !CdpGraphEvidenceCounts(graph, link, entry->at, entry->tie))
+				continue;
 			link->entry = entry->id;
 			link->at = entry->at;
 			link->tie = entry->tie;

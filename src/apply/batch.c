@@ -8,7 +8,8 @@
  *	   1. lock, then look: the applier's lock is held before any snapshot is
  *		  taken, so that one applier follows another without a gap
  *	   2. read entries and judge them; find duplicates
- *	   3. take back what entries did that a better copy replaces
+ *	   3. take back what entries did that a better copy replaces, or that are
+ *		  undone; bring in again what is not undone any more
  *	   4. identity: nodes, links, components
  *	   5. traits: evaluate and fold
  *	   6. profiles touched by 3 to 5, and those whose time has come: values,
@@ -260,8 +261,9 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 {
 	int			n = batch->nentries;
 	int			i;
-	List	   *replaced;
+	List	   *withdrawn;
 
+	batch->nread = n;
 	for (i = 0; i < n; i++)
 		(void) CdpEntryCheck(&batch->entries[i]);
 	CdpGraphCheck(batch->graph, batch->entries, n);
@@ -269,9 +271,11 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 	for (i = 0; i < n; i++)
 		batch->counts[i] = batch->entries[i].reject_reason == NULL;
 
-	replaced = CdpFindDuplicates(batch, before);
-	if (replaced != NIL)
-		CdpWithdraw(batch, replaced);
+	withdrawn = CdpFindDuplicates(batch, before);
+	withdrawn = CdpUndo(batch, before, withdrawn);
+	n = batch->nentries;
+	if (withdrawn != NIL)
+		CdpWithdraw(batch, withdrawn);
 
 	/* what does not count is out of the way from here on */
 	for (i = 0; i < n; i++)
@@ -280,6 +284,11 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 
 		if (entry->reject_reason != NULL)
 			batch->applier.rejected++;
+		else if (entry->undone)
+		{
+			entry->ncandidates = 0;
+			entry->reject_reason = "undone";
+		}
 		else if (!batch->counts[i])
 		{
 			batch->applier.duplicates++;
@@ -288,10 +297,11 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 		}
 	}
 	CdpGraphAdd(batch->graph, batch->entries, n, true);
+	CdpWithdrawDetached(batch, CdpGraphDecide(batch->graph, batch->entries, n));
 	CdpGraphSettle(batch->graph, batch->entries, n);
 	fold_entries(batch);
 	CdpHistoryWrite(batch);
-	batch->applier.entries += n;
+	batch->applier.entries += batch->nread;
 }
 
 CdpBatchResult
@@ -400,7 +410,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	CdpMessagesEnd(&batch);
 	CdpGraphEnd(batch.graph, batch.applier.generation, batch.applier.token);
 
-	result.entries = batch.nentries;
+	result.entries = batch.nread;
 	result.changes = batch.changes.n;
 	result.timers = ndue;
 	if (ndue == max)

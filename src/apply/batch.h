@@ -51,6 +51,7 @@ typedef struct CdpBatch
 	CdpSegmentSet *segments;
 	CdpGraph   *graph;
 	int			nentries;
+	int			nread;			/* the others count again because an undo went */
 	CdpEntry   *entries;
 	bool	   *counts;			/* entries[i] is neither rejected nor a duplicate */
 	int			nprofiles;
@@ -69,10 +70,17 @@ extern void CdpBatchFold(CdpBatch *batch, CdpCursorSet *before);
 
 /* duplicate.c */
 extern List *CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before);
+/* The copy that counts so far of each of these messages, where there is one. */
+extern List *CdpAppliedMessages(CdpBatch *batch, CdpCursorSet *before, text **sources,
+								text **message_ids, int n);
 extern void CdpMessagesEnd(CdpBatch *batch);
 
 /* withdraw.c: undo what entries did that do not count any more */
 extern void CdpWithdraw(CdpBatch *batch, List *entries);
+extern void CdpWithdrawDetached(CdpBatch *batch, List *nodes);
+
+/* undo.c */
+extern List *CdpUndo(CdpBatch *batch, CdpCursorSet *before, List *replaced);
 
 /* history.c: entries that count no more */
 extern text *CdpUndoTarget(const CdpEntry *entry);

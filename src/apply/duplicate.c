@@ -148,6 +148,22 @@ better(CdpEntry *a, CdpEntry *b)
 	return cmp != 0 ? cmp < 0 : a->id < b->id;
 }
 
+static HTAB *
+make_messages(int n)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(MessageKey);
+	ctl.entrysize = sizeof(Message);
+	ctl.hash = tie_hash;
+	ctl.match = tie_match;
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create("cdp messages", Max(n, 16), &ctl,
+					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
+					   HASH_CONTEXT);
+}
+
 static Message *
 find_message(HTAB *messages, CdpEntry *entry)
 {
@@ -210,6 +226,34 @@ load_applied(CdpBatch *batch, CdpCursorSet *before, HTAB *messages,
 			message->applied = copy;
 	}
 	SPI_freetuptable(rows);
+}
+
+List *
+CdpAppliedMessages(CdpBatch *batch, CdpCursorSet *before, text **sources,
+				   text **message_ids, int n)
+{
+	HTAB	   *messages = make_messages(n);
+	HASH_SEQ_STATUS seq;
+	Message    *message;
+	int64	   *hashes = palloc(sizeof(int64) * Max(n, 1));
+	int64	   *ids = palloc0(sizeof(int64) * Max(n, 1));
+	List	   *result = NIL;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		CdpEntry	entry = {.source = sources[i],
+		.tie = CdpMakeTie(sources[i], message_ids[i])};
+
+		(void) find_message(messages, &entry);
+		hashes[i] = CdpMessageHash(sources[i], message_ids[i]);
+	}
+	load_applied(batch, before, messages, hashes, ids, n);
+	hash_seq_init(&seq, messages);
+	while ((message = hash_seq_search(&seq)) != NULL)
+		if (message->applied != NULL)
+			result = lappend(result, message->applied);
+	return result;
 }
 
 static void
@@ -339,7 +383,6 @@ CdpMessagesEnd(CdpBatch *batch)
 List *
 CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
 {
-	HASHCTL		ctl;
 	HTAB	   *messages;
 	HASH_SEQ_STATUS seq;
 	Message    *message;
@@ -350,16 +393,7 @@ CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
 	int			n = 0;
 	int			i;
 
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(MessageKey);
-	ctl.entrysize = sizeof(Message);
-	ctl.hash = tie_hash;
-	ctl.match = tie_match;
-	ctl.hcxt = CurrentMemoryContext;
-	messages = hash_create("cdp messages", Max(batch->nentries, 16), &ctl,
-						   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
-						   HASH_CONTEXT);
-
+	messages = make_messages(batch->nentries);
 	for (i = 0; i < batch->nentries; i++)
 	{
 		CdpEntry   *entry = &batch->entries[i];

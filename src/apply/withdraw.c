@@ -10,6 +10,9 @@
  *	  are owned by it or by a node that evidence or a decision connects it
  *	  with, which keeps the search local.
  *
+ *	  A detach takes away evidence, not entries: for every pair that has the
+ *	  node at one end the log is asked what is the earliest evidence now.
+ *
  * IDENTIFICATION
  *	  src/apply/withdraw.c
  *
@@ -36,6 +39,7 @@ static CdpStatement neighbours = {
 	"SELECT l.b FROM (SELECT unnest($1) AS node) AS u JOIN cdp.links l ON l.a = u.node"
 	" UNION SELECT l.a FROM (SELECT unnest($1) AS node) AS u JOIN cdp.links l ON l.b = u.node"
 	" UNION SELECT d.b FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.a = u.node"
+	" AND d.b IS NOT NULL"
 	" UNION SELECT d.a FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.b = u.node",
 	{"int8[]"}
 };
@@ -102,15 +106,14 @@ load_owned(CdpBatch *batch, int64 *owners, int nowners, int *n)
 }
 
 /*
- * Evidence that rested on a withdrawn entry: the next best, or none.
+ * What the log has for a pair now: the evidence that counts, or none.
  */
 static void
 renew_link(CdpBatch *batch, CdpNode *a, CdpNode *b, CdpEntry *entries, int n)
 {
 	bool		found;
 	CdpLink    *link = CdpGraphLink(batch->graph, a, b, false, &found);
-	CdpEntry   *best = NULL;
-	int			ord = 0;
+	bool		any = false;
 	int			i,
 				j;
 
@@ -124,7 +127,7 @@ renew_link(CdpBatch *batch, CdpNode *a, CdpNode *b, CdpEntry *entries, int n)
 		int64		other;
 
 		if (entry->reject_reason != NULL || entry->nnodes < 2 ||
-			entry->type == CDP_ENTRY_MERGE || entry->type == CDP_ENTRY_SPLIT)
+			CDP_ENTRY_DECIDES(entry->type))
 			continue;
 		if (entry->owner == a->id)
 			other = b->id;
@@ -138,23 +141,79 @@ renew_link(CdpBatch *batch, CdpNode *a, CdpNode *b, CdpEntry *entries, int n)
 		if (j == entry->nnodes)
 			continue;
 		CdpLinkSeen(link, entry->at, entry->tie);
-		if (best == NULL || CdpEntryCompare(entry, best) < 0)
-		{
-			best = entry;
-			ord = j;
-		}
+		if (any && !CdpGraphEvidenceCounts(batch->graph, link, entry->at, entry->tie))
+			continue;
+		any = true;
+		link->entry = entry->id;
+		link->at = entry->at;
+		link->tie = entry->tie;
+		link->ord = j;
 	}
 	a->dirty = b->dirty = true;
-	if (best == NULL)
+	link->gone = !any;
+	link->changed = any;
+}
+
+/*
+ * The nodes themselves and all whose entries may name them.
+ */
+static int64 *
+with_neighbours(const int64 *nodes, int n, int *naround)
+{
+	Datum		arg = CdpInt8Array(nodes, n);
+	int64	   *around;
+	uint64		r;
+
+	CdpRun(&neighbours, &arg, NULL);
+	around = palloc(sizeof(int64) * (n + SPI_processed));
+	memcpy(around, nodes, sizeof(int64) * n);
+	*naround = n;
+	for (r = 0; r < SPI_processed; r++)
 	{
-		link->gone = true;
-		return;
+		int64		id = CdpCellInt8(r, 1);
+
+		if (!is_member(nodes, n, id))
+			around[(*naround)++] = id;
 	}
-	link->entry = best->id;
-	link->at = best->at;
-	link->tie = best->tie;
-	link->ord = ord;
-	link->changed = true;
+	SPI_freetuptable(SPI_tuptable);
+	return around;
+}
+
+/*
+ * Detaches of these nodes (int64 *) have come or gone: ask the log anew for
+ * the evidence that joins them with others.
+ */
+void
+CdpWithdrawDetached(CdpBatch *batch, List *detached)
+{
+	CdpGraph   *graph = batch->graph;
+	int64	   *nodes = palloc(sizeof(int64) * Max(list_length(detached), 1));
+	int			n = 0;
+	int64	   *around;
+	int			naround;
+	CdpEntry   *entries;
+	int			nentries;
+	CdpLink   **links;
+	int			nlinks;
+	ListCell   *lc;
+	int			i;
+
+	foreach(lc, detached)
+	{
+		int64		id = *(int64 *) lfirst(lc);
+
+		if (!is_member(nodes, n, id))
+			nodes[n++] = id;
+	}
+	if (n == 0)
+		return;
+	CdpGraphLoadEvidence(graph, nodes, n);
+	around = with_neighbours(nodes, n, &naround);
+	entries = load_owned(batch, around, naround, &nentries);
+	CdpGraphLoadDetached(graph);
+	nlinks = CdpGraphLinksOf(graph, nodes, n, &links);
+	for (i = 0; i < nlinks; i++)
+		renew_link(batch, links[i]->a, links[i]->b, entries, nentries);
 }
 
 /*
@@ -171,7 +230,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	int64	   *named;
 	int64	   *around;
 	int			nnamed = 0;
-	int			naround = 0;
+	int			naround;
 	int			nowned = 0;
 	int			max = 0;
 	CdpEntry   *entries;
@@ -198,7 +257,10 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 		int64	   *id = palloc(sizeof(int64));
 
 		*id = old[i].id;
-		batch->graph->withdrawn = lappend(batch->graph->withdrawn, id);
+		if (old[i].undone)
+			batch->graph->undone = lappend(batch->graph->undone, id);
+		else
+			batch->graph->withdrawn = lappend(batch->graph->withdrawn, id);
 		max += old[i].nnodes;
 		if (old[i].owner != 0)
 		{
@@ -220,20 +282,9 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 				named[nnamed++] = old[i].nodes[j];
 	if (nnamed == 0)
 		return;
-	args[0] = CdpInt8Array(named, nnamed);
-	CdpRun(&neighbours, args, NULL);
-	around = palloc(sizeof(int64) * (nnamed + SPI_processed));
-	memcpy(around, named, sizeof(int64) * nnamed);
-	naround = nnamed;
-	for (r = 0; r < SPI_processed; r++)
-	{
-		int64		id = CdpCellInt8(r, 1);
-
-		if (!is_member(named, nnamed, id))
-			around[naround++] = id;
-	}
-	SPI_freetuptable(SPI_tuptable);
+	around = with_neighbours(named, nnamed, &naround);
 	entries = load_owned(batch, around, naround, &nentries);
+	CdpGraphLoadDetached(batch->graph);
 
 	/* times */
 	for (i = 0; i < nnamed; i++)

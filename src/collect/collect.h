@@ -53,8 +53,14 @@ typedef enum CdpEntryType
 	CDP_ENTRY_ALIAS,
 	CDP_ENTRY_MERGE,
 	CDP_ENTRY_SPLIT,
-	CDP_ENTRY_UNDO
+	CDP_ENTRY_UNDO,
+	CDP_ENTRY_DETACH
 } CdpEntryType;
+
+/* Is it a decision about identifiers, rather than something that happened? */
+#define CDP_ENTRY_DECIDES(type) \
+	((type) == CDP_ENTRY_MERGE || (type) == CDP_ENTRY_SPLIT || \
+	 (type) == CDP_ENTRY_DETACH)
 
 /* Entries further ahead of their receipt than this count at their receipt. */
 #define CDP_MAX_AHEAD		(5 * USECS_PER_MINUTE)
@@ -89,6 +95,7 @@ typedef struct CdpEntry
 	struct CdpCandidate *candidates;	/* private to identity/graph.c */
 
 	/* filled in by apply */
+	bool		undone;			/* counts for nothing because an undo names it */
 	const char *reject_reason;	/* why it has no effect; NULL when it has */
 	const char *reject_detail;
 	int			reject_sqlstate;
@@ -101,6 +108,8 @@ extern TimestampTz CdpEffectiveAt(bool has_occurred_at, TimestampTz occurred_at,
 								  TimestampTz received_at);
 /* Fill an entry from a row of cdp.events; copies varlenas into the current context. */
 extern void CdpEntryFromRow(CdpEntry *entry, Datum *values, bool *isnull);
+/* The tie of an entry with this source and message id. */
+extern text *CdpMakeTie(const text *source, const text *message_id);
 /* Compare two entries by (at, tie); < 0, 0, > 0. */
 extern int	CdpEntryCompare(const CdpEntry *a, const CdpEntry *b);
 extern int	CdpOrderCompare(TimestampTz at_a, const text *tie_a,

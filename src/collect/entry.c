@@ -41,7 +41,8 @@ static const struct
 	{"alias", CDP_ENTRY_ALIAS},
 	{"merge", CDP_ENTRY_MERGE},
 	{"split", CDP_ENTRY_SPLIT},
-	{"undo", CDP_ENTRY_UNDO}
+	{"undo", CDP_ENTRY_UNDO},
+	{"detach", CDP_ENTRY_DETACH}
 };
 
 CdpEntryType
@@ -78,38 +79,46 @@ CdpEffectiveAt(bool has_occurred_at, TimestampTz occurred_at,
 }
 
 /*
- * tie = source, \001, message id.  An entry without message id has its number
- * in the log instead, in a fixed width: of two at the same instant the one that
- * was logged later is the later one.
+ * tie = source, \001, message id.
+ */
+text *
+CdpMakeTie(const text *source, const text *message_id)
+{
+	int			slen = VARSIZE_ANY_EXHDR(source);
+	int			mlen = VARSIZE_ANY_EXHDR(message_id);
+	text	   *tie = (text *) palloc(VARHDRSZ + slen + 1 + mlen);
+	char	   *p = VARDATA(tie);
+
+	SET_VARSIZE(tie, VARHDRSZ + slen + 1 + mlen);
+	memcpy(p, VARDATA_ANY(source), slen);
+	p[slen] = '\001';
+	memcpy(p + slen + 1, VARDATA_ANY(message_id), mlen);
+	return tie;
+}
+
+/*
+ * An entry without message id has its number in the log instead, in a fixed
+ * width: of two at the same instant the one that was logged later is the later
+ * one.
  */
 static text *
 make_tie(const text *source, const text *message_id, int64 id)
 {
-	char		number[24];
-	const char *m;
-	int			slen = VARSIZE_ANY_EXHDR(source);
-	int			mlen;
-	text	   *tie;
-	char	   *p;
-
-	if (message_id != NULL)
+	union
 	{
-		m = VARDATA_ANY(message_id);
-		mlen = VARSIZE_ANY_EXHDR(message_id);
-	}
-	else
-	{
-		mlen = snprintf(number, sizeof(number), "#%019lld", (long long) id);
-		m = number;
-	}
+		text		header;
+		char		bytes[VARHDRSZ + 24];
+	}			number;
 
-	tie = (text *) palloc(VARHDRSZ + slen + 1 + mlen);
-	SET_VARSIZE(tie, VARHDRSZ + slen + 1 + mlen);
-	p = VARDATA(tie);
-	memcpy(p, VARDATA_ANY(source), slen);
-	p[slen] = '\001';
-	memcpy(p + slen + 1, m, mlen);
-	return tie;
+	if (message_id == NULL)
+	{
+		int			len = snprintf(VARDATA(&number.header), 24, "#%019lld",
+								   (long long) id);
+
+		SET_VARSIZE(&number.header, VARHDRSZ + len);
+		message_id = &number.header;
+	}
+	return CdpMakeTie(source, message_id);
 }
 
 void
@@ -232,7 +241,7 @@ CdpEntryCheck(CdpEntry *entry)
 						  "type is missing", NULL);
 		return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
 					  "unknown type",
-					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, alias, merge, split, undo.",
+					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, alias, merge, split, undo, detach.",
 							   TextDatumGetCString(entry->values[CDP_EVENTS_TYPE])));
 	}
 	/* both are keys of indexes, which have a limit */
@@ -277,11 +286,17 @@ CdpEntryCheck(CdpEntry *entry)
 							  "split needs two identifiers",
 							  psprintf("The entry has %d.", nidentifiers));
 			break;
+		case CDP_ENTRY_DETACH:
+			if (nidentifiers != 1)
+				return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
+							  "detach needs one identifier",
+							  psprintf("The entry has %d.", nidentifiers));
+			break;
 		case CDP_ENTRY_UNDO:
 			if (!has_text_property(entry->properties, "entry"))
 				return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
 							  "undo names no entry",
-							  "Property \"entry\" must be the message id of a merge, split or undo of the same source.");
+							  "Property \"entry\" must be the message id of an entry of the same source.");
 			break;
 		default:
 			break;

@@ -1,17 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * decision.c
- *	  Merges and splits by hand, and their undoing.
+ *	  Merges, splits and detaches by hand.
  *
- *	  All of them are entries of the log, kept in cdp.decisions.  An entry is
- *	  active unless an active undo that is later targets it; since undos can
- *	  target undos, activity is judged from the latest to the earliest.  For
- *	  one pair of identifiers only the latest active merge or split is
- *	  effective: an effective merge is evidence, an effective split a
- *	  cannot-link that holds for evidence of any time.
- *
- *	  An undo may come before its target does, so both directions are looked
- *	  up.
+ *	  All of them are entries of the log, kept in cdp.decisions.  What an undo
+ *	  has taken out does not come here as an entry (apply/undo.c); its row stays,
+ *	  without nodes, for who wants to read what was decided.  For one pair of
+ *	  identifiers only the latest merge or split is effective: an effective merge
+ *	  is evidence, an effective split a cannot-link that holds for evidence of any
+ *	  time.  A detach takes an identifier out: evidence that is earlier does not
+ *	  join it with anything.
  *
  * IDENTIFICATION
  *	  src/identity/decision.c
@@ -29,7 +27,7 @@
 #include "identity/graph.h"
 #include "statement.h"
 
-/* Above this number, cannot-links are loaded for the nodes at hand only. */
+/* Above this number, cannot-links and detaches are loaded for the nodes at hand only. */
 #define CANNOT_ALL_MAX	1000
 
 typedef struct Decision
@@ -38,33 +36,21 @@ typedef struct Decision
 	CdpEntryType type;
 	text	   *source;
 	text	   *message_id;
-	int64		a;				/* node numbers, a < b; 0 for undo */
-	int64		b;
-	text	   *target;			/* undo: message id */
+	int64		a;				/* node numbers, a < b; b is 0 for a detach */
+	int64		b;				/* both are 0 when it is undone */
 	TimestampTz at;
 	text	   *tie;
+	int64		xid;
 	bool		on_disk;
+	int64		old_a;			/* as the row has them */
+	int64		old_b;
 	bool		was_effective;
-	bool		active;
 	bool		effective;
-	bool		expanded;		/* what it relates to has been loaded */
 } Decision;
 
 #define DECISION_COLUMNS \
-	"d.entry, d.source, d.message_id, d.type, d.a, d.b, d.target, d.at, d.tie," \
-	" d.effective"
-
-static CdpStatement load_undos_of = {
-	"SELECT " DECISION_COLUMNS " FROM (SELECT unnest($1) AS source, unnest($2) AS message_id) AS u"
-	" JOIN cdp.decisions d ON d.source = u.source AND d.target = u.message_id",
-	{"text[]", "text[]"}
-};
-
-static CdpStatement load_targets_of = {
-	"SELECT " DECISION_COLUMNS " FROM (SELECT unnest($1) AS source, unnest($2) AS target) AS u"
-	" JOIN cdp.decisions d ON d.source = u.source AND d.message_id = u.target",
-	{"text[]", "text[]"}
-};
+	"d.entry, d.source, d.message_id, d.type, d.a, d.b, d.at, d.tie," \
+	" d.effective, d.xid"
 
 static CdpStatement load_pairs = {
 	"SELECT " DECISION_COLUMNS " FROM (SELECT unnest($1) AS a, unnest($2) AS b) AS u"
@@ -86,11 +72,17 @@ static CdpStatement delete_entries = {
 
 static CdpStatement upsert_decisions = {
 	"INSERT INTO cdp.decisions AS d"
-	" (entry, source, message_id, type, a, b, target, at, tie, effective)"
-	" SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9), unnest($10)"
-	" ON CONFLICT (entry) DO UPDATE SET effective = excluded.effective",
-	{"int8[]", "text[]", "text[]", "text[]", "int8[]", "int8[]", "text[]",
-	"timestamptz[]", "text[]", "bool[]"}
+	" (entry, source, message_id, type, a, b, at, tie, effective, xid)"
+	" SELECT u.entry, u.source, u.message_id, u.type, nullif(u.a, 0), nullif(u.b, 0),"
+	" u.at, u.tie, u.effective, u.xid"
+	" FROM (SELECT unnest($1) AS entry, unnest($2) AS source,"
+	" unnest($3) AS message_id, unnest($4) AS type, unnest($5) AS a,"
+	" unnest($6) AS b, unnest($7) AS at, unnest($8) AS tie,"
+	" unnest($9) AS effective, unnest($10) AS xid) AS u"
+	" ON CONFLICT (entry) DO UPDATE SET effective = excluded.effective,"
+	" a = excluded.a, b = excluded.b",
+	{"int8[]", "text[]", "text[]", "text[]", "int8[]", "int8[]",
+	"timestamptz[]", "text[]", "bool[]", "int8[]"}
 };
 
 static CdpStatement load_cannot_all = {
@@ -108,24 +100,23 @@ static CdpStatement load_cannot_of = {
 	{"int8[]"}
 };
 
+static CdpStatement load_detached_all = {
+	"SELECT d.a, d.at, d.tie FROM cdp.decisions d"
+	" WHERE d.type = 'detach' AND d.effective ORDER BY d.a LIMIT $1",
+	{"int8"}
+};
+
+static CdpStatement load_detached_of = {
+	"SELECT d.a, d.at, d.tie FROM (SELECT unnest($1) AS node) AS u"
+	" JOIN cdp.decisions d ON d.a = u.node AND d.type = 'detach' AND d.effective",
+	{"int8[]"}
+};
+
 static const char *
 type_name(CdpEntryType type)
 {
 	return type == CDP_ENTRY_MERGE ? "merge"
-		: type == CDP_ENTRY_SPLIT ? "split" : "undo";
-}
-
-static bool
-same_text(const text *a, const text *b)
-{
-	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
-		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
-}
-
-static bool
-later(const Decision *x, const Decision *y)
-{
-	return CdpOrderCompare(x->at, x->tie, y->at, y->tie) > 0;
+		: type == CDP_ENTRY_SPLIT ? "split" : "detach";
 }
 
 /*
@@ -144,50 +135,38 @@ load_rows(HTAB *decisions, MemoryContext context)
 		bool		isnull;
 		Datum		value;
 
-		if (found)
+		if (found && d->on_disk)
 			continue;
-		memset((char *) d + sizeof(int64), 0, sizeof(Decision) - sizeof(int64));
-		d->source = CdpCellVarlena(i, 2, context);
-		d->message_id = CdpCellVarlena(i, 3, context);
-		d->type = CdpEntryTypeFromText(CdpCellVarlena(i, 4, context));
+		if (!found)
+		{
+			memset((char *) d + sizeof(int64), 0, sizeof(Decision) - sizeof(int64));
+			d->source = CdpCellVarlena(i, 2, context);
+			d->message_id = CdpCellVarlena(i, 3, context);
+			d->type = CdpEntryTypeFromText(CdpCellVarlena(i, 4, context));
+			d->at = CdpCellInt8(i, 7);
+			d->tie = CdpCellVarlena(i, 8, context);
+			d->xid = CdpCellInt8(i, 10);
+		}
 		value = CdpCell(i, 5, &isnull);
-		d->a = isnull ? 0 : DatumGetInt64(value);
+		d->old_a = isnull ? 0 : DatumGetInt64(value);
 		value = CdpCell(i, 6, &isnull);
-		d->b = isnull ? 0 : DatumGetInt64(value);
-		d->target = CdpCellVarlena(i, 7, context);
-		d->at = CdpCellInt8(i, 8);
-		d->tie = CdpCellVarlena(i, 9, context);
-		d->was_effective = DatumGetBool(CdpCell(i, 10, &isnull));
+		d->old_b = isnull ? 0 : DatumGetInt64(value);
+		if (!found)
+		{
+			d->a = d->old_a;
+			d->b = d->old_b;
+		}
+		d->was_effective = DatumGetBool(CdpCell(i, 9, &isnull));
 		d->on_disk = true;
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
 
 /*
- * The message id that an undo names.
- */
-static text *
-undo_target(CdpEntry *entry)
-{
-	JsonbValue	value;
-	JsonbValue *found;
-
-	if (entry->properties == NULL ||
-		!JB_ROOT_IS_OBJECT(entry->properties))
-		return NULL;
-	found = getKeyJsonValueFromContainer(&entry->properties->root,
-										 "entry", 5, &value);
-	if (found == NULL || found->type != jbvString)
-		return NULL;
-	return cstring_to_text_with_len(found->val.string.val,
-									found->val.string.len);
-}
-
-/*
  * What an undo calls the entry.
  */
-static text *
-entry_message_id(CdpEntry *entry)
+text *
+CdpEntryMessageId(const CdpEntry *entry)
 {
 	if (entry->message_id != NULL)
 		return entry->message_id;
@@ -205,11 +184,14 @@ add_entry(HTAB *decisions, CdpEntry *entry)
 	memset((char *) d + sizeof(int64), 0, sizeof(Decision) - sizeof(int64));
 	d->type = entry->type;
 	d->source = entry->source;
-	d->message_id = entry_message_id(entry);
+	d->message_id = CdpEntryMessageId(entry);
 	d->at = entry->at;
 	d->tie = entry->tie;
-	if (entry->type == CDP_ENTRY_UNDO)
-		d->target = undo_target(entry);
+	d->xid = entry->xid;
+	if (entry->undone)
+		return;
+	if (entry->type == CDP_ENTRY_DETACH)
+		d->a = entry->nodes[0];
 	else
 	{
 		d->a = Min(entry->nodes[0], entry->nodes[1]);
@@ -218,81 +200,82 @@ add_entry(HTAB *decisions, CdpEntry *entry)
 }
 
 /*
- * Load everything that bears on the decisions at hand: others about the same
- * pairs, undos of them, targets of undos.
+ * Load the rows of these entries.
  */
 static void
-close_decisions(HTAB *decisions, MemoryContext context)
+load_listed(HTAB *decisions, List *entries, MemoryContext context)
 {
-	for (;;)
-	{
-		HASH_SEQ_STATUS seq;
-		Decision   *d;
-		long		max = hash_get_num_entries(decisions);
-		Datum	   *sources = palloc(sizeof(Datum) * max);
-		Datum	   *ids = palloc(sizeof(Datum) * max);
-		Datum	   *usources = palloc(sizeof(Datum) * max);
-		Datum	   *targets = palloc(sizeof(Datum) * max);
-		int64	   *a = palloc(sizeof(int64) * max);
-		int64	   *b = palloc(sizeof(int64) * max);
-		int			n = 0;
-		int			ntargets = 0;
-		int			npairs = 0;
-		Datum		args[2];
+	int64	   *ids = palloc(sizeof(int64) * Max(list_length(entries), 1));
+	int			n = 0;
+	ListCell   *lc;
+	Datum		arg;
 
-		hash_seq_init(&seq, decisions);
-		while ((d = hash_seq_search(&seq)) != NULL)
+	foreach(lc, entries)
+		ids[n++] = *(int64 *) lfirst(lc);
+	if (n == 0)
+		return;
+	arg = CdpInt8Array(ids, n);
+	CdpRun(&load_entries, &arg, NULL);
+	load_rows(decisions, context);
+	pfree(ids);
+}
+
+/*
+ * Load everything else about the same pairs.
+ */
+static void
+load_rivals(HTAB *decisions, MemoryContext context)
+{
+	HASH_SEQ_STATUS seq;
+	Decision   *d;
+	long		max = 2 * Max(hash_get_num_entries(decisions), 1);
+	int64	   *a = palloc(sizeof(int64) * max);
+	int64	   *b = palloc(sizeof(int64) * max);
+	int			npairs = 0;
+	Datum		args[2];
+
+	hash_seq_init(&seq, decisions);
+	while ((d = hash_seq_search(&seq)) != NULL)
+	{
+		int64		as[2] = {d->a, d->old_a};
+		int64		bs[2] = {d->b, d->old_b};
+		int			i;
+
+		for (i = 0; i < 2; i++)
 		{
-			if (d->expanded)
+			if (bs[i] == 0)
 				continue;
-			d->expanded = true;
-			sources[n] = PointerGetDatum(d->source);
-			ids[n++] = PointerGetDatum(d->message_id);
-			if (d->type == CDP_ENTRY_UNDO)
-			{
-				usources[ntargets] = PointerGetDatum(d->source);
-				targets[ntargets++] = PointerGetDatum(d->target);
-			}
-			else
-			{
-				a[npairs] = d->a;
-				b[npairs++] = d->b;
-			}
+			a[npairs] = as[i];
+			b[npairs++] = bs[i];
 		}
-		if (n == 0)
-			return;
-		args[0] = CdpVarlenaArray(sources, NULL, n, TEXTOID);
-		args[1] = CdpVarlenaArray(ids, NULL, n, TEXTOID);
-		CdpRun(&load_undos_of, args, NULL);
+	}
+	if (npairs > 0)
+	{
+		args[0] = CdpInt8Array(a, npairs);
+		args[1] = CdpInt8Array(b, npairs);
+		CdpRun(&load_pairs, args, NULL);
 		load_rows(decisions, context);
-		if (ntargets > 0)
-		{
-			args[0] = CdpVarlenaArray(usources, NULL, ntargets, TEXTOID);
-			args[1] = CdpVarlenaArray(targets, NULL, ntargets, TEXTOID);
-			CdpRun(&load_targets_of, args, NULL);
-			load_rows(decisions, context);
-		}
-		if (npairs > 0)
-		{
-			args[0] = CdpInt8Array(a, npairs);
-			args[1] = CdpInt8Array(b, npairs);
-			CdpRun(&load_pairs, args, NULL);
-			load_rows(decisions, context);
-		}
 	}
 }
 
+/*
+ * Those about the same pair side by side, the latest first.
+ */
 static int
-latest_first(const void *x, const void *y)
+by_subject(const void *x, const void *y)
 {
 	const Decision *a = *(Decision *const *) x;
 	const Decision *b = *(Decision *const *) y;
 
+	if (a->a != b->a)
+		return a->a < b->a ? -1 : 1;
+	if (a->b != b->b)
+		return a->b < b->b ? -1 : 1;
 	return CdpOrderCompare(b->at, b->tie, a->at, a->tie);
 }
 
 /*
- * Judge which decisions are active and effective.
+ * Judge which decisions are effective.
  */
 static int
 judge(HTAB *decisions, Decision ***result)
@@ -301,45 +284,26 @@ judge(HTAB *decisions, Decision ***result)
 	Decision   *d;
 	Decision  **all;
 	int			n = 0;
-	int			i,
-				j;
+	int			i;
 
 	all = palloc(sizeof(Decision *) * Max(hash_get_num_entries(decisions), 1));
 	hash_seq_init(&seq, decisions);
 	while ((d = hash_seq_search(&seq)) != NULL)
 		all[n++] = d;
-	qsort(all, n, sizeof(Decision *), latest_first);
-
+	qsort(all, n, sizeof(Decision *), by_subject);
 	for (i = 0; i < n; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		all[i]->active = true;
-		for (j = 0; j < i; j++)
-		{
-			if (all[j]->type == CDP_ENTRY_UNDO && all[j]->active &&
-				later(all[j], all[i]) &&
-				same_text(all[j]->source, all[i]->source) &&
-				same_text(all[j]->target, all[i]->message_id))
-			{
-				all[i]->active = false;
-				break;
-			}
-		}
-		all[i]->effective = all[i]->active;
-		if (all[i]->type == CDP_ENTRY_UNDO || !all[i]->active)
-			continue;
-		for (j = 0; j < i; j++)
-		{
-			if (all[j]->effective && all[j]->type != CDP_ENTRY_UNDO &&
-				all[j]->a == all[i]->a && all[j]->b == all[i]->b)
-			{
-				all[i]->effective = false;
-				break;
-			}
-		}
-	}
+		all[i]->effective = all[i]->a != 0 &&
+			(all[i]->b == 0 || i == 0 ||
+			 all[i]->a != all[i - 1]->a || all[i]->b != all[i - 1]->b);
 	*result = all;
 	return n;
+}
+
+static bool
+has_changed(const Decision *d)
+{
+	return !d->on_disk || d->effective != d->was_effective ||
+		d->a != d->old_a || d->b != d->old_b;
 }
 
 static void
@@ -348,12 +312,11 @@ write_decisions(Decision **all, int n)
 	int64	   *entries = palloc(sizeof(int64) * n);
 	int64	   *a = palloc(sizeof(int64) * n);
 	int64	   *b = palloc(sizeof(int64) * n);
+	int64	   *xids = palloc(sizeof(int64) * n);
 	TimestampTz *ats = palloc(sizeof(TimestampTz) * n);
 	Datum	   *sources = palloc(sizeof(Datum) * n);
 	Datum	   *ids = palloc(sizeof(Datum) * n);
 	Datum	   *types = palloc(sizeof(Datum) * n);
-	Datum	   *targets = palloc(sizeof(Datum) * n);
-	bool	   *notarget = palloc(sizeof(bool) * n);
 	Datum	   *ties = palloc(sizeof(Datum) * n);
 	Datum	   *effective = palloc(sizeof(Datum) * n);
 	int			k = 0;
@@ -362,7 +325,7 @@ write_decisions(Decision **all, int n)
 
 	for (i = 0; i < n; i++)
 	{
-		if (all[i]->on_disk && all[i]->effective == all[i]->was_effective)
+		if (!has_changed(all[i]))
 			continue;
 		entries[k] = all[i]->entry;
 		sources[k] = PointerGetDatum(all[i]->source);
@@ -370,11 +333,10 @@ write_decisions(Decision **all, int n)
 		types[k] = PointerGetDatum(cstring_to_text(type_name(all[i]->type)));
 		a[k] = all[i]->a;
 		b[k] = all[i]->b;
-		notarget[k] = all[i]->target == NULL;
-		targets[k] = PointerGetDatum(all[i]->target);
 		ats[k] = all[i]->at;
 		ties[k] = PointerGetDatum(all[i]->tie);
 		effective[k] = BoolGetDatum(all[i]->effective);
+		xids[k] = all[i]->xid;
 		k++;
 	}
 	if (k == 0)
@@ -385,124 +347,130 @@ write_decisions(Decision **all, int n)
 	args[3] = CdpVarlenaArray(types, NULL, k, TEXTOID);
 	args[4] = CdpInt8Array(a, k);
 	args[5] = CdpInt8Array(b, k);
-	args[6] = CdpVarlenaArray(targets, notarget, k, TEXTOID);
-	args[7] = CdpTimestampArray(ats, k);
-	args[8] = CdpVarlenaArray(ties, NULL, k, TEXTOID);
-	args[9] = CdpVarlenaArray(effective, NULL, k, BOOLOID);
+	args[6] = CdpTimestampArray(ats, k);
+	args[7] = CdpVarlenaArray(ties, NULL, k, TEXTOID);
+	args[8] = CdpVarlenaArray(effective, NULL, k, BOOLOID);
+	args[9] = CdpInt8Array(xids, k);
 	CdpRun(&upsert_decisions, args, NULL);
 }
 
 /*
- * Take the decisions among the entries in and withdraw those whose entries do
- * not count any more (graph->withdrawn); write what is effective now; mark the
- * pairs that are concerned.
+ * A decision about these nodes has come, gone, or lost its effect.
  */
-void
+static void
+mark_nodes(CdpGraph *graph, int64 a, int64 b, List **detached)
+{
+	int64		ids[2] = {a, b};
+	int			i;
+
+	if (a == 0)
+		return;
+	CdpGraphAddNodes(graph, ids, b != 0 ? 2 : 1);
+	for (i = 0; i < (b != 0 ? 2 : 1); i++)
+	{
+		CdpNode    *node = CdpGraphNode(graph, ids[i]);
+
+		if (node == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("a decision names node %lld, which does not exist",
+							(long long) ids[i])));
+		node->dirty = true;
+		CdpNodeRoot(node)->dirty = true;
+	}
+	if (b == 0)
+	{
+		int64	   *copy = palloc(sizeof(int64));
+
+		*copy = a;
+		*detached = lappend(*detached, copy);
+	}
+}
+
+List *
 CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n)
 {
 	HASHCTL		ctl;
-	HTAB	   *decisions = NULL;
+	HTAB	   *decisions;
 	Decision  **all;
+	List	   *detached = NIL;
 	ListCell   *lc;
 	int			ndecisions;
 	int			i;
+	bool		any = graph->withdrawn != NIL || graph->undone != NIL;
+
+	for (i = 0; i < n && !any; i++)
+		any = CDP_ENTRY_DECIDES(entries[i].type);
+	if (!any)
+		return NIL;
 
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(int64);
 	ctl.entrysize = sizeof(Decision);
 	ctl.hcxt = graph->context;
+	decisions = hash_create("cdp decisions", 64, &ctl,
+							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	for (i = 0; i < n; i++)
 	{
-		if (entries[i].reject_reason != NULL ||
-			(entries[i].type != CDP_ENTRY_MERGE &&
-			 entries[i].type != CDP_ENTRY_SPLIT &&
-			 entries[i].type != CDP_ENTRY_UNDO))
-			continue;
-		if (decisions == NULL)
-			decisions = hash_create("cdp decisions", 64, &ctl,
-									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-		add_entry(decisions, &entries[i]);
+		if (CDP_ENTRY_DECIDES(entries[i].type) &&
+			(entries[i].reject_reason == NULL || entries[i].undone))
+			add_entry(decisions, &entries[i]);
+	}
+	load_listed(decisions, graph->withdrawn, graph->context);
+	load_listed(decisions, graph->undone, graph->context);
+	if (hash_get_num_entries(decisions) == 0)
+		return NIL;
+	load_rivals(decisions, graph->context);
+
+	foreach(lc, graph->undone)
+	{
+		Decision   *d = hash_search(decisions, lfirst(lc), HASH_FIND, NULL);
+
+		if (d != NULL)
+			d->a = d->b = 0;
 	}
 	if (graph->withdrawn != NIL)
 	{
 		int64	   *ids = palloc(sizeof(int64) * list_length(graph->withdrawn));
 		int			nids = 0;
-		Datum		arg;
-
-		if (decisions == NULL)
-			decisions = hash_create("cdp decisions", 64, &ctl,
-									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-		foreach(lc, graph->withdrawn)
-			ids[nids++] = *(int64 *) lfirst(lc);
-		arg = CdpInt8Array(ids, nids);
-		CdpRun(&load_entries, &arg, NULL);
-		load_rows(decisions, graph->context);
-	}
-	if (decisions == NULL)
-		return;
-
-	close_decisions(decisions, graph->context);
-
-	if (graph->withdrawn != NIL)
-	{
-		int64	   *ids = palloc(sizeof(int64) * list_length(graph->withdrawn));
-		int64	   *nodes = palloc(sizeof(int64) * 2 * list_length(graph->withdrawn));
-		int			nids = 0;
-		int			nnodes = 0;
 		Datum		arg;
 
 		foreach(lc, graph->withdrawn)
 		{
-			int64		id = *(int64 *) lfirst(lc);
-			Decision   *d = hash_search(decisions, &id, HASH_FIND, NULL);
+			Decision   *d = hash_search(decisions, lfirst(lc), HASH_FIND, NULL);
 
 			if (d == NULL)
 				continue;
-			ids[nids++] = id;
-			if (d->type != CDP_ENTRY_UNDO)
-			{
-				nodes[nnodes++] = d->a;
-				nodes[nnodes++] = d->b;
-			}
+			ids[nids++] = d->entry;
+			mark_nodes(graph, d->old_a, d->old_b, &detached);
+			(void) hash_search(decisions, lfirst(lc), HASH_REMOVE, NULL);
 		}
 		arg = CdpInt8Array(ids, nids);
 		if (nids > 0)
 			CdpRun(&delete_entries, &arg, NULL);
-		for (i = 0; i < nids; i++)
-			(void) hash_search(decisions, &ids[i], HASH_REMOVE, NULL);
-		CdpGraphAddNodes(graph, nodes, nnodes);
-		for (i = 0; i < nnodes; i++)
-		{
-			CdpNode    *node = CdpGraphNode(graph, nodes[i]);
-
-			if (node != NULL)
-				node->dirty = true;
-		}
 	}
+
+	/* what was loaded before is out of date */
+	graph->cannot = NULL;
+	graph->cannot_all = false;
+	graph->detached = NULL;
+	graph->detached_all = false;
 
 	ndecisions = judge(decisions, &all);
 	if (ndecisions == 0)
-		return;
+		return detached;
 	write_decisions(all, ndecisions);
-
 	for (i = 0; i < ndecisions; i++)
 	{
-		int64		ids[2];
-		int			j;
-
-		if (all[i]->type == CDP_ENTRY_UNDO ||
-			(all[i]->on_disk && all[i]->effective == all[i]->was_effective))
+		CHECK_FOR_INTERRUPTS();
+		if (!has_changed(all[i]))
 			continue;
-		ids[0] = all[i]->a;
-		ids[1] = all[i]->b;
-		CdpGraphAddNodes(graph, ids, 2);
-		for (j = 0; j < 2; j++)
-		{
-			CdpGraphNode(graph, ids[j])->dirty = true;
-			CdpNodeRoot(CdpGraphNode(graph, ids[j]))->dirty = true;
-		}
+		mark_nodes(graph, all[i]->a, all[i]->b, &detached);
+		if (all[i]->old_a != all[i]->a || all[i]->old_b != all[i]->b)
+			mark_nodes(graph, all[i]->old_a, all[i]->old_b, &detached);
 	}
 	pfree(all);
+	return detached;
 }
 
 static void
@@ -570,5 +538,70 @@ CdpGraphLoadCannot(CdpGraph *graph)
 	graph->cannot = NULL;
 	for (i = 0; i < SPI_processed; i++)
 		CdpGraphAddCannot(graph, CdpCellInt8(i, 1), CdpCellInt8(i, 2));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Evidence earlier than this does not join the node with anything.
+ */
+void
+CdpGraphAddDetached(CdpGraph *graph, int64 id, TimestampTz at, text *tie)
+{
+	bool		found;
+	CdpDetached *detached;
+
+	if (graph->detached == NULL)
+	{
+		HASHCTL		ctl;
+
+		memset(&ctl, 0, sizeof(ctl));
+		ctl.keysize = sizeof(int64);
+		ctl.entrysize = sizeof(CdpDetached);
+		ctl.hcxt = graph->context;
+		graph->detached = hash_create("cdp detaches", 64, &ctl,
+									  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	detached = hash_search(graph->detached, &id, HASH_ENTER, &found);
+
+	/* of several the latest */
+	if (!found || CdpOrderCompare(at, tie, detached->at, detached->tie) > 0)
+	{
+		detached->at = at;
+		detached->tie = tie;
+	}
+}
+
+/*
+ * Load the detaches that bear on the nodes at hand (all there are, when they
+ * are few).
+ */
+void
+CdpGraphLoadDetached(CdpGraph *graph)
+{
+	Datum		arg = Int64GetDatum(CANNOT_ALL_MAX + 1);
+	uint64		i;
+
+	if (graph->detached_all || graph->sealed)
+		return;
+	CdpRun(&load_detached_all, &arg, NULL);
+	if (SPI_processed <= CANNOT_ALL_MAX)
+		graph->detached_all = true;
+	else
+	{
+		int64	   *ids = palloc(sizeof(int64) * Max(graph->nactive, 1));
+		int			n;
+
+		for (n = 0; n < graph->nactive; n++)
+			ids[n] = graph->active[n]->id;
+		arg = CdpInt8Array(ids, n);
+		SPI_freetuptable(SPI_tuptable);
+		CdpRun(&load_detached_of, &arg, NULL);
+		pfree(ids);
+	}
+
+	graph->detached = NULL;
+	for (i = 0; i < SPI_processed; i++)
+		CdpGraphAddDetached(graph, CdpCellInt8(i, 1), CdpCellInt8(i, 2),
+							(text *) CdpCellVarlena(i, 3, graph->context));
 	SPI_freetuptable(SPI_tuptable);
 }

@@ -312,6 +312,82 @@ CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n)
 }
 
 /*
+ * Is evidence of this order key taken away from the pair by a detach of one
+ * of its ends?
+ */
+static bool
+is_detached(CdpGraph *graph, CdpLink *link, TimestampTz at, const text *tie)
+{
+	CdpNode    *ends[2] = {link->a, link->b};
+	int			i;
+
+	if (graph->detached == NULL)
+		return false;
+	for (i = 0; i < 2; i++)
+	{
+		CdpDetached *detached = hash_search(graph->detached, &ends[i]->id,
+											HASH_FIND, NULL);
+
+		if (detached != NULL &&
+			CdpOrderCompare(at, tie, detached->at, detached->tie) < 0)
+			return true;
+	}
+	return false;
+}
+
+bool
+CdpGraphDetached(CdpGraph *graph, CdpLink *link)
+{
+	return is_detached(graph, link, link->at, link->tie);
+}
+
+/*
+ * Does other evidence for the pair count rather than what the link has?  The
+ * earliest one does; but what a detach has taken away gives way to what has
+ * not been.
+ */
+bool
+CdpGraphEvidenceCounts(CdpGraph *graph, CdpLink *link, TimestampTz at,
+					   const text *tie)
+{
+	bool		mine = is_detached(graph, link, link->at, link->tie);
+	bool		other = is_detached(graph, link, at, tie);
+
+	if (mine != other)
+		return mine;
+	return CdpOrderCompare(at, tie, link->at, link->tie) < 0;
+}
+
+/*
+ * The event links in memory that have one of the nodes at an end.
+ */
+int
+CdpGraphLinksOf(CdpGraph *graph, const int64 *nodes, int n, CdpLink ***result)
+{
+	HASH_SEQ_STATUS seq;
+	LinkEntry  *entry;
+	int			nlinks = 0;
+	int			i;
+
+	*result = NULL;
+	if (graph->links == NULL)
+		return 0;
+	*result = palloc(sizeof(CdpLink *) * Max(hash_get_num_entries(graph->links), 1));
+	hash_seq_init(&seq, graph->links);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		if (entry->link->manual)
+			continue;
+		for (i = 0; i < n; i++)
+			if (nodes[i] == entry->key.a || nodes[i] == entry->key.b)
+				break;
+		if (i < n)
+			(*result)[nlinks++] = entry->link;
+	}
+	return nlinks;
+}
+
+/*
  * The order of evidence, for qsort over CdpLink *.
  */
 int
@@ -572,6 +648,8 @@ CdpGraphKeepPairs(CdpGraph *graph)
 	{
 		if (!entry->link->manual)
 			CdpGraphPairKeep(graph, entry->key.a, entry->key.b,
-							 entry->link->gone, entry->link->at);
+							 entry->link->gone ||
+							 CdpGraphDetached(graph, entry->link),
+							 entry->link->at);
 	}
 }

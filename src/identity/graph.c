@@ -183,13 +183,24 @@ candidates_of(CdpGraph *graph, CdpEntry *entry, Candidate **result)
 }
 
 /*
- * A merge or split names two different identifiers of registered kinds.
+ * A merge or split names two different identifiers of registered kinds, a
+ * detach names one.
  */
 static bool
 check_decision(CdpEntry *entry)
 {
 	Candidate  *candidates = entry->candidates;
 
+	if (entry->type == CDP_ENTRY_DETACH)
+	{
+		if (entry->ncandidates == 1 && candidates[0].raw->kind->registered)
+			return true;
+		entry->reject_reason = "not one identifier";
+		entry->reject_detail =
+			"A detach names exactly one usable identifier of a registered kind.";
+		entry->reject_sqlstate = ERRCODE_INVALID_PARAMETER_VALUE;
+		return false;
+	}
 	if (entry->ncandidates == 2 && ArrayGetNItems(ARR_NDIM(entry->identifiers),
 								 ARR_DIMS(entry->identifiers)) == 2 &&
 		candidates[0].raw->kind->registered &&
@@ -219,7 +230,7 @@ CdpGraphCheck(CdpGraph *graph, CdpEntry *entries, int n)
 		entry->ncandidates = candidates_of(graph, entry, &entry->candidates);
 		if (entry->reject_reason != NULL)
 			continue;
-		if (entry->type == CDP_ENTRY_MERGE || entry->type == CDP_ENTRY_SPLIT)
+		if (CDP_ENTRY_DECIDES(entry->type))
 		{
 			check_decision(entry);
 			continue;
@@ -313,7 +324,7 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 		CdpEntry   *entry = &entries[i];
 
 		if (entry->reject_reason != NULL ||
-			entry->type == CDP_ENTRY_MERGE || entry->type == CDP_ENTRY_SPLIT)
+			CDP_ENTRY_DECIDES(entry->type))
 			continue;
 		for (j = 1; j < entry->nnodes; j++)
 		{
@@ -339,7 +350,7 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 				link->gone = false;
 				link->changed = true;
 			}
-			else if (CdpOrderCompare(link->at, link->tie, entry->at, entry->tie) <= 0)
+			else if (!CdpGraphEvidenceCounts(graph, link, entry->at, entry->tie))
 				continue;
 			link->entry = entry->id;
 			link->at = entry->at;
@@ -367,8 +378,7 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 			link->changed = true;
 			links[kept++] = link;
 		}
-		else if (CdpOrderCompare(seen[i].at, seen[i].tie,
-								 link->at, link->tie) < 0)
+		else if (CdpGraphEvidenceCounts(graph, link, seen[i].at, seen[i].tie))
 		{
 			link->entry = seen[i].entry;
 			link->at = seen[i].at;
@@ -406,6 +416,13 @@ judge_link(CdpGraph *graph, CdpLink *link)
 	bool		shared;
 	bool		late;
 	CdpVerdict	verdict;
+
+	if (CdpGraphDetached(graph, link))
+	{
+		link->status = 'o';
+		link->reason = "detached";
+		return;
+	}
 
 	/* a replay will decide */
 	if (x->dirty || y->dirty)
@@ -463,6 +480,7 @@ judge_link(CdpGraph *graph, CdpLink *link)
 		case CDP_JOIN_BRIDGE:
 			/* there may be other evidence */
 		case CDP_JOIN_SHARED:
+		case CDP_JOIN_DETACHED:
 			mark_dirty(link);
 			return;
 	}
@@ -482,8 +500,8 @@ CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n)
 	for (i = 0; i < graph->nactive; i++)
 		graph->active[i]->is_gone = graph->active[i]->first_seen == DT_NOEND;
 
+	CdpGraphLoadDetached(graph);
 	nlinks = collect_links(graph, entries, n, &links);
-	CdpGraphDecide(graph, entries, n);
 	CdpGraphLoadCannot(graph);
 
 	CdpGraphLoadContested(graph, links, nlinks);

@@ -103,6 +103,14 @@ typedef struct CdpCannot
 	List	   *others;			/* of int64 * */
 } CdpCannot;
 
+/* Evidence earlier than this does not join the node with anything. */
+typedef struct CdpDetached
+{
+	int64		id;				/* hash key */
+	TimestampTz at;
+	text	   *tie;
+} CdpDetached;
+
 /* What a raw identifier means; hash entry, keyed by the raw bytes. */
 typedef struct CdpRawIdentifier
 {
@@ -143,9 +151,12 @@ typedef struct CdpGraph
 	List	   *suspects;		/* nodes, see CdpGraphLookAgain */
 	int			guarded;		/* are there links refused by a guard? -1: unknown */
 	List	   *withdrawn;		/* int64 *: entries that do not count any more */
+	List	   *undone;			/* int64 *: likewise, because of an undo */
 	HTAB	   *cannot;			/* CdpCannot by node id; NULL: there are none */
 	bool		cannot_all;		/* it holds every cannot-link there is */
 	bool		sealed;			/* made of what it was given alone: reads no table */
+	HTAB	   *detached;		/* CdpDetached by node id; NULL: there are none */
+	bool		detached_all;	/* it holds every one there is */
 	int			mark;
 } CdpGraph;
 
@@ -177,7 +188,7 @@ extern void CdpGraphCheck(CdpGraph *graph, CdpEntry *entries, int n);
  * unknown ones; sets owner and nodes.  seen: they count, so their times do.
  */
 extern void CdpGraphAdd(CdpGraph *graph, CdpEntry *entries, int n, bool seen);
-/* Decide who belongs together; sets CdpNode.profile everywhere. */
+/* Decide who belongs together, after CdpGraphDecide; sets CdpNode.profile everywhere. */
 extern void CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n);
 /* Write cdp.links and cdp.decisions. */
 extern void CdpGraphWrite(CdpGraph *graph);
@@ -194,7 +205,8 @@ typedef enum CdpVerdict
 	CDP_JOIN_SIZE,
 	CDP_JOIN_RATE,
 	CDP_JOIN_BRIDGE,
-	CDP_JOIN_SHARED
+	CDP_JOIN_SHARED,
+	CDP_JOIN_DETACHED
 } CdpVerdict;
 
 /* *detail, when not NULL: the kind whose limit is broken, or NULL */
@@ -238,6 +250,10 @@ extern void CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie);
 extern int	CdpLinkOrder(const void *a, const void *b);
 extern void CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n);
 extern void CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n);
+extern int	CdpGraphLinksOf(CdpGraph *graph, const int64 *nodes, int n, CdpLink ***result);
+extern bool CdpGraphDetached(CdpGraph *graph, CdpLink *link);
+extern bool CdpGraphEvidenceCounts(CdpGraph *graph, CdpLink *link, TimestampTz at,
+								   const text *tie);
 extern void CdpGraphSpreadDirty(CdpGraph *graph);
 extern CdpLink **CdpGraphLinksOfMarked(CdpGraph *graph, int *n);
 extern void CdpGraphWriteLinks(CdpGraph *graph);
@@ -247,9 +263,18 @@ extern void CdpGraphKeepPairs(CdpGraph *graph);
 extern void CdpGraphReplayDirty(CdpGraph *graph);
 extern void CdpGraphLoadContested(CdpGraph *graph, CdpLink **links, int n);
 
-/* decision.c: merges, splits and undos by hand */
-extern void CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n);
+/* decision.c: merges, splits and detaches by hand */
+/*
+ * Take the decisions among the entries in, and take withdrawn ones out.
+ * Returns the nodes (int64 *) whose evidence is to be looked for anew, because
+ * a detach has come or gone.
+ */
+extern List *CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n);
+/* The name by which an undo knows an entry. */
+extern text *CdpEntryMessageId(const CdpEntry *entry);
 extern void CdpGraphLoadCannot(CdpGraph *graph);
 extern void CdpGraphAddCannot(CdpGraph *graph, int64 a, int64 b);
+extern void CdpGraphLoadDetached(CdpGraph *graph);
+extern void CdpGraphAddDetached(CdpGraph *graph, int64 id, TimestampTz at, text *tie);
 
 #endif							/* CDP_GRAPH_H */

@@ -233,9 +233,12 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->wanted = NULL;
 	graph->links = NULL;
 	graph->withdrawn = NIL;
+	graph->undone = NIL;
 	graph->cannot = NULL;
 	graph->cannot_all = false;
 	graph->sealed = false;
+	graph->detached = NULL;
+	graph->detached_all = false;
 	graph->mark = 0;
 	graph->suspects = NIL;
 	graph->guarded = -1;

@@ -105,7 +105,7 @@ set_verdict(CdpLink *link, CdpVerdict verdict, const char *detail)
 	link->reason = CdpVerdictReason(verdict);
 	link->detail = detail;
 	link->status = link->reason == NULL ? 'a'
-		: verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
+		: verdict == CDP_JOIN_CANNOT || verdict == CDP_JOIN_DETACHED ? 'o' : 'r';
 	if (link->status != link->was_status ||
 		!same_text(link->reason, link->was_reason) ||
 		!same_text(link->detail, link->was_detail))
@@ -424,6 +424,7 @@ CdpGraphReplayDirty(CdpGraph *graph)
 {
 	CdpLink   **links;
 	int			nlinks;
+	int			kept;
 	bool		any = false;
 	int			i;
 
@@ -440,8 +441,9 @@ CdpGraphReplayDirty(CdpGraph *graph)
 
 	close_clusters(graph);
 
-	/* nodes that came in with the closure bring their cannot-links */
+	/* nodes that came in with the closure bring their decisions */
 	CdpGraphLoadCannot(graph);
+	CdpGraphLoadDetached(graph);
 
 	for (i = 0; i < graph->nactive; i++)
 	{
@@ -452,6 +454,14 @@ CdpGraphReplayDirty(CdpGraph *graph)
 		}
 	}
 	links = CdpGraphLinksOfMarked(graph, &nlinks);
-	if (nlinks > 0)
-		judge_all(graph, links, nlinks);
+	for (i = 0, kept = 0; i < nlinks; i++)
+	{
+		/* what a detach took away has no part in it */
+		if (CdpGraphDetached(graph, links[i]))
+			set_verdict(links[i], CDP_JOIN_DETACHED, NULL);
+		else
+			links[kept++] = links[i];
+	}
+	if (kept > 0)
+		judge_all(graph, links, kept);
 }

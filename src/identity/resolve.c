@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "cdp.h"
+#include "collect/extract.h"
 #include "identity/identity.h"
 #include "statement.h"
 
@@ -31,21 +32,31 @@ PG_FUNCTION_INFO_V1(cdp_merge);
 PG_FUNCTION_INFO_V1(cdp_split);
 PG_FUNCTION_INFO_V1(cdp_merge_operator);
 PG_FUNCTION_INFO_V1(cdp_split_operator);
+PG_FUNCTION_INFO_V1(cdp_detach);
 PG_FUNCTION_INFO_V1(cdp_undo);
+PG_FUNCTION_INFO_V1(cdp_retract);
 
+/* sources of entries by hand, and of calls that name none */
 #define MANUAL_SOURCE	"manual"
+#define DEFAULT_SOURCE	"sql"
 
-/* among what has been applied, or what has not been yet */
-static CdpStatement manual_entry = {
-	"SELECT 1 FROM cdp.decisions d WHERE d.source = $2 AND d.message_id = $1"
+/* when the entry of a message id counts, the latest of its copies */
+static CdpStatement entry_of = {
+	"SELECT max(t.at) FROM ("
+	" SELECT d.at FROM cdp.decisions d WHERE d.source = $1 AND d.message_id = $2"
 	" UNION ALL"
-	" SELECT 1 FROM cdp.events e"
-	" WHERE e.xid >= coalesce((SELECT pg_snapshot_xmin(c.done)::text::bigint"
-	" FROM cdp.cursors c JOIN cdp.incarnation n ON n.id = c.incarnation), 0)"
-	" AND e.source = $2 AND e.type IN ('merge', 'split', 'undo')"
-	" AND coalesce(e.message_id, '#' || e.id) = $1"
-	" LIMIT 1",
+	" SELECT cdp.effective_at(e.occurred_at, e.received_at) FROM cdp.events e"
+	" WHERE cdp.message_hash(e.source, e.message_id) = cdp.message_hash($1, $2)"
+	" AND e.message_id = $2 AND coalesce(e.source, '') = $1) AS t",
 	{"text", "text"}
+};
+
+/* entries without message id; the log has no index by number alone */
+static CdpStatement numbered_entry_of = {
+	"SELECT max(cdp.effective_at(e.occurred_at, e.received_at)) FROM cdp.events e"
+	" WHERE e.id = $3 AND e.message_id IS NULL AND coalesce(e.source, '') = $1"
+	" AND '#' || e.id = $2",
+	{"text", "text", "int8"}
 };
 
 /*
@@ -192,32 +203,159 @@ cdp_split_operator(PG_FUNCTION_ARGS)
 }
 
 /*
- * cdp.undo(entry text) returns text: revoke a merge, split or undo by its
- * message id; the message id of the undo.
+ * cdp.detach(identifier, reason) returns text: log that what has been seen so
+ * far does not join the identifier with any other; the entry's message id.
+ */
+Datum
+cdp_detach(PG_FUNCTION_ARGS)
+{
+	CdpIdentifier *identifier;
+	Datum		elem;
+	ArrayType  *identifiers;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("identifier must not be null")));
+	identifier = PG_GETARG_IDENTIFIER_PP(0);
+	check_decision_argument(identifier);
+	elem = PointerGetDatum(identifier);
+	identifiers = construct_array(&elem, 1, CdpTypeOid("identifier"), -1, false,
+								  TYPALIGN_INT);
+	PG_RETURN_TEXT_P(CdpLogAppend("detach", NULL, identifiers,
+								  decision_properties(PG_ARGISNULL(1) ? NULL :
+													  PG_GETARG_TEXT_PP(1), NULL),
+								  NULL, NULL, NULL,
+								  cstring_to_text(MANUAL_SOURCE)));
+}
+
+static bool
+run_max(CdpStatement *statement, Datum *args, TimestampTz *at)
+{
+	bool		isnull;
+	Datum		value;
+
+	CdpRun(statement, args, NULL);
+	value = CdpCell(0, 1, &isnull);
+	if (!isnull)
+		*at = DatumGetTimestampTz(value);
+	return !isnull;
+}
+
+/*
+ * Does the log have such an entry?  Then also when an undo of it is to count,
+ * which must be later: now, or right after it.
+ */
+static bool
+find_entry(text *source, text *entry, TimestampTz *undo_at)
+{
+	CdpUserContext saved;
+	const char *name = text_to_cstring(entry);
+	Datum		args[3];
+	TimestampTz at = DT_NOBEGIN;
+	bool		found;
+
+	args[0] = PointerGetDatum(source);
+	args[1] = PointerGetDatum(entry);
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	found = run_max(&entry_of, args, &at);
+	if (!found && name[0] == '#' && name[1] >= '1' && name[1] <= '9' &&
+		strspn(name + 1, "0123456789") == strlen(name + 1) && strlen(name) < 20)
+	{
+		args[2] = Int64GetDatum(strtoll(name + 1, NULL, 10));
+		found = run_max(&numbered_entry_of, args, &at);
+	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	*undo_at = CdpClock();
+	if (found && at >= *undo_at && !TIMESTAMP_NOT_FINITE(at))
+		*undo_at = at + 1;
+	return found;
+}
+
+static void
+check_entry_name(text *entry)
+{
+	if (VARSIZE_ANY_EXHDR(entry) == 0 ||
+		VARSIZE_ANY_EXHDR(entry) > CDP_MAX_MESSAGE_ID)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("message id must have 1 to %d bytes", CDP_MAX_MESSAGE_ID)));
+}
+
+/*
+ * cdp.undo(entry text, source text) returns text: revoke any entry by its
+ * message id; the message id of the undo.  Without source: the entry of that
+ * message id that was made by hand, else the one of the source sql.
  */
 Datum
 cdp_undo(PG_FUNCTION_ARGS)
 {
-	text	   *target = PG_GETARG_TEXT_PP(0);
-	text	   *source = cstring_to_text(MANUAL_SOURCE);
-	CdpUserContext saved;
-	Datum		args[2];
-	uint64		found;
+	text	   *target;
+	text	   *source;
+	TimestampTz at;
 
-	args[0] = PointerGetDatum(target);
-	args[1] = PointerGetDatum(source);
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	found = CdpRun(&manual_entry, args, NULL);
-	SPI_finish();
-	CdpRestoreUser(&saved);
-	if (found == 0)
+	if (PG_ARGISNULL(0))
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("entry \"%s\" is not a merge, split or undo by hand",
-						text_to_cstring(target)),
-				 errhint("Pass the message id that cdp.merge(), cdp.split() or cdp.undo() returned.")));
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("entry must not be null")));
+	target = PG_GETARG_TEXT_PP(0);
+	check_entry_name(target);
+	if (!PG_ARGISNULL(1))
+	{
+		source = PG_GETARG_TEXT_PP(1);
+		if (!find_entry(source, target, &at))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("source \"%s\" has no entry \"%s\"",
+							text_to_cstring(source), text_to_cstring(target)),
+					 errhint("To take back an entry that has not arrived yet, use cdp.retract().")));
+	}
+	else
+	{
+		source = cstring_to_text(MANUAL_SOURCE);
+		if (!find_entry(source, target, &at))
+		{
+			source = cstring_to_text(DEFAULT_SOURCE);
+			if (!find_entry(source, target, &at))
+				ereport(ERROR,
+						(errcode(ERRCODE_UNDEFINED_OBJECT),
+						 errmsg("neither source \"manual\" nor source \"sql\" has an entry \"%s\"",
+								text_to_cstring(target)),
+						 errhint("Pass the message id that the call that logged it returned; name the source when it is another one.")));
+		}
+	}
 	PG_RETURN_TEXT_P(CdpLogAppend("undo", NULL, NULL,
 								  decision_properties(NULL, target), NULL,
-								  NULL, NULL, source));
+								  &at, NULL, source));
+}
+
+/*
+ * cdp.retract(message_id text, source text, reason text) returns text: take
+ * an event back, whether it has arrived or not; the message id of the undo.
+ */
+Datum
+cdp_retract(PG_FUNCTION_ARGS)
+{
+	text	   *target;
+	text	   *source;
+	TimestampTz at;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("message_id must not be null")));
+	target = PG_GETARG_TEXT_PP(0);
+	check_entry_name(target);
+	source = PG_ARGISNULL(1) ? cstring_to_text(DEFAULT_SOURCE) : PG_GETARG_TEXT_PP(1);
+	if (!find_entry(source, target, &at))
+		ereport(NOTICE,
+				(errmsg("source \"%s\" has no entry \"%s\" yet",
+						text_to_cstring(source), text_to_cstring(target)),
+				 errdetail("When it comes, it will not count unless it is later than the retraction.")));
+	PG_RETURN_TEXT_P(CdpLogAppend("undo", NULL, NULL,
+								  decision_properties(PG_ARGISNULL(2) ? NULL :
+													  PG_GETARG_TEXT_PP(2), target),
+								  NULL, &at, NULL, source));
 }

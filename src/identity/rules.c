@@ -227,6 +227,8 @@ CdpVerdictReason(CdpVerdict verdict)
 			return "bridge";
 		case CDP_JOIN_SHARED:
 			return "shared";
+		case CDP_JOIN_DETACHED:
+			return "detached";
 	}
 	return NULL;
 }

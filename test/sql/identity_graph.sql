@@ -108,7 +108,7 @@ SELECT y, status, reason FROM evidence WHERE y = 'user_id:fay' OR x LIKE 'cookie
 SELECT resolve('nosuch:x');
 SELECT merge('user_id:ada', 'user_id:null');
 SELECT merge('nosuch:a', 'user_id:ada');
-SELECT undo('m3');
+SELECT undo('m33');
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT apply();
 ROLLBACK;
