@@ -48,6 +48,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard $(addprefix sql/apply/verify,_log.sql _identity.sql _replay.sql \
                    _traits.sql _segments.sql .sql)) \
                $(wildcard sql/apply/asof.sql) \
+               $(wildcard sql/apply/merges.sql) \
                $(wildcard sql/apply/worker.sql) \
                $(wildcard sql/apply/sample.sql) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/views.sql)) \
