@@ -451,7 +451,7 @@ parting_entry(CdpBatch *batch, int64 profile)
 		}
 		if (!names)
 			continue;
-		if (entry->type == CDP_ENTRY_SPLIT)
+		if (entry->type == CDP_ENTRY_SPLIT || entry->type == CDP_ENTRY_DETACH)
 		{
 			if (decision == NULL || CdpEntryCompare(entry, decision) > 0)
 				decision = entry;
