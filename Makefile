@@ -37,7 +37,7 @@ OBJS         = $(CSOURCES:.c=.o) $(CXXSOURCES:.cpp=.o)
 # The install script is assembled from parts: first the types, then every
 # station's tables, then every station's functions.
 SQL_PARTS    = sql/header.sql \
-               $(wildcard sql/identity/types.sql sql/traits/types.sql) \
+               $(wildcard sql/identity/types.sql sql/traits/types.sql sql/segments/types.sql) \
                $(wildcard sql/identity/kinds.sql) \
                $(wildcard $(foreach s,collect identity traits segments activate apply,sql/$(s)/tables.sql)) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/functions.sql)) \

@@ -509,6 +509,22 @@ passage_cause(CdpGraph *graph, CdpProfile *profile, int32 segment, bool enters)
 }
 
 /*
+ * The identifiers of a profile, for segments that ask for them.
+ */
+static void
+name_identifiers(CdpProfile *profile, CdpProfileEval *eval)
+{
+	CdpNode    *node = profile->ring;
+
+	eval->identifiers = palloc(sizeof(CdpIdentifier *) * profile->n);
+	do
+	{
+		eval->identifiers[eval->nidentifiers++] = node->identifier;
+		node = node->next;
+	} while (node != profile->ring);
+}
+
+/*
  * Values, segments and timers of the profiles that are touched.
  */
 void
@@ -543,6 +559,8 @@ CdpProfilesEvaluate(CdpBatch *batch)
 		evals[i].profile_id = touched[i]->id;
 		CdpProfileEvaluate(batch->traits, open_states(batch, touched[i]),
 						   touched[i]->n, clock, &evals[i].values);
+		if (batch->segments->identity)
+			name_identifiers(touched[i], &evals[i]);
 		if (root->old_profile == root->id)
 		{
 			evals[i].before = root->segments;
