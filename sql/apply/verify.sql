@@ -36,6 +36,7 @@ SET "TimeZone" = 'UTC'
 SET "DateStyle" = 'ISO, YMD'
 SET "IntervalStyle" = 'postgres'
 SET extra_float_digits = 1
+SET jit = off
 SET bytea_output = 'hex'
 AS $function$
 #variable_conflict use_column
@@ -152,7 +153,7 @@ BEGIN
 	), have AS (
 		SELECT least(a.identifier::text COLLATE "C", b.identifier::text) AS a,
 			   greatest(a.identifier::text COLLATE "C", b.identifier::text) AS b,
-			   l.status, l.reason, to_jsonb(l)->>'detail' AS detail, to_jsonb(l) ? 'detail' AS detailed
+			   l.status, l.reason, l.detail
 		FROM cdp.links l
 		LEFT JOIN cdp.identities a ON a.node_id = l.a
 		LEFT JOIN cdp.identities b ON b.node_id = l.b
@@ -169,7 +170,7 @@ BEGIN
 		  FROM want w) w
 	FULL JOIN have h ON h.a = w.a AND h.b = w.b
 	WHERE w.status IS DISTINCT FROM h.status OR w.reason IS DISTINCT FROM h.reason
-	   OR h.detailed AND w.detail IS DISTINCT FROM h.detail;
+	   OR w.detail IS DISTINCT FROM h.detail;
 
 	RETURN QUERY
 	SELECT 'identity', format('decision %s', COALESCE(w.entry, d.entry)),

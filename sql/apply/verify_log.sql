@@ -38,10 +38,12 @@ BEGIN
 		FROM (SELECT DISTINCT unnest(a.identifiers) AS raw FROM applied a) r
 		LEFT JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(r.raw)
 		WHERE r.raw IS NOT NULL
-	), meaning AS (
+	), meaning AS MATERIALIZED (
 		SELECT r.raw::text AS raw, r.canonical::text AS canonical,
 			   r.kind IS NOT NULL AS registered, r.priority, r.entity,
-			   r.links AND NOT cdp.verify_is_label(r.canonical, r.labels, r.normaliser) AS links
+			   CASE WHEN r.links AND r.labels <> '{}' AND r.canonical IS NOT NULL
+					THEN NOT cdp.verify_is_label(r.canonical, r.labels, r.normaliser)
+					ELSE r.links END AS links
 		FROM raw r
 	), named AS (
 		-- each identifier of an entry once, at its first place

@@ -26,8 +26,8 @@ DECLARE
 	n int := COALESCE(cardinality(kinds), 0);
 	ncannot int := COALESCE(cardinality(cannot_a), 0);
 	max_size int := current_setting('cdp.max_profile_identifiers');
-	max_rate int := COALESCE(current_setting('cdp.max_new_identifiers_per_hour', true), '0');
-	bridge int := COALESCE(current_setting('cdp.bridge_guard', true), '0');
+	max_rate int := current_setting('cdp.max_new_identifiers_per_hour');
+	bridge int := current_setting('cdp.bridge_guard');
 	shared text[];			-- of nodes of shared kinds
 	contested boolean[];	-- such nodes that are nobody's
 	limits int[];			-- by slot, see below

@@ -247,7 +247,6 @@ extern void CdpGraphCheckSuspects(CdpGraph *graph);
 /* evidence.c: cdp.links and the replay of a cluster */
 extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found);
 extern void CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie);
-extern CdpLink **CdpGraphLinks(CdpGraph *graph, int *n);
 extern int	CdpLinkOrder(const void *a, const void *b);
 extern void CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n);
 extern void CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n);
