@@ -45,7 +45,7 @@ DECLARE
 	found_received_at timestamptz;
 BEGIN
 	SELECT n.xid, n.received_at INTO found_xid, found_received_at
-	FROM cdp.entries n
+	FROM cdp.owned_entries n
 	WHERE n.owner IN (link.a, link.b) AND n.at = link.at AND n.entry = link.entry;
 	IF FOUND THEN
 		SELECT coalesce(e.event, e.type), coalesce(e.source, ''), coalesce(e.message_id, '#' || e.id)

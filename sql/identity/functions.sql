@@ -78,10 +78,6 @@ BEGIN
 			MESSAGE = format('"%s" is not a way to share identifiers', definition.shared),
 			HINT = 'Who has a shared identifier is first, newest or anonymous.';
 	END IF;
-	IF definition.policy <> 'demote' THEN
-		RAISE feature_not_supported USING
-			MESSAGE = format('policy "%s" is not supported yet', definition.policy);
-	END IF;
 	FOREACH pattern IN ARRAY definition.blocked || definition.labels LOOP
 		IF pattern IS NULL THEN
 			RAISE null_value_not_allowed USING MESSAGE = 'blocked and labels must not contain NULL';
@@ -132,7 +128,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[], text, text) IS
-'make a kind of identifier. priority: the smallest owns an entry; max_per_profile: identifiers of the kind that one profile may have, NULL or 0: any number; within: the calendar period (UTC) that max_per_profile is about: 1 day, 7 days, 1 month, 3 months or 1 year; NULL or 0: ever; normaliser: verbatim, lower, nfkc, email or phone; blocked: values to ignore, and labels: values that link nothing, each a canonical value or a regular expression that begins with ^; entity: profile or account; links: default true for profiles; policy: what becomes of an entry whose link breaks the limit: demote, refuse, quarantine or raise; shared: who has an identifier that several people use: first, newest or anonymous. The log is replayed under the new rules. Errors: duplicate_object, undefined_object (normaliser), invalid_parameter_value, invalid_regular_expression, feature_not_supported';
+'make a kind of identifier. priority: the smallest owns an entry; max_per_profile: identifiers of the kind that one profile may have, NULL or 0: any number; within: the calendar period (UTC) that max_per_profile is about: 1 day, 7 days, 1 month, 3 months or 1 year; NULL or 0: ever; normaliser: verbatim, lower, nfkc, email or phone; blocked: values to ignore, and labels: values that link nothing, each a canonical value or a regular expression that begins with ^; entity: profile or account; links: default true for profiles; policy: what becomes of an entry whose link breaks the limit: demote, refuse, quarantine or raise; shared: who has an identifier that several people use: first, newest or anonymous. The log is replayed under the new rules. Errors: duplicate_object, undefined_object (normaliser), invalid_parameter_value, invalid_regular_expression';
 
 CREATE FUNCTION cdp.alter_identifier_kind(
 	kind text, priority int DEFAULT NULL, max_per_profile int DEFAULT NULL,

@@ -128,7 +128,7 @@ static CdpStatement find_owners = {
 static CdpStatement owned_entries = {
 	"SELECT " IDENTITY_COLUMNS
 	" FROM (SELECT unnest($1) AS owner) AS u"
-	" JOIN cdp.entries n ON n.owner = u.owner"
+	" JOIN cdp.owned_entries n ON n.owner = u.owner"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
 	" AND e.received_at = n.received_at"
 	" WHERE n.at <= $2 AND n.received_at <= $3",
@@ -813,6 +813,8 @@ make_links(AsOf *asof, CdpEntry **entries, int n)
 											CdpGraphNode(graph, entry->nodes[0]),
 											CdpGraphNode(graph, entry->nodes[j]),
 											false, &found);
+
+			CdpLinkSeen(link, entry->at, entry->tie);
 
 			/* from the latest to the earliest */
 			if (found && !CdpGraphEvidenceCounts(graph, link, entry->at, entry->tie))

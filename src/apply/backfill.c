@@ -497,6 +497,8 @@ CdpReplay(void)
 	int			i;
 	static const char *const forget[] = {
 		"DELETE FROM cdp.entries",
+		"DELETE FROM cdp.withheld_entries",
+		"DELETE FROM cdp.releases",
 		"DELETE FROM cdp.links",
 		"DELETE FROM cdp.decisions",
 		"DELETE FROM cdp.history_entries",

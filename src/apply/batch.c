@@ -11,7 +11,7 @@
  *	   3. take back what entries did that a better copy replaces, or that are
  *		  undone; bring in again what is not undone any more
  *	   4. identity: nodes, links, components
- *	   5. traits: evaluate and fold
+ *	   5. traits: evaluate and fold, what a policy does not withhold
  *	   6. profiles touched by 3 to 5, and those whose time has come: values,
  *		  segments, timers
  *	   7. write everything, number the changes, move the cursor, announce
@@ -238,7 +238,7 @@ fold_entries(CdpBatch *batch)
 		CdpEntry   *entry = &batch->entries[i];
 		CdpNode    *node;
 
-		if (!batch->counts[i] || entry->owner == 0)
+		if (!batch->counts[i] || entry->owner == 0 || entry->withheld)
 			continue;
 		if (contributions[i].n == 0 && entry->type != CDP_ENTRY_IDENTIFY)
 			continue;
@@ -299,6 +299,7 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 	CdpGraphAdd(batch->graph, batch->entries, n, true);
 	CdpWithdrawDetached(batch, CdpGraphDecide(batch->graph, batch->entries, n));
 	CdpGraphSettle(batch->graph, batch->entries, n);
+	CdpWithhold(batch);
 	fold_entries(batch);
 	CdpHistoryWrite(batch);
 	batch->applier.entries += batch->nread;

@@ -78,6 +78,14 @@ extern void CdpMessagesEnd(CdpBatch *batch);
 /* withdraw.c: undo what entries did that do not count any more */
 extern void CdpWithdraw(CdpBatch *batch, List *entries);
 extern void CdpWithdrawDetached(CdpBatch *batch, List *nodes);
+extern CdpEntry *CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n);
+extern void CdpRefold(CdpBatch *batch, const int64 *owners, int nowners,
+					  CdpEntry *entries, int n);
+
+/* withhold.c: entries that do not count by the policies of kinds */
+extern void CdpWithhold(CdpBatch *batch);
+extern void CdpWithheldWithdraw(CdpBatch *batch, CdpEntry *entries, int n);
+extern void CdpWithheldWrite(CdpBatch *batch);
 
 /* undo.c */
 extern List *CdpUndo(CdpBatch *batch, CdpCursorSet *before, List *replaced);

@@ -45,9 +45,9 @@ static CdpStatement neighbours = {
 };
 
 static CdpStatement owned_entries = {
-	"SELECT " CDP_EVENTS_COLUMNS
+	"SELECT " CDP_EVENTS_COLUMNS ", n.withheld"
 	" FROM (SELECT unnest($1) AS owner) AS u"
-	" JOIN cdp.entries n ON n.owner = u.owner"
+	" JOIN cdp.owned_entries n ON n.owner = u.owner"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
 	" AND e.received_at = n.received_at",
 	{"int8[]"}
@@ -76,10 +76,11 @@ is_member(const int64 *ids, int n, int64 id)
 }
 
 /*
- * The counting entries that these nodes own, resolved to nodes.
+ * The entries that these nodes own, resolved to nodes.  What a policy keeps
+ * from counting is among them, with withheld set.
  */
-static CdpEntry *
-load_owned(CdpBatch *batch, int64 *owners, int nowners, int *n)
+CdpEntry *
+CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n)
 {
 	Datum		arg = CdpInt8Array(owners, nowners);
 	CdpEntry   *entries;
@@ -90,12 +91,13 @@ load_owned(CdpBatch *batch, int64 *owners, int nowners, int *n)
 	entries = palloc(sizeof(CdpEntry) * Max(*n, 1));
 	for (i = 0; i < *n; i++)
 	{
-		Datum		values[CDP_EVENTS_NATTS];
-		bool		isnull[CDP_EVENTS_NATTS];
+		Datum		values[CDP_EVENTS_NATTS + 1];
+		bool		isnull[CDP_EVENTS_NATTS + 1];
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
 						  values, isnull);
 		CdpEntryFromRow(&entries[i], values, isnull);
+		entries[i].withheld = DatumGetBool(values[CDP_EVENTS_NATTS]);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	for (i = 0; i < *n; i++)
@@ -209,11 +211,43 @@ CdpWithdrawDetached(CdpBatch *batch, List *detached)
 		return;
 	CdpGraphLoadEvidence(graph, nodes, n);
 	around = with_neighbours(nodes, n, &naround);
-	entries = load_owned(batch, around, naround, &nentries);
+	entries = CdpLoadOwned(batch, around, naround, &nentries);
 	CdpGraphLoadDetached(graph);
 	nlinks = CdpGraphLinksOf(graph, nodes, n, &links);
 	for (i = 0; i < nlinks; i++)
 		renew_link(batch, links[i]->a, links[i]->b, entries, nentries);
+}
+
+/*
+ * Compute the states of owners anew from the entries.
+ */
+void
+CdpRefold(CdpBatch *batch, const int64 *owners, int nowners, CdpEntry *entries,
+		  int n)
+{
+	CdpContributions *contributions;
+	int			i;
+
+	for (i = 0; i < nowners; i++)
+	{
+		CdpNode    *node = CdpGraphNode(batch->graph, owners[i]);
+
+		if (node->acc == NULL)
+			node->acc = CdpNodeOpen(batch->traits, node->state);
+		CdpNodeReset(node->acc, NULL);
+		node->folded = true;
+		node->row_changed = true;
+	}
+	contributions = palloc0(sizeof(CdpContributions) * Max(n, 1));
+	CdpTraitsEvaluate(batch->traits, NULL, entries, n, contributions);
+	for (i = 0; i < n; i++)
+	{
+		if (entries[i].reject_reason == NULL && !entries[i].withheld &&
+			is_member(owners, nowners, entries[i].owner))
+			CdpNodeFold(CdpGraphNode(batch->graph, entries[i].owner)->acc,
+						&entries[i], &contributions[i], true);
+	}
+	pfree(contributions);
 }
 
 /*
@@ -235,7 +269,6 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	int			max = 0;
 	CdpEntry   *entries;
 	int			nentries;
-	CdpContributions *contributions;
 	Datum		args[3];
 	SPITupleTable *rows;
 	uint64		nrows;
@@ -273,6 +306,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	args[1] = CdpTimestampArray(ats, nowned);
 	args[2] = CdpInt8Array(ids, nowned);
 	CdpRun(&delete_entries, args, NULL);
+	CdpWithheldWithdraw(batch, old, n);
 
 	/* the nodes that they named, and all whose entries may name those */
 	named = palloc(sizeof(int64) * Max(max, 1));
@@ -283,7 +317,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	if (nnamed == 0)
 		return;
 	around = with_neighbours(named, nnamed, &naround);
-	entries = load_owned(batch, around, naround, &nentries);
+	entries = CdpLoadOwned(batch, around, naround, &nentries);
 	CdpGraphLoadDetached(batch->graph);
 
 	/* times */
@@ -322,23 +356,5 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	}
 	SPI_freetuptable(rows);
 
-	/* states */
-	for (i = 0; i < nowned; i++)
-	{
-		CdpNode    *node = CdpGraphNode(batch->graph, owners[i]);
-
-		if (node->acc == NULL)
-			node->acc = CdpNodeOpen(batch->traits, node->state);
-		CdpNodeReset(node->acc, NULL);
-		node->folded = true;
-	}
-	contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
-	CdpTraitsEvaluate(batch->traits, NULL, entries, nentries, contributions);
-	for (i = 0; i < nentries; i++)
-	{
-		if (entries[i].reject_reason == NULL &&
-			is_member(owners, nowned, entries[i].owner))
-			CdpNodeFold(CdpGraphNode(batch->graph, entries[i].owner)->acc,
-						&entries[i], &contributions[i], true);
-	}
+	CdpRefold(batch, owners, nowned, entries, nentries);
 }

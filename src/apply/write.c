@@ -331,8 +331,10 @@ CdpWriteEntries(CdpBatch *batch)
 	int			i;
 	Datum		args[5];
 
+	CdpWithheldWrite(batch);
 	for (i = 0; i < batch->nentries; i++)
-		if (batch->counts[i] && batch->entries[i].owner != 0)
+		if (batch->counts[i] && batch->entries[i].owner != 0 &&
+			!batch->entries[i].withheld)
 			counting[n++] = &batch->entries[i];
 	if (n == 0)
 		return;

@@ -54,7 +54,8 @@ typedef enum CdpEntryType
 	CDP_ENTRY_MERGE,
 	CDP_ENTRY_SPLIT,
 	CDP_ENTRY_UNDO,
-	CDP_ENTRY_DETACH
+	CDP_ENTRY_DETACH,
+	CDP_ENTRY_RELEASE
 } CdpEntryType;
 
 /* Is it a decision about identifiers, rather than something that happened? */
@@ -96,6 +97,9 @@ typedef struct CdpEntry
 
 	/* filled in by apply */
 	bool		undone;			/* counts for nothing because an undo names it */
+	bool		withheld;		/* a policy keeps it from counting … */
+	bool		held;			/* … unless it is released */
+	const struct CdpKind *withheld_by;	/* whose policy */
 	const char *reject_reason;	/* why it has no effect; NULL when it has */
 	const char *reject_detail;
 	int			reject_sqlstate;

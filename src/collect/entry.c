@@ -42,7 +42,8 @@ static const struct
 	{"merge", CDP_ENTRY_MERGE},
 	{"split", CDP_ENTRY_SPLIT},
 	{"undo", CDP_ENTRY_UNDO},
-	{"detach", CDP_ENTRY_DETACH}
+	{"detach", CDP_ENTRY_DETACH},
+	{"release", CDP_ENTRY_RELEASE}
 };
 
 CdpEntryType
@@ -241,7 +242,7 @@ CdpEntryCheck(CdpEntry *entry)
 						  "type is missing", NULL);
 		return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
 					  "unknown type",
-					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, alias, merge, split, undo, detach.",
+					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, alias, merge, split, undo, detach, release.",
 							   TextDatumGetCString(entry->values[CDP_EVENTS_TYPE])));
 	}
 	/* both are keys of indexes, which have a limit */
@@ -298,11 +299,18 @@ CdpEntryCheck(CdpEntry *entry)
 							  "undo names no entry",
 							  "Property \"entry\" must be the message id of an entry of the same source.");
 			break;
+		case CDP_ENTRY_RELEASE:
+			if (!has_text_property(entry->properties, "entry"))
+				return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
+							  "release names no entry",
+							  "Property \"entry\" must be the message id of an entry of the same source.");
+			break;
 		default:
 			break;
 	}
 
-	if (entry->type != CDP_ENTRY_UNDO && nidentifiers == 0)
+	if (entry->type != CDP_ENTRY_UNDO && entry->type != CDP_ENTRY_RELEASE &&
+		nidentifiers == 0)
 		return reject(entry, ERRCODE_NULL_VALUE_NOT_ALLOWED,
 					  "no usable identifier", "The entry has no identifier at all.");
 	return true;

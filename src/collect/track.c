@@ -126,6 +126,7 @@ log_call(FunctionCallInfo fcinfo, Call *call)
 	text	   *source = text_arg(fcinfo, call->tail + 4);
 	TimestampTz occurred_at = 0;
 	CdpIdentifierList list;
+	ArrayType  *identifiers;
 	CdpRefusal	refusal;
 
 	check_object(call->body, call->body_name);
@@ -176,8 +177,11 @@ log_call(FunctionCallInfo fcinfo, Call *call)
 				 errmsg("%s without identifier", call->name),
 				 errhint("Say who is meant: user_id, anonymous_id or identifiers.")));
 
-	PG_RETURN_TEXT_P(CdpLogAppend(call->name, call->event,
-								  CdpIdentifierListArray(&list),
+	identifiers = CdpIdentifierListArray(&list);
+	CdpCheckRaise(identifiers,
+				  PG_ARGISNULL(call->tail + 2) ? NULL : &occurred_at);
+
+	PG_RETURN_TEXT_P(CdpLogAppend(call->name, call->event, identifiers,
 								  call->body, context,
 								  PG_ARGISNULL(call->tail + 2) ? NULL : &occurred_at,
 								  message_id, source));

@@ -140,6 +140,70 @@ CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found)
 }
 
 /*
+ * The event link between two nodes, NULL when it is not in memory.
+ */
+CdpLink *
+CdpGraphFindLink(CdpGraph *graph, int64 x, int64 y)
+{
+	LinkKey		key;
+	LinkEntry  *entry;
+
+	if (graph->links == NULL)
+		return NULL;
+	memset(&key, 0, sizeof(key));
+	key.a = Min(x, y);
+	key.b = Max(x, y);
+	entry = hash_search(graph->links, &key, HASH_FIND, NULL);
+	return entry == NULL ? NULL : entry->link;
+}
+
+static CdpKind *
+barred_by(CdpGraph *graph, char status, const char *detail)
+{
+	CdpKind    *kind;
+
+	if (graph->npolicies == 0 || status != 'r' || detail == NULL)
+		return NULL;
+	kind = CdpKindLookup(graph->kinds, detail, strlen(detail));
+	return kind->policy == CDP_POLICY_DEMOTE ? NULL : kind;
+}
+
+CdpKind *
+CdpLinkBarredBy(CdpGraph *graph, const CdpLink *link)
+{
+	return barred_by(graph, link->status, link->detail);
+}
+
+CdpKind *
+CdpLinkWasBarredBy(CdpGraph *graph, const CdpLink *link)
+{
+	return barred_by(graph, link->was_status, link->was_detail);
+}
+
+List *
+CdpGraphBarsChanged(CdpGraph *graph)
+{
+	HASH_SEQ_STATUS seq;
+	LinkEntry  *entry;
+	List	   *nodes = NIL;
+
+	if (graph->links == NULL || graph->npolicies == 0)
+		return NIL;
+	hash_seq_init(&seq, graph->links);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		CdpLink    *link = entry->link;
+
+		if (link->manual || link->gone || !link->on_disk ||
+			CdpLinkBarredBy(graph, link) == CdpLinkWasBarredBy(graph, link))
+			continue;
+		nodes = lappend(nodes, &link->a->id);
+		nodes = lappend(nodes, &link->b->id);
+	}
+	return nodes;
+}
+
+/*
  * There is this evidence for the pair.  When the newest user has one of its
  * ends, the latest evidence is kept.
  */
@@ -650,6 +714,7 @@ CdpGraphKeepPairs(CdpGraph *graph)
 			CdpGraphPairKeep(graph, entry->key.a, entry->key.b,
 							 entry->link->gone ||
 							 CdpGraphDetached(graph, entry->link),
-							 entry->link->at);
+							 entry->link->at,
+							 CdpLinkBarredBy(graph, entry->link));
 	}
 }

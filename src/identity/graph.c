@@ -225,7 +225,8 @@ CdpGraphCheck(CdpGraph *graph, CdpEntry *entries, int n)
 
 		CHECK_FOR_INTERRUPTS();
 		entry->ncandidates = 0;
-		if (entry->reject_reason != NULL || entry->type == CDP_ENTRY_UNDO)
+		if (entry->reject_reason != NULL || entry->type == CDP_ENTRY_UNDO ||
+			entry->type == CDP_ENTRY_RELEASE)
 			continue;
 		entry->ncandidates = candidates_of(graph, entry, &entry->candidates);
 		if (entry->reject_reason != NULL)

@@ -148,6 +148,7 @@ typedef struct CdpGraph
 	int			nperiodic;		/* kinds with a limit within a period */
 	int			nshared;		/* kinds whose identifiers are shared */
 	int			nnewest;		/* those that the newest has */
+	int			npolicies;		/* kinds whose broken limit costs entries */
 	List	   *suspects;		/* nodes, see CdpGraphLookAgain */
 	int			guarded;		/* are there links refused by a guard? -1: unknown */
 	List	   *withdrawn;		/* int64 *: entries that do not count any more */
@@ -174,7 +175,10 @@ extern void CdpGraphWant(CdpGraph *graph, CdpIdentifier *identifier);
 extern void CdpGraphLoadWanted(CdpGraph *graph);
 extern CdpNode *CdpGraphNodeOf(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
 extern bool CdpGraphPairKnown(CdpGraph *graph, int64 x, int64 y, TimestampTz *at);
-extern void CdpGraphPairKeep(CdpGraph *graph, int64 a, int64 b, bool gone, TimestampTz at);
+/* The kind that keeps entries with this pair from counting, NULL: none. */
+extern bool CdpGraphPairBarred(CdpGraph *graph, int64 x, int64 y, CdpKind **by);
+extern void CdpGraphPairKeep(CdpGraph *graph, int64 a, int64 b, bool gone, TimestampTz at,
+							 CdpKind *barred_by);
 extern int	CdpVarlenaMatch(const void *key1, const void *key2, Size keysize);
 
 /* graph.c */
@@ -246,6 +250,11 @@ extern void CdpGraphCheckSuspects(CdpGraph *graph);
 
 /* evidence.c: cdp.links and the replay of a cluster */
 extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found);
+extern CdpLink *CdpGraphFindLink(CdpGraph *graph, int64 x, int64 y);
+extern CdpKind *CdpLinkBarredBy(CdpGraph *graph, const CdpLink *link);
+extern CdpKind *CdpLinkWasBarredBy(CdpGraph *graph, const CdpLink *link);
+/* Nodes (int64 *) at links that a policy bars now and did not before, or the reverse. */
+extern List *CdpGraphBarsChanged(CdpGraph *graph);
 extern void CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie);
 extern int	CdpLinkOrder(const void *a, const void *b);
 extern void CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n);

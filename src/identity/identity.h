@@ -92,6 +92,7 @@ extern CdpKindSet *CdpKindSetGet(int64 generation);
 extern CdpKindSet *CdpKindSetAt(TimestampTz known_at, bool *same);
 /* Tells sets apart: one may get the address of another that is gone. */
 extern int64 CdpKindSetSerial(CdpKindSet *set);
+extern bool CdpKindSetRaises(CdpKindSet *set);	/* has a kind the policy raise? */
 extern int	CdpKindCount(CdpKindSet *set);	/* registered kinds; valid indexes are 0 .. n-1 */
 extern CdpKind *CdpKindByIndex(CdpKindSet *set, int index);
 /* Never NULL: an unregistered kind yields a stand-in (links false, lowest priority). */
@@ -117,6 +118,12 @@ extern CdpCanonicalStatus CdpCanonicalise(CdpKindSet *set, const CdpIdentifier *
 
 /* identity/period.c: the number of the period that an instant is in */
 extern int64 CdpPeriodNumber(CdpPeriod period, TimestampTz at);
+
+/*
+ * identity/raise.c: error when, as things are applied, a link of an entry with
+ * these identifiers would break the limit of a kind whose policy is raise.
+ */
+extern void CdpCheckRaise(ArrayType *identifiers, const TimestampTz *occurred_at);
 
 /* identity/lookup.c */
 

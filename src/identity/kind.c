@@ -555,6 +555,18 @@ CdpKindSetSerial(CdpKindSet *set)
 	return set->serial;
 }
 
+bool
+CdpKindSetRaises(CdpKindSet *set)
+{
+	int			i;
+
+	for (i = 0; i < set->n; i++)
+		if (set->kinds[i].policy == CDP_POLICY_RAISE &&
+			set->kinds[i].max_per_profile > 0)
+			return true;
+	return false;
+}
+
 int
 CdpKindCount(CdpKindSet *set)
 {

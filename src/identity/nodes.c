@@ -46,6 +46,7 @@ typedef struct KnownPair
 	int64		a;				/* hash key, with b */
 	int64		b;
 	TimestampTz at;
+	CdpKind    *barred_by;		/* see CdpGraphPairBarred */
 } KnownPair;
 
 static struct
@@ -179,6 +180,9 @@ make_graph(CdpKindSet *kinds)
 			graph->nshared++;
 		if (kind->links && kind->shared == CDP_SHARED_NEWEST)
 			graph->nnewest++;
+		if (kind->links && kind->max_per_profile > 0 &&
+			kind->policy != CDP_POLICY_DEMOTE)
+			graph->npolicies++;
 	}
 	return graph;
 }
@@ -338,16 +342,32 @@ CdpGraphPairKnown(CdpGraph *graph, int64 x, int64 y, TimestampTz *at)
 	return true;
 }
 
+bool
+CdpGraphPairBarred(CdpGraph *graph, int64 x, int64 y, CdpKind **by)
+{
+	int64		key[2] = {Min(x, y), Max(x, y)};
+	KnownPair  *pair = hash_search(graph->pairs, key, HASH_FIND, NULL);
+
+	*by = pair == NULL ? NULL : pair->barred_by;
+	return pair != NULL;
+}
+
 void
-CdpGraphPairKeep(CdpGraph *graph, int64 a, int64 b, bool gone, TimestampTz at)
+CdpGraphPairKeep(CdpGraph *graph, int64 a, int64 b, bool gone, TimestampTz at,
+				 CdpKind *barred_by)
 {
 	int64		key[2] = {a, b};
+	KnownPair  *pair;
 	bool		found;
 
 	if (gone)
+	{
 		(void) hash_search(graph->pairs, key, HASH_REMOVE, NULL);
-	else
-		((KnownPair *) hash_search(graph->pairs, key, HASH_ENTER, &found))->at = at;
+		return;
+	}
+	pair = hash_search(graph->pairs, key, HASH_ENTER, &found);
+	pair->at = at;
+	pair->barred_by = barred_by;
 }
 
 CdpNode *

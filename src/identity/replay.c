@@ -449,6 +449,7 @@ CdpGraphReplayDirty(CdpGraph *graph)
 	{
 		if (graph->active[i]->mark == graph->mark)
 		{
+			graph->active[i]->counted_seen = graph->active[i]->first_seen;
 			CdpGraphSingle(graph, graph->active[i]);
 			graph->active[i]->contested = CDP_NO;
 		}

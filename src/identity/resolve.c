@@ -34,6 +34,7 @@ PG_FUNCTION_INFO_V1(cdp_merge_operator);
 PG_FUNCTION_INFO_V1(cdp_split_operator);
 PG_FUNCTION_INFO_V1(cdp_detach);
 PG_FUNCTION_INFO_V1(cdp_undo);
+PG_FUNCTION_INFO_V1(cdp_release);
 PG_FUNCTION_INFO_V1(cdp_retract);
 
 /* sources of entries by hand, and of calls that name none */
@@ -358,4 +359,58 @@ cdp_retract(PG_FUNCTION_ARGS)
 								  decision_properties(PG_ARGISNULL(2) ? NULL :
 													  PG_GETARG_TEXT_PP(2), target),
 								  NULL, &at, NULL, source));
+}
+
+/*
+ * cdp.release(entry text, source text) returns text: let an entry count that
+ * a policy holds; the message id of the release.
+ */
+Datum
+cdp_release(PG_FUNCTION_ARGS)
+{
+	static CdpStatement held = {
+		"SELECT DISTINCT n.source FROM cdp.withheld_entries n"
+		" WHERE n.message_id = $1 AND n.held AND ($2 IS NULL OR n.source = $2) LIMIT 2",
+		{"text", "text"}
+	};
+	CdpUserContext saved;
+	MemoryContext caller = CurrentMemoryContext;
+	text	   *target;
+	text	   *source = NULL;
+	Datum		args[2] = {0};
+	char		nulls[2] = {' ', 'n'};
+	uint64		n;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("entry must not be null")));
+	target = PG_GETARG_TEXT_PP(0);
+	args[0] = PointerGetDatum(target);
+	if (!PG_ARGISNULL(1))
+	{
+		args[1] = PG_GETARG_DATUM(1);
+		nulls[1] = ' ';
+	}
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	n = CdpRun(&held, args, nulls);
+	if (n == 1)
+		source = (text *) CdpCellVarlena(0, 1, caller);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no entry \"%s\" is held", text_to_cstring(target)),
+				 errhint("Entries that are held are in cdp.rejected.")));
+	if (n > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_AMBIGUOUS_PARAMETER),
+				 errmsg("several sources have an entry \"%s\" that is held",
+						text_to_cstring(target)),
+				 errhint("Name the source.")));
+	PG_RETURN_TEXT_P(CdpLogAppend("release", NULL, NULL,
+								  decision_properties(NULL, target), NULL,
+								  NULL, NULL, source));
 }
