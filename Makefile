@@ -37,7 +37,7 @@ OBJS         = $(CSOURCES:.c=.o) $(CXXSOURCES:.cpp=.o)
 # The install script is assembled from parts: first the types, then every
 # station's tables, then every station's functions.
 SQL_PARTS    = sql/header.sql \
-               $(wildcard sql/identity/types.sql sql/traits/types.sql) \
+               $(wildcard sql/identity/types.sql sql/traits/types.sql sql/segments/types.sql) \
                $(wildcard sql/identity/kinds.sql) \
                $(wildcard $(foreach s,collect identity traits segments activate apply,sql/$(s)/tables.sql)) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/functions.sql)) \
@@ -48,6 +48,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard $(addprefix sql/apply/verify,_log.sql _identity.sql _replay.sql \
                    _traits.sql _segments.sql .sql)) \
                $(wildcard sql/apply/asof.sql) \
+               $(wildcard sql/apply/merges.sql) \
                $(wildcard sql/apply/worker.sql) \
                $(wildcard sql/apply/sample.sql) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/views.sql)) \

@@ -5,8 +5,8 @@ CREATE TABLE cdp.segment_definitions (
 	name text NOT NULL CONSTRAINT segment_definitions_name UNIQUE
 		CHECK (name COLLATE "C" ~ '^[a-z_][a-z0-9_]{0,50}$'),
 	entity text NOT NULL DEFAULT 'profile' CHECK (entity = 'profile'),
-	predicate text NOT NULL,
-	exit_when text,
+	predicate cdp.predicate NOT NULL,
+	exit_when cdp.predicate,
 	timezone text NOT NULL DEFAULT 'UTC',
 	description text,
 	options jsonb NOT NULL DEFAULT '{}',

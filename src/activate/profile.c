@@ -85,6 +85,8 @@ evaluate_segments(ProfileRead *read, const Bitmapset *only)
 	profile.profile_id = read->nodes.profile_id;
 	profile.nbefore = read->nodes.nsegments;
 	profile.before = read->nodes.segments;
+	profile.nidentifiers = read->nodes.nnodes;
+	profile.identifiers = CdpProfileIdentifiers(&read->nodes);
 	CdpProfileEvaluate(read->traits, read->nodes.accs, read->nodes.nnodes,
 					   read->now, &profile.values);
 	CdpSegmentsEvaluateSome(read->segments, &profile, 1, read->now, only, false);

@@ -814,9 +814,8 @@ make_links(AsOf *asof, CdpEntry **entries, int n)
 											CdpGraphNode(graph, entry->nodes[j]),
 											false, &found);
 
-			CdpLinkSeen(link, entry->at, entry->tie);
-
 			/* from the latest to the earliest */
+			CdpLinkSeen(link, entry->at, entry->tie);
 			if (found && !CdpGraphEvidenceCounts(graph, link, entry->at, entry->tie))
 				continue;
 			link->entry = entry->id;
@@ -839,6 +838,7 @@ component_at(AsOf *asof, const CdpIdentifier *raw)
 	CdpNode    *start;
 	CdpEntry  **entries;
 	int			n;
+	int			i;
 
 	(void) CdpCanonicalise(asof->kinds, raw, &canonical, &kind);
 	if (canonical == NULL)
@@ -850,6 +850,8 @@ component_at(AsOf *asof, const CdpIdentifier *raw)
 	entries = counting_entries(asof, &n);
 	n = drop_undone(entries, n);
 	make_links(asof, entries, n);
+	for (i = 0; i < asof->graph->nactive; i++)
+		asof->graph->active[i]->counted_seen = asof->graph->active[i]->first_seen;
 	if (start->first_seen == DT_NOEND)
 		return NULL;
 	CdpGraphReplayDirty(asof->graph);

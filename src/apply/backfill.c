@@ -496,6 +496,9 @@ CdpReplay(void)
 	int			nest;
 	int			i;
 	static const char *const forget[] = {
+		("INSERT INTO cdp.merged_profiles (profile_id, created_at, merged_at)"
+		 " SELECT node_id, first_seen, cdp.clock() FROM cdp.identities"
+		 " WHERE profile_id = node_id ON CONFLICT (profile_id) DO NOTHING"),
 		"DELETE FROM cdp.entries",
 		"DELETE FROM cdp.withheld_entries",
 		"DELETE FROM cdp.releases",
@@ -551,7 +554,11 @@ CdpReplay(void)
 	}
 
 	leave_former(&batch);
-	if (SPI_execute("UPDATE cdp.identities SET segments = NULL"
+	if (SPI_execute("DELETE FROM cdp.merged_profiles m WHERE NOT EXISTS"
+					" (SELECT FROM cdp.identities i WHERE i.node_id = m.profile_id"
+					" AND i.profile_id <> i.node_id AND i.first_seen <> 'infinity')",
+					false, 0) < 0 ||
+		SPI_execute("UPDATE cdp.identities SET segments = NULL"
 					" WHERE profile_id <> node_id AND segments IS NOT NULL",
 					false, 0) < 0 ||
 		SPI_execute("WITH gone AS (DELETE FROM cdp.identities WHERE first_seen = 'infinity'"

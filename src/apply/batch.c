@@ -286,6 +286,7 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 			batch->applier.rejected++;
 		else if (entry->undone)
 		{
+			CdpHistoryKeep(batch, entry);
 			entry->ncandidates = 0;
 			entry->reject_reason = "undone";
 		}

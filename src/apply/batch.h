@@ -28,6 +28,13 @@ typedef struct CdpProfile
 	bool		moved;			/* nodes came from, or went to, another profile */
 } CdpProfile;
 
+/* A profile that absorbed others. */
+typedef struct CdpMerge
+{
+	CdpProfile *profile;
+	List	   *absorbed;		/* their ids (int64 *), sorted */
+} CdpMerge;
+
 /* The row of cdp.applier. */
 typedef struct CdpApplier
 {
@@ -57,6 +64,7 @@ typedef struct CdpBatch
 	int			nprofiles;
 	CdpProfile **profiles;		/* of the active nodes, by id */
 	CdpChangeList changes;
+	List	   *merges;			/* CdpMerge * */
 	List	   *history;		/* entries to keep for questions about earlier times */
 	bool		replaying;		/* rules changed: only fold, evaluate at the end */
 } CdpBatch;
@@ -96,6 +104,11 @@ extern int64 CdpIdentifierHash(const CdpIdentifier *canonical);
 extern void CdpHistoryKeep(CdpBatch *batch, CdpEntry *entry);
 extern void CdpHistoryOutdone(CdpBatch *batch, CdpEntry *loser, CdpEntry *winner);
 extern void CdpHistoryWrite(CdpBatch *batch);
+
+/* merges.c: what is announced about profiles that become one, or several */
+extern void CdpMergesAnnounce(CdpBatch *batch, List *merges);
+extern void CdpMergesForget(const int64 *ids, int n);
+extern void CdpSplitAnnounce(CdpBatch *batch, int64 profile, List *into);
 
 /* evaluate.c */
 extern void CdpProfilesCollect(CdpBatch *batch);

@@ -106,22 +106,6 @@ contains(List *list, int64 value)
 	return false;
 }
 
-static Jsonb *
-ids_payload(const char *key, List *ids)
-{
-	StringInfoData buf;
-	ListCell   *lc;
-
-	initStringInfo(&buf);
-	appendStringInfo(&buf, "{\"%s\": [", key);
-	foreach(lc, ids)
-		appendStringInfo(&buf, "%s%lld", lc == list_head(ids) ? "" : ", ",
-						 (long long) *(int64 *) lfirst(lc));
-	appendStringInfoString(&buf, "]}");
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-											  CStringGetDatum(buf.data)));
-}
-
 static int
 by_value(const ListCell *a, const ListCell *b)
 {
@@ -138,20 +122,6 @@ by_id(const void *a, const void *b)
 	const CdpProfile *y = *(CdpProfile *const *) b;
 
 	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
-}
-
-static void
-identity_change(CdpBatch *batch, const char *kind, int64 profile,
-				const char *key, List *ids, CdpCause cause)
-{
-	CdpChange  *change = CdpChangeAdd(&batch->changes);
-
-	list_sort(ids, by_value);
-	change->kind = kind;
-	change->profile_id = profile;
-	change->cause = cause;
-	change->occurred_at = batch->applier.clock;
-	change->payload = ids_payload(key, ids);
 }
 
 static CdpProfile *
@@ -219,9 +189,39 @@ judge_moves(CdpBatch *batch, CdpProfile *profile, HTAB *formers)
 	{
 		profile->cause = CDP_CAUSE_MERGE;
 		if (absorbed != NIL && !batch->replaying)
-			identity_change(batch, "profile_merged", profile->id, "merged",
-							absorbed, CDP_CAUSE_MERGE);
+		{
+			CdpMerge   *merge = palloc(sizeof(CdpMerge));
+
+			list_sort(absorbed, by_value);
+			merge->profile = profile;
+			merge->absorbed = absorbed;
+			batch->merges = lappend(batch->merges, merge);
+		}
 	}
+}
+
+/*
+ * Ids that stood for another profile until now: they are profiles again, or
+ * their nodes are gone.
+ */
+static void
+forget_merged(CdpBatch *batch)
+{
+	CdpGraph   *graph = batch->graph;
+	int64	   *ids = palloc(sizeof(int64) * Max(graph->nactive, 1));
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < graph->nactive; i++)
+	{
+		CdpNode    *node = graph->active[i];
+
+		if (node->old_profile != 0 && node->old_profile != node->id &&
+			(node->is_gone || node->profile == node->id))
+			ids[n++] = node->id;
+	}
+	CdpMergesForget(ids, n);
+	pfree(ids);
 }
 
 /*
@@ -292,12 +292,16 @@ CdpProfilesCollect(CdpBatch *batch)
 			judge_moves(batch, batch->profiles[i], formers);
 	if (!batch->replaying)
 	{
+		forget_merged(batch);
+		CdpMergesAnnounce(batch, batch->merges);
 		hash_seq_init(&seq, formers);
 		while ((former = hash_seq_search(&seq)) != NULL)
 		{
 			if (list_length(former->now) > 1)
-				identity_change(batch, "profile_split", former->id, "into",
-								former->now, CDP_CAUSE_SPLIT);
+			{
+				list_sort(former->now, by_value);
+				CdpSplitAnnounce(batch, former->id, former->now);
+			}
 		}
 	}
 	hash_destroy(formers);
@@ -505,6 +509,22 @@ passage_cause(CdpGraph *graph, CdpProfile *profile, int32 segment, bool enters)
 }
 
 /*
+ * The identifiers of a profile, for segments that ask for them.
+ */
+static void
+name_identifiers(CdpProfile *profile, CdpProfileEval *eval)
+{
+	CdpNode    *node = profile->ring;
+
+	eval->identifiers = palloc(sizeof(CdpIdentifier *) * profile->n);
+	do
+	{
+		eval->identifiers[eval->nidentifiers++] = node->identifier;
+		node = node->next;
+	} while (node != profile->ring);
+}
+
+/*
  * Values, segments and timers of the profiles that are touched.
  */
 void
@@ -539,6 +559,8 @@ CdpProfilesEvaluate(CdpBatch *batch)
 		evals[i].profile_id = touched[i]->id;
 		CdpProfileEvaluate(batch->traits, open_states(batch, touched[i]),
 						   touched[i]->n, clock, &evals[i].values);
+		if (batch->segments->identity)
+			name_identifiers(touched[i], &evals[i]);
 		if (root->old_profile == root->id)
 		{
 			evals[i].before = root->segments;

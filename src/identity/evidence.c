@@ -221,6 +221,26 @@ CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie)
 	link->last_changed = true;
 }
 
+/*
+ * All links of the batch, in no order.
+ */
+CdpLink **
+CdpGraphLinks(CdpGraph *graph, int *n)
+{
+	HASH_SEQ_STATUS seq;
+	LinkEntry  *entry;
+	CdpLink   **links;
+
+	*n = 0;
+	if (graph->links == NULL)
+		return palloc(sizeof(CdpLink *));
+	links = palloc(sizeof(CdpLink *) * Max(hash_get_num_entries(graph->links), 1));
+	hash_seq_init(&seq, graph->links);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+		links[(*n)++] = entry->link;
+	return links;
+}
+
 static char
 status_from_text(const char *status)
 {

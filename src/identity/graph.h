@@ -256,6 +256,7 @@ extern CdpKind *CdpLinkWasBarredBy(CdpGraph *graph, const CdpLink *link);
 /* Nodes (int64 *) at links that a policy bars now and did not before, or the reverse. */
 extern List *CdpGraphBarsChanged(CdpGraph *graph);
 extern void CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie);
+extern CdpLink **CdpGraphLinks(CdpGraph *graph, int *n);
 extern int	CdpLinkOrder(const void *a, const void *b);
 extern void CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n);
 extern void CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n);

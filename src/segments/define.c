@@ -328,7 +328,8 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 	definition.name = name;
 	definition.predicate = predicate;
 	definition.description = text_argument(fcinfo, 3);
-	definition.exit_when = text_argument(fcinfo, 4);
+	if (!PG_ARGISNULL(4))
+		definition.exit_when = CdpPredicateFromText(text_argument(fcinfo, 4));
 	definition.timezone = required_argument(fcinfo, 5, "timezone");
 	definition.options = PG_ARGISNULL(6) ?
 		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"))) :
@@ -426,6 +427,8 @@ cdp_alter_segment(PG_FUNCTION_ARGS)
 		definition.predicate = text_argument(fcinfo, 1);
 	definition.description = removable_argument(fcinfo, 2, definition.description);
 	definition.exit_when = removable_argument(fcinfo, 3, definition.exit_when);
+	if (!PG_ARGISNULL(3) && definition.exit_when != NULL)
+		definition.exit_when = CdpPredicateFromText(definition.exit_when);
 	if (!PG_ARGISNULL(4))
 	{
 		definition.timezone = text_argument(fcinfo, 4);
@@ -459,7 +462,7 @@ rename_in_text(const char *text, const int32 *terms, int nterms, int *next,
 	List	   *found = NIL;
 	ListCell   *lc;
 
-	foreach(lc, CdpVocabularyReplace(CdpParseRaw(text), text, NULL))
+	foreach(lc, CdpVocabularyReplace(CdpPredicateParse(text), text, NULL))
 	{
 		CdpTerm    *term = (CdpTerm *) lfirst(lc);
 

@@ -56,6 +56,7 @@ typedef struct Evaluation
 	int			nprofiles;
 	Datum	   *member;			/* [profile][column] */
 	bool	   *never_null;
+	TimestampTz now;
 
 	/* where the work is; moved on after an error */
 	int			segment;
@@ -76,25 +77,6 @@ CdpErrorIsLocal(int sqlerrcode)
 			return sqlerrcode != ERRCODE_DATA_CORRUPTED &&
 				sqlerrcode != ERRCODE_INDEX_CORRUPTED;
 	}
-}
-
-/*
- * Evaluate one initialised expression.  A predicate that is NULL is not true.
- */
-bool
-CdpPredicateValue(CdpSegmentSet *set, ExprState *state, const CdpProfileValues *values,
-				  Datum *member, bool *never_null, bool *isnull)
-{
-	CdpSegmentColumns *columns = set->columns;
-	Datum		result;
-
-	columns->trait_slot->tts_values = values->values;
-	columns->trait_slot->tts_isnull = values->isnull;
-	columns->member_slot->tts_values = member;
-	columns->member_slot->tts_isnull = never_null;
-	ResetExprContext(columns->econtext);
-	result = ExecEvalExprSwitchContext(state, columns->econtext, isnull);
-	return !*isnull && DatumGetBool(result);
 }
 
 /*
@@ -165,6 +147,7 @@ run(Evaluation *e)
 	CdpSegmentSet *set = e->set;
 	int			ncolumns = set->columns->n;
 
+	CdpEnvironmentInstant(set->columns->slots, e->now);
 	for (; e->segment < e->ntodo; e->segment++, e->profile = 0)
 	{
 		CdpSegment *segment = e->todo[e->segment];
@@ -190,16 +173,21 @@ run(Evaluation *e)
 
 			/* an error leaves the profile out */
 			member[rules->column] = BoolGetDatum(false);
+			CdpClockReset();
+			if (segment->identity)
+				CdpEnvironmentIdentity(set->columns->slots, set->generation,
+									   profile->identifiers, profile->nidentifiers);
 			if (rules->predicate_state == NULL)
 				init_states(set, rules);
 			is = was && rules->exit_state != NULL;
 			if (!is)
-				is = CdpPredicateValue(set, rules->predicate_state, &profile->values,
+				is = CdpPredicateValue(set->columns->slots, rules->predicate_state, &profile->values,
 									   member, e->never_null, &isnull);
 			if (is && rules->exit_state != NULL)
-				is = !CdpPredicateValue(set, rules->exit_state, &profile->values,
+				is = !CdpPredicateValue(set->columns->slots, rules->exit_state, &profile->values,
 										member, e->never_null, &isnull);
 			member[rules->column] = BoolGetDatum(is);
+			profile->values.next = Min(profile->values.next, CdpClockNoted());
 		}
 		if (pinned)
 			CdpUnpinSettings(nest_level);
@@ -242,6 +230,8 @@ run_guarded(Evaluation *e)
 				pfree(errors->last);
 			errors->last = pstrdup(error->message);
 			errors->profile_id = e->profiles[e->profile].profile_id;
+			e->profiles[e->profile].values.next =
+				Min(e->profiles[e->profile].values.next, CdpClockNoted());
 			errors->count++;
 			FreeErrorData(error);
 			e->profile++;
@@ -416,6 +406,7 @@ CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 	int			ncolumns = Max(set->columns->n, 1);
 
 	e.set = set;
+	e.now = now;
 	choose_segments(&e, only);
 	e.member = palloc((Size) Min(n, CHUNK) * ncolumns * sizeof(Datum) + 1);
 	e.never_null = palloc0(ncolumns * sizeof(bool));

@@ -26,6 +26,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "cdp.h"
 #include "segments/predicate.h"
@@ -39,37 +40,52 @@ typedef struct ResolveContext
 	bool		define;
 	CdpReferences *references;	/* define: grows */
 	List	  **created;		/* define: grows */
+	List	  **transient;		/* define without writing: definitions, grows */
 	const CdpReferences *known; /* compile */
 	const int32 *columns;
 	int			ncolumns;
 	CdpPredicate *out;			/* compile */
 } ResolveContext;
 
+/*
+ * Look up a name that a term refers to: a query with the name as $1 gives its
+ * id, another one gives all names, for a hint.
+ */
 static int32
-segment_id_by_name(const char *name, const char *text, int location)
+look_up(const CdpTerm *term, const char *query, const char *names,
+		const char *missing, const char *text)
 {
 	Oid			argtypes[] = {TEXTOID};
 	Datum		args[1];
 	int32		id = 0;
 	bool		isnull;
 	CdpUserContext saved;
+	CdpNearest	nearest;
 
-	args[0] = CStringGetTextDatum(name);
+	args[0] = CStringGetTextDatum(term->name);
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args("SELECT id FROM cdp.segment_definitions WHERE name = $1",
-							  1, argtypes, args, NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not look up a segment");
-	if (SPI_processed > 0)
-		id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
-										 SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_finish();
-	CdpRestoreUser(&saved);
-	if (id == 0)
+	if (SPI_execute_with_args(query, 1, argtypes, args, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look up a name");
+	if (SPI_processed == 0)
+	{
+		CdpNearestBegin(&nearest, term->name);
+		if (SPI_execute(names, false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not look up a name");
+		for (uint64 i = 0; i < SPI_processed; i++)
+			CdpNearestTry(&nearest, SPI_getvalue(SPI_tuptable->vals[i],
+												 SPI_tuptable->tupdesc, 1));
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("segment \"%s\" does not exist", name),
-				 CdpPredicateErrorPosition(text, location)));
+				 errmsg(missing, term->name),
+				 nearest.found != NULL
+				 ? errhint("Perhaps you meant %s.", quote_literal_cstr(nearest.found)) : 0,
+				 CdpPredicateErrorPosition(text, term->name_location)));
+	}
+	id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+									 1, &isnull));
+	SPI_finish();
+	CdpRestoreUser(&saved);
 	return id;
 }
 
@@ -98,17 +114,19 @@ term_var(ResolveContext *context, int n, int location)
 		elog(ERROR, "hidden column %d out of range", n);
 	term = (CdpTerm *) list_nth(context->terms, n);
 
-	if (term->kind == CDP_TERM_COUNT)
+	if (term->kind == CDP_TERM_TRAIT)
 	{
+		Oid			type = term->aggregate == CDP_AGG_SUM ? NUMERICOID : INT8OID;
+
 		if (!context->define)
 		{
 			CdpTrait   *trait = CdpTraitById(context->traits, term->id);
 
-			if (trait == NULL || trait->type != INT8OID)
+			if (trait == NULL || trait->type != type)
 				elog(ERROR, "hidden trait %d is missing", term->id);
 			return trait_var(context, trait, location);
 		}
-		var = makeVar(1, 1, INT8OID, -1, InvalidOid, 0);
+		var = makeVar(1, 1, type, -1, InvalidOid, 0);
 	}
 	else
 	{
@@ -150,6 +168,57 @@ add_name(CdpReferences *references, const char *name, int32 trait_id)
 }
 
 /*
+ * A declared trait that nobody has defined, in a read.
+ */
+static Node *
+transient_var(ResolveContext *context, int32 id, int location)
+{
+	Oid			type = CdpTransientType(list_nth(*context->transient,
+												 id - CDP_TRANSIENT_TRAIT));
+	Var		   *var = makeVar(1, 1, type, -1, get_typcollation(type), 0);
+
+	var->location = location;
+	return (Node *) var;
+}
+
+/*
+ * Complain about a name that means nothing, with the one that may be meant.
+ */
+static void
+missing_trait(ResolveContext *context, const char *name, int location)
+{
+	CdpNearest	nearest;
+	CdpUserContext saved;
+	MemoryContext oldcontext = CurrentMemoryContext;
+
+	CdpNearestBegin(&nearest, name);
+	for (int i = 0; i < context->traits->ntraits; i++)
+	{
+		if (!context->traits->traits[i]->hidden)
+			CdpNearestTry(&nearest, context->traits->traits[i]->name);
+	}
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute("SELECT DISTINCT name FROM cdp.declared_keys ORDER BY name",
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the keys of declared traits");
+	for (uint64 i = 0; i < SPI_processed; i++)
+		CdpNearestTry(&nearest, SPI_getvalue(SPI_tuptable->vals[i],
+											 SPI_tuptable->tupdesc, 1));
+	if (nearest.found != NULL)
+		nearest.found = MemoryContextStrdup(oldcontext, nearest.found);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("trait \"%s\" does not exist", name),
+			 nearest.found != NULL
+			 ? errhint("Perhaps you meant %s.", quote_identifier(nearest.found))
+			 : errhint("Traits are listed in cdp.traits; cdp.create_trait() declares one that no entry has brought yet."),
+			 CdpPredicateErrorPosition(context->text, location)));
+}
+
+/*
  * CdpColumnResolver of predicates.
  */
 static Node *
@@ -163,11 +232,24 @@ resolve_column(void *arg, const char *name, int location)
 
 	if (n >= 0)
 		return term_var(context, n, location);
+	if (name[0] == CDP_HIDDEN_MARK)
+	{
+		Node	   *node = CdpEnvironmentColumn(name[1], location);
+
+		if (node == NULL)
+			elog(ERROR, "unknown hidden column");
+		if (context->out != NULL &&
+			(name[1] == CDP_HIDDEN_KINDS || name[1] == CDP_HIDDEN_KNOWN))
+			context->out->identity = true;
+		return node;
+	}
 
 	for (int i = 0; i < known->nnames; i++)
 	{
 		if (strcmp(known->names[i], name) == 0)
 		{
+			if (context->transient != NULL && known->traits[i] >= CDP_TRANSIENT_TRAIT)
+				return transient_var(context, known->traits[i], location);
 			trait = CdpTraitById(context->traits, known->traits[i]);
 			if (trait == NULL)
 				ereport(ERROR,
@@ -177,14 +259,23 @@ resolve_column(void *arg, const char *name, int location)
 			return trait_var(context, trait, location);
 		}
 	}
+	if (context->transient != NULL && CdpTraitLookup(context->traits, name) == NULL)
+	{
+		struct CdpDefinition *definition = CdpTransientDeclared(name);
+
+		if (definition != NULL)
+		{
+			int32		id = CDP_TRANSIENT_TRAIT + list_length(*context->transient);
+
+			*context->transient = lappend(*context->transient, definition);
+			add_name(context->references, name, id);
+			return transient_var(context, id, location);
+		}
+	}
 	trait = context->define ?
 		CdpTraitResolve(context->traits, name, &created) : NULL;
 	if (trait == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("trait \"%s\" does not exist", name),
-				 errhint("Traits are listed in cdp.traits; cdp.create_trait() declares one that no entry has brought yet."),
-				 CdpPredicateErrorPosition(context->text, location)));
+		missing_trait(context, name, location);
 	if (created)
 		*context->created = list_append_unique_int(*context->created, trait->id);
 	add_name(context->references, name, trait->id);
@@ -202,50 +293,111 @@ add_term(CdpReferences *references, int32 id)
 	references->terms[references->nterms++] = id;
 }
 
+static int32
+hidden_trait(ResolveContext *context, const CdpTerm *term, const char *timezone)
+{
+	int32		id;
+
+	if (context->transient != NULL)
+	{
+		struct CdpDefinition *definition;
+
+		id = CdpHiddenTraitFind(term->aggregate, term->name, term->value, term->filter,
+								term->within, timezone, &definition);
+		if (definition != NULL)
+		{
+			id = CDP_TRANSIENT_TRAIT + list_length(*context->transient);
+			*context->transient = lappend(*context->transient, definition);
+		}
+	}
+	else
+	{
+		bool		created = false;
+
+		id = CdpHiddenTrait(term->aggregate, term->name, term->value, term->filter,
+							term->within, timezone, &created);
+		if (created)
+			*context->created = list_append_unique_int(*context->created, id);
+	}
+	return id;
+}
+
+/*
+ * Resolve every word of a text.  Hidden traits that do not exist yet are made;
+ * or, where nothing may be written, put into *transient.
+ */
+static void
+define(ResolveContext *context, const char *text, const char *timezone, const char *what)
+{
+	CdpReferences *references = context->references;
+	int			nest_level = CdpPinSettings(timezone);
+	Node	   *raw = CdpPredicateParse(text);
+	Expr	   *expr;
+	bool		clock;
+	ListCell   *lc;
+
+	context->text = text;
+	context->define = true;
+	context->terms = CdpVocabularyReplace(raw, text, timezone);
+
+	/* names and types first: an error there is cheaper than one after writes */
+	expr = CdpTransformIn(raw, text, resolve_column, context, BOOLOID, what,
+						  timezone, NULL);
+	(void) CdpClockRewrite(expr, text, &clock);
+
+	foreach(lc, context->terms)
+	{
+		CdpTerm    *term = (CdpTerm *) lfirst(lc);
+
+		switch (term->kind)
+		{
+			case CDP_TERM_SEGMENT:
+				term->id = look_up(term, "SELECT id FROM cdp.segment_definitions WHERE name = $1",
+								   "SELECT name FROM cdp.segment_definitions ORDER BY name",
+								   "segment \"%s\" does not exist", text);
+				references->segment_ids = list_append_unique_int(references->segment_ids,
+																 term->id);
+				break;
+			case CDP_TERM_KIND:
+				term->id = look_up(term, "SELECT 0 FROM cdp.identifier_kinds"
+								   " WHERE kind = $1 AND entity = 'profile'",
+								   "SELECT kind FROM cdp.identifier_kinds"
+								   " WHERE entity = 'profile' ORDER BY priority",
+								   "identifier kind \"%s\" is not registered", text);
+				break;
+			case CDP_TERM_TRAIT:
+				term->id = hidden_trait(context, term, timezone);
+				references->trait_ids = list_append_unique_int(references->trait_ids,
+															   term->id);
+				break;
+		}
+		add_term(references, term->id);
+	}
+	CdpUnpinSettings(nest_level);
+}
+
 void
 CdpPredicateDefine(const char *text, const char *timezone, const char *what,
 				   CdpReferences *references, List **created)
 {
 	ResolveContext context = {0};
-	int			nest_level = CdpPinSettings(timezone);
-	Node	   *raw = CdpParseRaw(text);
-	ListCell   *lc;
 
-	context.text = text;
-	context.define = true;
 	context.references = references;
 	context.created = created;
 	context.traits = CdpTraitSetFresh();
-	context.terms = CdpVocabularyReplace(raw, text, timezone);
+	define(&context, text, timezone, what);
+}
 
-	/* names and types first: an error there is cheaper than one after writes */
-	(void) CdpTransformIn(raw, text, resolve_column, &context, BOOLOID, what,
-						  timezone, NULL);
+void
+CdpPredicateProbe(const char *text, const char *timezone, const char *what,
+				  CdpTraitSet *traits, CdpReferences *references, List **transient)
+{
+	ResolveContext context = {0};
 
-	foreach(lc, context.terms)
-	{
-		CdpTerm    *term = (CdpTerm *) lfirst(lc);
-
-		if (term->kind == CDP_TERM_SEGMENT)
-		{
-			term->id = segment_id_by_name(term->name, text, term->name_location);
-			references->segment_ids = list_append_unique_int(references->segment_ids,
-															 term->id);
-		}
-		else
-		{
-			bool		is_new = false;
-
-			term->id = CdpHiddenTrait(CDP_AGG_COUNT, term->name, NULL, term->filter,
-									  term->within, timezone, &is_new);
-			if (is_new)
-				*created = list_append_unique_int(*created, term->id);
-			references->trait_ids = list_append_unique_int(references->trait_ids,
-														   term->id);
-		}
-		add_term(references, term->id);
-	}
-	CdpUnpinSettings(nest_level);
+	context.references = references;
+	context.transient = transient;
+	context.traits = traits;
+	define(&context, text, timezone, what);
 }
 
 void
@@ -265,7 +417,7 @@ CdpPredicateCompile(const char *text, const char *timezone, const char *what,
 		return;
 
 	nest_level = CdpPinSettings(timezone);
-	raw = CdpParseRaw(text);
+	raw = CdpPredicateParse(text);
 	context.text = text;
 	context.known = references;
 	context.traits = traits;
@@ -283,6 +435,7 @@ CdpPredicateCompile(const char *text, const char *timezone, const char *what,
 	}
 	out->expr = CdpTransformIn(raw, text, resolve_column, &context, BOOLOID, what,
 							   timezone, NULL);
+	out->expr = CdpClockRewrite(out->expr, text, &out->clock);
 	out->pinned = CdpNeedsSettings(out->expr);
 	out->safe = !contain_leaked_vars((Node *) out->expr);
 	CdpUnpinSettings(nest_level);

@@ -7,7 +7,8 @@
  *	  A compiled predicate reads two rows.  Var (1, n) is the value of the
  *	  trait with index n - 1.  Var (INNER_VAR, n) is whether the profile is in
  *	  the segment in column n - 1 of the set; segments are evaluated in an
- *	  order in which a segment follows those that it refers to.
+ *	  order in which a segment follows those that it refers to.  Var (OUTER_VAR,
+ *	  n) is what else an evaluation knows: the instant, and who it is about.
  *
  * IDENTIFICATION
  *	  src/segments/predicate.h
@@ -32,38 +33,99 @@
 StaticAssertDecl(CDP_SEGMENT_NAME_MAX + sizeof(CDP_SEGMENT_CHANNEL) <= NAMEDATALEN,
 				 "a channel must fit in a name");
 
+/* ---- canonical.c: the text ---- */
+
+/* Longest text of a predicate. */
+#define CDP_PREDICATE_MAX	1048576
+
+/* Hidden traits that one text may ask for. */
+#define CDP_MAX_TERMS		1000
+
+/*
+ * Hidden columns: a control character that nobody can write in a name, and
+ * what it is: a term's number, or one of these.
+ */
+#define CDP_HIDDEN_MARK		'\001'
+#define CDP_HIDDEN_NOW		'N' /* now() */
+#define CDP_HIDDEN_DATE		'D' /* current_date */
+#define CDP_HIDDEN_LOCAL	'L' /* localtimestamp */
+#define CDP_HIDDEN_KINDS	'K' /* kinds of the profile's identifiers */
+#define CDP_HIDDEN_KNOWN	'W' /* is one of them a person's? */
+
+/* What an evaluation knows beside traits and segments, by column. */
+#define CDP_ENV_NOW			1
+#define CDP_ENV_KINDS		2
+#define CDP_ENV_KNOWN		3
+#define CDP_ENV_N			3
+
+/* Kinds of this priority and above are of devices and browsers, not of persons. */
+#define CDP_DEVICE_PRIORITY	11
+
+/* The raw tree of a text, with hidden columns for CURRENT_DATE and its like. */
+extern Node *CdpPredicateParse(const char *text);
+/* The canonical form of a text that CdpPredicateParse has read. */
+extern char *CdpPredicateCanonical(const char *text);
+/* The same with all checks of cdp.predicate's input. */
+extern char *CdpPredicateFromText(const char *text);
+
+/* ---- nearest.c: hints ---- */
+
+typedef struct CdpNearest
+{
+	const char *wanted;
+	const char *found;			/* NULL: nothing is near */
+	int			distance;
+} CdpNearest;
+
+extern void CdpNearestBegin(CdpNearest *nearest, const char *wanted);
+extern void CdpNearestTry(CdpNearest *nearest, const char *name);
+
 /* ---- vocabulary.c: did(), count_of(), in_segment() … ---- */
 
 typedef enum CdpTermKind
 {
-	CDP_TERM_COUNT,				/* a hidden trait: how often did it happen */
-	CDP_TERM_SEGMENT			/* membership in another segment */
+	CDP_TERM_TRAIT,				/* a hidden trait: how often did it happen … */
+	CDP_TERM_SEGMENT,			/* membership in another segment */
+	CDP_TERM_KIND				/* a kind of identifiers: needs no trait */
 } CdpTermKind;
 
-/* A vocabulary call, in the order in which the calls stand in the tree. */
+/* The longest window that there is: from the beginning to now. */
+#define CDP_EVER			"1000 years"
+
+/* What a vocabulary call needs to know, in the order of the calls in the text. */
 typedef struct CdpTerm
 {
 	CdpTermKind kind;
-	char	   *word;			/* as written: did, did_not, count_of, in_segment */
+	int			number;			/* from 0 */
+	char	   *word;			/* as written: did, did_not, count_of, in_segment … */
 	int			location;		/* of the call in the text */
-	int			name_location;	/* of the constant that names event or segment */
-	char	   *name;			/* event or segment */
+	int			name_location;	/* of the constant that names event, segment or kind */
+	char	   *name;			/* event, segment, kind */
+	CdpAggregate aggregate;
+	char	   *value;			/* canonical; NULL: none */
 	char	   *within;			/* NULL: ever */
 	char	   *filter;			/* canonical; NULL: none, or not asked for */
-	int32		id;				/* hidden trait or segment */
+	int32		id;				/* hidden trait or segment; 0: neither */
 } CdpTerm;
 
 /*
  * Replaces every vocabulary call in a raw tree by an expression over hidden
  * columns and returns the terms.  The columns are numbered like the terms
  * from 0; CdpHiddenColumn tells whether a column name is one.  With
- * timezone = NULL the filters are passed over, not checked and not
- * canonicalised.
+ * timezone = NULL expressions over entries are passed over, not checked and
+ * not canonicalised, and no catalog is read.
  */
 extern List *CdpVocabularyReplace(Node *raw, const char *text, const char *timezone);
 extern int	CdpHiddenColumn(const char *name);
 extern char *CdpTermText(const CdpTerm *term);
 extern int	CdpPredicateErrorPosition(const char *text, int location);
+
+/* ---- clock.c: comparisons with now() ---- */
+
+extern Expr *CdpClockRewrite(Expr *expr, const char *text, bool *used);
+/* The earliest instant at which a comparison that was evaluated since changes. */
+extern void CdpClockReset(void);
+extern TimestampTz CdpClockNoted(void);
 
 /* ---- predicate.c: text to expression ---- */
 
@@ -74,6 +136,8 @@ typedef struct CdpPredicate
 	Bitmapset  *segments;		/* columns of the segments that it refers to */
 	bool		pinned;			/* depends on TimeZone, DateStyle … */
 	bool		safe;			/* cannot raise an error, whatever the values */
+	bool		clock;			/* compares with the instant of evaluation */
+	bool		identity;		/* asks for the profile's identifiers */
 } CdpPredicate;
 
 /* What a definition's texts refer to, as stored beside them. */
@@ -96,6 +160,14 @@ extern void CdpPredicateDefine(const char *text, const char *timezone, const cha
 							   CdpReferences *references, List **created);
 
 /*
+ * The same for a read: traits that do not exist are not made, their
+ * definitions (struct CdpDefinition *) are added to *transient.
+ */
+extern void CdpPredicateProbe(const char *text, const char *timezone, const char *what,
+							  CdpTraitSet *traits, CdpReferences *references,
+							  List **transient);
+
+/*
  * Compile a text whose references are known, starting with term *next_term,
  * which is advanced.  columns: ids of the set's segments by column.
  */
@@ -103,6 +175,17 @@ extern void CdpPredicateCompile(const char *text, const char *timezone, const ch
 								const CdpReferences *references, int *next_term,
 								CdpTraitSet *traits, const int32 *columns, int ncolumns,
 								CdpPredicate *out);
+
+/* The rows from which an expression reads. */
+typedef struct CdpPredicateSlots
+{
+	TupleTableSlot *traits;
+	TupleTableSlot *members;
+	TupleTableSlot *environment;
+	Datum		values[CDP_ENV_N];	/* of the environment */
+	bool		isnull[CDP_ENV_N];
+	ExprContext *econtext;
+} CdpPredicateSlots;
 
 /* ---- set.c: all definitions of a generation ---- */
 
@@ -139,11 +222,7 @@ struct CdpSegmentColumns
 	int		   *position;		/* by column: in set->segments; -1: not evaluated */
 	char	  **broken;			/* by column: why it could not be compiled, or NULL */
 	bool		told;			/* broken ones are recorded */
-	TupleDesc	trait_desc;
-	TupleDesc	member_desc;
-	TupleTableSlot *trait_slot;
-	TupleTableSlot *member_slot;
-	ExprContext *econtext;
+	CdpPredicateSlots *slots;
 };
 typedef struct CdpSegmentColumns CdpSegmentColumns;
 
@@ -179,15 +258,23 @@ extern List *CdpSegmentsOfTrait(int32 trait_id);
  */
 extern uint64 CdpSegmentsExecute(const char *sql, int32 id, const char *string);
 
-/* ---- evaluate.c ---- */
+/* ---- environment.c: the rows from which predicates read ---- */
 
+extern CdpPredicateSlots *CdpPredicateSlotsMake(CdpTraitSet *traits, int nsegments);
+extern void CdpEnvironmentInstant(CdpPredicateSlots *slots, TimestampTz now);
+extern void CdpEnvironmentIdentity(CdpPredicateSlots *slots, int64 generation,
+								   CdpIdentifier **identifiers, int nidentifiers);
+/* The column of the environment with that code; NULL: none. */
+extern Node *CdpEnvironmentColumn(char code, int location);
 /*
  * Value of one initialised expression for one profile, as the current user.
  * member: by column; never_null: as many falses.
  */
-extern bool CdpPredicateValue(CdpSegmentSet *set, ExprState *state,
+extern bool CdpPredicateValue(CdpPredicateSlots *slots, ExprState *state,
 							  const CdpProfileValues *values, Datum *member,
 							  bool *never_null, bool *isnull);
+
+/* ---- evaluate.c ---- */
 
 /* Errors that concern one predicate only; others must be raised again. */
 extern bool CdpErrorIsLocal(int sqlerrcode);

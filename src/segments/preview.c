@@ -103,6 +103,8 @@ evaluate_referred(Preview *preview, CdpProfileNodes *nodes, CdpProfileValues *va
 	profile.values = *values;
 	profile.nbefore = nodes->nsegments;
 	profile.before = nodes->segments;
+	profile.identifiers = CdpProfileIdentifiers(nodes);
+	profile.nidentifiers = nodes->nnodes;
 	CdpSegmentsEvaluateSome(preview->set, &profile, 1, preview->now,
 							preview->predicate.segments, false);
 	for (int i = 0; i < profile.nafter; i++)
@@ -118,7 +120,7 @@ static void
 count_value(Preview *preview, CdpProfileValues *values)
 {
 	bool		isnull;
-	bool		value = CdpPredicateValue(preview->set, preview->state, values,
+	bool		value = CdpPredicateValue(preview->set->columns->slots, preview->state, values,
 										  preview->member, preview->never_null, &isnull);
 
 	if (isnull)
@@ -175,6 +177,10 @@ count_profile(Preview *preview, int64 profile_id)
 		return;
 	CdpProfileEvaluate(preview->traits, nodes.accs, nodes.nnodes, preview->now, &values);
 	evaluate_referred(preview, &nodes, &values);
+	CdpEnvironmentInstant(preview->set->columns->slots, preview->now);
+	if (preview->predicate.identity)
+		CdpEnvironmentIdentity(preview->set->columns->slots, preview->set->generation,
+							   CdpProfileIdentifiers(&nodes), nodes.nnodes);
 
 	GetUserIdAndSecContext(&userid, &sec_context);
 	SetUserIdAndSecContext(userid, sec_context | SECURITY_RESTRICTED_OPERATION);
@@ -358,14 +364,14 @@ explain_terms(Explanation *explanation, const char *text)
 {
 	ListCell   *lc;
 
-	foreach(lc, CdpVocabularyReplace(CdpParseRaw(text), text, explanation->rules->timezone))
+	foreach(lc, CdpVocabularyReplace(CdpPredicateParse(text), text, explanation->rules->timezone))
 	{
 		CdpTerm    *term = (CdpTerm *) lfirst(lc);
 		int32		id = explanation->rules->references.terms[explanation->next_term++];
 
-		if (term->kind == CDP_TERM_COUNT)
+		if (term->kind == CDP_TERM_TRAIT)
 			put_row(explanation, CdpTermText(term), trait_value(explanation, id));
-		else
+		else if (term->kind == CDP_TERM_SEGMENT)
 			put_row(explanation, CdpTermText(term),
 					is_in(explanation->profile->after, explanation->profile->nafter, id) ?
 					"true" : "false");
@@ -394,7 +400,7 @@ explain_text(Explanation *explanation, const char *what, Expr *expr)
 	PG_TRY();
 	{
 		bool		isnull;
-		bool		value = CdpPredicateValue(explanation->set, ExecInitExpr(expr, NULL),
+		bool		value = CdpPredicateValue(explanation->set->columns->slots, ExecInitExpr(expr, NULL),
 											  explanation->values, member, never_null,
 											  &isnull);
 
@@ -468,9 +474,15 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 	profile.values = values;
 	profile.nbefore = nodes.nsegments;
 	profile.before = nodes.segments;
+	profile.identifiers = CdpProfileIdentifiers(&nodes);
+	profile.nidentifiers = nodes.nnodes;
 	CdpSegmentsEvaluateSome(explanation.set, &profile, 1, now,
 							bms_make_singleton(column), false);
 
+	/* the expressions are evaluated once more, one by one */
+	CdpEnvironmentInstant(explanation.set->columns->slots, now);
+	CdpEnvironmentIdentity(explanation.set->columns->slots, generation,
+						   profile.identifiers, profile.nidentifiers);
 	explanation.values = &values;
 	explanation.profile = &profile;
 	explanation.rules = rules = segment->rules;

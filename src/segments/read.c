@@ -85,3 +85,16 @@ CdpProfileRead(int64 profile_id, CdpTraitSet *traits, CdpProfileNodes *out)
 	table_close(heap, AccessShareLock);
 	return out->nnodes > 0;
 }
+
+/*
+ * The identifiers of a profile that has been read, for CdpProfileEval.
+ */
+CdpIdentifier **
+CdpProfileIdentifiers(const CdpProfileNodes *nodes)
+{
+	CdpIdentifier **identifiers = palloc(Max(nodes->nnodes, 1) * sizeof(CdpIdentifier *));
+
+	for (int i = 0; i < nodes->nnodes; i++)
+		identifiers[i] = nodes->nodes[i].identifier;
+	return identifiers;
+}

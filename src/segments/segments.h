@@ -23,6 +23,8 @@ typedef struct CdpSegment
 	char	   *name;
 	char	   *channel;		/* NOTIFY channel */
 	Bitmapset  *traits;			/* indexes of the traits that it reads */
+	bool		clock;			/* compares with the clock: may change when a timer is due */
+	bool		identity;		/* depends on the profile's identifiers */
 	struct CdpSegmentRules *rules;	/* private: compiled predicate, exit_when */
 } CdpSegment;
 
@@ -32,6 +34,7 @@ typedef struct CdpSegmentSet
 	int			nsegments;
 	CdpSegment *segments;		/* ordered so that a segment follows those it refers to */
 	MemoryContext context;
+	bool		identity;		/* some segment depends on the profile's identifiers */
 	struct CdpSegmentColumns *columns;	/* private */
 } CdpSegmentSet;
 
@@ -39,11 +42,17 @@ typedef struct CdpSegmentSet
 extern CdpSegmentSet *CdpSegmentSetGet(int64 generation, CdpTraitSet *traits);
 extern CdpSegment *CdpSegmentById(CdpSegmentSet *set, int32 id);
 
-/* One profile to evaluate. */
+/*
+ * One profile to evaluate.  values.next comes in as the instant at which a
+ * trait changes by itself and goes out as the instant at which a trait or a
+ * membership of the segments that were evaluated does.
+ */
 typedef struct CdpProfileEval
 {
 	int64		profile_id;
 	CdpProfileValues values;
+	int			nidentifiers;	/* needed when set->identity */
+	CdpIdentifier **identifiers;
 	int			nbefore;
 	int32	   *before;			/* ids of the segments that it is in, ascending */
 	int			nafter;			/* out */
@@ -93,5 +102,7 @@ typedef struct CdpProfileNodes
 
 /* False when there is no such profile.  Uses the active snapshot. */
 extern bool CdpProfileRead(int64 profile_id, CdpTraitSet *traits, CdpProfileNodes *out);
+/* Its identifiers, for CdpProfileEval. */
+extern CdpIdentifier **CdpProfileIdentifiers(const CdpProfileNodes *nodes);
 
 #endif							/* CDP_SEGMENTS_H */

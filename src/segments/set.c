@@ -210,6 +210,8 @@ compile_definition(CdpSegmentSet *set, CdpTraitSet *traits, LoadedSegment *loade
 		rules->predicate = keep_predicate(&predicate);
 		rules->exit_when = keep_predicate(&exit_when);
 		loaded->segment.traits = bms_union(predicate.traits, exit_when.traits);
+		loaded->segment.clock = predicate.clock || exit_when.clock;
+		loaded->segment.identity = predicate.identity || exit_when.identity;
 		ReleaseCurrentSubTransaction();
 		done = true;
 	}
@@ -277,6 +279,7 @@ order_segment(CdpSegmentSet *set, LoadedSegment *loaded, int column)
 	{
 		set->columns->position[column] = set->nsegments;
 		set->segments[set->nsegments++] = this->segment;
+		set->identity |= this->segment.identity;
 	}
 	return this->live;
 }
@@ -307,20 +310,7 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 	set->columns = columns;
 	set->segments = palloc0(Max(n, 1) * sizeof(CdpSegment));
 
-	columns->trait_desc = CreateTemplateTupleDesc(traits->ntraits);
-	for (int i = 0; i < traits->ntraits; i++)
-		TupleDescInitEntry(columns->trait_desc, i + 1, NULL,
-						   traits->traits[i]->type, -1, 0);
-	columns->member_desc = CreateTemplateTupleDesc(n);
-	for (int i = 0; i < n; i++)
-		TupleDescInitEntry(columns->member_desc, i + 1, NULL, BOOLOID, -1, 0);
-	columns->trait_slot = MakeSingleTupleTableSlot(columns->trait_desc, &TTSOpsVirtual);
-	columns->member_slot = MakeSingleTupleTableSlot(columns->member_desc, &TTSOpsVirtual);
-	ExecStoreVirtualTuple(columns->trait_slot);
-	ExecStoreVirtualTuple(columns->member_slot);
-	columns->econtext = CreateStandaloneExprContext();
-	columns->econtext->ecxt_scantuple = columns->trait_slot;
-	columns->econtext->ecxt_innertuple = columns->member_slot;
+	columns->slots = CdpPredicateSlotsMake(traits, n);
 	MemoryContextSwitchTo(oldcontext);
 
 	for (int i = 0; i < n; i++)

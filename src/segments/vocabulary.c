@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * vocabulary.c
- *	  The words of predicates that SQL does not know: did(), did_not(),
- *	  count_of(), in_segment().
+ *	  The words of predicates that SQL does not know: did(), count_of(),
+ *	  since(), in_segment() and so on.
  *
  *	  PostgreSQL's parser has hooks for columns and parameters and none for
  *	  functions.  So these calls are replaced in the raw tree, before name
@@ -11,12 +11,19 @@
  *		did(e, at_least => 2, …)	->	"\1n" >= 2
  *		did_not(e, …)				->	"\1n" = 0
  *		count_of(e, …)				->	"\1n"
+ *		count_of(e, newer_than => a, older_than => b)	->	"\1n" - "\1m"
+ *		sum_of(e, v, …)				->	COALESCE("\1n", 0)
+ *		first_time(e, within => w)	->	"\1n" >= 1 AND "\1n" = "\1m"
  *		in_segment('s')				->	"\1n"
+ *		has_identifier('k')			->	'k' = ANY ("\1K")
+ *		known()						->	"\1W"
+ *		now()						->	"\1N"
+ *		since(t), until(t)			->	"\1N" - t, t - "\1N"
  *
- *	  where n is the number of the call in the text.  A call is replaced in
- *	  place: every node that takes its stead fits in the memory of a FuncCall.
- *	  No name that a user writes can be mistaken for a hidden column, because
- *	  columns whose names begin with \1 are refused.
+ *	  where n and m are numbers of terms, counted through the text.  A call is
+ *	  replaced in place: every node that takes its stead fits in the memory of
+ *	  a FuncCall.  Nobody can write the name of a hidden column
+ *	  (CdpPredicateParse).
  *
  * IDENTIFICATION
  *	  src/segments/vocabulary.c
@@ -25,22 +32,23 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
-#include "segments/predicate.h"
-
-#define HIDDEN_MARK		'\001'
+#include "segments/words.h"
 
 StaticAssertDecl(sizeof(ColumnRef) <= sizeof(FuncCall), "replaced in place");
 StaticAssertDecl(sizeof(A_Expr) <= sizeof(FuncCall), "replaced in place");
 StaticAssertDecl(sizeof(BoolExpr) <= sizeof(FuncCall), "replaced in place");
+StaticAssertDecl(sizeof(CoalesceExpr) <= sizeof(FuncCall), "replaced in place");
 
 typedef struct ReplaceContext
 {
@@ -49,26 +57,66 @@ typedef struct ReplaceContext
 	List	   *terms;
 } ReplaceContext;
 
-/* An argument of a vocabulary call. */
-typedef struct WordArgument
+/* A call that is being replaced. */
+typedef struct Call
 {
-	const char *name;
-	Node	   *value;			/* NULL: not given */
+	FuncCall   *node;
+	const char *word;
 	int			location;
-} WordArgument;
+	ReplaceContext *context;
+} Call;
 
-/* Words of the language that this version does not evaluate. */
-static const char *const later_words[] = {
-	"all_members", "any_member", "changed", "consented", "count_members",
-	"did_in_order", "first_time", "has_identifier", "known", "member_of",
-	"since", "sum_of", "until"
+typedef void (*CdpWordReplace) (Call *call);
+
+static void replace_count(Call *call);
+static void replace_sum(Call *call);
+static void replace_first_time(Call *call);
+static void replace_in_segment(Call *call);
+static void replace_has_identifier(Call *call);
+static void replace_known(Call *call);
+static void replace_since(Call *call);
+static void replace_now(Call *call);
+static bool replace_walker(Node *node, void *arg);
+
+static const struct
+{
+	const char *word;
+	CdpWordReplace replace;
+}			vocabulary[] = {
+	{"count_of", replace_count},
+	{"did", replace_count},
+	{"did_not", replace_count},
+	{"first_time", replace_first_time},
+	{"has_identifier", replace_has_identifier},
+	{"in_segment", replace_in_segment},
+	{"known", replace_known},
+	{"since", replace_since},
+	{"sum_of", replace_sum},
+	{"until", replace_since},
 };
 
-/* Ways to ask for the time of day. */
-static const char *const clock_words[] = {
-	"clock_timestamp", "now", "statement_timestamp", "timeofday",
-	"transaction_timestamp"
+/* Words that stand for what this version does not know yet. */
+static const struct
+{
+	const char *word;
+	const char *subject;
+}			later_words[] = {
+	{"all_members", "Accounts"},
+	{"any_member", "Accounts"},
+	{"changed", "The history of traits"},
+	{"consented", "Consent"},
+	{"count_members", "Accounts"},
+	{"did_in_order", "Sequences"},
+	{"member_of", "Accounts"},
 };
+
+/* The instant of evaluation … */
+static const char *const now_words[] = {
+	"now", "statement_timestamp", "transaction_timestamp"
+};
+
+/* … and what is not quite the same. */
+static const char *const clock_words[] = {"clock_timestamp", "timeofday"};
 
 /*
  * For use in ereport: where in the text of a definition an error is.
@@ -96,312 +144,410 @@ is_word(const char *name, const char *const *words, int n)
 }
 
 /*
- * The number of a hidden column; -1 for other names.
+ * The number of a term by the name of its hidden column; -1 for other names.
  */
 int
 CdpHiddenColumn(const char *name)
 {
-	return name[0] == HIDDEN_MARK ? atoi(name + 1) : -1;
-}
-
-/*
- * Distribute the arguments of a call to those that its word takes; the first
- * one may be given by position.
- */
-static void
-match_arguments(const FuncCall *call, const char *word, const char *text,
-				WordArgument *wanted, int nwanted)
-{
-	ListCell   *lc;
-	int			position = 0;
-
-	if (call->agg_order != NIL || call->agg_filter != NULL || call->over != NULL ||
-		call->agg_within_group || call->agg_star || call->agg_distinct ||
-		call->func_variadic)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("%s() takes only plain arguments", word),
-				 CdpPredicateErrorPosition(text, call->location)));
-
-	foreach(lc, call->args)
-	{
-		Node	   *arg = (Node *) lfirst(lc);
-		int			i;
-
-		if (IsA(arg, NamedArgExpr))
-		{
-			NamedArgExpr *named = (NamedArgExpr *) arg;
-
-			for (i = 0; i < nwanted; i++)
-			{
-				if (strcmp(named->name, wanted[i].name) == 0)
-					break;
-			}
-			if (i == nwanted)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_PARAMETER),
-						 errmsg("%s() has no argument \"%s\"", word, named->name),
-						 CdpPredicateErrorPosition(text, named->location)));
-			arg = (Node *) named->arg;
-			if (wanted[i].value != NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_SYNTAX_ERROR),
-						 errmsg("argument \"%s\" of %s() is given twice",
-								wanted[i].name, word),
-						 CdpPredicateErrorPosition(text, named->location)));
-		}
-		else
-		{
-			i = position++;
-			if (i > 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_SYNTAX_ERROR),
-						 errmsg("only the first argument of %s() goes without its name", word),
-						 nwanted > 1
-						 ? errhint("Write for example %s => ….", wanted[1].name)
-						 : 0,
-						 CdpPredicateErrorPosition(text, exprLocation(arg))));
-		}
-		wanted[i].value = arg;
-		wanted[i].location = exprLocation(arg);
-	}
-
-	if (wanted[0].value == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("%s() needs the argument \"%s\"", word, wanted[0].name),
-				 CdpPredicateErrorPosition(text, call->location)));
-}
-
-static void
-constant_error(const char *word, const WordArgument *arg, const char *kind,
-			   const char *text)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SYNTAX_ERROR),
-			 errmsg("argument \"%s\" of %s() must be a constant %s",
-					arg->name, word, kind),
-			 CdpPredicateErrorPosition(text, arg->location)));
-}
-
-/*
- * A string constant; NULL when the argument is not given.
- */
-static char *
-string_argument(const char *word, const WordArgument *arg, const char *text)
-{
-	A_Const    *constant = (A_Const *) arg->value;
-
-	if (constant == NULL)
-		return NULL;
-	if (!IsA(constant, A_Const) || constant->isnull || !IsA(&constant->val, String))
-		constant_error(word, arg, "string", text);
-	return constant->val.sval.sval;
-}
-
-static int
-count_argument(const char *word, const WordArgument *arg, const char *text, int missing)
-{
-	A_Const    *constant = (A_Const *) arg->value;
-
-	if (constant == NULL)
-		return missing;
-	if (!IsA(constant, A_Const) || constant->isnull || !IsA(&constant->val, Integer))
-		constant_error(word, arg, "number of times", text);
-	return constant->val.ival.ival;
-}
-
-/* where the text of an argument is wrong, when its type's input says so */
-typedef struct ArgumentPlace
-{
-	const char *text;
-	int			location;
-} ArgumentPlace;
-
-static void
-argument_error(void *arg)
-{
-	ArgumentPlace *place = (ArgumentPlace *) arg;
-
-	if (geterrposition() == 0 && getinternalerrposition() == 0)
-		(void) CdpPredicateErrorPosition(place->text, place->location);
-}
-
-/*
- * A length of time, '7 days' or interval '7 days'; its canonical text, so
- * that '1 week' and '7 days' are one.
- */
-static char *
-interval_argument(const char *word, const WordArgument *arg, const char *text)
-{
-	WordArgument inner = *arg;
-	TypeCast   *cast = (TypeCast *) arg->value;
-	ErrorContextCallback callback;
-	ArgumentPlace place;
-	char	   *string;
-	Interval   *interval;
-	Interval	zero;
-
-	if (cast == NULL)
-		return NULL;
-	if (IsA(cast, TypeCast) && cast->typeName->typmods == NIL &&
-		cast->typeName->arrayBounds == NIL && !cast->typeName->setof &&
-		cast->typeName->names != NIL &&
-		strcmp(strVal(llast(cast->typeName->names)), "interval") == 0)
-		inner.value = cast->arg;
-	if (!IsA(inner.value, A_Const) || ((A_Const *) inner.value)->isnull ||
-		!IsA(&((A_Const *) inner.value)->val, String))
-		constant_error(word, arg, "interval", text);
-	string = string_argument(word, &inner, text);
-
-	place.text = text;
-	place.location = arg->location;
-	callback.callback = argument_error;
-	callback.arg = &place;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
-	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in,
-													 CStringGetDatum(string),
-													 ObjectIdGetDatum(InvalidOid),
-													 Int32GetDatum(-1)));
-	error_context_stack = callback.previous;
-
-	memset(&zero, 0, sizeof(zero));
-	if (!DatumGetBool(DirectFunctionCall2(interval_gt,
-										  IntervalPGetDatum(interval),
-										  IntervalPGetDatum(&zero))))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" of %s() must be positive", arg->name, word),
-				 CdpPredicateErrorPosition(text, arg->location)));
-	return DatumGetCString(DirectFunctionCall1(interval_out,
-											   IntervalPGetDatum(interval)));
-}
-
-/*
- * The filter's text as the system writes it, so that equal filters are equal
- * texts.
- */
-static char *
-filter_argument(const WordArgument *arg, const char *text, const char *timezone)
-{
-	char	   *canonical;
-
-	if (arg->value == NULL)
-		return NULL;
-	(void) CdpTransformIn(arg->value, text, CdpEntryColumn, NULL, BOOLOID,
-						  "filter", timezone, &canonical);
-	return canonical;
+	return name[0] == CDP_HIDDEN_MARK && name[1] >= '0' && name[1] <= '9' ?
+		atoi(name + 1) : -1;
 }
 
 /* ---- the nodes that take a call's place ---- */
 
-static ColumnRef *
-hidden_column(int n, int location)
+static Node *
+column_node(char *name, int location)
 {
 	ColumnRef  *column = makeNode(ColumnRef);
 
-	column->fields = list_make1(makeString(psprintf("%c%d", HIDDEN_MARK, n)));
+	column->fields = list_make1(makeString(name));
 	column->location = location;
-	return column;
+	return (Node *) column;
 }
 
-static A_Expr *
-compare(int column, const char *operator, int number, int location)
+static Node *
+term_column(int n, int location)
+{
+	return column_node(psprintf("%c%d", CDP_HIDDEN_MARK, n), location);
+}
+
+static Node *
+environment_column(char code, int location)
+{
+	return column_node(psprintf("%c%c", CDP_HIDDEN_MARK, code), location);
+}
+
+static Node *
+operation(const char *operator, Node *left, Node *right, int location)
+{
+	/* the search path is pinned: no other operator can be meant */
+	return (Node *) makeSimpleA_Expr(AEXPR_OP, pstrdup(operator), left, right, location);
+}
+
+static Node *
+number_node(int number)
 {
 	A_Const    *constant = makeNode(A_Const);
 
 	constant->val.ival.type = T_Integer;
 	constant->val.ival.ival = number;
 	constant->location = -1;
-	return makeA_Expr(AEXPR_OP,
-					  list_make2(makeString(pstrdup("pg_catalog")),
-								 makeString(pstrdup(operator))),
-					  (Node *) hidden_column(column, location),
-					  (Node *) constant, location);
+	return (Node *) constant;
 }
 
+/*
+ * Put a node in the place of the call.
+ */
 static void
-replace_did(FuncCall *call, CdpTerm *term, WordArgument *args, const char *text, int number)
+put(Call *call, Node *node)
 {
-	int			at_least = count_argument(term->word, &args[3], text, 1);
-	int			at_most = count_argument(term->word, &args[4], text, -1);
+	Size		size;
 
-	if (at_most >= 0 && at_most < at_least)
+	switch (nodeTag(node))
+	{
+		case T_ColumnRef:
+			size = sizeof(ColumnRef);
+			break;
+		case T_A_Expr:
+			size = sizeof(A_Expr);
+			break;
+		case T_BoolExpr:
+			size = sizeof(BoolExpr);
+			break;
+		case T_CoalesceExpr:
+			size = sizeof(CoalesceExpr);
+			break;
+		default:
+			elog(ERROR, "unexpected node type: %d", (int) nodeTag(node));
+	}
+	memcpy(call->node, node, size);
+}
+
+/* ---- terms ---- */
+
+static CdpTerm *
+add_term(Call *call, CdpTermKind kind, const CdpWordArgument *name)
+{
+	CdpTerm    *term = (CdpTerm *) palloc0(sizeof(CdpTerm));
+
+	if (list_length(call->context->terms) >= CDP_MAX_TERMS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("predicate has too many calls of did(), count_of() and the like"),
+				 errdetail("It may have at most %d.", CDP_MAX_TERMS),
+				 CdpPredicateErrorPosition(call->context->text, call->location)));
+	term->kind = kind;
+	term->number = list_length(call->context->terms);
+	term->word = pstrdup(call->word);
+	term->location = call->location;
+	term->name = CdpWordName(call->word, name, call->context->text);
+	term->name_location = name->location;
+	call->context->terms = lappend(call->context->terms, term);
+	return term;
+}
+
+/* From when to when a behaviour is looked for. */
+typedef struct Window
+{
+	char	   *newer;			/* NULL: ever */
+	char	   *older;			/* NULL: until now */
+} Window;
+
+static Datum
+interval_datum(const char *string)
+{
+	return DirectFunctionCall3(interval_in, CStringGetDatum(string),
+							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+}
+
+static Window
+window_arguments(Call *call, const CdpWordArgument *within,
+				 const CdpWordArgument *newer_than, const CdpWordArgument *older_than)
+{
+	const char *text = call->context->text;
+	Window		window;
+
+	if (within->value != NULL && newer_than->value != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("%s() takes either within or newer_than", call->word),
+				 errdetail("Both mean the same."),
+				 CdpPredicateErrorPosition(text, newer_than->location)));
+	window.newer = CdpWordInterval(call->word, within->value ? within : newer_than, text);
+	window.older = CdpWordInterval(call->word, older_than, text);
+	if (window.newer != NULL && window.older != NULL &&
+		!DatumGetBool(DirectFunctionCall2(interval_lt, interval_datum(window.older),
+										  interval_datum(window.newer))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("newer_than must be longer than older_than"),
+				 errhint("Write for example newer_than => '28 days', older_than => '14 days'."),
+				 CdpPredicateErrorPosition(text, older_than->location)));
+	return window;
+}
+
+/*
+ * An aggregate of the entries in a window.  Everything that is older than 14
+ * days at an instant has left the window of 14 days by then; so "from 28 to 14
+ * days ago" is what the window of 28 days has more than that of 14.
+ */
+static Node *
+aggregate_node(Call *call, CdpAggregate aggregate, const CdpWordArgument *name,
+			   char *value, char *filter, Window window)
+{
+	CdpTerm    *term = add_term(call, CDP_TERM_TRAIT, name);
+	Node	   *node;
+
+	term->aggregate = aggregate;
+	term->value = value;
+	term->filter = filter;
+	/* of all times, but not what is still to come */
+	term->within = window.newer == NULL && window.older != NULL ?
+		pstrdup(CDP_EVER) : window.newer;
+	node = term_column(term->number, call->location);
+	if (aggregate == CDP_AGG_SUM)
+	{
+		CoalesceExpr *coalesce = makeNode(CoalesceExpr);
+
+		coalesce->args = list_make2(node, number_node(0));
+		coalesce->location = call->location;
+		node = (Node *) coalesce;
+	}
+	if (window.older != NULL)
+	{
+		Window		recent = {window.older, NULL};
+
+		node = operation("-", node,
+						 aggregate_node(call, aggregate, name, value, filter, recent),
+						 call->location);
+	}
+	return node;
+}
+
+/* did, did_not, count_of */
+static void
+replace_count(Call *call)
+{
+	const char *text = call->context->text;
+	bool		did = strcmp(call->word, "did") == 0;
+	CdpWordArgument args[] = {
+		{"event"}, {"within"}, {"newer_than"}, {"older_than"}, {"filter"},
+		{"at_least"}, {"at_most"}
+	};
+	int			at_least;
+	int			at_most;
+	Window		window;
+	char	   *filter;
+	Node	   *count;
+
+	CdpWordArguments(call->node, call->word, text, args, did ? 7 : 5, 1, 1);
+	(void) CdpWordName(call->word, &args[0], text);
+	window = window_arguments(call, &args[1], &args[2], &args[3]);
+	filter = CdpWordExpression("filter", &args[4], text, BOOLOID, call->context->timezone);
+	at_least = CdpWordCount(call->word, &args[5], text, 1);
+	at_most = CdpWordCount(call->word, &args[6], text, -1);
+	if (did && at_most >= 0 && at_most < at_least)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("did() with at_least => %d and at_most => %d can never be true",
 						at_least, at_most),
 				 at_most == 0 ? errhint("Use did_not().") : 0,
 				 CdpPredicateErrorPosition(text, call->location)));
-	if (at_most < 0)
-		memcpy(call, compare(number, ">=", at_least, call->location), sizeof(A_Expr));
-	else
-	{
-		List	   *both = list_make2(compare(number, ">=", at_least, call->location),
-									  compare(number, "<=", at_most, call->location));
 
-		memcpy(call, makeBoolExpr(AND_EXPR, both, call->location), sizeof(BoolExpr));
-	}
+	count = aggregate_node(call, CDP_AGG_COUNT, &args[0], NULL, filter, window);
+	if (strcmp(call->word, "did_not") == 0)
+		count = operation("=", count, number_node(0), call->location);
+	else if (did && at_most < 0)
+		count = operation(">=", count, number_node(at_least), call->location);
+	else if (did)
+		count = (Node *)
+			makeBoolExpr(AND_EXPR,
+						 list_make2(operation(">=", count, number_node(at_least), call->location),
+									operation("<=", copyObject(count), number_node(at_most),
+											  call->location)),
+						 call->location);
+	put(call, count);
 }
 
 static void
-replace_call(FuncCall *call, const char *word, ReplaceContext *context)
+replace_sum(Call *call)
 {
-	const char *text = context->text;
-	int			number = list_length(context->terms);
-	int			location = call->location;
-	CdpTerm    *term = (CdpTerm *) palloc0(sizeof(CdpTerm));
-	WordArgument args[] = {
-		{"event"}, {"within"}, {"filter"}, {"at_least"}, {"at_most"}
+	const char *text = call->context->text;
+	CdpWordArgument args[] = {
+		{"event"}, {"value"}, {"within"}, {"newer_than"}, {"older_than"}, {"filter"}
 	};
+	Window		window;
+	char	   *value;
+	char	   *filter;
 
-	term->word = pstrdup(word);
-	term->location = location;
+	CdpWordArguments(call->node, call->word, text, args, lengthof(args), 2, 2);
+	(void) CdpWordName(call->word, &args[0], text);
+	window = window_arguments(call, &args[2], &args[3], &args[4]);
+	value = CdpWordExpression(call->word, &args[1], text, NUMERICOID, call->context->timezone);
+	filter = CdpWordExpression(call->word, &args[5], text, BOOLOID, call->context->timezone);
+	put(call, aggregate_node(call, CDP_AGG_SUM, &args[0], value, filter, window));
+}
 
-	if (strcmp(word, "in_segment") == 0)
-	{
-		args[0].name = "segment";
-		match_arguments(call, word, text, args, 1);
-		term->kind = CDP_TERM_SEGMENT;
-		term->name = string_argument(word, &args[0], text);
-		term->name_location = args[0].location;
-		memcpy(call, hidden_column(number, location), sizeof(ColumnRef));
-	}
-	else
-	{
-		bool		did = strcmp(word, "did") == 0;
+/* Did it lately, and never before that. */
+static void
+replace_first_time(Call *call)
+{
+	const char *text = call->context->text;
+	CdpWordArgument args[] = {{"event"}, {"within"}, {"filter"}};
+	Window		ever = {NULL, NULL};
+	Window		lately = {NULL, NULL};
+	char	   *filter;
+	Node	   *recent;
 
-		match_arguments(call, word, text, args, did ? 5 : 3);
-		term->kind = CDP_TERM_COUNT;
-		term->name = string_argument(word, &args[0], text);
-		term->name_location = args[0].location;
-		if (term->name[0] == '\0')
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("the event of %s() must not be empty", word),
-					 CdpPredicateErrorPosition(text, term->name_location)));
-		term->within = interval_argument(word, &args[1], text);
-		if (context->timezone != NULL)
-			term->filter = filter_argument(&args[2], text, context->timezone);
-		if (did)
-			replace_did(call, term, args, text, number);
-		else if (strcmp(word, "did_not") == 0)
-			memcpy(call, compare(number, "=", 0, location), sizeof(A_Expr));
-		else
-			memcpy(call, hidden_column(number, location), sizeof(ColumnRef));
-	}
-	context->terms = lappend(context->terms, term);
+	CdpWordArguments(call->node, call->word, text, args, lengthof(args), 1, 2);
+	(void) CdpWordName(call->word, &args[0], text);
+	lately.newer = CdpWordInterval(call->word, &args[1], text);
+	filter = CdpWordExpression(call->word, &args[2], text, BOOLOID, call->context->timezone);
+	recent = aggregate_node(call, CDP_AGG_COUNT, &args[0], NULL, filter, lately);
+	put(call, (Node *)
+		makeBoolExpr(AND_EXPR,
+					 list_make2(operation(">=", recent, number_node(1), call->location),
+								operation("=", copyObject(recent),
+										  aggregate_node(call, CDP_AGG_COUNT, &args[0],
+														 NULL, filter, ever),
+										  call->location)),
+					 call->location));
 }
 
 static void
-clock_error(const char *word, const char *text, int location)
+replace_in_segment(Call *call)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s cannot be used in a predicate", word),
-			 errhint("To ask what happened lately, use did(…, within => '7 days') or count_of(…, within => '7 days')."),
-			 CdpPredicateErrorPosition(text, location)));
+	CdpWordArgument args[] = {{"segment"}};
+	CdpTerm    *term;
+
+	CdpWordArguments(call->node, call->word, call->context->text, args, 1, 1, 1);
+	term = add_term(call, CDP_TERM_SEGMENT, &args[0]);
+	put(call, term_column(term->number, call->location));
+}
+
+static void
+replace_has_identifier(Call *call)
+{
+	CdpWordArgument args[] = {{"kind"}};
+
+	CdpWordArguments(call->node, call->word, call->context->text, args, 1, 1, 1);
+	(void) add_term(call, CDP_TERM_KIND, &args[0]);
+	put(call, (Node *)
+		makeSimpleA_Expr(AEXPR_OP_ANY, "=", args[0].value,
+						 environment_column(CDP_HIDDEN_KINDS, call->location),
+						 call->location));
+}
+
+static void
+replace_known(Call *call)
+{
+	CdpWordArguments(call->node, call->word, call->context->text, NULL, 0, 0, 0);
+	put(call, environment_column(CDP_HIDDEN_KNOWN, call->location));
+}
+
+/* since, until */
+static void
+replace_since(Call *call)
+{
+	CdpWordArgument args[] = {{"trait"}};
+	Node	   *now = environment_column(CDP_HIDDEN_NOW, call->location);
+
+	CdpWordArguments(call->node, call->word, call->context->text, args, 1, 1, 1);
+	(void) replace_walker(args[0].value, call->context);
+	if (strcmp(call->word, "since") == 0)
+		put(call, operation("-", now, args[0].value, call->location));
+	else
+		put(call, operation("-", args[0].value, now, call->location));
+}
+
+static void
+replace_now(Call *call)
+{
+	CdpWordArguments(call->node, call->word, call->context->text, NULL, 0, 0, 0);
+	put(call, environment_column(CDP_HIDDEN_NOW, call->location));
+}
+
+/*
+ * A function that is neither of the vocabulary nor of the server may be a
+ * word of the vocabulary with a slip in it.
+ */
+static void
+check_misspelt(const Call *call)
+{
+	CdpNearest	nearest;
+	FuncCandidateList candidates;
+
+#if PG_VERSION_NUM >= 190000
+	int			flags;
+
+	candidates = FuncnameGetCandidates(call->node->funcname, -1, NIL, false, false,
+									   false, true, &flags);
+#else
+	candidates = FuncnameGetCandidates(call->node->funcname, -1, NIL, false, false,
+									   false, true);
+#endif
+	if (candidates != NULL)
+		return;
+	CdpNearestBegin(&nearest, call->word);
+	for (int i = 0; i < lengthof(vocabulary); i++)
+		CdpNearestTry(&nearest, vocabulary[i].word);
+	if (nearest.found != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function %s does not exist", call->word),
+				 errhint("Perhaps you meant %s().", nearest.found),
+				 CdpPredicateErrorPosition(call->context->text, call->location)));
+}
+
+/*
+ * Replace a call of the vocabulary, and tell whether it is one.
+ */
+static bool
+replace_call(FuncCall *node, ReplaceContext *context)
+{
+	Call		call = {node, strVal(llast(node->funcname)), node->location, context};
+	const char *schema = NULL;
+
+	if (list_length(node->funcname) > 1)
+		schema = strVal(linitial(node->funcname));
+	if (schema == NULL || strcmp(schema, "cdp") == 0)
+	{
+		for (int i = 0; i < lengthof(vocabulary); i++)
+		{
+			if (strcmp(vocabulary[i].word, call.word) == 0)
+			{
+				vocabulary[i].replace(&call);
+				return true;
+			}
+		}
+		for (int i = 0; i < lengthof(later_words); i++)
+		{
+			if (strcmp(later_words[i].word, call.word) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("%s() is not supported in predicates yet", call.word),
+						 errdetail("%s will come with a later version.",
+								   later_words[i].subject),
+						 CdpPredicateErrorPosition(context->text, call.location)));
+		}
+	}
+	if (schema == NULL || strcmp(schema, "pg_catalog") == 0)
+	{
+		if (is_word(call.word, now_words, lengthof(now_words)))
+		{
+			replace_now(&call);
+			return true;
+		}
+		if (is_word(call.word, clock_words, lengthof(clock_words)))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("%s() cannot be used in a predicate", call.word),
+					 errhint("Use now(), the instant of evaluation."),
+					 CdpPredicateErrorPosition(context->text, call.location)));
+	}
+	if (schema == NULL && context->timezone != NULL)
+		check_misspelt(&call);
+	return false;
 }
 
 static bool
@@ -412,16 +558,19 @@ replace_walker(Node *node, void *arg)
 	if (node == NULL)
 		return false;
 	CHECK_FOR_INTERRUPTS();
+	check_stack_depth();
 
 	if (IsA(node, ColumnRef))
 	{
 		ColumnRef  *column = (ColumnRef *) node;
 		Node	   *first = (Node *) linitial(column->fields);
 
-		if (IsA(first, String) && strVal(first)[0] == HIDDEN_MARK)
+		if (list_length(column->fields) > 1 && IsA(first, String) &&
+			strcmp(strVal(first), "account") == 0)
 			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_NAME),
-					 errmsg("a name cannot begin with a control character"),
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("traits of accounts are not supported in predicates yet"),
+					 errdetail("Accounts will come with a later version."),
 					 CdpPredicateErrorPosition(context->text, column->location)));
 		return false;
 	}
@@ -429,37 +578,17 @@ replace_walker(Node *node, void *arg)
 	{
 		SQLValueFunction *function = (SQLValueFunction *) node;
 
+		/* the others have become hidden columns (CdpPredicateParse) */
 		if (function->op <= SVFOP_LOCALTIMESTAMP_N)
-			clock_error("the current time", context->text, function->location);
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the time of day cannot be used in a predicate"),
+					 errhint("Use now(), the instant of evaluation."),
+					 CdpPredicateErrorPosition(context->text, function->location)));
 		return false;
 	}
-	if (IsA(node, FuncCall))
-	{
-		FuncCall   *call = (FuncCall *) node;
-		const char *word = strVal(llast(call->funcname));
-		const char *schema = NULL;
-
-		if (list_length(call->funcname) > 1)
-			schema = strVal(linitial(call->funcname));
-		if (schema == NULL || strcmp(schema, "cdp") == 0)
-		{
-			if (strcmp(word, "did") == 0 || strcmp(word, "did_not") == 0 ||
-				strcmp(word, "count_of") == 0 || strcmp(word, "in_segment") == 0)
-			{
-				replace_call(call, word, context);
-				return false;
-			}
-			if (is_word(word, later_words, lengthof(later_words)))
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("%s() is not supported in predicates yet", word),
-						 errhint("This version has did(), did_not(), count_of() and in_segment()."),
-						 CdpPredicateErrorPosition(context->text, call->location)));
-		}
-		if ((schema == NULL || strcmp(schema, "pg_catalog") == 0) &&
-			is_word(word, clock_words, lengthof(clock_words)))
-			clock_error(psprintf("%s()", word), context->text, call->location);
-	}
+	if (IsA(node, FuncCall) && replace_call((FuncCall *) node, context))
+		return false;
 	return raw_expression_tree_walker(node, replace_walker, arg);
 }
 
@@ -486,10 +615,16 @@ CdpTermText(const CdpTerm *term)
 	initStringInfo(&out);
 	if (term->kind == CDP_TERM_SEGMENT)
 		appendStringInfo(&out, "in_segment(%s)", quote_literal_cstr(term->name));
+	else if (term->kind == CDP_TERM_KIND)
+		appendStringInfo(&out, "has_identifier(%s)", quote_literal_cstr(term->name));
 	else
 	{
-		appendStringInfo(&out, "count_of(%s", quote_literal_cstr(term->name));
-		if (term->within != NULL)
+		appendStringInfo(&out, "%s(%s",
+						 term->aggregate == CDP_AGG_SUM ? "sum_of" : "count_of",
+						 quote_literal_cstr(term->name));
+		if (term->value != NULL)
+			appendStringInfo(&out, ", %s", term->value);
+		if (term->within != NULL && strcmp(term->within, CDP_EVER) != 0)
 			appendStringInfo(&out, ", within => %s", quote_literal_cstr(term->within));
 		if (term->filter != NULL)
 			appendStringInfo(&out, ", filter => %s", term->filter);

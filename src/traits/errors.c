@@ -92,6 +92,10 @@ CdpTraitErrorCount(int32 trait_id, int64 entry, const char *message)
 	PendingError *error;
 	bool		found;
 
+	/* a read's own: nobody could look it up */
+	if (trait_id >= CDP_TRANSIENT_TRAIT)
+		return;
+
 	if (pending_errors == NULL)
 	{
 		HASHCTL		ctl = {0};

@@ -53,8 +53,8 @@
 #include "compat.h"
 #include "traits/traitset.h"
 
-/* Longer texts are refused: nobody writes them, and they cost stack. */
-#define CDP_MAX_EXPRESSION	65536
+/* Longer texts are refused: nobody writes them. */
+#define CDP_MAX_EXPRESSION	1048576
 
 typedef struct ErrorSource
 {

@@ -98,27 +98,21 @@ CdpRenameColumn(const char *expression, const char *from, const char *to)
 }
 
 /*
- * A trait that a definition names: see traits.h.
+ * The definition that a name gets which is none of a trait, but the key of a
+ * declared one: that key, and the one type that it has had.  False when no
+ * entry has brought such a key.
  */
-CdpTrait *
-CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
+static bool
+declared_definition(const char *name, CdpDefinition *definition)
 {
-	CdpTrait   *trait = CdpTraitLookup(set, name);
 	CdpUserContext saved;
 	MemoryContext context = CurrentMemoryContext;
-	CdpDefinition definition = {0};
 	Oid			types[] = {TEXTOID};
 	Datum		values[] = {CStringGetTextDatum(name)};
 	char	   *key = NULL;
 	char	   *json_type = NULL;
 	int			nkeys = 0;
 	int			ntypes = 0;
-	char	   *c;
-	char		base[CDP_MAX_NAME + 1];
-
-	*created = false;
-	if (trait != NULL)
-		return trait;
 
 	/* the key itself, or else all keys that differ only in case */
 	CdpBecomeOwner(&saved);
@@ -148,7 +142,7 @@ CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
 	SPI_finish();
 	CdpRestoreUser(&saved);
 	if (key == NULL)
-		return NULL;
+		return false;
 	if (nkeys > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_AMBIGUOUS_COLUMN),
@@ -162,14 +156,54 @@ CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
 				 errhint("Declare its type, for example: SELECT cdp.create_trait('%s', type => 'text');",
 						 name)));
 
+	memset(definition, 0, sizeof(CdpDefinition));
 	if (strcmp(json_type, "string") == 0)
-		definition.type = "text";
+		definition->type = "text";
 	else if (strcmp(json_type, "number") == 0)
-		definition.type = "numeric";
+		definition->type = "numeric";
 	else if (strcmp(json_type, "boolean") == 0)
-		definition.type = "boolean";
+		definition->type = "boolean";
 	else
-		definition.type = "jsonb";
+		definition->type = "jsonb";
+	definition->name = key;
+	definition->key = key;
+	definition->implicit = true;
+	definition->aggregate = CDP_AGG_DECLARED;
+	definition->timezone = "UTC";
+	definition->entity = "profile";
+	definition->owner = GetUserNameFromId(GetUserId(), false);
+	return true;
+}
+
+/*
+ * See traits.h.
+ */
+CdpDefinition *
+CdpTransientDeclared(const char *name)
+{
+	CdpDefinition *definition = (CdpDefinition *) palloc(sizeof(CdpDefinition));
+
+	return declared_definition(name, definition) ? definition : NULL;
+}
+
+/*
+ * A trait that a definition names: see traits.h.
+ */
+CdpTrait *
+CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
+{
+	CdpTrait   *trait = CdpTraitLookup(set, name);
+	CdpDefinition definition;
+	char	   *key;
+	char	   *c;
+	char		base[CDP_MAX_NAME + 1];
+
+	*created = false;
+	if (trait != NULL)
+		return trait;
+	if (!declared_definition(name, &definition))
+		return NULL;
+	key = definition.key;
 
 	/* a name of the permitted form, not taken */
 	strlcpy(base, key, sizeof(base) - 4);
@@ -186,10 +220,6 @@ CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
 		 strcmp(definition.name, "profile_id") == 0; i++)
 		definition.name = psprintf("%.48s_%d", base, i);
 
-	definition.key = key;
-	definition.implicit = true;
-	definition.aggregate = CDP_AGG_DECLARED;
-	definition.owner = GetUserNameFromId(GetUserId(), false);
 	ereport(NOTICE,
 			(errmsg("declaring trait \"%s\" with type %s, as seen in the log so far",
 					definition.name, definition.type),
@@ -256,6 +286,43 @@ same_hidden(const CdpDefinition *definition)
 }
 
 /*
+ * The definition of a hidden trait, checked.
+ */
+static void
+hidden_definition(CdpDefinition *definition, CdpAggregate aggregate, const char *event,
+				  const char *value, const char *filter, const char *within,
+				  const char *timezone)
+{
+	CdpStateRules rules;
+
+	memset(definition, 0, sizeof(CdpDefinition));
+	definition->name = "$";
+	definition->hidden = true;
+	definition->aggregate = aggregate;
+	definition->event = event ? pstrdup(event) : NULL;
+	definition->value = value ? pstrdup(value) : NULL;
+	definition->filter = filter ? pstrdup(filter) : NULL;
+	definition->timezone = pstrdup(timezone ? timezone : "UTC");
+	definition->entity = "profile";
+	definition->owner = GetUserNameFromId(GetUserId(), false);
+	CdpCheckTimezone(definition->timezone);
+	if (within)
+	{
+		int			nest_level = CdpPinSettings(NULL);
+
+		definition->within = DatumGetIntervalP(DirectFunctionCall3(interval_in,
+																   CStringGetDatum(within),
+																   ObjectIdGetDatum(InvalidOid),
+																   Int32GetDatum(-1)));
+		CdpUnpinSettings(nest_level);
+		CdpCheckWithin(definition->within);
+	}
+	(void) CdpCompileFilter(definition, &definition->filter_sql);
+	(void) CdpCompileValue(definition, &rules, &definition->value_sql);
+	definition->type = format_type_be(CdpStateResultType(&rules));
+}
+
+/*
  * Define a hidden trait, or find the one that says the same.
  */
 int32
@@ -263,35 +330,10 @@ CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
 			   const char *filter, const char *within, const char *timezone,
 			   bool *created)
 {
-	CdpDefinition definition = {0};
-	CdpStateRules rules;
+	CdpDefinition definition;
 
 	CdpApplierLock();
-	definition.name = "$";
-	definition.hidden = true;
-	definition.aggregate = aggregate;
-	definition.event = event ? pstrdup(event) : NULL;
-	definition.value = value ? pstrdup(value) : NULL;
-	definition.filter = filter ? pstrdup(filter) : NULL;
-	definition.timezone = pstrdup(timezone ? timezone : "UTC");
-	definition.entity = "profile";
-	definition.owner = GetUserNameFromId(GetUserId(), false);
-	CdpCheckTimezone(definition.timezone);
-	if (within)
-	{
-		int			nest_level = CdpPinSettings(NULL);
-
-		definition.within = DatumGetIntervalP(DirectFunctionCall3(interval_in,
-																  CStringGetDatum(within),
-																  ObjectIdGetDatum(InvalidOid),
-																  Int32GetDatum(-1)));
-		CdpUnpinSettings(nest_level);
-		CdpCheckWithin(definition.within);
-	}
-	(void) CdpCompileFilter(&definition, &definition.filter_sql);
-	(void) CdpCompileValue(&definition, &rules, &definition.value_sql);
-	definition.type = format_type_be(CdpStateResultType(&rules));
-
+	hidden_definition(&definition, aggregate, event, value, filter, within, timezone);
 	definition.id = same_hidden(&definition);
 	*created = definition.id == 0;
 	if (*created)
@@ -301,4 +343,20 @@ CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
 		CdpGenerationBump();
 	}
 	return definition.id;
+}
+
+/*
+ * See traits.h.
+ */
+int32
+CdpHiddenTraitFind(CdpAggregate aggregate, const char *event, const char *value,
+				   const char *filter, const char *within, const char *timezone,
+				   CdpDefinition **transient)
+{
+	CdpDefinition *definition = (CdpDefinition *) palloc(sizeof(CdpDefinition));
+
+	hidden_definition(definition, aggregate, event, value, filter, within, timezone);
+	definition->id = same_hidden(definition);
+	*transient = definition->id == 0 ? definition : NULL;
+	return definition->id;
 }

@@ -74,6 +74,8 @@ extern CdpTraitSet *CdpTraitSetGet(int64 generation);
 extern CdpTraitSet *CdpTraitSetFresh(void);
 extern CdpTrait *CdpTraitByName(CdpTraitSet *set, const char *name);	/* visible ones; NULL when unknown */
 extern CdpTrait *CdpTraitById(CdpTraitSet *set, int32 id);
+/* By any of the names that a definition may use for it. */
+extern CdpTrait *CdpTraitLookup(CdpTraitSet *set, const char *name);
 
 /*
  * The trait that a definition means by a name: exactly, else in any case when
@@ -203,6 +205,23 @@ extern char *CdpDeparseEntryExpression(Expr *expr);
 extern int32 CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
 							const char *filter, const char *within, const char *timezone,
 							bool *created);
+/*
+ * Traits for a read, which may not write definitions.  CdpHiddenTraitFind finds
+ * the hidden trait that says the same, or returns 0 and a definition that is
+ * nowhere stored; CdpTransientDeclared gives the one that CdpTraitResolve would
+ * store, NULL when nothing of that name was ever seen.  CdpTraitSetWith makes
+ * a set of the stored definitions and of such ones, whose ids count up from
+ * CDP_TRANSIENT_TRAIT; it lives in a memory context of its own, set->context,
+ * below the current one, and refers to the definitions given.
+ */
+struct CdpDefinition;
+#define CDP_TRANSIENT_TRAIT		(INT32_MAX / 2)
+extern int32 CdpHiddenTraitFind(CdpAggregate aggregate, const char *event, const char *value,
+								const char *filter, const char *within,
+								const char *timezone, struct CdpDefinition **transient);
+extern struct CdpDefinition *CdpTransientDeclared(const char *name);
+extern Oid	CdpTransientType(const struct CdpDefinition *definition);
+extern CdpTraitSet *CdpTraitSetWith(int64 generation, List *transient);
 /* An expression's text with the column "from" called "to". */
 extern char *CdpRenameColumn(const char *expression, const char *from, const char *to);
 /* Say that definition (kind, id) reads exactly these traits (ids). */

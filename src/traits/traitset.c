@@ -178,13 +178,32 @@ option_is_true(const Jsonb *options, const char *name)
 		v.type == jbvBool && v.val.boolean;
 }
 
+static CdpTrait *
+make_trait(CdpDefinition *definition)
+{
+	CdpTrait   *trait = (CdpTrait *) palloc0(sizeof(CdpTrait));
+
+	trait->id = definition->id;
+	trait->name = definition->name;
+	trait->hidden = definition->hidden;
+	trait->aggregate = definition->aggregate;
+	trait->windowed = definition->within != NULL;
+	trait->announce = option_is_true(definition->options, "announce");
+	trait->rules = (CdpTraitRules *) palloc0(sizeof(CdpTraitRules));
+	trait->rules->definition = definition;
+	trait->rules->group = -1;
+	trait->rules->typmod = -1;
+	return trait;
+}
+
 static void
-load_definitions(CdpTraitSet *set)
+load_definitions(CdpTraitSet *set, const List *transient)
 {
 	Relation	rel = table_open(CdpRelationOid("trait_definitions"), AccessShareLock);
 	TableScanDesc scan = table_beginscan(rel, read_snapshot(), 0, NULL);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	int			max = 32;
+	int			max = 32 + list_length(transient);
+	ListCell   *lc;
 
 	if (RelationGetDescr(rel)->natts < CDP_DEF_NATTS)
 		ereport(ERROR,
@@ -194,32 +213,28 @@ load_definitions(CdpTraitSet *set)
 	set->traits = (CdpTrait **) palloc(max * sizeof(CdpTrait *));
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		CdpTrait   *trait = (CdpTrait *) palloc0(sizeof(CdpTrait));
 		CdpDefinition *definition = (CdpDefinition *) palloc(sizeof(CdpDefinition));
 
 		slot_getallattrs(slot);
 		CdpDefinitionFromRow(definition, slot->tts_values, slot->tts_isnull);
-		trait->id = definition->id;
-		trait->name = definition->name;
-		trait->hidden = definition->hidden;
-		trait->aggregate = definition->aggregate;
-		trait->windowed = definition->within != NULL;
-		trait->announce = option_is_true(definition->options, "announce");
-		trait->rules = (CdpTraitRules *) palloc0(sizeof(CdpTraitRules));
-		trait->rules->definition = definition;
-		trait->rules->group = -1;
-		trait->rules->typmod = -1;
-		if (set->ntraits >= max)
+		if (set->ntraits + list_length(transient) >= max)
 		{
 			max *= 2;
 			set->traits = (CdpTrait **) repalloc(set->traits, max * sizeof(CdpTrait *));
 		}
-		set->traits[set->ntraits++] = trait;
+		set->traits[set->ntraits++] = make_trait(definition);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 
+	foreach(lc, transient)
+	{
+		CdpDefinition *definition = (CdpDefinition *) lfirst(lc);
+
+		definition->id = CDP_TRANSIENT_TRAIT + foreach_current_index(lc);
+		set->traits[set->ntraits++] = make_trait(definition);
+	}
 	qsort(set->traits, set->ntraits, sizeof(CdpTrait *), compare_ids);
 	for (int i = 0; i < set->ntraits; i++)
 		set->traits[i]->index = i;
@@ -715,7 +730,7 @@ make_slots(CdpTraitSet *set)
  * Read and compile everything into a context of its own.
  */
 static void
-build(CdpTraitSet *set, int64 generation, const List *strict_ids)
+build(CdpTraitSet *set, int64 generation, const List *strict_ids, const List *transient)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "cdp traits",
@@ -728,7 +743,7 @@ build(CdpTraitSet *set, int64 generation, const List *strict_ids)
 	set->context = context;
 	set->generation = generation;
 	set->lookup = lookup;
-	load_definitions(set);
+	load_definitions(set, transient);
 
 	state.set = set;
 	state.strict_ids = strict_ids;
@@ -745,7 +760,8 @@ build(CdpTraitSet *set, int64 generation, const List *strict_ids)
 	make_slots(set);
 
 	MemoryContextSwitchTo(old);
-	MemoryContextSetParent(context, CacheMemoryContext);
+	if (transient == NIL)
+		MemoryContextSetParent(context, CacheMemoryContext);
 }
 
 static void
@@ -779,7 +795,7 @@ CdpTraitSetGet(int64 generation)
 	ensure_current();
 	if (current->context != NULL && current->generation == generation)
 		return current;
-	build(&built, generation, NIL);
+	build(&built, generation, NIL, NIL);
 	if (current->context != NULL)
 		MemoryContextDelete(current->context);
 	free_outdated();
@@ -804,7 +820,7 @@ CdpTraitSetReload(const List *strict_ids)
 	outdated_since = GetCurrentStatementStartTimestamp();
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	build(&built, CdpGeneration(NULL), strict_ids);
+	build(&built, CdpGeneration(NULL), strict_ids, NIL);
 	PopActiveSnapshot();
 	if (current->context != NULL)
 	{
@@ -834,6 +850,26 @@ CdpTraitSetFresh(void)
 		current->generation == generation)
 		return current;
 	return CdpTraitSetReload(NIL);
+}
+
+/*
+ * A set with definitions that are nowhere stored: see traits.h.
+ */
+CdpTraitSet *
+CdpTraitSetWith(int64 generation, List *transient)
+{
+	CdpTraitSet *set = (CdpTraitSet *) palloc(sizeof(CdpTraitSet));
+
+	build(set, generation, NIL, transient);
+	return set;
+}
+
+Oid
+CdpTransientType(const CdpDefinition *definition)
+{
+	int32		typmod;
+
+	return CdpTypeFromName(definition->type, &typmod);
 }
 
 CdpTrait *

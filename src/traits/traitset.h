@@ -147,7 +147,6 @@ extern int64 CdpGeneration(TimestampTz *clock);
 extern TimestampTz CdpReadInstant(TimestampTz applied);
 extern CdpTraitSet *CdpTraitSetReload(const List *strict_ids);
 extern CdpTraitSet *CdpTraitSetFresh(void);
-extern CdpTrait *CdpTraitLookup(CdpTraitSet *set, const char *name);
 extern void CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull);
 extern Oid	CdpTypeFromName(const char *name, int32 *typmod);
 extern Expr *CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonical);

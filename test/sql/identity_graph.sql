@@ -78,7 +78,7 @@ SELECT * FROM who ORDER BY 1;
 SELECT message_id, reason, sqlstate FROM rejected ORDER BY id;
 
 -- what was announced about it all
-SELECT seq, kind, payload, cause FROM changes WHERE kind LIKE 'profile%' ORDER BY seq;
+SELECT seq, kind, coalesce(payload->'merges', payload->'into') AS profiles, cause FROM changes WHERE kind LIKE 'profile%' ORDER BY seq;
 
 -- ids that were handed out go on working
 SELECT current_profile(resolve('anonymous_id:phone')) = resolve('user_id:ada') AS current, current_profile(-1);

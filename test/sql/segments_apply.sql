@@ -131,7 +131,7 @@ SELECT cdp.alter_segment('pro', owner => current_user);
 SELECT * FROM members() WHERE segment LIKE '%pro';
 
 -- broken by hand: suspended with a warning
-UPDATE cdp.segment_definitions SET predicate = 'no such thing' WHERE name = 'pro';
+UPDATE cdp.segment_definitions SET predicate = 'no_such_thing' WHERE name = 'pro';
 SELECT cdp.definitions_changed();
 SELECT cdp.track('Login', user_id => 'u9') IS NOT NULL;
 SELECT cdp.apply();

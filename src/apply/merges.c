@@ -1,0 +1,509 @@
+/*-------------------------------------------------------------------------
+ *
+ * merges.c
+ *	  What is announced about profiles that become one, or several.
+ *
+ *	  A change of kind profile_merged lists every profile id that was ever
+ *	  merged into the one that remains, so that a subscriber who missed what
+ *	  was before needs nothing else.  For that, cdp.merged_profiles has a row
+ *	  for each id that was a profile and stands for another one now.  It does
+ *	  not say which: the node of that number does.
+ *
+ * IDENTIFICATION
+ *	  src/apply/merges.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "apply/batch.h"
+#include "statement.h"
+
+/* Above so many identifiers a change lists only the ids that it is about. */
+#define MAX_LISTED	1000
+
+/* An id that stands for another profile now. */
+typedef struct Merged
+{
+	int64		id;
+	TimestampTz created_at;
+	TimestampTz merged_at;
+	text	   *source;			/* of the entry that did it; NULL: unknown */
+	text	   *message_id;
+} Merged;
+
+/* The entry that joined a former profile with others; hash entry. */
+typedef struct Joint
+{
+	int64		profile;		/* hash key */
+	CdpLink    *link;
+	bool		in_batch;
+} Joint;
+
+static CdpStatement load_merged = {
+	"SELECT m.profile_id, m.created_at, m.merged_at, m.source, m.message_id"
+	" FROM (SELECT unnest($1) AS id) AS u"
+	" JOIN cdp.merged_profiles m ON m.profile_id = u.id"
+	" ORDER BY m.profile_id",
+	{"int8[]"}
+};
+
+static CdpStatement upsert_merged = {
+	"INSERT INTO cdp.merged_profiles AS m (profile_id, created_at, merged_at, source, message_id)"
+	" SELECT unnest($1), unnest($2), $3, unnest($4), unnest($5)"
+	" ON CONFLICT (profile_id) DO UPDATE SET created_at = excluded.created_at,"
+	" merged_at = excluded.merged_at, source = excluded.source,"
+	" message_id = excluded.message_id",
+	{"int8[]", "timestamptz[]", "timestamptz", "text[]", "text[]"}
+};
+
+static CdpStatement delete_merged = {
+	"DELETE FROM cdp.merged_profiles m USING unnest($1) AS u (id) WHERE m.profile_id = u.id",
+	{"int8[]"}
+};
+
+static void
+append_time(StringInfo buf, TimestampTz at)
+{
+	char		iso[MAXDATELEN + 1];
+
+	JsonEncodeDateTime(iso, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL);
+	escape_json(buf, iso);
+}
+
+static void
+append_text(StringInfo buf, const text *value)
+{
+	if (value == NULL)
+		appendStringInfoString(buf, "null");
+	else
+		escape_json(buf, text_to_cstring(value));
+}
+
+static void
+append_detail(StringInfo buf, const Merged *merged, const char *when)
+{
+	appendStringInfo(buf, "{\"profile_id\": %lld, \"created_at\": ", (long long) merged->id);
+	append_time(buf, merged->created_at);
+	appendStringInfo(buf, ", \"%s\": ", when);
+	append_time(buf, merged->merged_at);
+	appendStringInfoString(buf, ", \"source\": ");
+	append_text(buf, merged->source);
+	appendStringInfoString(buf, ", \"triggering_event_id\": ");
+	append_text(buf, merged->message_id);
+	appendStringInfoChar(buf, '}');
+}
+
+/*
+ * When the profile that had this id before the batch was first seen: by those
+ * of its nodes that are in the ring now.
+ */
+static TimestampTz
+created_at(CdpNode *ring, int64 id)
+{
+	TimestampTz result = DT_NOEND;
+	TimestampTz any = DT_NOEND;
+	CdpNode    *node = ring;
+
+	do
+	{
+		if (!node->is_gone)
+		{
+			any = Min(any, node->first_seen);
+			if (node->old_profile == id)
+				result = Min(result, node->first_seen);
+		}
+		node = node->next;
+	} while (node != ring);
+	return result != DT_NOEND ? result : any;
+}
+
+/*
+ * Which entry does the link rest on?
+ */
+static void
+name_entry(CdpBatch *batch, const CdpLink *link, text **source, text **message_id)
+{
+	const char *tie = VARDATA_ANY(link->tie);
+	int			len = VARSIZE_ANY_EXHDR(link->tie);
+	const char *middle;
+	int			i;
+
+	for (i = 0; i < batch->nentries; i++)
+	{
+		CdpEntry   *entry = &batch->entries[i];
+
+		if (entry->id != link->entry)
+			continue;
+		*source = entry->source;
+		*message_id = entry->message_id;
+		if (*message_id == NULL)
+			*message_id = cstring_to_text(psprintf("#%lld", (long long) entry->id));
+		return;
+	}
+	/* one that was applied before; the tie has both parts */
+	middle = memchr(tie, '\001', len);
+	*source = cstring_to_text_with_len(tie, middle - tie);
+	*message_id = cstring_to_text_with_len(middle + 1, len - (middle + 1 - tie));
+	if (strcmp(text_to_cstring(*message_id),
+			   psprintf("#%019lld", (long long) link->entry)) == 0)
+		*message_id = cstring_to_text(psprintf("#%lld", (long long) link->entry));
+}
+
+static bool
+is_in_batch(CdpBatch *batch, int64 entry)
+{
+	int			i;
+
+	for (i = 0; i < batch->nentries; i++)
+		if (batch->entries[i].id == entry)
+			return true;
+	return false;
+}
+
+/*
+ * For each former profile the evidence that joins it with something else: of
+ * what this batch has brought or admitted the first, entries of the batch
+ * before others.
+ */
+static HTAB *
+find_triggers(CdpBatch *batch, HTAB *absorbed)
+{
+	CdpLink   **links;
+	int			n;
+	int			i,
+				j;
+
+	links = CdpGraphLinks(batch->graph, &n);
+	for (i = 0; i < n; i++)
+	{
+		CdpLink    *link = links[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (link->gone || link->status != 'a' ||
+			!(link->changed || link->manual) ||
+			link->a->old_profile == link->b->old_profile)
+			continue;
+		for (j = 0; j < 2; j++)
+		{
+			int64		id = j == 0 ? link->a->old_profile : link->b->old_profile;
+			Joint    *trigger = hash_search(absorbed, &id, HASH_FIND, NULL);
+			bool		in_batch;
+
+			if (trigger == NULL)
+				continue;
+			in_batch = is_in_batch(batch, link->entry);
+			if (trigger->link != NULL &&
+				(trigger->in_batch > in_batch ||
+				 (trigger->in_batch == in_batch &&
+				  CdpLinkOrder(&trigger->link, &link) < 0)))
+				continue;
+			trigger->link = link;
+			trigger->in_batch = in_batch;
+		}
+	}
+	pfree(links);
+	return absorbed;
+}
+
+static int
+by_id(const void *a, const void *b)
+{
+	const Merged *x = a;
+	const Merged *y = b;
+
+	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
+}
+
+/*
+ * The ids that were merged into the profile by earlier batches, except those
+ * that this one is about.
+ */
+static int
+load_earlier(const CdpProfile *profile, const Merged *now, int nnow, Merged **result)
+{
+	int64	   *ids = palloc(sizeof(int64) * profile->n);
+	CdpNode    *node = profile->ring;
+	Datum		arg;
+	int			nids = 0;
+	int			n = 0;
+	uint64		i;
+
+	do
+	{
+		if (!node->is_new && !node->is_gone && node->id != profile->id)
+			ids[nids++] = node->id;
+		node = node->next;
+	} while (node != profile->ring);
+	arg = CdpInt8Array(ids, nids);
+	CdpRun(&load_merged, &arg, NULL);
+	*result = palloc(sizeof(Merged) * (SPI_processed + nnow));
+	for (i = 0; i < SPI_processed; i++)
+	{
+		Merged	   *merged = &(*result)[n];
+
+		merged->id = CdpCellInt8(i, 1);
+		if (bsearch(merged, now, nnow, sizeof(Merged), by_id) != NULL)
+			continue;
+		merged->created_at = CdpCellInt8(i, 2);
+		merged->merged_at = CdpCellInt8(i, 3);
+		merged->source = CdpCellVarlena(i, 4, CurrentMemoryContext);
+		merged->message_id = CdpCellVarlena(i, 5, CurrentMemoryContext);
+		n++;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	pfree(ids);
+	return n;
+}
+
+/*
+ * What profile_merged says.
+ */
+static Jsonb *
+merge_payload(const CdpProfile *profile, const Merged *now, int nnow)
+{
+	bool		partial = profile->n > MAX_LISTED;
+	Merged	   *all;
+	int			n = 0;
+	StringInfoData buf;
+	int			i;
+
+	if (partial)
+		all = palloc(sizeof(Merged) * nnow);
+	else
+		n = load_earlier(profile, now, nnow, &all);
+	memcpy(all + n, now, sizeof(Merged) * nnow);
+	n += nnow;
+	qsort(all, n, sizeof(Merged), by_id);
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "{\"profile_id\": %lld, \"created_at\": ", (long long) profile->id);
+	append_time(&buf, created_at(profile->ring, profile->id));
+	appendStringInfoString(&buf, ", \"merges\": [");
+	for (i = 0; i < n; i++)
+		appendStringInfo(&buf, "%s%lld", i > 0 ? ", " : "", (long long) all[i].id);
+	appendStringInfoString(&buf, "], \"merged\": [");
+	for (i = 0; i < n; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(&buf, ", ");
+		append_detail(&buf, &all[i], "merged_at");
+	}
+	appendStringInfo(&buf, "]%s}", partial ? ", \"partial\": true" : "");
+	pfree(all);
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(buf.data)));
+}
+
+static CdpChange *
+identity_change(CdpBatch *batch, const char *kind, int64 profile, CdpCause cause)
+{
+	CdpChange  *change = CdpChangeAdd(&batch->changes);
+
+	change->kind = kind;
+	change->profile_id = profile;
+	change->cause = cause;
+	change->occurred_at = batch->applier.clock;
+	return change;
+}
+
+/*
+ * Announce the merges of a batch (list of CdpMerge *), and remember who is
+ * absorbed now.
+ */
+void
+CdpMergesAnnounce(CdpBatch *batch, List *merges)
+{
+	HASHCTL		ctl;
+	HTAB	   *triggers;
+	ListCell   *lc,
+			   *lc2;
+	int			max = 0;
+	int			n = 0;
+	int64	   *ids;
+	TimestampTz *created;
+	Datum	   *sources,
+			   *messages;
+	bool	   *unknown;
+	Datum		args[5];
+
+	if (merges == NIL)
+		return;
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(int64);
+	ctl.entrysize = sizeof(Joint);
+	ctl.hcxt = CurrentMemoryContext;
+	triggers = hash_create("cdp triggers", 64, &ctl,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	foreach(lc, merges)
+	{
+		CdpMerge   *merge = lfirst(lc);
+
+		foreach(lc2, merge->absorbed)
+		{
+			bool		found;
+			Joint    *trigger = hash_search(triggers, lfirst(lc2), HASH_ENTER, &found);
+
+			trigger->link = NULL;
+			max++;
+		}
+	}
+	find_triggers(batch, triggers);
+
+	ids = palloc(sizeof(int64) * max);
+	created = palloc(sizeof(TimestampTz) * max);
+	sources = palloc(sizeof(Datum) * max);
+	messages = palloc(sizeof(Datum) * max);
+	unknown = palloc(sizeof(bool) * max);
+	foreach(lc, merges)
+	{
+		CdpMerge   *merge = lfirst(lc);
+		Merged	   *now = palloc0(sizeof(Merged) * list_length(merge->absorbed));
+		int			nnow = 0;
+
+		foreach(lc2, merge->absorbed)
+		{
+			Merged	   *merged = &now[nnow++];
+			Joint    *trigger = hash_search(triggers, lfirst(lc2), HASH_FIND, NULL);
+
+			merged->id = *(int64 *) lfirst(lc2);
+			merged->created_at = created_at(merge->profile->ring, merged->id);
+			merged->merged_at = batch->applier.clock;
+			if (trigger->link != NULL)
+				name_entry(batch, trigger->link, &merged->source, &merged->message_id);
+			ids[n] = merged->id;
+			created[n] = merged->created_at;
+			unknown[n] = merged->source == NULL;
+			sources[n] = PointerGetDatum(merged->source);
+			messages[n++] = PointerGetDatum(merged->message_id);
+		}
+		qsort(now, nnow, sizeof(Merged), by_id);
+		identity_change(batch, "profile_merged", merge->profile->id,
+						CDP_CAUSE_MERGE)->payload =
+			merge_payload(merge->profile, now, nnow);
+		pfree(now);
+	}
+	args[0] = CdpInt8Array(ids, n);
+	args[1] = CdpTimestampArray(created, n);
+	args[2] = TimestampTzGetDatum(batch->applier.clock);
+	args[3] = CdpVarlenaArray(sources, unknown, n, TEXTOID);
+	args[4] = CdpVarlenaArray(messages, unknown, n, TEXTOID);
+	CdpRun(&upsert_merged, args, NULL);
+	hash_destroy(triggers);
+}
+
+/*
+ * These ids (array of int64) stand for themselves again, or for nobody.
+ */
+void
+CdpMergesForget(const int64 *ids, int n)
+{
+	Datum		arg;
+
+	if (n == 0)
+		return;
+	arg = CdpInt8Array(ids, n);
+	CdpRun(&delete_merged, &arg, NULL);
+}
+
+/*
+ * The entry that parted a profile: a split or detachment by hand that names
+ * it, else the only undo of the batch, else the only other entry that names
+ * it; NULL when that leaves a choice.
+ */
+static CdpEntry *
+parting_entry(CdpBatch *batch, int64 profile)
+{
+	CdpEntry   *decision = NULL;
+	CdpEntry   *undo = NULL;
+	CdpEntry   *other = NULL;
+	int			nundos = 0;
+	int			nothers = 0;
+	int			i,
+				j;
+
+	for (i = 0; i < batch->nentries; i++)
+	{
+		CdpEntry   *entry = &batch->entries[i];
+		bool		names = false;
+
+		if (entry->reject_reason != NULL)
+			continue;
+		if (entry->type == CDP_ENTRY_UNDO)
+		{
+			undo = entry;
+			nundos++;
+			continue;
+		}
+		for (j = 0; j < entry->nnodes && !names; j++)
+		{
+			CdpNode    *node = CdpGraphNode(batch->graph, entry->nodes[j]);
+
+			names = node != NULL && node->old_profile == profile;
+		}
+		if (!names)
+			continue;
+		if (entry->type == CDP_ENTRY_SPLIT || entry->type == CDP_ENTRY_DETACH)
+		{
+			if (decision == NULL || CdpEntryCompare(entry, decision) > 0)
+				decision = entry;
+		}
+		else
+		{
+			other = entry;
+			nothers++;
+		}
+	}
+	return decision != NULL ? decision
+		: nundos == 1 ? undo
+		: nundos == 0 && nothers == 1 ? other : NULL;
+}
+
+/*
+ * Announce that a profile fell into several (list of int64 *, sorted).
+ */
+void
+CdpSplitAnnounce(CdpBatch *batch, int64 profile, List *into)
+{
+	CdpEntry   *entry = parting_entry(batch, profile);
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "{\"profile_id\": %lld, \"into\": [", (long long) profile);
+	foreach(lc, into)
+		appendStringInfo(&buf, "%s%lld", lc == list_head(into) ? "" : ", ",
+						 (long long) *(int64 *) lfirst(lc));
+	appendStringInfoString(&buf, "], \"parts\": [");
+	foreach(lc, into)
+	{
+		Merged		part = {0};
+		CdpProfile *owner;
+
+		part.id = *(int64 *) lfirst(lc);
+		owner = CdpProfileOf(batch, part.id);
+		part.created_at = created_at(owner->ring, profile);
+		part.merged_at = batch->applier.clock;
+		if (entry != NULL)
+		{
+			part.source = entry->source;
+			part.message_id = entry->message_id;
+			if (part.message_id == NULL)
+				part.message_id = cstring_to_text(psprintf("#%lld", (long long) entry->id));
+		}
+		if (lc != list_head(into))
+			appendStringInfoString(&buf, ", ");
+		append_detail(&buf, &part, "split_at");
+	}
+	appendStringInfoString(&buf, "]}");
+	identity_change(batch, "profile_split", profile, CDP_CAUSE_SPLIT)->payload =
+		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(buf.data)));
+}

@@ -1,0 +1,94 @@
+-- What is announced about merges and splits: every id ever merged, and the
+-- entries that did it.
+SET client_min_messages = warning;
+CREATE EXTENSION cdp;
+RESET client_min_messages;
+SET search_path = cdp, public;
+SET timezone = 'UTC';
+\set SHOW_CONTEXT never
+
+CREATE VIEW told AS
+	SELECT seq, kind, profile_id AS of, payload->>'created_at' AS created,
+		coalesce(payload->'merges', payload->'into') AS profiles,
+		(SELECT string_agg(concat_ws(' ', d->>'profile_id', left(d->>'created_at', 10), left(coalesce(d->>'merged_at', d->>'split_at'), 10), d->>'source', d->>'triggering_event_id'), ', ' ORDER BY n)
+		 FROM jsonb_array_elements(coalesce(payload->'merged', payload->'parts')) WITH ORDINALITY AS x (d, n)) AS details,
+		cause
+	FROM changes WHERE kind IN ('profile_merged', 'profile_split') ORDER BY seq;
+
+-- four strangers
+SET cdp.now = '2026-01-10 00:00Z';
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('m1', 'Viewed', '{anonymous_id:a}', '2026-01-01Z'),
+	('m2', 'Viewed', '{anonymous_id:b}', '2026-01-02Z'),
+	('m3', 'Viewed', '{anonymous_id:c}', '2026-01-03Z'),
+	('m4', 'Viewed', '{anonymous_id:d}', '2026-01-04Z');
+SELECT apply();
+SELECT * FROM told;
+
+-- c and d become one, then b joins them, then a: a merge of merges lists all
+SET cdp.now = '2026-01-11 00:00Z';
+SELECT track('Logged In', user_id => 'u', anonymous_id => 'c', message_id => 'm5');
+SELECT track('Logged In', user_id => 'u', anonymous_id => 'd', message_id => 'm6');
+SELECT apply();
+SET cdp.now = '2026-01-12 00:00Z';
+SELECT track('Logged In', user_id => 'u', anonymous_id => 'b', message_id => 'm7');
+SELECT apply();
+SET cdp.now = '2026-01-13 00:00Z';
+SELECT track('Logged In', user_id => 'u', anonymous_id => 'a', message_id => 'm8', source => 'app');
+SELECT apply();
+SELECT * FROM told;
+SELECT * FROM merges(1);
+SELECT merged_id FROM merges(4);
+
+-- a split gives b its id back, with what had been merged into it
+SET cdp.now = '2026-01-14 00:00Z';
+SELECT split('anonymous_id:a', 'user_id:u') IS NOT NULL AS split;
+SELECT apply();
+SELECT * FROM told OFFSET 3;
+SELECT merged_id FROM merges(1);
+SELECT merged_id, source, message_id FROM merges(2);
+SELECT current_profile(1) AS one, current_profile(2) AS two, current_profile(3) AS three, current_profile(4) AS four;
+
+-- and once more: the later merge counts
+SET cdp.now = '2026-01-15 00:00Z';
+SELECT merge('anonymous_id:a', 'user_id:u') IS NOT NULL AS merged;
+SELECT apply();
+SELECT * FROM told OFFSET 4;
+SELECT merged_id, merged_at, source FROM merges(1);
+
+-- two profiles that are one and absorb a third within one batch are one change
+SET cdp.now = '2026-01-16 00:00Z';
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('n1', 'Viewed', '{anonymous_id:e}', '2026-01-01Z'),
+	('n2', 'Viewed', '{anonymous_id:f}', '2026-01-01Z'),
+	('n3', 'Viewed', '{anonymous_id:g}', '2026-01-01Z');
+SELECT apply();
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('n4', 'Logged In', '{user_id:v,anonymous_id:e}', '2026-01-02Z'),
+	('n5', 'Logged In', '{user_id:v,anonymous_id:f}', '2026-01-03Z'),
+	('n6', 'Logged In', '{user_id:v,anonymous_id:g}', '2026-01-04Z');
+SELECT apply();
+SELECT * FROM told OFFSET 5;
+
+-- what exists for its own sake is no merge: identifiers that were never alone
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('n7', 'Signed Up', '{user_id:w,anonymous_id:h,email:w@example.com}', '2026-01-05Z');
+SELECT apply();
+SELECT count(*) FROM told;
+
+-- an undo restores ids; the entry is the undo
+SET cdp.now = '2026-01-17 00:00Z';
+SELECT merge('anonymous_id:h', 'user_id:v') AS merge \gset
+SELECT apply();
+SELECT undo(:'merge') IS NOT NULL AS undone;
+SELECT apply();
+SELECT regexp_replace(details, '#[0-9]+', '#n', 'g') AS details, kind, of, profiles FROM told OFFSET 6;
+SELECT count(*) FROM merged_profiles WHERE profile_id = resolve('anonymous_id:h');
+
+-- new rules: who is absorbed by them is known, too
+SET cdp.now = '2026-01-18 00:00Z';
+SELECT alter_identifier_kind('anonymous_id', links => false);
+SELECT * FROM merges(1);
+SELECT alter_identifier_kind('anonymous_id', links => true);
+SELECT merged_id, merged_at, source FROM merges(1);
+SELECT * FROM verify();
