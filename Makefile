@@ -16,7 +16,7 @@ MODULE_big   = cdp
 
 # One subsystem a folder, in the order in which data flows.
 STATIONS     = collect identity traits segments activate apply
-CSOURCES     = $(wildcard src/*.c $(addprefix src/,$(addsuffix /*.c,$(STATIONS))))
+CSOURCES     = $(wildcard src/*.c $(addprefix src/,$(addsuffix /*.c,$(STATIONS))) src/identity/index/*.c)
 CXXSOURCES   =
 
 # Phone numbers: with libphonenumber when its headers are there (yes: fail
@@ -42,6 +42,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard $(foreach s,collect identity traits segments activate apply,sql/$(s)/tables.sql)) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/functions.sql)) \
                $(wildcard sql/identity/history.sql) \
+               $(wildcard sql/identity/index.sql) \
                $(wildcard sql/identity/graph.sql) \
                $(wildcard sql/identity/explain.sql) \
                $(wildcard sql/activate/profile.sql) \
@@ -85,7 +86,7 @@ PGXS        := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
 
-$(OBJS): $(wildcard src/*.h src/*/*.h)
+$(OBJS): $(wildcard src/*.h src/*/*.h src/*/*/*.h)
 
 sql/$(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) cdp.control Makefile
 	cat $(SQL_PARTS) > $@.tmp && mv $@.tmp $@

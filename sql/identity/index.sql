@@ -1,0 +1,17 @@
+/* sql/identity/index.sql: the access method identity_graph */
+
+CREATE FUNCTION cdp.identity_graph_handler(internal) RETURNS index_am_handler
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'cdp_identity_graph_handler';
+COMMENT ON FUNCTION cdp.identity_graph_handler(internal) IS 'internal: handler of the access method identity_graph';
+REVOKE ALL ON FUNCTION cdp.identity_graph_handler(internal) FROM PUBLIC;
+
+CREATE ACCESS METHOD identity_graph TYPE INDEX HANDLER cdp.identity_graph_handler;
+COMMENT ON ACCESS METHOD identity_graph IS 'edges of a graph by both of their ends: CREATE INDEX ON edges USING identity_graph (a, b), for two columns of type bigint';
+
+CREATE OPERATOR FAMILY cdp.node_ops USING identity_graph;
+CREATE OPERATOR CLASS cdp.node_ops DEFAULT FOR TYPE bigint USING identity_graph FAMILY cdp.node_ops AS
+	OPERATOR 1 pg_catalog.= (bigint, bigint);
+ALTER OPERATOR FAMILY cdp.node_ops USING identity_graph ADD
+	OPERATOR 1 pg_catalog.= (bigint, integer),
+	OPERATOR 1 pg_catalog.= (bigint, smallint);
