@@ -102,11 +102,13 @@ CdpPinPlans(void)
 	/*
 	 * Only rows cost anything, so that rows looked up one by one for the
 	 * array's elements are cheaper than all rows of a table that the planner
-	 * believes to be small.
+	 * believes to be small.  And index entries a little, so that one index is
+	 * not searched from end to end by its second column where another has it
+	 * as the first.
 	 */
 	pin("seq_page_cost", "0");
 	pin("random_page_cost", "0");
-	pin("cpu_index_tuple_cost", "0");
+	pin("cpu_index_tuple_cost", "0.01");
 	pin("cpu_operator_cost", "0");
 	pin("cpu_tuple_cost", "1");
 	pin("enable_hashjoin", "off");

@@ -50,10 +50,11 @@ static CdpStatement load_from = {
 	{"int8[]"}
 };
 
+/* origin is written so that links_a, which has it, and b in the middle, is no match */
 static CdpStatement load_to = {
 	"SELECT " LINK_COLUMNS
 	" FROM (SELECT unnest($1) AS node) AS u"
-	" JOIN cdp.links l ON l.b = u.node AND l.origin = 'event'",
+	" JOIN cdp.links l ON l.b = u.node AND l.origin || '' = 'event'",
 	{"int8[]"}
 };
 
