@@ -15,10 +15,13 @@ CREATE FUNCTION cdp.create_trait(
 	timezone text DEFAULT 'UTC',
 	description text DEFAULT NULL,
 	options jsonb DEFAULT '{}',
-	if_exists text DEFAULT 'error'
+	if_exists text DEFAULT 'error',
+	newer_than interval DEFAULT NULL,
+	older_than interval DEFAULT NULL,
+	since timestamptz DEFAULT NULL
 ) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_create_trait' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.create_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb, text) IS
+COMMENT ON FUNCTION cdp.create_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb, text, interval, interval, timestamptz) IS
 	'define a trait: an aggregate over entries, an expression over other traits, or the type of a declared one';
 
 CREATE FUNCTION cdp.alter_trait(
@@ -35,10 +38,13 @@ CREATE FUNCTION cdp.alter_trait(
 	empty text DEFAULT NULL,
 	timezone text DEFAULT NULL,
 	description text DEFAULT NULL,
-	options jsonb DEFAULT NULL
+	options jsonb DEFAULT NULL,
+	newer_than interval DEFAULT NULL,
+	older_than interval DEFAULT NULL,
+	since timestamptz DEFAULT NULL
 ) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_alter_trait' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.alter_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb) IS
+COMMENT ON FUNCTION cdp.alter_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb, interval, interval, timestamptz) IS
 	'change a trait: parts that are NULL stay, an empty text (or an interval of zero) removes one';
 
 CREATE FUNCTION cdp.rename_trait(name text, new_name text) RETURNS void
@@ -88,9 +94,9 @@ COMMENT ON AGGREGATE cdp.trait_values(cdp.node_state) IS 'values of all defined 
 
 -- states as values
 
-CREATE FUNCTION cdp.trait_state(aggregate text, value anyelement, at timestamptz DEFAULT NULL) RETURNS cdp.trait_state
+CREATE FUNCTION cdp.trait_state(aggregate text, value anyelement, at timestamptz DEFAULT NULL, options jsonb DEFAULT NULL) RETURNS cdp.trait_state
 	AS 'MODULE_PATHNAME', 'cdp_trait_state_make' LANGUAGE C IMMUTABLE PARALLEL SAFE;
-COMMENT ON FUNCTION cdp.trait_state(text, anyelement, timestamptz) IS 'the state of an aggregate after one value';
+COMMENT ON FUNCTION cdp.trait_state(text, anyelement, timestamptz, jsonb) IS 'the state of an aggregate after one value; options as in create_trait(), and within, older_than, timezone';
 
 CREATE FUNCTION cdp.trait_state_add(cdp.trait_state, cdp.trait_state) RETURNS cdp.trait_state
 	AS 'MODULE_PATHNAME', 'cdp_trait_state_add' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -119,7 +125,11 @@ CREATE FUNCTION cdp.finish(state cdp.trait_state, at timestamptz DEFAULT cdp.clo
 	AS 'MODULE_PATHNAME', 'cdp_trait_state_finish' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.finish(cdp.trait_state, timestamptz) IS 'the value of a state';
 
+CREATE FUNCTION cdp.trait_state_step(internal, text, anyelement) RETURNS internal
+	AS 'MODULE_PATHNAME', 'cdp_trait_state_step' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 CREATE FUNCTION cdp.trait_state_step(internal, text, anyelement, timestamptz) RETURNS internal
+	AS 'MODULE_PATHNAME', 'cdp_trait_state_step' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION cdp.trait_state_step(internal, text, anyelement, timestamptz, jsonb) RETURNS internal
 	AS 'MODULE_PATHNAME', 'cdp_trait_state_step' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 CREATE FUNCTION cdp.trait_state_combine_step(internal, cdp.trait_state) RETURNS internal
 	AS 'MODULE_PATHNAME', 'cdp_trait_state_combine_step' LANGUAGE C IMMUTABLE PARALLEL SAFE;
@@ -131,6 +141,19 @@ CREATE FUNCTION cdp.trait_state_deserial(bytea, internal) RETURNS internal
 	AS 'MODULE_PATHNAME', 'cdp_trait_state_deserial' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION cdp.trait_state_final(internal) RETURNS cdp.trait_state
 	AS 'MODULE_PATHNAME', 'cdp_trait_state_final' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE AGGREGATE cdp.trait_state_agg(aggregate text, value anyelement) (
+	SFUNC = cdp.trait_state_step,
+	STYPE = internal,
+	SSPACE = 1024,
+	FINALFUNC = cdp.trait_state_final,
+	FINALFUNC_MODIFY = READ_ONLY,
+	COMBINEFUNC = cdp.trait_state_combine,
+	SERIALFUNC = cdp.trait_state_serial,
+	DESERIALFUNC = cdp.trait_state_deserial,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdp.trait_state_agg(text, anyelement) IS 'the state of an aggregate over rows';
 
 CREATE AGGREGATE cdp.trait_state_agg(aggregate text, value anyelement, at timestamptz) (
 	SFUNC = cdp.trait_state_step,
@@ -145,6 +168,19 @@ CREATE AGGREGATE cdp.trait_state_agg(aggregate text, value anyelement, at timest
 );
 COMMENT ON AGGREGATE cdp.trait_state_agg(text, anyelement, timestamptz) IS 'the state of an aggregate over rows';
 
+CREATE AGGREGATE cdp.trait_state_agg(aggregate text, value anyelement, at timestamptz, options jsonb) (
+	SFUNC = cdp.trait_state_step,
+	STYPE = internal,
+	SSPACE = 1024,
+	FINALFUNC = cdp.trait_state_final,
+	FINALFUNC_MODIFY = READ_ONLY,
+	COMBINEFUNC = cdp.trait_state_combine,
+	SERIALFUNC = cdp.trait_state_serial,
+	DESERIALFUNC = cdp.trait_state_deserial,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdp.trait_state_agg(text, anyelement, timestamptz, jsonb) IS 'the state of an aggregate over rows';
+
 CREATE AGGREGATE cdp.combine(cdp.trait_state) (
 	SFUNC = cdp.trait_state_combine_step,
 	STYPE = internal,
@@ -158,6 +194,6 @@ CREATE AGGREGATE cdp.combine(cdp.trait_state) (
 );
 COMMENT ON AGGREGATE cdp.combine(cdp.trait_state) IS 'add states up';
 
-REVOKE ALL ON FUNCTION cdp.create_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb, text),
-	cdp.alter_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb),
+REVOKE ALL ON FUNCTION cdp.create_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb, text, interval, interval, timestamptz),
+	cdp.alter_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb, interval, interval, timestamptz),
 	cdp.rename_trait(text, text), cdp.drop_trait(text, boolean) FROM PUBLIC;

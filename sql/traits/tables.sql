@@ -20,7 +20,10 @@ CREATE TABLE cdp.trait_definitions (
 	options jsonb NOT NULL DEFAULT '{}',
 	owner text NOT NULL,
 	value_sql text,
-	filter_sql text
+	filter_sql text,
+	each text,
+	older_than interval,
+	since timestamptz
 );
 COMMENT ON TABLE cdp.trait_definitions IS 'definitions of traits; changed by create_trait(), alter_trait(), rename_trait() and drop_trait() only';
 COMMENT ON COLUMN cdp.trait_definitions.id IS 'changes whenever what is folded changes, so that states of the old definition are dropped';
@@ -29,6 +32,7 @@ COMMENT ON COLUMN cdp.trait_definitions.implicit IS 'declared by the first defin
 COMMENT ON COLUMN cdp.trait_definitions.key IS 'declared traits: the key of identify calls';
 COMMENT ON COLUMN cdp.trait_definitions.value_sql IS 'value as the server prints it: every name resolved';
 COMMENT ON COLUMN cdp.trait_definitions.filter_sql IS 'filter as the server prints it';
+COMMENT ON COLUMN cdp.trait_definitions.each IS 'an array of the entry; value and filter see its elements, one by one, as item';
 
 -- Who reads which trait, so that none is dropped from under another.
 CREATE TABLE cdp.definition_depends (
@@ -50,11 +54,12 @@ COMMENT ON TABLE cdp.declared_keys IS 'keys that identify calls have had, with t
 CREATE TABLE cdp.trait_errors (
 	trait_id int PRIMARY KEY,
 	errors bigint NOT NULL,
+	nulls bigint NOT NULL DEFAULT 0,
 	last_error text,
 	last_entry bigint,
-	last_at timestamptz NOT NULL
+	last_at timestamptz
 );
-COMMENT ON TABLE cdp.trait_errors IS 'evaluations of a trait that failed: the entry or value did not count';
+COMMENT ON TABLE cdp.trait_errors IS 'evaluations of a trait that failed, or gave NULL: the entry or value did not count';
 
 SELECT pg_extension_config_dump('cdp.trait_definitions', '');
 SELECT pg_extension_config_dump('cdp.trait_definitions_id_seq', '');

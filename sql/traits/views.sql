@@ -12,10 +12,20 @@ CREATE VIEW cdp.traits AS
 		END AS aggregate,
 		t.value, t.event, t.filter, t.within, t.expression, t.type, t.entity,
 		t.empty, t.timezone, t.description, t.owner,
-		COALESCE((t.options ->> 'announce')::boolean, false) AS announce
+		COALESCE((t.options ->> 'announce')::boolean, false) AS announce,
+		t.each, t.older_than, t.since, t.options - 'announce' AS options
 	FROM cdp.trait_definitions t
 	WHERE NOT t.hidden;
 COMMENT ON VIEW cdp.traits IS 'definitions of traits';
+
+CREATE VIEW cdp.stat_traits AS
+	SELECT t.name, t.aggregate,
+		COALESCE(e.errors, 0) AS errors,
+		COALESCE(e.nulls, 0) AS nulls,
+		e.last_error, e.last_entry, e.last_at
+	FROM cdp.trait_definitions t
+	LEFT JOIN cdp.trait_errors e ON e.trait_id = t.id;
+COMMENT ON VIEW cdp.stat_traits IS 'how often a trait''s value could not be computed (errors) or was NULL, and the last error; hidden traits of segments are called $number';
 
 CREATE VIEW cdp.profiles AS
 	SELECT i.profile_id,

@@ -29,6 +29,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -43,6 +44,11 @@ enum
 	ARG_WITHIN, ARG_EXPRESSION, ARG_TYPE, ARG_ENTITY, ARG_EMPTY,
 	ARG_TIMEZONE, ARG_DESCRIPTION, ARG_OPTIONS, ARG_IF_EXISTS
 };
+
+/* The last three; alter_trait has no if_exists before them. */
+#define ARG_NEWER_THAN	(PG_NARGS() - 3)
+#define ARG_OLDER_THAN	(PG_NARGS() - 2)
+#define ARG_SINCE		(PG_NARGS() - 1)
 
 /*
  * Names are column names and NOTIFY words: lower case, short.
@@ -84,18 +90,18 @@ CdpCheckTimezone(const char *timezone)
 }
 
 void
-CdpCheckWithin(const Interval *within)
+CdpCheckWithin(const char *argument, const Interval *within)
 {
 	if (within->month < 0 || within->day < 0 || within->time < 0 ||
 		(within->month == 0 && within->day == 0 && within->time == 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"within\" must be a positive interval")));
+				 errmsg("\"%s\" must be a positive interval", argument)));
 	if (within->month > 12 * 1000 || within->day > 366 * 1000 ||
 		within->time > 366 * 1000 * USECS_PER_DAY)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"within\" must be at most 1000 years")));
+				 errmsg("\"%s\" must be at most 1000 years", argument)));
 }
 
 static void
@@ -105,6 +111,26 @@ unused(bool given, const char *argument, const char *kind)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a %s trait takes no \"%s\"", kind, argument)));
+}
+
+/* Declared and derived traits look at no entries. */
+static void
+unused_parts(const CdpDefinition *definition, const char *kind)
+{
+	unused(definition->value != NULL, "value", kind);
+	unused(definition->event != NULL, "event", kind);
+	unused(definition->filter != NULL, "filter", kind);
+	unused(definition->each != NULL, "each", kind);
+	unused(definition->within != NULL, "within", kind);
+	unused(definition->older_than != NULL, "older_than", kind);
+	unused(definition->has_since, "since", kind);
+	if (definition->options &&
+		JB_ROOT_COUNT(DatumGetJsonbP(DirectFunctionCall2(jsonb_delete,
+														 JsonbPGetDatum(definition->options),
+														 CStringGetTextDatum("announce")))) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a %s trait takes no option but \"announce\"", kind)));
 }
 
 static CdpDefinition *
@@ -182,7 +208,20 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 		definition->timezone = pstrdup("UTC");
 	CdpCheckTimezone(definition->timezone);
 	if (definition->within)
-		CdpCheckWithin(definition->within);
+		CdpCheckWithin("within", definition->within);
+	if (definition->older_than)
+		CdpCheckWithin("older_than", definition->older_than);
+	if (definition->within && definition->older_than &&
+		DatumGetBool(DirectFunctionCall2(interval_ge,
+										 IntervalPGetDatum(definition->older_than),
+										 IntervalPGetDatum(definition->within))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"older_than\" must be shorter than \"within\"")));
+	if (definition->has_since && TIMESTAMP_NOT_FINITE(definition->since))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"since\" must be a finite time")));
 	if (definition->entity == NULL)
 		definition->entity = pstrdup("profile");
 	if (strcmp(definition->entity, "account") == 0)
@@ -204,10 +243,7 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 		int32		typmod;
 		int			nest_level;
 
-		unused(definition->value != NULL, "value", "declared");
-		unused(definition->event != NULL, "event", "declared");
-		unused(definition->filter != NULL, "filter", "declared");
-		unused(definition->within != NULL, "within", "declared");
+		unused_parts(definition, "declared");
 		if (definition->type == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -226,10 +262,7 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 		Bitmapset  *read;
 		int			i = -1;
 
-		unused(definition->value != NULL, "value", "derived");
-		unused(definition->event != NULL, "event", "derived");
-		unused(definition->filter != NULL, "filter", "derived");
-		unused(definition->within != NULL, "within", "derived");
+		unused_parts(definition, "derived");
 		state.set = CdpTraitSetFresh();
 		state.name = definition->name;
 		expr = CdpCompileDerived(definition, new_derived_column, &state);
@@ -244,14 +277,13 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 		CdpStateRules rules;
 		Expr	   *value;
 		const char *asked = definition->type;
-		bool		needs_value = definition->aggregate != CDP_AGG_COUNT &&
-			definition->aggregate != CDP_AGG_EXISTS;
 
-		if (needs_value && definition->value == NULL)
+		if (CdpAggregateNeedsValue(definition->aggregate) && definition->value == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("aggregate %s needs a \"value\"",
 							CdpAggregateName(definition->aggregate))));
+		(void) CdpCompileEach(definition);
 		(void) CdpCompileFilter(definition, &definition->filter_sql);
 		value = CdpCompileValue(definition, &rules, &definition->value_sql);
 		(void) value;
@@ -352,9 +384,61 @@ text_argument(FunctionCallInfo fcinfo, int n, char *old)
 	return VARSIZE_ANY_EXHDR(value) == 0 ? NULL : text_to_cstring(value);
 }
 
+/* Interval argument; one of zero removes what was there. */
+static Interval *
+interval_argument(FunctionCallInfo fcinfo, int n, Interval *old, bool altering)
+{
+	Interval   *value;
+
+	if (PG_ARGISNULL(n))
+		return old;
+	value = PG_GETARG_INTERVAL_P(n);
+	if (altering && value->month == 0 && value->day == 0 && value->time == 0)
+		return NULL;
+	return value;
+}
+
+/* Options that every trait has. */
+static Jsonb *
+common_options(const Jsonb *options)
+{
+	JsonbValue	v;
+
+	if (options == NULL ||
+		getKeyJsonValueFromContainer((JsonbContainer *) &options->root, "announce",
+									 strlen("announce"), &v) == NULL ||
+		v.type != jbvBool || !v.val.boolean)
+		return NULL;
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+											  CStringGetDatum("{\"announce\": true}")));
+}
+
+/* Parts of a computed trait do not live on, unless asked for again. */
+static void
+forget_parts(FunctionCallInfo fcinfo, CdpDefinition *definition)
+{
+	if (PG_ARGISNULL(ARG_VALUE))
+		definition->value = NULL;
+	if (PG_ARGISNULL(ARG_EVENT))
+		definition->event = NULL;
+	if (PG_ARGISNULL(ARG_FILTER))
+		definition->filter = NULL;
+	if (PG_ARGISNULL(ARG_EACH))
+		definition->each = NULL;
+	if (PG_ARGISNULL(ARG_WITHIN) && PG_ARGISNULL(ARG_NEWER_THAN))
+		definition->within = NULL;
+	if (PG_ARGISNULL(ARG_OLDER_THAN))
+		definition->older_than = NULL;
+	if (PG_ARGISNULL(ARG_SINCE))
+		definition->has_since = false;
+	if (PG_ARGISNULL(ARG_OPTIONS))
+		definition->options = common_options(definition->options);
+}
+
 /*
  * The arguments as a definition; what is NULL is taken from old, if given.
- * An empty text, or an interval of zero, then removes the part.
+ * An empty text, an interval of zero, or "since" -infinity then removes the
+ * part.
  */
 static CdpDefinition *
 definition_from_arguments(FunctionCallInfo fcinfo, const CdpDefinition *old)
@@ -374,19 +458,23 @@ definition_from_arguments(FunctionCallInfo fcinfo, const CdpDefinition *old)
 	definition->owner = GetUserNameFromId(GetUserId(), false);
 	definition->value_sql = definition->filter_sql = NULL;
 
-	if (!PG_ARGISNULL(ARG_EACH))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("\"each\" is not supported yet")));
 	definition->value = text_argument(fcinfo, ARG_VALUE, definition->value);
 	definition->event = text_argument(fcinfo, ARG_EVENT, definition->event);
 	definition->filter = text_argument(fcinfo, ARG_FILTER, definition->filter);
-	if (!PG_ARGISNULL(ARG_WITHIN))
+	definition->each = text_argument(fcinfo, ARG_EACH, definition->each);
+	if (!PG_ARGISNULL(ARG_WITHIN) && !PG_ARGISNULL(ARG_NEWER_THAN))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"within\" and \"newer_than\" are the same: give one of them")));
+	definition->within = interval_argument(fcinfo, PG_ARGISNULL(ARG_WITHIN) ?
+										   ARG_NEWER_THAN : ARG_WITHIN,
+										   definition->within, old != NULL);
+	definition->older_than = interval_argument(fcinfo, ARG_OLDER_THAN,
+											   definition->older_than, old != NULL);
+	if (!PG_ARGISNULL(ARG_SINCE))
 	{
-		definition->within = PG_GETARG_INTERVAL_P(ARG_WITHIN);
-		if (old != NULL && definition->within->month == 0 &&
-			definition->within->day == 0 && definition->within->time == 0)
-			definition->within = NULL;
+		definition->since = PG_GETARG_TIMESTAMPTZ(ARG_SINCE);
+		definition->has_since = old == NULL || !TIMESTAMP_IS_NOBEGIN(definition->since);
 	}
 	definition->expression = text_argument(fcinfo, ARG_EXPRESSION,
 										   definition->expression);
@@ -403,41 +491,26 @@ definition_from_arguments(FunctionCallInfo fcinfo, const CdpDefinition *old)
 	aggregate = text_argument(fcinfo, ARG_AGGREGATE, NULL);
 	if (aggregate != NULL)
 	{
-		static const char *const later[] = {
-			"unique_list", "list", "percentile", "sessions", "stddev",
-			"least_frequent", "rate", "streak"
-		};
-
 		if (!PG_ARGISNULL(ARG_EXPRESSION))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("a trait has an aggregate or an expression, not both")));
-		for (int i = 0; i < lengthof(later); i++)
-			if (strcmp(aggregate, later[i]) == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("aggregate \"%s\" is not supported yet", aggregate)));
 		if (!CdpAggregateByName(aggregate, &definition->aggregate) ||
 			definition->aggregate == CDP_AGG_DECLARED ||
 			definition->aggregate == CDP_AGG_EXPRESSION)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("unknown aggregate \"%s\"", aggregate),
-					 errhint("Aggregates are count, sum, avg, min, max, first, last, unique_count, most_frequent and exists.")));
+					 errhint("Aggregates are %s.", CdpAggregateNames())));
 		definition->expression = NULL;
+		if (old != NULL && definition->aggregate != old->aggregate &&
+			PG_ARGISNULL(ARG_OPTIONS))
+			definition->options = common_options(old->options);
 	}
 	else if (!PG_ARGISNULL(ARG_EXPRESSION))
 	{
 		definition->aggregate = CDP_AGG_EXPRESSION;
-		/* parts of a computed trait do not live on, unless asked for again */
-		if (PG_ARGISNULL(ARG_VALUE))
-			definition->value = NULL;
-		if (PG_ARGISNULL(ARG_EVENT))
-			definition->event = NULL;
-		if (PG_ARGISNULL(ARG_FILTER))
-			definition->filter = NULL;
-		if (PG_ARGISNULL(ARG_WITHIN))
-			definition->within = NULL;
+		forget_parts(fcinfo, definition);
 	}
 	else if (old == NULL)
 		definition->aggregate = CDP_AGG_DECLARED;
@@ -453,7 +526,8 @@ PG_FUNCTION_INFO_V1(cdp_create_trait);
 
 /*
  * cdp.create_trait(name, aggregate, value, event, filter, each, within,
- * expression, type, entity, empty, timezone, description, options, if_exists)
+ * expression, type, entity, empty, timezone, description, options, if_exists,
+ * newer_than, older_than, since)
  */
 Datum
 cdp_create_trait(PG_FUNCTION_ARGS)

@@ -23,7 +23,8 @@
 #define SELECT_DEFINITION \
 	"SELECT id, name, hidden, implicit, aggregate, key, value, event, filter," \
 	" within, expression, type, entity, empty, timezone, description," \
-	" options, owner, value_sql, filter_sql FROM cdp.trait_definitions"
+	" options, owner, value_sql, filter_sql, each, older_than, since" \
+	" FROM cdp.trait_definitions"
 
 static CdpDefinition *
 definition_from_result(void)
@@ -127,6 +128,16 @@ CdpDefinitionWrite(CdpDefinition *definition, int32 old_id)
 	TEXT_VALUE(CDP_DEF_OWNER, definition->owner);
 	TEXT_VALUE(CDP_DEF_VALUE_SQL, definition->value_sql);
 	TEXT_VALUE(CDP_DEF_FILTER_SQL, definition->filter_sql);
+	TEXT_VALUE(CDP_DEF_EACH, definition->each);
+	types[CDP_DEF_OLDER_THAN] = INTERVALOID;
+	if (definition->older_than)
+		values[CDP_DEF_OLDER_THAN] = IntervalPGetDatum(definition->older_than);
+	else
+		nulls[CDP_DEF_OLDER_THAN] = 'n';
+	types[CDP_DEF_SINCE] = TIMESTAMPTZOID;
+	values[CDP_DEF_SINCE] = TimestampTzGetDatum(definition->since);
+	if (!definition->has_since)
+		nulls[CDP_DEF_SINCE] = 'n';
 	types[CDP_DEF_NATTS] = INT4OID;
 	values[CDP_DEF_NATTS] = Int32GetDatum(old_id);
 #undef TEXT_VALUE
@@ -139,12 +150,12 @@ CdpDefinitionWrite(CdpDefinition *definition, int32 old_id)
 								  " (id, name, hidden, implicit, aggregate, key, value,"
 								  " event, filter, within, expression, type, entity,"
 								  " empty, timezone, description, options, owner,"
-								  " value_sql, filter_sql)"
+								  " value_sql, filter_sql, each, older_than, since)"
 								  " SELECT d.id, COALESCE($2, '$' || d.id), $3, $4, $5, $6, $7,"
 								  " $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,"
-								  " $18, $19, $20 FROM (SELECT"
+								  " $18, $19, $20, $21, $22, $23 FROM (SELECT"
 								  " nextval('cdp.trait_definitions_id_seq')::int AS id"
-								  " WHERE $1 = 0 AND $21 = 0) d RETURNING id",
+								  " WHERE $1 = 0 AND $24 = 0) d RETURNING id",
 								  CDP_DEF_NATTS + 1, types, values, nulls,
 								  false, 0) != SPI_OK_INSERT_RETURNING ||
 			SPI_processed != 1)
@@ -159,8 +170,9 @@ CdpDefinitionWrite(CdpDefinition *definition, int32 old_id)
 								   " within = $10, expression = $11, type = $12,"
 								   " entity = $13, empty = $14, timezone = $15,"
 								   " description = $16, options = $17, owner = $18,"
-								   " value_sql = $19, filter_sql = $20"
-								   " WHERE id = $21 RETURNING id",
+								   " value_sql = $19, filter_sql = $20,"
+								   " each = $21, older_than = $22, since = $23"
+								   " WHERE id = $24 RETURNING id",
 								   CDP_DEF_NATTS + 1, types, values, nulls,
 								   false, 0) != SPI_OK_UPDATE_RETURNING ||
 			 SPI_processed != 1)
@@ -273,6 +285,17 @@ same_within(const Interval *a, const Interval *b)
 		a->month == b->month && a->day == b->day && a->time == b->time;
 }
 
+/* What an option is to the states: options that say nothing about them apart. */
+static Jsonb *
+folding_options(const CdpDefinition *definition)
+{
+	Datum		options = definition->options ? JsonbPGetDatum(definition->options) :
+	DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
+
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, options,
+											  CStringGetTextDatum("announce")));
+}
+
 /* Do two definitions fold the same? */
 bool
 CdpDefinitionSame(const CdpDefinition *a, const CdpDefinition *b)
@@ -282,7 +305,12 @@ CdpDefinitionSame(const CdpDefinition *a, const CdpDefinition *b)
 		CdpSameText(a->value_sql, b->value_sql) &&
 		CdpSameText(a->event, b->event) &&
 		CdpSameText(a->filter_sql, b->filter_sql) &&
+		CdpSameText(a->each, b->each) &&
 		same_within(a->within, b->within) &&
+		same_within(a->older_than, b->older_than) &&
+		a->has_since == b->has_since && (!a->has_since || a->since == b->since) &&
+		compareJsonbContainers(&folding_options(a)->root,
+							   &folding_options(b)->root) == 0 &&
 		CdpSameText(a->timezone, b->timezone) &&
 		CdpSameText(a->expression, b->expression);
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * errors.c
- *	  What applying notes beside the states: errors of expressions, and which
+ *	  What applying notes beside the states: errors and NULLs of expressions, and which
  *	  keys declared traits have had with which JSON type.
  *
  *	  Both are collected in memory and written once a batch.  Neither is part
@@ -22,10 +22,12 @@
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "cdp.h"
 #include "traits/traitset.h"
@@ -34,10 +36,14 @@
 #define MAX_KEY_LENGTH		255
 #define MAX_KEYS			10000
 
+/* Least time between two reports of NULLs by a worker, in ms. */
+#define NULLS_INTERVAL		1000
+
 typedef struct PendingError
 {
 	int32		trait_id;		/* key */
 	int64		count;
+	int64		nulls;
 	int64		entry;
 	char		message[256];
 } PendingError;
@@ -54,6 +60,7 @@ typedef struct PendingKey
 } PendingKey;
 
 static HTAB *pending_errors = NULL;
+static bool errors_pending = false; /* and not only NULLs */
 static HTAB *known_keys = NULL;
 static bool known_keys_valid = false;
 static int64 known_keys_generation = -1;
@@ -86,15 +93,11 @@ may_write(void)
 	return !XactReadOnly && !IsInParallelMode() && !RecoveryInProgress();
 }
 
-void
-CdpTraitErrorCount(int32 trait_id, int64 entry, const char *message)
+static PendingError *
+pending_error(int32 trait_id)
 {
 	PendingError *error;
 	bool		found;
-
-	/* a read's own: nobody could look it up */
-	if (trait_id >= CDP_TRANSIENT_TRAIT)
-		return;
 
 	if (pending_errors == NULL)
 	{
@@ -108,8 +111,32 @@ CdpTraitErrorCount(int32 trait_id, int64 entry, const char *message)
 	error = (PendingError *) hash_search(pending_errors, &trait_id, HASH_ENTER,
 										 &found);
 	if (!found)
-		error->count = 0;
+	{
+		memset(error, 0, sizeof(PendingError));
+		error->trait_id = trait_id;
+	}
+	return error;
+}
+
+/* Values that were NULL. */
+void
+CdpTraitNullsCount(int32 trait_id, int64 n)
+{
+	/* a read's own: nobody could look it up */
+	if (trait_id < CDP_TRANSIENT_TRAIT)
+		pending_error(trait_id)->nulls += n;
+}
+
+void
+CdpTraitErrorCount(int32 trait_id, int64 entry, const char *message)
+{
+	PendingError *error;
+
+	if (trait_id >= CDP_TRANSIENT_TRAIT)
+		return;
+	error = pending_error(trait_id);
 	error->count++;
+	errors_pending = true;
 	error->entry = entry;
 	strlcpy(error->message, message ? message : "", sizeof(error->message));
 	/* cut at a character, not inside one */
@@ -127,30 +154,46 @@ CdpTraitErrorsFlush(void)
 	if (pending_errors == NULL || hash_get_num_entries(pending_errors) == 0 ||
 		!may_write())
 		return;
+	/* an applier that is busy does not write for every batch that has NULLs */
+	if (MyBackendType == B_BG_WORKER && !errors_pending)
+	{
+		static TimestampTz last = 0;
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (!TimestampDifferenceExceeds(last, now, NULLS_INTERVAL))
+			return;
+		last = now;
+	}
+	errors_pending = false;
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	hash_seq_init(&status, pending_errors);
 	while ((error = (PendingError *) hash_seq_search(&status)) != NULL)
 	{
-		Oid			types[] = {INT4OID, INT8OID, TEXTOID, INT8OID};
-		Datum		values[4];
-		char		nulls[4] = {' ', ' ', ' ', error->entry ? ' ' : 'n'};
+		Oid			types[] = {INT4OID, INT8OID, TEXTOID, INT8OID, INT8OID};
+		Datum		values[5];
+		char		nulls[5] = {' ', ' ', error->count ? ' ' : 'n',
+		error->entry ? ' ' : 'n', ' '};
 
 		values[0] = Int32GetDatum(error->trait_id);
 		values[1] = Int64GetDatum(error->count);
 		values[2] = CStringGetTextDatum(error->message);
 		values[3] = Int64GetDatum(error->entry);
+		values[4] = Int64GetDatum(error->nulls);
 		(void) hash_search(pending_errors, &error->trait_id, HASH_REMOVE, NULL);
 		if (SPI_execute_with_args("INSERT INTO cdp.trait_errors AS t"
-								  " (trait_id, errors, last_error, last_entry, last_at)"
-								  " VALUES ($1, $2, $3, $4, cdp.clock())"
+								  " (trait_id, errors, nulls, last_error, last_entry, last_at)"
+								  " VALUES ($1, $2, $5, $3, $4,"
+								  " CASE WHEN $2 > 0 THEN cdp.clock() END)"
 								  " ON CONFLICT (trait_id) DO UPDATE SET"
 								  " errors = t.errors + excluded.errors,"
-								  " last_error = excluded.last_error,"
-								  " last_entry = excluded.last_entry,"
-								  " last_at = excluded.last_at",
-								  4, types, values, nulls, false, 0) != SPI_OK_INSERT)
+								  " nulls = t.nulls + excluded.nulls,"
+								  " last_error = COALESCE(excluded.last_error, t.last_error),"
+								  " last_entry = CASE WHEN excluded.errors > 0"
+								  " THEN excluded.last_entry ELSE t.last_entry END,"
+								  " last_at = COALESCE(excluded.last_at, t.last_at)",
+								  5, types, values, nulls, false, 0) != SPI_OK_INSERT)
 			elog(ERROR, "could not write errors of traits");
 	}
 	SPI_finish();

@@ -22,21 +22,16 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "common/int.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/resowner.h"
 
 #include "traits/traitset.h"
-
-/* A time in the year 290000: anything later has windows without end. */
-#define CDP_WINDOW_LAST		INT64CONST(9088000000000000000)
 
 /* Contributions are carved from blocks of this many. */
 #define CONTRIBUTIONS_PER_BLOCK		4096
@@ -57,55 +52,27 @@ typedef struct EvalRun
 	/* where we are: survives an error */
 	int			entry;
 	int			candidate;
+	int			element;		/* of the candidate's array */
+	bool		in_elements;
 	bool		entry_open;
+	bool		nulls;			/* a value was NULL */
 	int64		stamp;
 	const CdpEventTraits *candidates;
 } EvalRun;
 
-/*
- * ((at AT TIME ZONE tz) + within) AT TIME ZONE tz, as the server computes it.
- */
-TimestampTz
-CdpWindowEnd(const CdpTraitRules *rules, TimestampTz at)
+/* When an entry of that time counts: from begin until before end. */
+void
+CdpWindow(const CdpTraitRules *rules, TimestampTz at, TimestampTz *begin,
+		  TimestampTz *end)
 {
-	const Interval *within = rules->definition->within;
-	struct pg_tm tm;
-	fsec_t		fsec;
-	int			tz;
-	Timestamp	local = at;
-	TimestampTz result;
+	const CdpDefinition *definition = rules->definition;
 
-	if (rules->utc && within->month == 0)
-	{
-		int64		span;
-
-		if (pg_mul_s64_overflow(within->day, USECS_PER_DAY, &span) ||
-			pg_add_s64_overflow(span, within->time, &span) ||
-			pg_add_s64_overflow(at, span, &result) ||
-			!IS_VALID_TIMESTAMP(result))
-			return DT_NOEND;
-		return result;
-	}
-	if (!rules->utc)
-	{
-		if (timestamp2tm(at, &tz, &tm, &fsec, NULL, rules->tz) != 0 ||
-			tm2timestamp(&tm, fsec, NULL, &local) != 0)
-			return DT_NOEND;
-	}
-	/* adding an interval must not fail: at most 1000 years, see definition.c */
-	if (local > CDP_WINDOW_LAST)
-		return DT_NOEND;
-	local = DatumGetTimestamp(DirectFunctionCall2(timestamp_pl_interval,
-												  TimestampGetDatum(local),
-												  IntervalPGetDatum(within)));
-	if (rules->utc)
-		return local;
-	if (timestamp2tm(local, NULL, &tm, &fsec, NULL, NULL) != 0)
-		return DT_NOEND;
-	tz = DetermineTimeZoneOffset(&tm, rules->tz);
-	if (tm2timestamp(&tm, fsec, &tz, &result) != 0)
-		return DT_NOEND;
-	return result;
+	*begin = at;
+	if (definition->older_than)
+		*begin = CdpLocalShift(at, definition->older_than, rules->tz, rules->utc);
+	*end = DT_NOEND;
+	if (definition->within)
+		*end = CdpLocalShift(at, definition->within, rules->tz, rules->utc);
 }
 
 static const CdpEventTraits *
@@ -179,13 +146,45 @@ eval_shared(CdpSharedExpr *shared, EvalRun *run, ExprContext *econtext, bool *is
 	return shared->value;
 }
 
-/* One trait for one entry. */
+/*
+ * Contributions of an entry lie side by side in a block.
+ */
 static void
-eval_trait(EvalRun *run, int index, ExprContext *econtext)
+add_contribution(EvalRun *run, int index, bool isnull, Datum value)
 {
-	CdpTraitRules *rules = run->set->traits[index]->rules;
 	CdpContributions *out = &run->out[run->entry];
 	CdpContribution *item;
+
+	if (run->block_used + out->n + 1 > run->block_size)
+	{
+		run->block_size = Max(CONTRIBUTIONS_PER_BLOCK, 2 * (out->n + 1));
+		run->block = (CdpContribution *)
+			MemoryContextAlloc(run->context,
+							   mul_size(run->block_size, sizeof(CdpContribution)));
+		run->block_used = 0;
+	}
+	if (out->n == 0)
+		out->items = run->block + run->block_used;
+	else if (out->items + out->n != run->block + run->block_used)
+	{
+		/* an earlier group's, or in a block that is full: move them */
+		memcpy(run->block + run->block_used, out->items,
+			   out->n * sizeof(CdpContribution));
+		out->items = run->block + run->block_used;
+		run->block_used += out->n;
+	}
+	item = &run->block[run->block_used++];
+	item->trait = index;
+	item->isnull = isnull;
+	item->value = value;
+	out->n++;
+}
+
+/* One trait for one entry, or for one element of its array. */
+static void
+eval_once(EvalRun *run, int index, ExprContext *econtext)
+{
+	CdpTraitRules *rules = run->set->traits[index]->rules;
 	Datum		value = (Datum) 0;
 	bool		isnull = true;
 
@@ -203,7 +202,11 @@ eval_trait(EvalRun *run, int index, ExprContext *econtext)
 
 		value = eval_shared(shared, run, econtext, &isnull);
 		if (isnull)
+		{
+			rules->nulls++;
+			run->nulls = true;
 			return;
+		}
 		if (!rules->state.has_value)
 			isnull = true;		/* counted; the value itself is not kept */
 		else if (!rules->state.typbyval)
@@ -223,28 +226,89 @@ eval_trait(EvalRun *run, int index, ExprContext *econtext)
 				shared->copied = run->stamp;
 			}
 			value = shared->copy;
+			if (rules->limited &&
+				VARSIZE_ANY_EXHDR(DatumGetPointer(value)) > CDP_MAX_LIST_VALUE)
+				ereport(ERROR,
+						(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						 errmsg("value is too long for a list"),
+						 errdetail("A value of a list may have at most %d bytes.",
+								   CDP_MAX_LIST_VALUE)));
 		}
 	}
+	add_contribution(run, index, isnull, value);
+}
 
-	/*
-	 * Contributions of an entry lie side by side in a block.  There is always
-	 * room for those of all traits (see run_group).
-	 */
-	if (out->n > 0 && out->items + out->n != run->block + run->block_used)
+/*
+ * One trait for every element of an array.  An element that fails does not
+ * count; after the error the run goes on behind it.
+ */
+static void
+eval_elements(EvalRun *run, int index, ExprContext *econtext)
+{
+	CdpTraitIndex *lookup = run->set->lookup;
+	TupleTableSlot *slot = lookup->itemslot;
+	MemoryContext old;
+	Jsonb	   *array;
+	Datum		value;
+	bool		isnull;
+	int			n;
+
+	value = eval_shared(run->set->traits[index]->rules->each, run, econtext, &isnull);
+	if (isnull)
+		return;
+	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
+	array = DatumGetJsonbP(value);
+	if (!JB_ROOT_IS_ARRAY(array) || JB_ROOT_IS_SCALAR(array))
 	{
-		/* an earlier group's: move them behind the others */
-		memcpy(run->block + run->block_used, out->items,
-			   out->n * sizeof(CdpContribution));
-		out->items = run->block + run->block_used;
-		run->block_used += out->n;
+		JsonbValue	v;
+
+		MemoryContextSwitchTo(old);
+		if (JB_ROOT_IS_SCALAR(array) && JsonbExtractScalar(&array->root, &v) &&
+			v.type == jbvNull)
+			return;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"each\" is not an array")));
 	}
-	else if (out->n == 0)
-		out->items = run->block + run->block_used;
-	item = &run->block[run->block_used++];
-	item->trait = index;
-	item->isnull = isnull;
-	item->value = value;
-	out->n++;
+	n = JB_ROOT_COUNT(array);
+	run->in_elements = true;
+	econtext->ecxt_innertuple = slot;
+	slot->tts_nvalid = 1;
+	slot->tts_flags &= ~TTS_FLAG_EMPTY;
+	for (; run->element < n; run->element++)
+	{
+		MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
+		slot->tts_values[0] =
+			JsonbPGetDatum(JsonbValueToJsonb(getIthJsonbValueFromContainer(&array->root,
+																		   run->element)));
+		slot->tts_isnull[0] = false;
+		MemoryContextSwitchTo(old);
+		if ((run->element & 0xFF) == 0)
+			CHECK_FOR_INTERRUPTS();
+		/* what is shared is so within an element */
+		run->stamp = ++lookup->stamp;
+		eval_once(run, index, econtext);
+	}
+	run->in_elements = false;
+	run->element = 0;
+	run->stamp = ++lookup->stamp;
+	econtext->ecxt_innertuple = NULL;
+	slot->tts_nvalid = 0;
+	slot->tts_flags |= TTS_FLAG_EMPTY;
+	MemoryContextSwitchTo(old);
+}
+
+static inline void
+eval_trait(EvalRun *run, int index, ExprContext *econtext)
+{
+	CdpTraitRules *rules = run->set->traits[index]->rules;
+
+	if (run->entries[run->entry].at < rules->since)
+		return;
+	if (rules->each != NULL)
+		eval_elements(run, index, econtext);
+	else
+		eval_once(run, index, econtext);
 }
 
 /*
@@ -277,6 +341,7 @@ run_group(EvalRun *run)
 			if ((run->entry & 0xFF) == 0)
 				CHECK_FOR_INTERRUPTS();
 			run->candidate = 0;
+			run->element = 0;
 			run->entry_open = true;
 		}
 
@@ -291,15 +356,6 @@ run_group(EvalRun *run)
 		slot->tts_nvalid = CDP_EVENTS_NATTS;
 		slot->tts_flags &= ~TTS_FLAG_EMPTY;
 
-		/* room for this entry's, and for an earlier group's that move */
-		if (run->block_used + 2 * run->set->ntraits > run->block_size)
-		{
-			run->block_size = CONTRIBUTIONS_PER_BLOCK + 2 * run->set->ntraits;
-			run->block = (CdpContribution *)
-				MemoryContextAlloc(run->context,
-								   mul_size(run->block_size, sizeof(CdpContribution)));
-			run->block_used = 0;
-		}
 		for (; run->candidate < run->candidates->ntraits; run->candidate++)
 		{
 			int			index = run->candidates->traits[run->candidate];
@@ -367,7 +423,14 @@ run_group_protected(EvalRun *run)
 			CdpTraitErrorCount(run->set->traits[index]->id,
 							   run->entries[run->entry].id, edata->message);
 			FreeErrorData(edata);
-			run->candidate++;
+			if (run->in_elements)
+				run->element++;
+			else
+			{
+				run->candidate++;
+				run->element = 0;
+			}
+			run->in_elements = false;
 		}
 		PG_END_TRY();
 	}
@@ -402,7 +465,8 @@ CdpTraitsEvaluate(CdpTraitSet *set, const Bitmapset *only,
 			run_group(&run);
 	}
 
-	/* the slot must not keep pointing at the caller's entries */
+	/* the slots must not keep pointing at the caller's entries */
+	lookup->econtext->ecxt_innertuple = NULL;
 	lookup->entryslot->tts_flags |= TTS_FLAG_EMPTY;
 	lookup->entryslot->tts_nvalid = 0;
 
@@ -413,6 +477,14 @@ CdpTraitsEvaluate(CdpTraitSet *set, const Bitmapset *only,
 				entries[i].reject_reason == NULL && entries[i].owner != 0)
 				CdpDeclaredKeysNote(set, &entries[i]);
 		CdpDeclaredKeysFlush();
+	}
+	for (int i = 0; run.nulls && i < set->ntraits; i++)
+	{
+		CdpTraitRules *rules = set->traits[i]->rules;
+
+		if (rules->nulls > 0)
+			CdpTraitNullsCount(set->traits[i]->id, rules->nulls);
+		rules->nulls = 0;
 	}
 	CdpTraitErrorsFlush();
 }

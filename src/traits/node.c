@@ -26,10 +26,6 @@
 /* Stamps that a new key is compared with; more would cost quadratic time. */
 #define STAMP_LOOKBACK		16
 
-/* What kind of state follows, in one byte. */
-#define STATE_CODE(rules) \
-	((uint8) ((rules)->aggregate | ((rules)->windowed ? 0x80 : 0)))
-
 static int
 compare_keys(const char *a, int alen, const char *b, int blen)
 {
@@ -42,15 +38,11 @@ compare_keys(const char *a, int alen, const char *b, int blen)
  * One entry of the directory of states.
  */
 static void
-read_slot(CdpReader *reader, int32 *id, CdpAggregate *aggregate,
-		  bool *windowed, Oid *type, const char **raw, int *rawlen)
+read_slot(CdpReader *reader, int32 *id, uint8 *code, Oid *type,
+		  const char **raw, int *rawlen)
 {
-	uint8		code;
-
 	*id = (int32) CdpGetUInt(reader);
-	code = (uint8) *CdpGetBytes(reader, 1);
-	*aggregate = (CdpAggregate) (code & 0x7F);
-	*windowed = (code & 0x80) != 0;
+	*code = (uint8) *CdpGetBytes(reader, 1);
 	*type = (Oid) CdpGetUInt(reader);
 	*rawlen = CdpGetLength(reader);
 	*raw = CdpGetBytes(reader, *rawlen);
@@ -100,13 +92,12 @@ CdpNodeOpen(CdpTraitSet *set, struct varlena *disk)
 	for (uint64 i = 0; i < n; i++)
 	{
 		int32		id;
-		CdpAggregate aggregate;
-		bool		windowed;
+		uint8		code;
 		Oid			type;
 		const char *raw;
 		int			rawlen;
 
-		read_slot(&reader, &id, &aggregate, &windowed, &type, &raw, &rawlen);
+		read_slot(&reader, &id, &code, &type, &raw, &rawlen);
 		/* both are in order of id */
 		while (index < set->ntraits && set->traits[index]->id < id)
 			index++;
@@ -114,14 +105,10 @@ CdpNodeOpen(CdpTraitSet *set, struct varlena *disk)
 		{
 			CdpTraitRules *rules = set->traits[index]->rules;
 
-			if (!rules->suspended)
-			{
-				if (rules->state.aggregate != aggregate ||
-					rules->state.windowed != windowed ||
-					rules->state.type != type)
-					CdpStateDamaged("A state does not fit its trait's definition.");
-			}
-			acc->slots[index].code = aggregate | (windowed ? 0x80 : 0);
+			if (!rules->suspended &&
+				(CdpStateCode(&rules->state) != code || rules->state.type != type))
+				CdpStateDamaged("A state does not fit its trait's definition.");
+			acc->slots[index].code = code;
 			acc->slots[index].type = type;
 			acc->slots[index].raw = raw;
 			acc->slots[index].rawlen = rawlen;
@@ -343,13 +330,14 @@ CdpNodeFold(CdpNodeAcc *acc, const CdpEntry *entry,
 		CdpTraitRules *rules = acc->set->traits[item->trait]->rules;
 		CdpNodeSlot *slot = &acc->slots[item->trait];
 		CdpState   *state = CdpNodeState(acc, item->trait);
+		TimestampTz begin = entry->at;
 		TimestampTz end = 0;
 
 		if (state == NULL)
 			state = slot->state = CdpStateMake(&rules->state);
 		if (rules->state.windowed)
-			end = CdpWindowEnd(rules, entry->at);
-		CdpStateAdd(state, item->value, entry->at, end, entry->tie);
+			CdpWindow(rules, entry->at, &begin, &end);
+		CdpStateAdd(state, item->value, entry->at, begin, end, entry->tie);
 		slot->dirty = acc->dirty = true;
 	}
 	if (declared && entry->type == CDP_ENTRY_IDENTIFY)
@@ -480,7 +468,7 @@ CdpNodeClose(CdpNodeAcc *acc, TimestampTz clock)
 				appendBinaryStringInfo(&out, slot->raw, slot->rawlen);
 				continue;
 			}
-			appendStringInfoCharMacro(&out, (char) STATE_CODE(rules));
+			appendStringInfoCharMacro(&out, (char) CdpStateCode(rules));
 			CdpPutUInt(&out, rules->type);
 			resetStringInfo(&body);
 			CdpStateWrite(&body, slot->state);
@@ -572,7 +560,7 @@ node_receive(StringInfo buf)
 		last = id;
 		state = CdpStateReceive(buf);
 		CdpPutUInt(&out, (uint32) id);
-		appendStringInfoCharMacro(&out, (char) STATE_CODE(state->rules));
+		appendStringInfoCharMacro(&out, (char) CdpStateCode(state->rules));
 		CdpPutUInt(&out, state->rules->type);
 		resetStringInfo(&body);
 		CdpStateWrite(&body, state);
@@ -628,20 +616,15 @@ node_send(StringInfo buf, struct varlena *disk)
 	pq_sendint32(buf, (int32) n);
 	while (n-- > 0)
 	{
-		CdpStateRules rules;
 		int32		id;
-		CdpAggregate aggregate;
-		bool		windowed;
+		uint8		code;
 		Oid			type;
 		const char *raw;
 		int			rawlen;
 
-		read_slot(&reader, &id, &aggregate, &windowed, &type, &raw, &rawlen);
-		if (aggregate < CDP_AGG_COUNT || aggregate > CDP_AGG_EXISTS)
-			CdpStateDamaged("An aggregate is unknown.");
-		CdpStateRulesInit(&rules, aggregate, windowed, type);
+		read_slot(&reader, &id, &code, &type, &raw, &rawlen);
 		pq_sendint32(buf, id);
-		CdpStateSend(buf, CdpStateRead(&rules, raw, rawlen));
+		CdpStateSend(buf, CdpStateReadAny(code, type, false, raw, rawlen));
 	}
 	if (reader.p != reader.end)
 		CdpStateDamaged("Bytes are left over.");

@@ -11,7 +11,7 @@
  *	  n				varint, keys in order; each: key, number of its stamp,
  *					0 (removed) or 1 and the jsonb value
  *	n				varint, states in order of their trait's id; each: id,
- *					one byte aggregate + 128 when windowed, type, length, state
+ *					one byte (CdpStateCode), type, length, state
  *
  * The keys that one identify call sets share a stamp.  State bodies are opaque
  * here (state.h) and are copied unread unless something is folded in.
@@ -43,7 +43,7 @@ typedef struct CdpNodeSlot
 	const char *raw;			/* stored body, NULL when there is none */
 	int			rawlen;
 	CdpState   *state;			/* opened; supersedes raw */
-	uint8		code;			/* of raw: aggregate, + 128 when windowed */
+	uint8		code;			/* of raw, see CdpStateCode */
 	bool		dirty;
 	Oid			type;			/* of raw */
 } CdpNodeSlot;

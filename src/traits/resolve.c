@@ -315,7 +315,7 @@ hidden_definition(CdpDefinition *definition, CdpAggregate aggregate, const char 
 																   ObjectIdGetDatum(InvalidOid),
 																   Int32GetDatum(-1)));
 		CdpUnpinSettings(nest_level);
-		CdpCheckWithin(definition->within);
+		CdpCheckWithin("within", definition->within);
 	}
 	(void) CdpCompileFilter(definition, &definition->filter_sql);
 	(void) CdpCompileValue(definition, &rules, &definition->value_sql);

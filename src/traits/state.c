@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * state.c
- *	  The algebra of states: make, add an item, combine, finish.
+ *	  The algebra of states: make, add an item, combine.
  *
  *	  Values that compare equal may still differ in their bytes (1.0 and 1.00).
  *	  Wherever one of them is kept it is the one with the smallest image, so
@@ -28,144 +28,6 @@
 
 #include "traits/state.h"
 
-static const struct
-{
-	const char *name;
-	CdpAggregate aggregate;
-}			aggregate_names[] = {
-	{"declared", CDP_AGG_DECLARED},
-	{"expression", CDP_AGG_EXPRESSION},
-	{"count", CDP_AGG_COUNT},
-	{"sum", CDP_AGG_SUM},
-	{"avg", CDP_AGG_AVG},
-	{"min", CDP_AGG_MIN},
-	{"max", CDP_AGG_MAX},
-	{"first", CDP_AGG_FIRST},
-	{"last", CDP_AGG_LAST},
-	{"unique_count", CDP_AGG_UNIQUE_COUNT},
-	{"most_frequent", CDP_AGG_MOST_FREQUENT},
-	{"exists", CDP_AGG_EXISTS}
-};
-
-bool
-CdpAggregateByName(const char *name, CdpAggregate *aggregate)
-{
-	for (int i = 0; i < lengthof(aggregate_names); i++)
-		if (strcmp(aggregate_names[i].name, name) == 0)
-		{
-			*aggregate = aggregate_names[i].aggregate;
-			return true;
-		}
-	return false;
-}
-
-const char *
-CdpAggregateName(CdpAggregate aggregate)
-{
-	for (int i = 0; i < lengthof(aggregate_names); i++)
-		if (aggregate_names[i].aggregate == aggregate)
-			return aggregate_names[i].name;
-	return "unknown";
-}
-
-/*
- * Fill in the rules; refuses types that cannot be kept or compared.  type is
- * that of the values (ignored by count and exists).
- */
-void
-CdpStateRulesInit(CdpStateRules *rules, CdpAggregate aggregate, bool windowed,
-				  Oid type)
-{
-	bool		compares = false;
-
-	memset(rules, 0, sizeof(CdpStateRules));
-	rules->aggregate = aggregate;
-	rules->windowed = windowed;
-
-	if (aggregate == CDP_AGG_COUNT || aggregate == CDP_AGG_EXISTS)
-		return;
-	if (!OidIsValid(type) ||
-		!SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(type)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("aggregate %s cannot fold values of an unknown type",
-						CdpAggregateName(aggregate))));
-
-	switch (aggregate)
-	{
-		case CDP_AGG_SUM:
-		case CDP_AGG_AVG:
-			if (type != NUMERICOID)
-				ereport(ERROR,
-						(errcode(ERRCODE_DATATYPE_MISMATCH),
-						 errmsg("aggregate %s folds values of type numeric, not %s",
-								CdpAggregateName(aggregate),
-								format_type_be(type))));
-			break;
-		case CDP_AGG_MIN:
-		case CDP_AGG_MAX:
-			compares = true;
-			break;
-		case CDP_AGG_UNIQUE_COUNT:
-		case CDP_AGG_MOST_FREQUENT:
-			compares = true;
-			rules->by_value = true;
-			break;
-		case CDP_AGG_FIRST:
-		case CDP_AGG_LAST:
-			rules->has_tie = true;
-			break;
-		default:
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("aggregate %s has no state",
-							CdpAggregateName(aggregate))));
-	}
-
-	rules->has_value = true;
-	rules->type = type;
-	if (type >= FirstNormalObjectId ||
-		!(get_typtype(type) == TYPTYPE_BASE ||
-		  get_typtype(type) == TYPTYPE_RANGE ||
-		  get_typtype(type) == TYPTYPE_MULTIRANGE) ||
-		get_typlen(type) == -2)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("aggregate %s cannot fold values of type %s",
-						CdpAggregateName(aggregate), format_type_be(type)),
-				 errhint("Traits have built-in types; cast the value to one.")));
-	get_typlenbyval(type, &rules->typlen, &rules->typbyval);
-	if (compares || rules->has_tie)
-	{
-		TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_CMP_PROC_FINFO);
-
-		if (OidIsValid(entry->cmp_proc_finfo.fn_oid))
-			rules->cmp = &entry->cmp_proc_finfo;
-		else if (compares)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_FUNCTION),
-					 errmsg("aggregate %s cannot fold values of type %s",
-							CdpAggregateName(aggregate), format_type_be(type)),
-					 errdetail("The type has no order.")));
-	}
-}
-
-/* Type of what CdpStateFinish yields. */
-Oid
-CdpStateResultType(const CdpStateRules *rules)
-{
-	switch (rules->aggregate)
-	{
-		case CDP_AGG_COUNT:
-		case CDP_AGG_UNIQUE_COUNT:
-			return INT8OID;
-		case CDP_AGG_EXISTS:
-			return BOOLOID;
-		default:
-			return rules->type;
-	}
-}
-
 CdpState *
 CdpStateMake(const CdpStateRules *rules)
 {
@@ -178,7 +40,8 @@ CdpStateMake(const CdpStateRules *rules)
 bool
 CdpStateIsEmpty(const CdpState *state)
 {
-	return state->n == 0 && !state->has_value && state->nitems == 0;
+	return state->n == 0 && !state->has_value && state->nitems == 0 &&
+		state->registers == NULL;
 }
 
 static Datum
@@ -249,6 +112,19 @@ compare_values_total(const CdpStateRules *rules, Datum a, Datum b)
 	return result != 0 ? result : compare_images(rules, a, b);
 }
 
+/* Order of entries; a tie that is NULL is empty: before all others. */
+static int
+compare_order(TimestampTz at_a, const text *tie_a, TimestampTz at_b, const text *tie_b)
+{
+	if (at_a != at_b)
+		return at_a < at_b ? -1 : 1;
+	if (tie_a != NULL && tie_b != NULL)
+		return CdpOrderCompare(at_a, tie_a, at_b, tie_b);
+	if (tie_a != NULL)
+		return VARSIZE_ANY_EXHDR(tie_a) > 0 ? 1 : 0;
+	return tie_b != NULL && VARSIZE_ANY_EXHDR(tie_b) > 0 ? -1 : 0;
+}
+
 /* Order of the items of a window: total, so that equal states are equal bytes. */
 static int
 compare_items(const CdpStateRules *rules, const CdpItem *a, const CdpItem *b)
@@ -259,7 +135,7 @@ compare_items(const CdpStateRules *rules, const CdpItem *a, const CdpItem *b)
 		return a->at < b->at ? -1 : 1;
 	if (rules->has_tie)
 	{
-		result = CdpOrderCompare(a->at, a->tie, b->at, b->tie);
+		result = compare_order(a->at, a->tie, b->at, b->tie);
 		if (result != 0)
 			return result;
 	}
@@ -269,11 +145,13 @@ compare_items(const CdpStateRules *rules, const CdpItem *a, const CdpItem *b)
 		if (result != 0)
 			return result;
 	}
+	if (a->begin != b->begin)
+		return a->begin < b->begin ? -1 : 1;
 	return a->end < b->end ? -1 : a->end > b->end ? 1 : 0;
 }
 
-static void
-reserve(CdpState *state, int64 needed)
+void
+CdpStateReserve(CdpState *state, int64 needed)
 {
 	if (needed <= state->maxitems)
 		return;
@@ -291,8 +169,8 @@ reserve(CdpState *state, int64 needed)
 }
 
 /*
- * Position of the first item that is not before "item" (by value for
- * unique_count and most_frequent); *found when it is equal.
+ * Position of the first item that is not before "item" (by value where each
+ * value is there once); *found when it is equal.
  */
 static int
 search(const CdpState *state, const CdpItem *item, bool by_value, bool *found)
@@ -330,29 +208,34 @@ search(const CdpState *state, const CdpItem *item, bool by_value, bool *found)
 static void
 insert_item(CdpState *state, int position, const CdpItem *item)
 {
-	reserve(state, (int64) state->nitems + 1);
+	CdpStateReserve(state, (int64) state->nitems + 1);
 	memmove(&state->items[position + 1], &state->items[position],
 			(state->nitems - position) * sizeof(CdpItem));
 	state->items[position] = *item;
 	state->nitems++;
 }
 
+static void
+remove_items(CdpState *state, int position, int n)
+{
+	memmove(&state->items[position], &state->items[position + n],
+			(state->nitems - position - n) * sizeof(CdpItem));
+	state->nitems -= n;
+}
+
 /* Add an amount to a sum. */
 static void
-add_numeric(CdpState *state, Datum value)
+add_numeric(CdpState *state, Datum *sum, Datum value)
 {
 	if (!state->has_value)
-	{
-		state->value = copy_value(state->rules, value);
-		state->has_value = true;
-	}
+		*sum = copy_value(state->rules, value);
 	else
 	{
-		Datum		old = state->value;
+		Datum		old = *sum;
 
-		state->value = NumericGetDatum(numeric_add_opt_error(DatumGetNumeric(old),
-															 DatumGetNumeric(value),
-															 NULL));
+		*sum = NumericGetDatum(numeric_add_opt_error(DatumGetNumeric(old),
+													 DatumGetNumeric(value),
+													 NULL));
 		pfree(DatumGetPointer(old));
 	}
 }
@@ -391,17 +274,10 @@ keep_end(CdpState *state, Datum value, TimestampTz at, const text *tie)
 {
 	if (state->has_value)
 	{
-		int			result = at < state->at ? -1 : at > state->at ? 1 : 0;
+		int			result = compare_order(at, tie, state->at, state->tie);
 
 		if (result == 0)
-		{
-			if (tie != NULL)
-				result = CdpOrderCompare(at, tie, state->at, state->tie);
-			else				/* empty: before all others */
-				result = VARSIZE_ANY_EXHDR(state->tie) > 0 ? -1 : 0;
-			if (result == 0)
-				result = compare_values_total(state->rules, value, state->value);
-		}
+			result = compare_values_total(state->rules, value, state->value);
 		if (state->rules->aggregate == CDP_AGG_LAST)
 			result = -result;
 		if (result >= 0)
@@ -413,77 +289,33 @@ keep_end(CdpState *state, Datum value, TimestampTz at, const text *tie)
 	state->tie = copy_text(tie);
 }
 
-/* Returns the position of a new item, -1 when the value was known. */
-static int
-count_value(CdpState *state, Datum value, int64 count)
+/* Fold n items, or a state of as many, into a state without items. */
+static void
+add_scalar(CdpState *state, int64 n, Datum value, Datum value2, TimestampTz at,
+		   const text *tie)
 {
-	CdpItem		item = {0};
-	bool		found;
-	int			position;
-
-	item.value = value;
-	position = search(state, &item, true, &found);
-	if (found)
-	{
-		CdpItem    *old = &state->items[position];
-
-		old->count += count;
-		if (!state->rules->typbyval &&
-			compare_images(state->rules, value, old->value) < 0)
-		{
-			pfree(DatumGetPointer(old->value));
-			old->value = copy_value(state->rules, value);
-		}
-		return -1;
-	}
-	item.value = copy_value(state->rules, value);
-	item.count = count;
-	insert_item(state, position, &item);
-	return position;
-}
-
-/*
- * Fold one item in.  Copies what it keeps into the current context, which must
- * be the state's.  tie may be NULL: empty.  Returns the position of the new
- * item where items are kept, else -1.
- */
-int
-CdpStateAdd(CdpState *state, Datum value, TimestampTz at, TimestampTz end,
-			const text *tie)
-{
-	const CdpStateRules *rules = state->rules;
-
-	if (rules->windowed)
-	{
-		CdpItem		item = {0};
-		bool		found;
-		int			position;
-
-		item.at = at;
-		item.end = end;
-		if (rules->has_tie)
-			item.tie = copy_text(tie);
-		if (rules->has_value)
-			item.value = copy_value(rules, value);
-		position = search(state, &item, false, &found);
-		insert_item(state, position, &item);
-		return position;
-	}
-
-	switch (rules->aggregate)
+	switch (state->rules->aggregate)
 	{
 		case CDP_AGG_COUNT:
-			state->n++;
+			state->n += n;
 			break;
 		case CDP_AGG_EXISTS:
 			state->n = 1;
 			break;
 		case CDP_AGG_AVG:
-			state->n++;
-			add_numeric(state, value);
+			state->n += n;
+			add_numeric(state, &state->value, value);
+			state->has_value = true;
+			break;
+		case CDP_AGG_STDDEV:
+			state->n += n;
+			add_numeric(state, &state->value, value);
+			add_numeric(state, &state->value2, value2);
+			state->has_value = true;
 			break;
 		case CDP_AGG_SUM:
-			add_numeric(state, value);
+			add_numeric(state, &state->value, value);
+			state->has_value = true;
 			break;
 		case CDP_AGG_MIN:
 		case CDP_AGG_MAX:
@@ -493,13 +325,328 @@ CdpStateAdd(CdpState *state, Datum value, TimestampTz at, TimestampTz end,
 		case CDP_AGG_LAST:
 			keep_end(state, value, at, tie);
 			break;
-		case CDP_AGG_UNIQUE_COUNT:
-		case CDP_AGG_MOST_FREQUENT:
-			return count_value(state, value, 1);
+		case CDP_AGG_FIRST_TIME:
+			state->at = state->n == 0 ? at : Min(state->at, at);
+			state->n = 1;
+			break;
+		case CDP_AGG_LAST_TIME:
+			state->at = state->n == 0 ? at : Max(state->at, at);
+			state->n = 1;
+			break;
+		case CDP_AGG_RATE:
+			state->at = state->n == 0 ? at : Min(state->at, at);
+			state->n += n;
+			break;
 		default:
-			elog(ERROR, "unexpected aggregate %d", (int) rules->aggregate);
+			elog(ERROR, "unexpected aggregate %d", (int) state->rules->aggregate);
+	}
+}
+
+/*
+ * Values, each once.
+ */
+
+/* A histogram's bucket gets count more. */
+static int
+add_bucket(CdpState *state, int64 bucket, int64 count)
+{
+	CdpItem		item = {0};
+	int			low = 0;
+	int			high = state->nitems;
+
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+
+		if (state->items[middle].at < bucket)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low < state->nitems && state->items[low].at == bucket)
+	{
+		state->items[low].count += count;
+		return -1;
+	}
+	item.at = bucket;
+	item.count = count;
+	insert_item(state, low, &item);
+	return low;
+}
+
+/* From now on a sketch, without the values. */
+static void
+make_sketch(CdpState *state)
+{
+	CdpItem    *items = state->items;
+	int			n = state->nitems;
+
+	state->items = NULL;
+	state->nitems = state->maxitems = 0;
+	if (state->rules->aggregate == CDP_AGG_UNIQUE_COUNT)
+		state->registers = (uint8 *) palloc0(CDP_SKETCH_REGISTERS);
+	else
+		state->sketched = true;
+	for (int i = 0; i < n; i++)
+	{
+		if (state->registers)
+			CdpSketchAddValue(state->registers, state->rules, items[i].value);
+		else
+			(void) add_bucket(state, CdpSketchBucket(items[i].value), items[i].count);
+	}
+	if (items)
+		pfree(items);
+}
+
+static int
+compare_age(const void *a, const void *b, void *arg)
+{
+	const CdpItem *x = *(const CdpItem *const *) a;
+	const CdpItem *y = *(const CdpItem *const *) b;
+	int			result = compare_order(x->at, x->tie, y->at, y->tie);
+
+	return result != 0 ? result :
+		compare_values_total((const CdpStateRules *) arg, x->value, y->value);
+}
+
+/* Forget the values that were seen last the longest time ago. */
+static void
+forget_oldest(CdpState *state)
+{
+	int			excess = state->nitems - state->rules->size;
+	int			kept = 0;
+	CdpItem   **order;
+
+	if (excess <= 0)
+		return;
+	order = (CdpItem **) palloc(mul_size(state->nitems, sizeof(CdpItem *)));
+	for (int i = 0; i < state->nitems; i++)
+		order[i] = &state->items[i];
+	qsort_arg(order, state->nitems, sizeof(CdpItem *), compare_age,
+			  unconstify(CdpStateRules *, state->rules));
+	for (int i = 0; i < excess; i++)
+		order[i]->count = 0;
+	for (int i = 0; i < state->nitems; i++)
+		if (state->items[i].count > 0)
+			state->items[kept++] = state->items[i];
+	state->nitems = kept;
+	pfree(order);
+}
+
+/* Keep a state of values within its bounds. */
+static void
+limit_values(CdpState *state)
+{
+	const CdpStateRules *rules = state->rules;
+
+	if (rules->aggregate == CDP_AGG_UNIQUE_LIST)
+		forget_oldest(state);
+	else if (state->nitems > CDP_EXACT_VALUES && !rules->exact && !state->sketched &&
+			 (rules->aggregate == CDP_AGG_PERCENTILE ||
+			  (rules->aggregate == CDP_AGG_UNIQUE_COUNT && rules->hash != NULL)))
+		make_sketch(state);
+}
+
+/*
+ * "item" has the value of "old": what stays is the smallest image of all, or
+ * for a list the latest.
+ */
+static void
+join_values(const CdpStateRules *rules, CdpItem *old, const CdpItem *item)
+{
+	if (rules->has_tie)
+	{
+		int			result = compare_order(item->at, item->tie, old->at, old->tie);
+
+		if (result == 0)
+			result = compare_images(rules, item->value, old->value);
+		if (result <= 0)
+			return;
+		old->at = item->at;
+		old->tie = copy_text(item->tie);
+		old->value = copy_value(rules, item->value);
+		return;
+	}
+	if (rules->has_counts)
+		old->count += item->count;
+	if (!rules->typbyval && compare_images(rules, item->value, old->value) < 0)
+		old->value = copy_value(rules, item->value);
+}
+
+/* Returns the position of a new item, -1 when the value was known. */
+static int
+add_value(CdpState *state, const CdpItem *given)
+{
+	CdpItem		item;
+	bool		found;
+	int			position;
+
+	if (state->registers != NULL)
+	{
+		CdpSketchAddValue(state->registers, state->rules, given->value);
+		return -1;
+	}
+	if (state->sketched)
+		return add_bucket(state, CdpSketchBucket(given->value), given->count);
+	position = search(state, given, true, &found);
+	if (found)
+	{
+		join_values(state->rules, &state->items[position], given);
+		return -1;
+	}
+	item = *given;
+	item.value = copy_value(state->rules, given->value);
+	if (state->rules->has_tie)
+		item.tie = copy_text(given->tie);
+	insert_item(state, position, &item);
+	limit_values(state);
+	return position;
+}
+
+/*
+ * Spans of time that are further apart than the gap.  A span that comes close
+ * to others makes one of them; which it is added to first does not matter.
+ */
+static int
+add_span(CdpState *state, const CdpItem *span)
+{
+	int64		gap = state->rules->gap;
+	CdpItem		merged = *span;
+	int			low = 0;
+	int			high = state->nitems;
+	int			last;
+
+	/* entries mostly arrive in order */
+	if (high > 0 && state->items[high - 1].end < span->at - gap)
+		low = high;
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+
+		if (state->items[middle].end < span->at - gap)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (last = low; last < state->nitems && state->items[last].at <= span->end + gap; last++)
+	{
+		merged.at = Min(merged.at, state->items[last].at);
+		merged.end = Max(merged.end, state->items[last].end);
+		merged.count += state->items[last].count;
+	}
+	if (last == low)
+	{
+		insert_item(state, low, &merged);
+		return low;
+	}
+	state->items[low] = merged;
+	remove_items(state, low + 1, last - low - 1);
+	return -1;
+}
+
+static int
+add_to_list(CdpState *state, const CdpItem *given)
+{
+	CdpItem		item = *given;
+	bool		found;
+	int			position = search(state, given, false, &found);
+
+	/* older than all, and there is no room for more */
+	if (position == 0 && state->nitems >= state->rules->size)
+		return -1;
+	item.tie = copy_text(given->tie);
+	item.value = copy_value(state->rules, given->value);
+	insert_item(state, position, &item);
+	if (state->nitems > state->rules->size)
+		remove_items(state, 0, 1);
+	return position;
+}
+
+/*
+ * Fold an item in, as it is kept (see state.h).  Copies what it keeps into the
+ * current context, which must be the state's.  Returns the position of the new
+ * item, -1 where none is added.
+ */
+int
+CdpStateAddItem(CdpState *state, CdpItem *item)
+{
+	if (state->rules->windowed)
+	{
+		bool		found;
+		int			position;
+
+		if (state->rules->has_tie)
+			item->tie = copy_text(item->tie);
+		if (state->rules->has_value)
+			item->value = copy_value(state->rules, item->value);
+		position = search(state, item, false, &found);
+		insert_item(state, position, item);
+		return position;
+	}
+	switch (state->rules->shape)
+	{
+		case CDP_SHAPE_VALUES:
+			/* what is received as a bucket is one */
+			if (state->sketched)
+				return add_bucket(state, item->at, item->count);
+			return add_value(state, item);
+		case CDP_SHAPE_LIST:
+			return add_to_list(state, item);
+		case CDP_SHAPE_SPANS:
+			return add_span(state, item);
+		default:
+			elog(ERROR, "aggregate %d has no items", (int) state->rules->aggregate);
 	}
 	return -1;
+}
+
+/*
+ * Fold one value or entry in.  tie may be NULL: empty.  begin and end matter
+ * with a window only.
+ */
+int
+CdpStateAdd(CdpState *state, Datum value, TimestampTz at, TimestampTz begin,
+			TimestampTz end, const text *tie)
+{
+	const CdpStateRules *rules = state->rules;
+	CdpItem		item = {0};
+
+	if (!rules->windowed && rules->shape == CDP_SHAPE_SCALAR)
+	{
+		Datum		square = (Datum) 0;
+
+		if (rules->aggregate == CDP_AGG_STDDEV)
+			square = NumericGetDatum(numeric_mul_opt_error(DatumGetNumeric(value),
+														   DatumGetNumeric(value),
+														   NULL));
+		add_scalar(state, 1, value, square, at, tie);
+		return -1;
+	}
+
+	item.at = at;
+	item.value = value;
+	item.tie = unconstify(text *, tie);
+	item.count = 1;
+	if (rules->windowed)
+	{
+		item.begin = begin;
+		item.end = end;
+		/* one that never counts */
+		if (end <= begin)
+			return -1;
+	}
+	else if (rules->shape == CDP_SHAPE_VALUES)
+		return add_value(state, &item);
+	else if (rules->shape == CDP_SHAPE_SPANS)
+	{
+		if (!rules->has_counts)
+		{
+			item.at = CdpLocalPeriod(at, rules);
+			item.count = 0;
+		}
+		item.end = item.at;
+	}
+	return CdpStateAddItem(state, &item);
 }
 
 /* Merge the sorted items of "from" into "into". */
@@ -507,14 +654,14 @@ static void
 merge_items(CdpState *into, const CdpState *from)
 {
 	const CdpStateRules *rules = into->rules;
-	bool		by_value = !rules->windowed;
+	bool		by_value = !rules->windowed && rules->shape == CDP_SHAPE_VALUES;
 	CdpState	merged = *into;
 	int			i = 0;
 	int			j = 0;
 
 	merged.items = NULL;
 	merged.nitems = merged.maxitems = 0;
-	reserve(&merged, (int64) into->nitems + from->nitems);
+	CdpStateReserve(&merged, (int64) into->nitems + from->nitems);
 	while (i < into->nitems || j < from->nitems)
 	{
 		CdpItem    *item = &merged.items[merged.nitems++];
@@ -544,15 +691,33 @@ merge_items(CdpState *into, const CdpState *from)
 		else
 		{
 			*item = into->items[i++];
-			if (!rules->typbyval &&
-				compare_images(rules, from->items[j].value, item->value) < 0)
-				item->value = copy_value(rules, from->items[j].value);
-			item->count += from->items[j++].count;
+			join_values(rules, item, &from->items[j++]);
 		}
 	}
 	if (into->items)
 		pfree(into->items);
 	*into = merged;
+}
+
+/* The same when one of them is a sketch: then both become one. */
+static void
+merge_sketches(CdpState *into, const CdpState *from)
+{
+	if (into->registers == NULL && !into->sketched)
+		make_sketch(into);
+	if (from->registers != NULL)
+	{
+		for (int i = 0; i < CDP_SKETCH_REGISTERS; i++)
+			into->registers[i] = Max(into->registers[i], from->registers[i]);
+		return;
+	}
+	for (int i = 0; i < from->nitems; i++)
+	{
+		if (from->sketched)
+			(void) add_bucket(into, from->items[i].at, from->items[i].count);
+		else
+			(void) add_value(into, &from->items[i]);
+	}
 }
 
 /*
@@ -566,36 +731,38 @@ CdpStateCombine(CdpState *into, const CdpState *from)
 
 	if (CdpStateIsEmpty(from))
 		return;
-	if (rules->windowed || rules->by_value)
+	if (rules->windowed)
 	{
 		merge_items(into, from);
 		return;
 	}
-	switch (rules->aggregate)
+	switch (rules->shape)
 	{
-		case CDP_AGG_COUNT:
-			into->n += from->n;
+		case CDP_SHAPE_VALUES:
+			if (into->registers || from->registers || into->sketched || from->sketched)
+				merge_sketches(into, from);
+			else
+			{
+				merge_items(into, from);
+				limit_values(into);
+			}
 			break;
-		case CDP_AGG_EXISTS:
-			into->n = 1;
+		case CDP_SHAPE_LIST:
+			merge_items(into, from);
+			if (into->nitems > rules->size)
+				remove_items(into, 0, into->nitems - rules->size);
 			break;
-		case CDP_AGG_AVG:
-			into->n += from->n;
-			add_numeric(into, from->value);
-			break;
-		case CDP_AGG_SUM:
-			add_numeric(into, from->value);
-			break;
-		case CDP_AGG_MIN:
-		case CDP_AGG_MAX:
-			keep_extreme(into, from->value);
-			break;
-		case CDP_AGG_FIRST:
-		case CDP_AGG_LAST:
-			keep_end(into, from->value, from->at, from->tie);
+		case CDP_SHAPE_SPANS:
+			for (int i = 0; i < from->nitems; i++)
+			{
+				if ((i & 0xFFFF) == 0xFFFF)
+					CHECK_FOR_INTERRUPTS();
+				(void) add_span(into, &from->items[i]);
+			}
 			break;
 		default:
-			elog(ERROR, "unexpected aggregate %d", (int) rules->aggregate);
+			add_scalar(into, from->n, from->value, from->value2, from->at, from->tie);
+			break;
 	}
 }
 
@@ -613,98 +780,4 @@ CdpStateExpire(CdpState *state, TimestampTz clock)
 		if (state->items[i].end > clock)
 			state->items[kept++] = state->items[i];
 	state->nitems = kept;
-}
-
-/*
- * The value of the states together, as of now; false when it is NULL.  *next
- * is lowered to the first later instant at which it changes by itself.
- * count, exists and unique_count of nothing are 0 and false.
- */
-bool
-CdpStateFinish(const CdpStateRules *rules, CdpState **states, int nstates,
-			   TimestampTz now, Datum *value, TimestampTz *next)
-{
-	CdpState	empty = {0};
-	CdpState   *state;
-	CdpStateRules plain;
-	int			best;
-
-	if (rules->windowed)
-	{
-		/* the window's items as a state without window */
-		plain = *rules;
-		plain.windowed = false;
-		empty.rules = &plain;
-		state = &empty;
-		for (int i = 0; i < nstates; i++)
-		{
-			for (int j = 0; j < states[i]->nitems; j++)
-			{
-				CdpItem    *item = &states[i]->items[j];
-
-				if (item->at > now)
-				{
-					if (item->at < *next)
-						*next = item->at;
-				}
-				else if (item->end > now)
-				{
-					if (item->end < *next)
-						*next = item->end;
-					if (rules->has_value)
-						CdpStateAdd(state, item->value, item->at, item->end,
-									item->tie);
-					else
-						state->n++;
-				}
-			}
-		}
-	}
-	else if (nstates == 1)
-		state = states[0];
-	else
-	{
-		empty.rules = rules;
-		state = &empty;
-		for (int i = 0; i < nstates; i++)
-			CdpStateCombine(state, states[i]);
-	}
-
-	switch (rules->aggregate)
-	{
-		case CDP_AGG_COUNT:
-			*value = Int64GetDatum(state->n);
-			return true;
-		case CDP_AGG_EXISTS:
-			*value = BoolGetDatum(state->n > 0);
-			return true;
-		case CDP_AGG_UNIQUE_COUNT:
-			*value = Int64GetDatum((int64) state->nitems);
-			return true;
-		case CDP_AGG_AVG:
-			if (!state->has_value || state->n == 0)
-				return false;
-			*value = NumericGetDatum(numeric_div_opt_error(DatumGetNumeric(state->value),
-														   int64_to_numeric(state->n),
-														   NULL));
-			return true;
-		case CDP_AGG_SUM:
-		case CDP_AGG_MIN:
-		case CDP_AGG_MAX:
-		case CDP_AGG_FIRST:
-		case CDP_AGG_LAST:
-			*value = state->value;
-			return state->has_value;
-		case CDP_AGG_MOST_FREQUENT:
-			best = -1;
-			for (int i = 0; i < state->nitems; i++)
-				if (best < 0 || state->items[i].count > state->items[best].count)
-					best = i;
-			if (best >= 0)
-				*value = state->items[best].value;
-			return best >= 0;
-		default:
-			elog(ERROR, "unexpected aggregate %d", (int) rules->aggregate);
-	}
-	return false;
 }

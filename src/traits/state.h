@@ -10,16 +10,27 @@
  *	  here that depends on order of arrival.
  *
  * Stored form (all integers are varints, signed ones zigzag; values of the
- * folded type are native bytes, their length from the type):
+ * folded type are native bytes, their length from the type).  First the options
+ * of the aggregate, see CdpStateParameters: integers, then a time zone if it
+ * has one.  Then
  *
  *	count, exists			n
  *	sum						value
  *	avg						n, value
+ *	stddev					n, value, sum of squares
  *	min, max				value
  *	first, last				at, tie, value
- *	unique_count			n, then n values in order
- *	most_frequent			n, then n (value, count) in order of value
- *	any with a window		n, then n (at, end[, tie][, value]) in order
+ *	first_time, last_time	n, at
+ *	rate					n, at
+ *	list					n, then n (at, tie, value) in order
+ *	unique_list				n, then n (value, at, tie) in order of value
+ *	unique_count			n, then n values in order; or 0, registers
+ *	percentile				n, then n (value, count) in order of value; or 0,
+ *							n, then n (bucket, count) in order
+ *	most_, least_frequent	n, then n (value, count) in order of value
+ *	sessions, session_...	n, then n (at, end, count) in order
+ *	streak, longest_streak	n, then n (first, last) in order
+ *	any with a window		n, then n (at[, begin], end[, tie][, value]) in order
  *
  * The form that leaves the server (send, text) has the same fields with fixed
  * width integers in network order and values in their types' binary format, so
@@ -38,6 +49,7 @@
 
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "pgtime.h"
 #include "traits/traits.h"
 
 #define CDP_STATE_VERSION	1
@@ -45,37 +57,81 @@
 /* Longest text of a tie that is believed when a state comes from outside. */
 #define CDP_MAX_TIE			(1024 * 1024)
 
+/* Distinct values that are kept before a sketch takes their place. */
+#define CDP_EXACT_VALUES	1000
+#define CDP_SKETCH_REGISTERS	4096
+
+/* Elements of a list: by default, and at most; and bytes of one. */
+#define CDP_LIST_SIZE		100
+#define CDP_MAX_LIST_SIZE	1000
+#define CDP_MAX_LIST_VALUE	8000
+
+/* Sessions end after half an hour without entries, unless told otherwise. */
+#define CDP_SESSION_GAP		(INT64CONST(1800) * USECS_PER_SEC)
+#define CDP_MAX_SESSION_GAP	(INT64CONST(366) * USECS_PER_DAY)
+
+#define CDP_MAX_PARAMETERS	2
+
+typedef enum CdpShape
+{
+	CDP_SHAPE_NONE,
+	CDP_SHAPE_SCALAR,			/* n, at, tie, value */
+	CDP_SHAPE_VALUES,			/* items in order of value, each value once */
+	CDP_SHAPE_LIST,				/* the last items in order of (at, tie) */
+	CDP_SHAPE_SPANS				/* spans of time, in order and apart */
+} CdpShape;
+
 /* What a state folds; follows from a definition or from a stored state. */
 typedef struct CdpStateRules
 {
 	CdpAggregate aggregate;
+	CdpShape	shape;			/* without a window */
 	bool		windowed;
-	bool		has_value;		/* false: count and exists */
-	bool		has_tie;		/* first and last */
-	bool		by_value;		/* unique_count, most_frequent: kept by value */
+	bool		delayed;		/* the window begins later than the entry */
+	bool		has_n;			/* scalar: a number of entries is kept */
+	bool		has_at;			/* scalar: a time is kept */
+	bool		has_tie;		/* first, last, lists */
+	bool		has_value;		/* values are kept */
+	bool		has_counts;		/* values and spans: counts are kept */
 	Oid			type;			/* of folded values; InvalidOid without */
 	int16		typlen;
 	bool		typbyval;
 	FmgrInfo   *cmp;			/* btree comparison; NULL when there is none */
+	FmgrInfo   *hash;			/* extended hash; NULL when there is none */
+	/* options */
+	bool		exact;			/* never a sketch */
+	bool		population;		/* stddev */
+	bool		weeks;			/* streaks */
+	bool		utc;			/* time zone without changes */
+	bool		watched;		/* somebody wants to know when it changes by itself */
+	int32		size;			/* lists */
+	int32		ppm;			/* percentile */
+	int64		gap;			/* spans closer than this are one */
+	const char *timezone;		/* rate, streaks */
+	pg_tz	   *tz;
 } CdpStateRules;
 
 typedef struct CdpItem
 {
-	TimestampTz at;				/* windowed */
-	TimestampTz end;
-	text	   *tie;			/* windowed first and last */
+	TimestampTz at;				/* windowed; list; spans: start; sketch: bucket */
+	TimestampTz begin;			/* windowed */
+	TimestampTz end;			/* windowed; spans */
+	text	   *tie;			/* where order of entries matters */
 	Datum		value;
-	int64		count;			/* most_frequent */
+	int64		count;
 } CdpItem;
 
 typedef struct CdpState
 {
 	const CdpStateRules *rules;
 	bool		has_value;
+	bool		sketched;		/* percentile: items are buckets */
 	int64		n;
 	Datum		value;
+	Datum		value2;			/* stddev: sum of squares */
 	TimestampTz at;
 	text	   *tie;
+	uint8	   *registers;		/* unique_count, sketched */
 	int			nitems;
 	int			maxitems;
 	CdpItem    *items;
@@ -88,21 +144,59 @@ typedef struct CdpReader
 	const char *end;
 } CdpReader;
 
-/* state.c */
+/* aggregate.c */
 extern bool CdpAggregateByName(const char *name, CdpAggregate *aggregate);
 extern const char *CdpAggregateName(CdpAggregate aggregate);
+extern char *CdpAggregateNames(void);
+extern bool CdpAggregateFolds(int aggregate);
+extern bool CdpAggregateNeedsValue(CdpAggregate aggregate);
+extern bool CdpAggregateYieldsValue(CdpAggregate aggregate);
+extern Oid	CdpAggregateValueType(CdpAggregate aggregate);
 extern void CdpStateRulesInit(CdpStateRules *rules, CdpAggregate aggregate,
 							  bool windowed, Oid type);
+extern void CdpStateRulesPlain(CdpStateRules *plain, const CdpStateRules *rules);
+extern void CdpStateRulesOptions(CdpStateRules *rules, const Jsonb *options,
+								 const char *timezone, const char *const *others);
+extern Interval *CdpIntervalOption(const char *name, const JsonbValue *v);
+extern bool CdpStateRulesSame(const CdpStateRules *a, const CdpStateRules *b);
+extern int	CdpStateParameters(const CdpStateRules *rules, int64 *parameters,
+							   const char **timezone);
+extern int	CdpStateParametersExpected(const CdpStateRules *rules, bool *has_timezone);
+extern bool CdpStateParametersSet(CdpStateRules *rules, const int64 *parameters,
+								  const char *timezone);
 extern Oid	CdpStateResultType(const CdpStateRules *rules);
+
+/* state.c */
 extern CdpState *CdpStateMake(const CdpStateRules *rules);
 extern bool CdpStateIsEmpty(const CdpState *state);
 extern int	CdpStateAdd(CdpState *state, Datum value, TimestampTz at,
-						TimestampTz end, const text *tie);
+						TimestampTz begin, TimestampTz end, const text *tie);
 extern void CdpStateCombine(CdpState *into, const CdpState *from);
 extern void CdpStateExpire(CdpState *state, TimestampTz clock);
+extern int	CdpStateAddItem(CdpState *state, CdpItem *item);
+extern void CdpStateReserve(CdpState *state, int64 needed);
+
+/* finish.c */
 extern bool CdpStateFinish(const CdpStateRules *rules, CdpState **states,
 						   int nstates, TimestampTz now, Datum *value,
 						   TimestampTz *next);
+
+/* sketch.c */
+extern void CdpSketchAddValue(uint8 *registers, const CdpStateRules *rules, Datum value);
+extern bool CdpSketchValid(const uint8 *registers);
+extern int64 CdpSketchEstimate(const uint8 *registers);
+extern int64 CdpSketchBucket(Datum value);
+extern bool CdpSketchBucketValid(int64 bucket);
+extern Datum CdpSketchMiddle(int64 bucket);
+
+/* calendar.c */
+extern TimestampTz CdpLocalShift(TimestampTz at, const Interval *interval,
+								 pg_tz *zone, bool utc);
+extern int64 CdpLocalDay(TimestampTz at, const CdpStateRules *rules);
+extern int64 CdpLocalPeriod(TimestampTz at, const CdpStateRules *rules);
+extern TimestampTz CdpNextLocalDay(TimestampTz at, const CdpStateRules *rules);
+extern TimestampTz CdpLocalPeriodStart(TimestampTz now, int64 period,
+									   const CdpStateRules *rules);
 
 /* state_io.c */
 extern void CdpPutUInt(StringInfo buf, uint64 value);
@@ -115,6 +209,10 @@ extern text *CdpGetText(CdpReader *reader);
 extern void CdpPutText(StringInfo buf, const text *value);
 extern void CdpStateWrite(StringInfo buf, const CdpState *state);
 extern CdpState *CdpStateRead(const CdpStateRules *rules, const char *data, int len);
+extern uint8 CdpStateCode(const CdpStateRules *rules);
+extern CdpState *CdpStateReadAny(uint8 code, Oid type, bool empty,
+								 const char *data, int len);
+extern void CdpStateRulesWrite(StringInfo buf, const CdpStateRules *rules);
 extern void CdpStateSend(StringInfo buf, const CdpState *state);
 extern CdpState *CdpStateReceive(StringInfo buf);
 extern void CdpStateDamaged(const char *detail);

@@ -13,13 +13,17 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "common/int.h"
 #include "libpq/pqformat.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
 
 #include "traits/state.h"
 
@@ -195,53 +199,251 @@ get_value(CdpReader *reader, const CdpStateRules *rules)
 	}
 }
 
+/* What kind of state follows, in one byte. */
+uint8
+CdpStateCode(const CdpStateRules *rules)
+{
+	return (uint8) (rules->aggregate | (rules->delayed ? 0x40 : 0) |
+					(rules->windowed ? 0x80 : 0));
+}
+
+/*
+ * Which fields the items of a state have; the same for both forms.
+ */
+typedef struct ItemFields
+{
+	bool		at;
+	bool		begin;
+	bool		end;
+	bool		tie;
+	bool		value;
+	bool		count;
+} ItemFields;
+
+static ItemFields
+item_fields(const CdpStateRules *rules, bool sketched)
+{
+	ItemFields	fields = {0};
+
+	if (rules->windowed)
+	{
+		fields.at = fields.end = true;
+		fields.begin = rules->delayed;
+		fields.tie = rules->has_tie;
+		fields.value = rules->has_value;
+		return fields;
+	}
+	fields.count = rules->has_counts;
+	switch (rules->shape)
+	{
+		case CDP_SHAPE_VALUES:
+			fields.at = sketched || rules->has_tie;
+			fields.tie = rules->has_tie;
+			fields.value = !sketched;
+			break;
+		case CDP_SHAPE_LIST:
+			fields.at = fields.tie = fields.value = true;
+			break;
+		default:
+			fields.at = fields.end = true;
+			break;
+	}
+	return fields;
+}
+
+static bool
+has_items(const CdpStateRules *rules)
+{
+	return rules->windowed || rules->shape != CDP_SHAPE_SCALAR;
+}
+
+void
+CdpStateRulesWrite(StringInfo buf, const CdpStateRules *rules)
+{
+	int64		parameters[CDP_MAX_PARAMETERS];
+	const char *timezone;
+	int			n = CdpStateParameters(rules, parameters, &timezone);
+
+	for (int i = 0; i < n; i++)
+		CdpPutInt(buf, parameters[i]);
+	if (timezone)
+	{
+		int			len = strlen(timezone);
+
+		CdpPutUInt(buf, len);
+		appendBinaryStringInfo(buf, timezone, len);
+	}
+}
+
+/* Stored options must be those of the rules; or, without rules, make them. */
+static void
+read_parameters(CdpReader *reader, const CdpStateRules *rules, CdpStateRules *found)
+{
+	int64		parameters[CDP_MAX_PARAMETERS] = {0};
+	int64		expected[CDP_MAX_PARAMETERS];
+	const char *timezone;
+	int			n = CdpStateParameters(rules, expected, &timezone);
+	const char *zone = NULL;
+	int			len = 0;
+
+	for (int i = 0; i < n; i++)
+		parameters[i] = CdpGetInt(reader);
+	if (timezone)
+	{
+		len = CdpGetLength(reader);
+		zone = CdpGetBytes(reader, len);
+	}
+	if (found)
+	{
+		if (!CdpStateParametersSet(found, parameters,
+								   zone ? pnstrdup(zone, len) : NULL))
+			CdpStateDamaged("An option is impossible.");
+		return;
+	}
+	for (int i = 0; i < n; i++)
+		if (parameters[i] != expected[i])
+			CdpStateDamaged("An option is another one.");
+	if (zone && (strlen(timezone) != len || memcmp(zone, timezone, len) != 0))
+		CdpStateDamaged("The time zone is another one.");
+}
+
 void
 CdpStateWrite(StringInfo buf, const CdpState *state)
 {
 	const CdpStateRules *rules = state->rules;
-	TimestampTz at = 0;
-	int64		span = 0;
 
-	if (rules->windowed)
+	CdpStateRulesWrite(buf, rules);
+	if (has_items(rules))
 	{
+		ItemFields	fields = item_fields(rules, state->sketched);
+		TimestampTz at = 0;
+		int64		span = 0;
+
+		if (state->registers || state->sketched)
+			CdpPutUInt(buf, 0);
+		if (state->registers)
+		{
+			appendBinaryStringInfo(buf, (char *) state->registers, CDP_SKETCH_REGISTERS);
+			return;
+		}
 		/* differences are small: most items take six bytes */
 		CdpPutUInt(buf, state->nitems);
 		for (int i = 0; i < state->nitems; i++)
 		{
 			CdpItem    *item = &state->items[i];
 
-			CdpPutInt(buf, (int64) ((uint64) item->at - (uint64) at));
-			CdpPutInt(buf, (int64) ((uint64) item->end - (uint64) item->at - (uint64) span));
+			if (fields.at)
+				CdpPutInt(buf, (int64) ((uint64) item->at - (uint64) at));
+			if (fields.begin)
+				CdpPutInt(buf, (int64) ((uint64) item->begin - (uint64) item->at));
+			if (fields.end)
+			{
+				CdpPutInt(buf, (int64) ((uint64) item->end - (uint64) item->at - (uint64) span));
+				span = (int64) ((uint64) item->end - (uint64) item->at);
+			}
 			at = item->at;
-			span = (int64) ((uint64) item->end - (uint64) item->at);
-			if (rules->has_tie)
+			if (fields.tie)
 				CdpPutText(buf, item->tie);
-			if (rules->has_value)
+			if (fields.value)
 				put_value(buf, rules, item->value);
+			if (fields.count)
+				CdpPutUInt(buf, item->count);
 		}
+		return;
 	}
-	else if (rules->by_value)
+	if (rules->has_n)
+		CdpPutUInt(buf, state->n);
+	if (rules->has_at)
+		CdpPutInt(buf, state->at);
+	if (rules->has_tie)
+		CdpPutText(buf, state->tie);
+	if (rules->has_value)
+		put_value(buf, rules, state->value);
+	if (rules->aggregate == CDP_AGG_STDDEV)
+		put_value(buf, rules, state->value2);
+}
+
+static void
+read_items(CdpReader *reader, CdpState *state)
+{
+	const CdpStateRules *rules = state->rules;
+	int			n = CdpGetLength(reader);
+	ItemFields	fields;
+	TimestampTz at = 0;
+	int64		span = 0;
+
+	if (n == 0 && rules->aggregate == CDP_AGG_UNIQUE_COUNT && !rules->windowed)
 	{
-		CdpPutUInt(buf, state->nitems);
-		for (int i = 0; i < state->nitems; i++)
-		{
-			put_value(buf, rules, state->items[i].value);
-			if (rules->aggregate == CDP_AGG_MOST_FREQUENT)
-				CdpPutUInt(buf, state->items[i].count);
-		}
+		state->registers = (uint8 *) palloc(CDP_SKETCH_REGISTERS);
+		memcpy(state->registers, CdpGetBytes(reader, CDP_SKETCH_REGISTERS),
+			   CDP_SKETCH_REGISTERS);
+		return;
 	}
+	if (n == 0 && rules->aggregate == CDP_AGG_PERCENTILE && !rules->windowed)
+	{
+		state->sketched = true;
+		n = CdpGetLength(reader);
+	}
+	fields = item_fields(rules, state->sketched);
+	state->maxitems = n + 1;
+	state->items = MemoryContextAllocHuge(CurrentMemoryContext,
+										  (Size) state->maxitems * sizeof(CdpItem));
+	for (int i = 0; i < n; i++)
+	{
+		CdpItem    *item = &state->items[i];
+
+		memset(item, 0, sizeof(CdpItem));
+		item->count = 1;
+		if (fields.at)
+			at = (TimestampTz) ((uint64) at + (uint64) CdpGetInt(reader));
+		item->at = item->begin = item->end = at;
+		if (fields.begin)
+			item->begin = (TimestampTz) ((uint64) at + (uint64) CdpGetInt(reader));
+		if (fields.end)
+		{
+			span = (int64) ((uint64) span + (uint64) CdpGetInt(reader));
+			item->end = (TimestampTz) ((uint64) at + (uint64) span);
+		}
+		if (fields.tie)
+			item->tie = CdpGetText(reader);
+		if (fields.value)
+			item->value = get_value(reader, rules);
+		if (fields.count)
+			item->count = (int64) CdpGetUInt(reader);
+	}
+	state->nitems = n;
+}
+
+static CdpState *
+read_state(CdpReader *reader, const CdpStateRules *rules)
+{
+	CdpState   *state = CdpStateMake(rules);
+
+	if (has_items(rules))
+		read_items(reader, state);
 	else
 	{
-		if (!rules->has_value || rules->aggregate == CDP_AGG_AVG)
-			CdpPutUInt(buf, state->n);
-		if (rules->has_tie)
+		if (rules->has_n)
 		{
-			CdpPutInt(buf, state->at);
-			CdpPutText(buf, state->tie);
+			state->n = (int64) CdpGetUInt(reader);
+			if (state->n <= 0)
+				CdpStateDamaged("A count is not positive.");
 		}
+		if (rules->has_at)
+			state->at = CdpGetInt(reader);
+		if (rules->has_tie)
+			state->tie = CdpGetText(reader);
 		if (rules->has_value)
-			put_value(buf, rules, state->value);
+		{
+			state->value = get_value(reader, rules);
+			state->has_value = true;
+		}
+		if (rules->aggregate == CDP_AGG_STDDEV)
+			state->value2 = get_value(reader, rules);
 	}
+	if (reader->p != reader->end)
+		CdpStateDamaged("Bytes are left over.");
+	return state;
 }
 
 /*
@@ -252,65 +454,27 @@ CdpState *
 CdpStateRead(const CdpStateRules *rules, const char *data, int len)
 {
 	CdpReader	reader = {data, data + len};
-	CdpState   *state = CdpStateMake(rules);
 
-	if (rules->windowed || rules->by_value)
-	{
-		int			n = CdpGetLength(&reader);
-		TimestampTz at = 0;
-		int64		span = 0;
+	read_parameters(&reader, rules, NULL);
+	return read_state(&reader, rules);
+}
 
-		state->maxitems = n + 1;
-		state->items = MemoryContextAllocHuge(CurrentMemoryContext,
-											  (Size) state->maxitems * sizeof(CdpItem));
-		for (int i = 0; i < n; i++)
-		{
-			CdpItem    *item = &state->items[i];
+/*
+ * The same without rules: a state says itself what it is.  One that is empty
+ * consists of options.
+ */
+CdpState *
+CdpStateReadAny(uint8 code, Oid type, bool empty, const char *data, int len)
+{
+	CdpReader	reader = {data, data + len};
+	CdpStateRules *rules = (CdpStateRules *) palloc(sizeof(CdpStateRules));
 
-			memset(item, 0, sizeof(CdpItem));
-			if (rules->windowed)
-			{
-				at = (TimestampTz) ((uint64) at + (uint64) CdpGetInt(&reader));
-				span = (int64) ((uint64) span + (uint64) CdpGetInt(&reader));
-				item->at = at;
-				item->end = (TimestampTz) ((uint64) at + (uint64) span);
-				if (rules->has_tie)
-					item->tie = CdpGetText(&reader);
-				if (rules->has_value)
-					item->value = get_value(&reader, rules);
-			}
-			else
-			{
-				item->value = get_value(&reader, rules);
-				item->count = 1;
-				if (rules->aggregate == CDP_AGG_MOST_FREQUENT)
-					item->count = (int64) CdpGetUInt(&reader);
-			}
-		}
-		state->nitems = n;
-	}
-	else
-	{
-		if (!rules->has_value || rules->aggregate == CDP_AGG_AVG)
-		{
-			state->n = (int64) CdpGetUInt(&reader);
-			if (state->n <= 0)
-				CdpStateDamaged("A count is not positive.");
-		}
-		if (rules->has_tie)
-		{
-			state->at = CdpGetInt(&reader);
-			state->tie = CdpGetText(&reader);
-		}
-		if (rules->has_value)
-		{
-			state->value = get_value(&reader, rules);
-			state->has_value = true;
-		}
-	}
-	if (reader.p != reader.end)
-		CdpStateDamaged("Bytes are left over.");
-	return state;
+	if (!CdpAggregateFolds(code & 0x3F) || (code & 0xC0) == 0x40)
+		CdpStateDamaged("The aggregate is unknown.");
+	CdpStateRulesInit(rules, (CdpAggregate) (code & 0x3F), (code & 0x80) != 0, type);
+	rules->delayed = (code & 0x40) != 0;
+	read_parameters(&reader, rules, rules);
+	return empty ? CdpStateMake(rules) : read_state(&reader, rules);
 }
 
 /*
@@ -331,6 +495,9 @@ CdpStateSend(StringInfo buf, const CdpState *state)
 {
 	const CdpStateRules *rules = state->rules;
 	FmgrInfo	send;
+	int64		parameters[CDP_MAX_PARAMETERS];
+	const char *timezone;
+	int			nparameters = CdpStateParameters(rules, parameters, &timezone);
 
 	if (rules->has_value)
 	{
@@ -348,38 +515,50 @@ CdpStateSend(StringInfo buf, const CdpState *state)
 	} while (0)
 
 	pq_sendint8(buf, rules->aggregate);
-	pq_sendint8(buf, rules->windowed);
+	pq_sendint8(buf, (rules->windowed ? 1 : 0) | (rules->delayed ? 2 : 0) |
+				(state->registers || state->sketched ? 4 : 0));
 	pq_sendint32(buf, rules->type);
-	if (rules->windowed || rules->by_value)
+	for (int i = 0; i < nparameters; i++)
+		pq_sendint64(buf, parameters[i]);
+	if (timezone)
+		send_text(buf, cstring_to_text(timezone));
+	if (state->registers)
+		pq_sendbytes(buf, (char *) state->registers, CDP_SKETCH_REGISTERS);
+	else if (has_items(rules))
 	{
+		ItemFields	fields = item_fields(rules, state->sketched);
+
 		pq_sendint32(buf, state->nitems);
 		for (int i = 0; i < state->nitems; i++)
 		{
 			CdpItem    *item = &state->items[i];
 
-			if (rules->windowed)
-			{
+			if (fields.at)
 				pq_sendint64(buf, item->at);
+			if (fields.begin)
+				pq_sendint64(buf, item->begin);
+			if (fields.end)
 				pq_sendint64(buf, item->end);
-			}
-			else
-				pq_sendint64(buf, item->count);
-			if (rules->windowed && rules->has_tie)
+			if (fields.tie)
 				send_text(buf, item->tie);
-			if (rules->has_value)
+			if (fields.value)
 				SEND_VALUE(item->value);
+			if (fields.count)
+				pq_sendint64(buf, item->count);
 		}
 	}
 	else
 	{
-		pq_sendint64(buf, state->n);
-		if (rules->has_tie)
-		{
+		if (rules->has_n)
+			pq_sendint64(buf, state->n);
+		if (rules->has_at)
 			pq_sendint64(buf, state->at);
+		if (rules->has_tie)
 			send_text(buf, state->tie);
-		}
 		if (rules->has_value)
 			SEND_VALUE(state->value);
+		if (rules->aggregate == CDP_AGG_STDDEV)
+			SEND_VALUE(state->value2);
 	}
 #undef SEND_VALUE
 }
@@ -436,6 +615,95 @@ receive_value(StringInfo buf, FmgrInfo *receive, Oid typioparam)
 	return result;
 }
 
+/* The end of a window may be never. */
+static TimestampTz
+receive_end(StringInfo buf)
+{
+	TimestampTz result = pq_getmsgint64(buf);
+
+	if (!IS_VALID_TIMESTAMP(result) && result != DT_NOEND)
+		bad_state("A time is out of range.");
+	return result;
+}
+
+/* No numbers have a square sum below zero, or one that cannot be rooted. */
+static void
+check_squares(const CdpState *state)
+{
+	if (DatumGetInt32(DirectFunctionCall2(numeric_cmp, state->value2,
+										  NumericGetDatum(int64_to_numeric(0)))) < 0)
+		bad_state("A sum of squares is negative.");
+}
+
+static void
+receive_parameters(StringInfo buf, CdpStateRules *rules)
+{
+	int64		parameters[CDP_MAX_PARAMETERS] = {0};
+	bool		has_timezone;
+	int			n = CdpStateParametersExpected(rules, &has_timezone);
+
+	for (int i = 0; i < n; i++)
+		parameters[i] = pq_getmsgint64(buf);
+	if (!CdpStateParametersSet(rules, parameters, has_timezone ?
+							   text_to_cstring(CdpReceiveText(buf, TZ_STRLEN_MAX)) : NULL))
+		bad_state("An option is impossible.");
+}
+
+/* Local days fit into 32 bits. */
+static int64
+receive_period(StringInfo buf)
+{
+	int64		period = pq_getmsgint64(buf);
+
+	if (period < PG_INT32_MIN || period > PG_INT32_MAX)
+		bad_state("A time is out of range.");
+	return period;
+}
+
+/*
+ * One item, checked by itself.
+ */
+static void
+receive_item(StringInfo buf, CdpState *state, const ItemFields *fields,
+			 FmgrInfo *receive, Oid typioparam, CdpItem *item)
+{
+	const CdpStateRules *rules = state->rules;
+	bool		spans = rules->shape == CDP_SHAPE_SPANS && !rules->windowed;
+	bool		periods = spans && !rules->has_counts;
+
+	memset(item, 0, sizeof(CdpItem));
+	item->count = periods ? 0 : 1;
+	if (fields->at)
+	{
+		if (state->sketched)
+		{
+			item->at = pq_getmsgint64(buf);
+			if (!CdpSketchBucketValid(item->at))
+				bad_state("A bucket is impossible.");
+		}
+		else
+			item->at = periods ? receive_period(buf) : CdpReceiveTime(buf);
+	}
+	item->begin = item->at;
+	if (fields->begin)
+		item->begin = receive_end(buf);
+	if (fields->end)
+		item->end = periods ? receive_period(buf) :
+			spans ? CdpReceiveTime(buf) : receive_end(buf);
+	if (spans ? item->end < item->at : fields->end && item->end <= item->begin)
+		bad_state("A window ends before it begins.");
+	if (fields->tie)
+		item->tie = CdpReceiveText(buf, CDP_MAX_TIE);
+	if (fields->value)
+		item->value = receive_value(buf, receive, typioparam);
+	if (fields->count)
+	{
+		item->count = pq_getmsgint64(buf);
+		if (item->count <= 0)
+			bad_state("A count is impossible.");
+	}
+}
+
 /*
  * Read the outer form and check all of it, order and counts included: the
  * items are folded in afresh, and must come out as they went in.
@@ -446,18 +714,20 @@ CdpStateReceive(StringInfo buf)
 	CdpStateRules *rules = (CdpStateRules *) palloc(sizeof(CdpStateRules));
 	CdpState   *state;
 	int			aggregate = pq_getmsgbyte(buf);
-	int			windowed = pq_getmsgbyte(buf);
+	int			flags = pq_getmsgbyte(buf);
 	Oid			type = (Oid) pq_getmsgint(buf, 4);
 	FmgrInfo	receive;
 	Oid			typioparam = InvalidOid;
 
-	if (aggregate < CDP_AGG_COUNT || aggregate > CDP_AGG_EXISTS)
+	if (!CdpAggregateFolds(aggregate))
 		bad_state("The aggregate is unknown.");
-	if (windowed > 1)
+	if (flags > 4 || flags == 2)
 		bad_state("A flag is unknown.");
-	CdpStateRulesInit(rules, (CdpAggregate) aggregate, windowed != 0, type);
+	CdpStateRulesInit(rules, (CdpAggregate) aggregate, (flags & 1) != 0, type);
+	rules->delayed = (flags & 2) != 0;
 	if (rules->type != type)
 		bad_state("The aggregate takes no values.");
+	receive_parameters(buf, rules);
 	if (rules->has_value)
 	{
 		Oid			function;
@@ -467,63 +737,72 @@ CdpStateReceive(StringInfo buf)
 	}
 
 	state = CdpStateMake(rules);
-	if (rules->windowed || rules->by_value)
+	if (flags & 4)
 	{
+		if (rules->exact || rules->shape != CDP_SHAPE_VALUES ||
+			(aggregate == CDP_AGG_UNIQUE_COUNT ? rules->hash == NULL :
+			 aggregate != CDP_AGG_PERCENTILE))
+			bad_state("A flag is unknown.");
+		if (aggregate == CDP_AGG_UNIQUE_COUNT)
+		{
+			state->registers = (uint8 *) palloc(CDP_SKETCH_REGISTERS);
+			pq_copymsgbytes(buf, (char *) state->registers, CDP_SKETCH_REGISTERS);
+			if (!CdpSketchValid(state->registers))
+				bad_state("A register is impossible.");
+			return state;
+		}
+		state->sketched = true;
+	}
+	if (has_items(rules))
+	{
+		ItemFields	fields = item_fields(rules, state->sketched);
 		int32		n = (int32) pq_getmsgint(buf, 4);
+		int64		total = 0;
 
-		if (n <= 0 || n > (buf->len - buf->cursor) / 8)
+		if (n <= 0 || n > (buf->len - buf->cursor) / 4)
+			bad_state("The number of items is impossible.");
+		if (!rules->windowed && !state->sketched &&
+			((rules->shape == CDP_SHAPE_LIST && n > rules->size) ||
+			 (aggregate == CDP_AGG_UNIQUE_LIST && n > rules->size) ||
+			 (aggregate == CDP_AGG_PERCENTILE && !rules->exact && n > CDP_EXACT_VALUES) ||
+			 (aggregate == CDP_AGG_UNIQUE_COUNT && !rules->exact && rules->hash &&
+			  n > CDP_EXACT_VALUES)))
 			bad_state("The number of items is impossible.");
 		for (int i = 0; i < n; i++)
 		{
-			int64		count = 1;
-			TimestampTz at = 0;
-			TimestampTz end = 0;
-			text	   *tie = NULL;
-			Datum		value = (Datum) 0;
-			int			before = state->nitems;
+			CdpItem		item;
 
 			if ((i & 0xFFF) == 0)
 				CHECK_FOR_INTERRUPTS();
-			if (rules->windowed)
-			{
-				at = CdpReceiveTime(buf);
-				end = CdpReceiveTime(buf);
-				if (end <= at)
-					bad_state("A window ends before it begins.");
-				if (rules->has_tie)
-					tie = CdpReceiveText(buf, CDP_MAX_TIE);
-			}
-			else
-			{
-				count = pq_getmsgint64(buf);
-				if (count <= 0 ||
-					(count != 1 && aggregate == CDP_AGG_UNIQUE_COUNT))
-					bad_state("A count is impossible.");
-			}
-			if (rules->has_value)
-				value = receive_value(buf, &receive, typioparam);
-			if (CdpStateAdd(state, value, at, end, tie) != before)
+			receive_item(buf, state, &fields, &receive, typioparam, &item);
+			if (CdpStateAddItem(state, &item) != i)
 				bad_state("Items are not in order.");
-			state->items[before].count = count;
+			if (pg_add_s64_overflow(total, item.count, &total))
+				bad_state("A count is impossible.");
 		}
 	}
 	else
 	{
-		int64		n = pq_getmsgint64(buf);
-		bool		counts = !rules->has_value || aggregate == CDP_AGG_AVG;
-
-		if (counts ? (n <= 0 || (aggregate == CDP_AGG_EXISTS && n != 1)) : n != 0)
+		state->n = rules->has_n ? pq_getmsgint64(buf) : 0;
+		if (rules->has_n &&
+			(state->n <= 0 ||
+			 (state->n != 1 && (aggregate == CDP_AGG_EXISTS ||
+								aggregate == CDP_AGG_FIRST_TIME ||
+								aggregate == CDP_AGG_LAST_TIME))))
 			bad_state("A count is impossible.");
-		state->n = n;
-		if (rules->has_tie)
-		{
+		if (rules->has_at)
 			state->at = CdpReceiveTime(buf);
+		if (rules->has_tie)
 			state->tie = CdpReceiveText(buf, CDP_MAX_TIE);
-		}
 		if (rules->has_value)
 		{
 			state->value = receive_value(buf, &receive, typioparam);
 			state->has_value = true;
+		}
+		if (aggregate == CDP_AGG_STDDEV)
+		{
+			state->value2 = receive_value(buf, &receive, typioparam);
+			check_squares(state);
 		}
 	}
 	return state;

@@ -4,8 +4,8 @@
  *	  cdp.trait_state: states of traits as SQL values, so that queries can
  *	  build, combine and finish them outside the log too.
  *
- *	  Stored form, after the varlena header: version, aggregate (+ 128 when
- *	  windowed), type as a varint, body as in state.h.
+ *	  Stored form, after the varlena header: version, what it is (CdpStateCode),
+ *	  type as a varint, body as in state.h.
  *
  * IDENTIFICATION
  *	  src/traits/trait_state.c
@@ -24,7 +24,7 @@
 #include "utils/numeric.h"
 
 #include "cdp.h"
-#include "traits/state.h"
+#include "traits/traitset.h"
 
 PG_FUNCTION_INFO_V1(cdp_trait_state_in);
 PG_FUNCTION_INFO_V1(cdp_trait_state_out);
@@ -49,8 +49,7 @@ pack(const CdpState *state)
 	initStringInfo(&out);
 	appendStringInfoSpaces(&out, VARHDRSZ);
 	appendStringInfoCharMacro(&out, CDP_STATE_VERSION);
-	appendStringInfoCharMacro(&out, (char) (state->rules->aggregate |
-											(state->rules->windowed ? 0x80 : 0)));
+	appendStringInfoCharMacro(&out, (char) CdpStateCode(state->rules));
 	CdpPutUInt(&out, state->rules->type);
 	CdpStateWrite(&out, state);
 	SET_VARSIZE(out.data, out.len);
@@ -61,11 +60,9 @@ static CdpState *
 unpack(struct varlena *packed)
 {
 	CdpReader	reader;
-	CdpStateRules *rules = (CdpStateRules *) palloc(sizeof(CdpStateRules));
 	uint8		version;
 	uint8		code;
 	Oid			type;
-	int			aggregate;
 
 	reader.p = VARDATA_ANY(packed);
 	reader.end = reader.p + VARSIZE_ANY_EXHDR(packed);
@@ -78,11 +75,7 @@ unpack(struct varlena *packed)
 				 errhint("Upgrade the cdp library.")));
 	code = (uint8) *CdpGetBytes(&reader, 1);
 	type = (Oid) CdpGetUInt(&reader);
-	aggregate = code & 0x7F;
-	if (aggregate < CDP_AGG_COUNT || aggregate > CDP_AGG_EXISTS)
-		CdpStateDamaged("The aggregate is unknown.");
-	CdpStateRulesInit(rules, (CdpAggregate) aggregate, (code & 0x80) != 0, type);
-	return CdpStateRead(rules, reader.p, reader.end - reader.p);
+	return CdpStateReadAny(code, type, false, reader.p, reader.end - reader.p);
 }
 
 static CdpState *
@@ -147,71 +140,137 @@ cdp_trait_state_send(PG_FUNCTION_ARGS)
 typedef struct BuilderCache
 {
 	CdpStateRules rules;
+	char	   *name;			/* of the aggregate */
+	Jsonb	   *options;
 	Oid			type;			/* of the argument */
 	Oid			cast;			/* to numeric, InvalidOid when not needed */
 	FmgrInfo	castinfo;
+	Interval   *within;
+	Interval   *older_than;
 } BuilderCache;
 
-static BuilderCache *
-builder_cache(FunctionCallInfo fcinfo, int aggregate_arg, int value_arg)
+static Oid
+cast_to_numeric(Oid type)
 {
+	switch (type)
+	{
+		case INT2OID:
+			return F_NUMERIC_INT2;
+		case INT4OID:
+			return F_NUMERIC_INT4;
+		case INT8OID:
+			return F_NUMERIC_INT8;
+		case FLOAT4OID:
+			return F_NUMERIC_FLOAT4;
+		case FLOAT8OID:
+			return F_NUMERIC_FLOAT8;
+		default:
+			return InvalidOid;	/* refused by CdpStateRulesInit */
+	}
+}
+
+/* Options that say when a value counts. */
+static Interval *
+window_option(const Jsonb *options, const char *name)
+{
+	JsonbValue	v;
+	Interval   *result;
+
+	if (options == NULL || !JB_ROOT_IS_OBJECT(options) ||
+		getKeyJsonValueFromContainer((JsonbContainer *) &options->root, name,
+									 strlen(name), &v) == NULL)
+		return NULL;
+	result = CdpIntervalOption(name, &v);
+	CdpCheckWithin(name, result);
+	return result;
+}
+
+static char *
+timezone_option(const Jsonb *options)
+{
+	JsonbValue	v;
+	char	   *result;
+
+	if (options == NULL || !JB_ROOT_IS_OBJECT(options) ||
+		getKeyJsonValueFromContainer((JsonbContainer *) &options->root, "timezone",
+									 strlen("timezone"), &v) == NULL)
+		return pstrdup("UTC");
+	if (v.type != jbvString)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"timezone\" must be the name of a time zone")));
+	result = pnstrdup(v.val.string.val, v.val.string.len);
+	CdpCheckTimezone(result);
+	return result;
+}
+
+/*
+ * The rules that the arguments (aggregate, value, at, options) ask for; the last
+ * two may be left out.
+ */
+static BuilderCache *
+builder_cache(FunctionCallInfo fcinfo, int aggregate_arg)
+{
+	static const char *const others[] = {"within", "older_than", "timezone", NULL};
 	BuilderCache *cache = (BuilderCache *) fcinfo->flinfo->fn_extra;
-	char	   *name;
+	int			value_arg = aggregate_arg + 1;
+	int			options_arg = aggregate_arg + 3;
+	text	   *name;
+	Jsonb	   *options = NULL;
 	CdpAggregate aggregate;
+	MemoryContext old;
+	Oid			folded;
+	char	   *timezone;
 
 	if (PG_ARGISNULL(aggregate_arg))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the aggregate must not be NULL")));
-	name = text_to_cstring(PG_GETARG_TEXT_PP(aggregate_arg));
-	if (!CdpAggregateByName(name, &aggregate) || aggregate < CDP_AGG_COUNT)
+	name = PG_GETARG_TEXT_PP(aggregate_arg);
+	if (PG_NARGS() > options_arg && !PG_ARGISNULL(options_arg))
+		options = PG_GETARG_JSONB_P(options_arg);
+	if (cache != NULL &&
+		strlen(cache->name) == VARSIZE_ANY_EXHDR(name) &&
+		memcmp(cache->name, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)) == 0 &&
+		(options == NULL ? cache->options == NULL :
+		 cache->options != NULL && VARSIZE(options) == VARSIZE(cache->options) &&
+		 memcmp(options, cache->options, VARSIZE(options)) == 0))
+		return cache;
+
+	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+	cache = (BuilderCache *) palloc0(sizeof(BuilderCache));
+	cache->name = text_to_cstring(name);
+	if (!CdpAggregateByName(cache->name, &aggregate) || !CdpAggregateFolds(aggregate))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown aggregate \"%s\"", name),
-				 errhint("Aggregates are count, sum, avg, min, max, first, last, unique_count, most_frequent and exists.")));
-	if (cache == NULL || cache->rules.aggregate != aggregate)
+				 errmsg("unknown aggregate \"%s\"", cache->name),
+				 errhint("Aggregates are %s.", CdpAggregateNames())));
+	cache->type = folded = get_fn_expr_argtype(fcinfo->flinfo, value_arg);
+	if (!OidIsValid(folded))
+		elog(ERROR, "could not determine the type of the value");
+	if (CdpAggregateValueType(aggregate) == NUMERICOID && folded != NUMERICOID)
 	{
-		MemoryContext old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
-		Oid			type = get_fn_expr_argtype(fcinfo->flinfo, value_arg);
-		Oid			folded;
-
-		cache = (BuilderCache *) palloc0(sizeof(BuilderCache));
-		cache->type = folded = type;
-		if (!OidIsValid(type))
-			elog(ERROR, "could not determine the type of the value");
-		if ((aggregate == CDP_AGG_SUM || aggregate == CDP_AGG_AVG) &&
-			type != NUMERICOID)
+		cache->cast = cast_to_numeric(folded);
+		if (OidIsValid(cache->cast))
 		{
-			switch (type)
-			{
-				case INT2OID:
-					cache->cast = F_NUMERIC_INT2;
-					break;
-				case INT4OID:
-					cache->cast = F_NUMERIC_INT4;
-					break;
-				case INT8OID:
-					cache->cast = F_NUMERIC_INT8;
-					break;
-				case FLOAT4OID:
-					cache->cast = F_NUMERIC_FLOAT4;
-					break;
-				case FLOAT8OID:
-					cache->cast = F_NUMERIC_FLOAT8;
-					break;
-				default:
-					break;		/* refused below */
-			}
-			if (OidIsValid(cache->cast))
-			{
-				fmgr_info_cxt(cache->cast, &cache->castinfo, fcinfo->flinfo->fn_mcxt);
-				folded = NUMERICOID;
-			}
+			fmgr_info_cxt(cache->cast, &cache->castinfo, fcinfo->flinfo->fn_mcxt);
+			folded = NUMERICOID;
 		}
-		CdpStateRulesInit(&cache->rules, aggregate, false, folded);
-		fcinfo->flinfo->fn_extra = cache;
-		MemoryContextSwitchTo(old);
 	}
+	if (options)
+	{
+		cache->options = (Jsonb *) palloc(VARSIZE(options));
+		memcpy(cache->options, options, VARSIZE(options));
+	}
+	cache->within = window_option(cache->options, "within");
+	cache->older_than = window_option(cache->options, "older_than");
+	timezone = timezone_option(cache->options);
+	CdpStateRulesInit(&cache->rules, aggregate,
+					  cache->within != NULL || cache->older_than != NULL, folded);
+	cache->rules.delayed = cache->older_than != NULL;
+	CdpStateRulesOptions(&cache->rules, cache->options, timezone, others);
+	fcinfo->flinfo->fn_extra = cache;
+	MemoryContextSwitchTo(old);
 	return cache;
 }
 
@@ -220,34 +279,54 @@ static void
 add_arguments(FunctionCallInfo fcinfo, CdpState *state, BuilderCache *cache,
 			  int value_arg)
 {
+	const CdpStateRules *rules = &cache->rules;
+	int			at_arg = value_arg + 1;
+	bool		has_at = PG_NARGS() > at_arg && !PG_ARGISNULL(at_arg);
+	bool		needs_at = rules->windowed || rules->has_at || rules->has_tie ||
+		rules->shape == CDP_SHAPE_SPANS;
 	Datum		value;
+	TimestampTz at = 0;
+	TimestampTz begin;
+	TimestampTz end = DT_NOEND;
 
-	if (PG_ARGISNULL(value_arg) ||
-		(cache->rules.has_tie && PG_ARGISNULL(value_arg + 1)))
+	if (PG_ARGISNULL(value_arg) || (needs_at && !has_at))
 		return;
 	value = PG_GETARG_DATUM(value_arg);
-	if (cache->rules.has_tie &&
-		TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(value_arg + 1)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("the time of a value must be finite")));
+	if (needs_at)
+	{
+		at = PG_GETARG_TIMESTAMPTZ(at_arg);
+		if (TIMESTAMP_NOT_FINITE(at))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+					 errmsg("the time of a value must be finite")));
+	}
+	begin = at;
+	if (cache->older_than)
+		begin = CdpLocalShift(at, cache->older_than, rules->tz, rules->utc);
+	if (cache->within)
+		end = CdpLocalShift(at, cache->within, rules->tz, rules->utc);
 	if (OidIsValid(cache->cast))
 		value = FunctionCall1(&cache->castinfo, value);
-	if (cache->rules.has_value && cache->rules.typlen == -1)
+	if (rules->has_value && rules->typlen == -1)
+	{
 		value = PointerGetDatum(PG_DETOAST_DATUM_PACKED(value));
-	(void) CdpStateAdd(state, value,
-					   cache->rules.has_tie ? PG_GETARG_TIMESTAMPTZ(value_arg + 1) : 0,
-					   0, NULL);
+		if ((rules->aggregate == CDP_AGG_LIST || rules->aggregate == CDP_AGG_UNIQUE_LIST) &&
+			VARSIZE_ANY_EXHDR(DatumGetPointer(value)) > CDP_MAX_LIST_VALUE)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("value is too long for a list")));
+	}
+	(void) CdpStateAdd(state, value, at, begin, end, NULL);
 }
 
 /*
- * cdp.trait_state(aggregate text, value anyelement, at timestamptz): the state
- * of one item; NULL when it does not count.
+ * cdp.trait_state(aggregate text, value anyelement, at timestamptz, options
+ * jsonb): the state of one item; NULL when it does not count.
  */
 Datum
 cdp_trait_state_make(PG_FUNCTION_ARGS)
 {
-	BuilderCache *cache = builder_cache(fcinfo, 0, 1);
+	BuilderCache *cache = builder_cache(fcinfo, 0);
 	CdpState   *state = CdpStateMake(&cache->rules);
 
 	add_arguments(fcinfo, state, cache, 1);
@@ -259,8 +338,14 @@ cdp_trait_state_make(PG_FUNCTION_ARGS)
 static void
 check_same_rules(const CdpStateRules *a, const CdpStateRules *b)
 {
-	if (a->aggregate != b->aggregate || a->windowed != b->windowed ||
-		a->type != b->type)
+	if (CdpStateRulesSame(a, b))
+		return;
+	if (a->aggregate == b->aggregate && a->type == b->type)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("cannot combine states of %s with different options",
+						CdpAggregateName(a->aggregate))));
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("cannot combine a state of %s%s%s with one of %s%s%s",
@@ -323,6 +408,7 @@ make_in_context(MemoryContext context, const CdpStateRules *rules)
 	CdpState   *state;
 
 	*copy = *rules;
+	copy->timezone = pstrdup(rules->timezone);
 	state = CdpStateMake(copy);
 	MemoryContextSwitchTo(old);
 	return state;
@@ -338,13 +424,13 @@ aggregate_context(FunctionCallInfo fcinfo)
 	return context;
 }
 
-/* trait_state_agg: (internal, aggregate text, value anyelement, at) */
+/* trait_state_agg: (internal, aggregate text, value anyelement[, at[, options]]) */
 Datum
 cdp_trait_state_step(PG_FUNCTION_ARGS)
 {
 	MemoryContext context = aggregate_context(fcinfo);
 	MemoryContext old;
-	BuilderCache *cache = builder_cache(fcinfo, 1, 2);
+	BuilderCache *cache = builder_cache(fcinfo, 1);
 	CdpState   *state;
 
 	if (PG_ARGISNULL(0))
@@ -412,8 +498,8 @@ cdp_trait_state_combine(PG_FUNCTION_ARGS)
 }
 
 /*
- * Between the processes of one query the stored form travels, as a bytea; an
- * empty body stands for a state without items.
+ * Between the processes of one query the stored form travels, as a bytea; of a
+ * state without items its options alone.
  */
 Datum
 cdp_trait_state_serial(PG_FUNCTION_ARGS)
@@ -423,11 +509,12 @@ cdp_trait_state_serial(PG_FUNCTION_ARGS)
 
 	(void) aggregate_context(fcinfo);
 	pq_begintypsend(&buf);
-	pq_sendint8(&buf, state->rules->aggregate);
-	pq_sendint8(&buf, state->rules->windowed);
-	pq_sendint32(&buf, state->rules->type);
+	pq_sendint8(&buf, CdpStateCode(state->rules));
 	pq_sendint8(&buf, CdpStateIsEmpty(state));
-	if (!CdpStateIsEmpty(state))
+	pq_sendint32(&buf, state->rules->type);
+	if (CdpStateIsEmpty(state))
+		CdpStateRulesWrite(&buf, state->rules);
+	else
 		CdpStateWrite(&buf, state);
 	PG_RETURN_BYTEA_P(pq_endtypsend(&buf));
 }
@@ -437,26 +524,18 @@ cdp_trait_state_deserial(PG_FUNCTION_ARGS)
 {
 	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
 	StringInfoData buf;
-	CdpStateRules *rules = (CdpStateRules *) palloc(sizeof(CdpStateRules));
-	CdpState   *state;
-	int			aggregate;
-	int			windowed;
+	uint8		code;
+	bool		empty;
 	Oid			type;
 
 	(void) aggregate_context(fcinfo);
 	initStringInfo(&buf);
 	appendBinaryStringInfo(&buf, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
-	aggregate = pq_getmsgbyte(&buf);
-	windowed = pq_getmsgbyte(&buf);
+	code = pq_getmsgbyte(&buf);
+	empty = pq_getmsgbyte(&buf) != 0;
 	type = (Oid) pq_getmsgint(&buf, 4);
-	if (aggregate < CDP_AGG_COUNT || aggregate > CDP_AGG_EXISTS)
-		CdpStateDamaged("The aggregate is unknown.");
-	CdpStateRulesInit(rules, (CdpAggregate) aggregate, windowed != 0, type);
-	if (pq_getmsgbyte(&buf) != 0)
-		state = CdpStateMake(rules);
-	else
-		state = CdpStateRead(rules, buf.data + buf.cursor, buf.len - buf.cursor);
-	PG_RETURN_POINTER(state);
+	PG_RETURN_POINTER(CdpStateReadAny(code, type, empty, buf.data + buf.cursor,
+									  buf.len - buf.cursor));
 }
 
 Datum

@@ -21,6 +21,7 @@
 #include "nodes/bitmapset.h"
 #include "nodes/execnodes.h"
 
+/* Numbers are stored: new ones come at the end. */
 typedef enum CdpAggregate
 {
 	CDP_AGG_DECLARED = 1,		/* last writer of an identify key */
@@ -34,8 +35,25 @@ typedef enum CdpAggregate
 	CDP_AGG_LAST,
 	CDP_AGG_UNIQUE_COUNT,
 	CDP_AGG_MOST_FREQUENT,
-	CDP_AGG_EXISTS
+	CDP_AGG_EXISTS,
+	CDP_AGG_STDDEV,
+	CDP_AGG_LEAST_FREQUENT,
+	CDP_AGG_FIRST_TIME,
+	CDP_AGG_LAST_TIME,
+	CDP_AGG_LIST,
+	CDP_AGG_UNIQUE_LIST,
+	CDP_AGG_PERCENTILE,
+	CDP_AGG_SESSIONS,
+	CDP_AGG_SESSION_TIME,
+	CDP_AGG_SESSION_LENGTH,
+	CDP_AGG_SESSION_EVENTS,
+	CDP_AGG_RATE,
+	CDP_AGG_STREAK,
+	CDP_AGG_LONGEST_STREAK
 } CdpAggregate;
+
+/* Stored in six bits. */
+#define CDP_AGG_LAST_ONE	CDP_AGG_LONGEST_STREAK
 
 typedef struct CdpTrait
 {
@@ -152,6 +170,8 @@ extern Jsonb *CdpProfileTraitsJson(CdpTraitSet *set, CdpNodeAcc **nodes, int nno
 								   TimestampTz now);
 /* One value as jsonb (null when isnull). */
 extern Datum CdpValueToJsonb(Datum value, bool isnull, Oid type);
+/* The same as part of a larger jsonb; points into value, or to the current context. */
+extern void CdpValueToJsonbValue(Datum value, bool isnull, Oid type, JsonbValue *v);
 
 /* Write the errors counted since the last call; the end of a batch calls it. */
 extern void CdpTraitErrorsFlush(void);

@@ -121,6 +121,18 @@ text_column(Datum *values, bool *isnull, int column)
 	return isnull[column] ? NULL : TextDatumGetCString(values[column]);
 }
 
+static Interval *
+interval_column(Datum *values, bool *isnull, int column)
+{
+	Interval   *result;
+
+	if (isnull[column])
+		return NULL;
+	result = (Interval *) palloc(sizeof(Interval));
+	*result = *DatumGetIntervalP(values[column]);
+	return result;
+}
+
 void
 CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull)
 {
@@ -140,11 +152,7 @@ CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull)
 	definition->value = text_column(values, isnull, CDP_DEF_VALUE);
 	definition->event = text_column(values, isnull, CDP_DEF_EVENT);
 	definition->filter = text_column(values, isnull, CDP_DEF_FILTER);
-	if (!isnull[CDP_DEF_WITHIN])
-	{
-		definition->within = (Interval *) palloc(sizeof(Interval));
-		*definition->within = *DatumGetIntervalP(values[CDP_DEF_WITHIN]);
-	}
+	definition->within = interval_column(values, isnull, CDP_DEF_WITHIN);
 	definition->expression = text_column(values, isnull, CDP_DEF_EXPRESSION);
 	definition->type = text_column(values, isnull, CDP_DEF_TYPE);
 	definition->entity = text_column(values, isnull, CDP_DEF_ENTITY);
@@ -156,6 +164,11 @@ CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull)
 	definition->owner = text_column(values, isnull, CDP_DEF_OWNER);
 	definition->value_sql = text_column(values, isnull, CDP_DEF_VALUE_SQL);
 	definition->filter_sql = text_column(values, isnull, CDP_DEF_FILTER_SQL);
+	definition->each = text_column(values, isnull, CDP_DEF_EACH);
+	definition->older_than = interval_column(values, isnull, CDP_DEF_OLDER_THAN);
+	definition->has_since = !isnull[CDP_DEF_SINCE];
+	if (definition->has_since)
+		definition->since = DatumGetTimestampTz(values[CDP_DEF_SINCE]);
 }
 
 static int
@@ -187,7 +200,7 @@ make_trait(CdpDefinition *definition)
 	trait->name = definition->name;
 	trait->hidden = definition->hidden;
 	trait->aggregate = definition->aggregate;
-	trait->windowed = definition->within != NULL;
+	trait->windowed = CdpDefinitionWindowed(definition);
 	trait->announce = option_is_true(definition->options, "announce");
 	trait->rules = (CdpTraitRules *) palloc0(sizeof(CdpTraitRules));
 	trait->rules->definition = definition;
@@ -240,36 +253,70 @@ load_definitions(CdpTraitSet *set, const List *transient)
 		set->traits[i]->index = i;
 }
 
+bool
+CdpDefinitionWindowed(const CdpDefinition *definition)
+{
+	return definition->within != NULL || definition->older_than != NULL;
+}
+
+/* Columns of an expression that sees the elements of an array, one by one. */
+static Node *
+element_column(void *arg, const char *name, int location)
+{
+	Var		   *var;
+
+	if (strcmp(name, "item") != 0)
+		return CdpEntryColumn(arg, name, location);
+	var = makeVar(INNER_VAR, 1, JSONBOID, -1, InvalidOid, 0);
+	var->location = location;
+	return (Node *) var;
+}
+
+/*
+ * An expression over entries, or over elements: the latter have no canonical
+ * text, their own one stands for it.
+ */
+static Expr *
+compile_part(CdpDefinition *definition, char *text, Oid target,
+			 const char *part, char **canonical)
+{
+	bool		each = definition->each != NULL && strcmp(part, "each") != 0;
+	Expr	   *expr;
+
+	expr = CdpTransformIn(CdpParseRaw(text), text,
+						  each ? element_column : CdpEntryColumn, NULL, target,
+						  psprintf("%s of trait \"%s\"", part, definition->name),
+						  definition->timezone, each ? NULL : canonical);
+	if (each && canonical)
+		*canonical = text;
+	return expr;
+}
+
 /*
  * Rules of the state and the value expression, which decide the trait's type.
  */
 Expr *
 CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonical)
 {
+	static const char *const others[] = {"announce", NULL};
 	Expr	   *value = NULL;
 	Oid			type = InvalidOid;
-	const char *what = psprintf("value of trait \"%s\"", definition->name);
 
 	if (definition->value)
 	{
-		Oid			target = InvalidOid;
+		Oid			target = CdpAggregateValueType(definition->aggregate);
 		int32		typmod;
 
-		if (definition->aggregate == CDP_AGG_SUM ||
-			definition->aggregate == CDP_AGG_AVG)
-			target = NUMERICOID;
-		else if (definition->type && !definition->hidden &&
-				 definition->aggregate != CDP_AGG_COUNT &&
-				 definition->aggregate != CDP_AGG_UNIQUE_COUNT &&
-				 definition->aggregate != CDP_AGG_EXISTS)
+		if (!OidIsValid(target) && definition->type && !definition->hidden &&
+			CdpAggregateYieldsValue(definition->aggregate))
 			target = CdpTypeFromName(definition->type, &typmod);
-		value = CdpTransformIn(CdpParseRaw(definition->value), definition->value,
-							   CdpEntryColumn, NULL, target, what,
-							   definition->timezone, canonical);
+		value = compile_part(definition, definition->value, target, "value", canonical);
 		type = exprType((Node *) value);
 	}
-	CdpStateRulesInit(rules, definition->aggregate, definition->within != NULL,
-					  type);
+	CdpStateRulesInit(rules, definition->aggregate,
+					  CdpDefinitionWindowed(definition), type);
+	rules->delayed = definition->older_than != NULL;
+	CdpStateRulesOptions(rules, definition->options, definition->timezone, others);
 	return value;
 }
 
@@ -278,10 +325,15 @@ CdpCompileFilter(CdpDefinition *definition, char **canonical)
 {
 	if (definition->filter == NULL)
 		return NULL;
-	return CdpTransformIn(CdpParseRaw(definition->filter), definition->filter,
-						  CdpEntryColumn, NULL, BOOLOID,
-						  psprintf("filter of trait \"%s\"", definition->name),
-						  definition->timezone, canonical);
+	return compile_part(definition, definition->filter, BOOLOID, "filter", canonical);
+}
+
+Expr *
+CdpCompileEach(CdpDefinition *definition)
+{
+	if (definition->each == NULL)
+		return NULL;
+	return compile_part(definition, definition->each, JSONBOID, "each", NULL);
 }
 
 Expr *
@@ -412,7 +464,10 @@ compile_empty(CdpTrait *trait)
 		CdpUnpinSettings(nest_level);
 	}
 	else if (trait->aggregate == CDP_AGG_COUNT ||
-			 trait->aggregate == CDP_AGG_UNIQUE_COUNT)
+			 trait->aggregate == CDP_AGG_UNIQUE_COUNT ||
+			 trait->aggregate == CDP_AGG_SESSIONS ||
+			 trait->aggregate == CDP_AGG_STREAK ||
+			 trait->aggregate == CDP_AGG_LONGEST_STREAK)
 	{
 		rules->empty = Int64GetDatum(0);
 		rules->has_empty = true;
@@ -432,6 +487,7 @@ compile_basic(CdpTraitSet *set, CdpTrait *trait)
 	char	   *timezone = NULL;
 	Expr	   *filter;
 	Expr	   *value;
+	Expr	   *each;
 
 	rules->utc = pg_strcasecmp(definition->timezone, "UTC") == 0 ||
 		pg_strcasecmp(definition->timezone, "GMT") == 0;
@@ -455,12 +511,18 @@ compile_basic(CdpTraitSet *set, CdpTrait *trait)
 
 	filter = CdpCompileFilter(definition, NULL);
 	value = CdpCompileValue(definition, &rules->state, NULL);
+	each = CdpCompileEach(definition);
+	rules->since = definition->has_since ? definition->since : DT_NOBEGIN;
+	rules->limited = rules->state.typlen == -1 &&
+		(trait->aggregate == CDP_AGG_LIST || trait->aggregate == CDP_AGG_UNIQUE_LIST);
+	rules->state.watched = true;
 	set_type(trait, CdpStateResultType(&rules->state));
 	compile_empty(trait);
-	if (CdpNeedsSettings(filter) || CdpNeedsSettings(value))
+	if (CdpNeedsSettings(filter) || CdpNeedsSettings(value) || CdpNeedsSettings(each))
 		timezone = definition->timezone;
 	rules->group = find_group(set, rules->owner, timezone,
-							  filter != NULL || value != NULL);
+							  filter != NULL || value != NULL || each != NULL);
+	rules->each = share(set, each, rules->group);
 	rules->filter = share(set, filter, rules->group);
 	rules->value = share(set, value, rules->group);
 }
@@ -545,7 +607,7 @@ compile(DerivedState *state, CdpTrait *trait)
 		rules->compiling = false;
 		rules->group = -1;
 		rules->has_empty = false;
-		rules->filter = rules->value = NULL;
+		rules->filter = rules->value = rules->each = NULL;
 		set_type(trait, TEXTOID);
 	}
 	PG_END_TRY();
@@ -718,6 +780,10 @@ make_slots(CdpTraitSet *set)
 						   OidIsValid(types[i]) ? types[i] :
 						   get_array_type(CdpTypeOid("identifier")), -1, 0);
 	lookup->entryslot = MakeSingleTupleTableSlot(lookup->entrydesc, &TTSOpsVirtual);
+
+	desc = CreateTemplateTupleDesc(1);
+	TupleDescInitEntry(desc, 1, "item", JSONBOID, -1, 0);
+	lookup->itemslot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 
 	desc = CreateTemplateTupleDesc(set->ntraits);
 	for (int i = 0; i < set->ntraits; i++)

@@ -38,6 +38,9 @@ typedef enum CdpDefinitionColumn
 	CDP_DEF_OWNER,
 	CDP_DEF_VALUE_SQL,
 	CDP_DEF_FILTER_SQL,
+	CDP_DEF_EACH,
+	CDP_DEF_OLDER_THAN,
+	CDP_DEF_SINCE,
 	CDP_DEF_NATTS
 } CdpDefinitionColumn;
 
@@ -64,6 +67,10 @@ typedef struct CdpDefinition
 	char	   *owner;
 	char	   *value_sql;
 	char	   *filter_sql;
+	char	   *each;
+	Interval   *older_than;
+	bool		has_since;
+	TimestampTz since;
 } CdpDefinition;
 
 /* An expression that traits share; evaluated once an entry. */
@@ -99,6 +106,10 @@ typedef struct CdpTraitRules
 	CdpStateRules state;		/* of computed ones */
 	CdpSharedExpr *filter;
 	CdpSharedExpr *value;
+	CdpSharedExpr *each;
+	TimestampTz since;			/* entries before it do not count */
+	bool		limited;		/* long values do not count */
+	int64		nulls;			/* values that were NULL, since the last report */
 	bool		utc;			/* time zone without changes */
 	pg_tz	   *tz;				/* of the window */
 	bool		has_empty;
@@ -134,6 +145,7 @@ typedef struct CdpTraitIndex
 	List	   *shared;			/* CdpSharedExpr */
 	TupleDesc	entrydesc;
 	TupleTableSlot *entryslot;
+	TupleTableSlot *itemslot;	/* an element of an array */
 	ExprContext *econtext;
 	int64		stamp;			/* last one given out */
 	/* traits whose evaluation may fail: declared, then derived in order of dependency */
@@ -151,6 +163,8 @@ extern void CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool 
 extern Oid	CdpTypeFromName(const char *name, int32 *typmod);
 extern Expr *CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonical);
 extern Expr *CdpCompileFilter(CdpDefinition *definition, char **canonical);
+extern Expr *CdpCompileEach(CdpDefinition *definition);
+extern bool CdpDefinitionWindowed(const CdpDefinition *definition);
 extern Expr *CdpCompileDerived(CdpDefinition *definition, CdpColumnResolver resolver, void *arg);
 extern Bitmapset *CdpExpressionDepends(Expr *expr);
 
@@ -162,7 +176,7 @@ extern bool CdpHasClockWord(const char *value);
 
 /* definition.c */
 extern void CdpCheckTimezone(const char *timezone);
-extern void CdpCheckWithin(const Interval *within);
+extern void CdpCheckWithin(const char *argument, const Interval *within);
 extern List *CdpDefinitionPrepare(CdpDefinition *definition);
 
 /* definition_store.c */
@@ -174,10 +188,12 @@ extern bool CdpSameText(const char *a, const char *b);
 extern bool CdpDefinitionSame(const CdpDefinition *a, const CdpDefinition *b);
 
 /* fold.c */
-extern TimestampTz CdpWindowEnd(const CdpTraitRules *rules, TimestampTz at);
+extern void CdpWindow(const CdpTraitRules *rules, TimestampTz at,
+					  TimestampTz *begin, TimestampTz *end);
 
 /* errors.c */
 extern void CdpTraitErrorCount(int32 trait_id, int64 entry, const char *message);
+extern void CdpTraitNullsCount(int32 trait_id, int64 n);
 extern bool CdpSwallowError(ErrorData *edata);
 extern void CdpDeclaredKeysNote(CdpTraitSet *set, const CdpEntry *entry);
 extern void CdpDeclaredKeysFlush(void);

@@ -29,6 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #include "traits/node.h"
 #include "traits/traitset.h"
@@ -47,10 +48,11 @@ typedef struct ValueRun
  * A scalar, or a container, as a JsonbValue; what it points to lives as long
  * as value does, or in the current context.
  */
-static void
-to_jsonb_value(Datum value, bool isnull, Oid type, JsonbValue *v)
+void
+CdpValueToJsonbValue(Datum value, bool isnull, Oid type, JsonbValue *v)
 {
 	char		buf[MAXDATELEN + 1];
+	struct pg_itm itm;
 	int			utc = 0;
 	Jsonb	   *jsonb;
 	FmgrInfo	flinfo;
@@ -98,6 +100,14 @@ to_jsonb_value(Datum value, bool isnull, Oid type, JsonbValue *v)
 			v->val.string.len = strlen(buf);
 			v->val.string.val = pstrdup(buf);
 			return;
+		case INTERVALOID:
+			/* the same text whatever IntervalStyle is */
+			interval2itm(*DatumGetIntervalP(value), &itm);
+			EncodeInterval(&itm, INTSTYLE_POSTGRES, buf);
+			v->type = jbvString;
+			v->val.string.len = strlen(buf);
+			v->val.string.val = pstrdup(buf);
+			return;
 		case JSONBOID:
 			jsonb = DatumGetJsonbP(value);
 			if (!JB_ROOT_IS_SCALAR(jsonb) ||
@@ -115,7 +125,7 @@ to_jsonb_value(Datum value, bool isnull, Oid type, JsonbValue *v)
 												   list_make1(makeNullConst(type, -1, InvalidOid)),
 												   InvalidOid, InvalidOid,
 												   COERCE_EXPLICIT_CALL);
-			to_jsonb_value(FunctionCall1(&flinfo, value), false, JSONBOID, v);
+			CdpValueToJsonbValue(FunctionCall1(&flinfo, value), false, JSONBOID, v);
 			return;
 	}
 
@@ -139,7 +149,7 @@ CdpValueToJsonb(Datum value, bool isnull, Oid type)
 {
 	JsonbValue	v;
 
-	to_jsonb_value(value, isnull, type, &v);
+	CdpValueToJsonbValue(value, isnull, type, &v);
 	if (v.type == jbvString && v.val.string.len > JENTRY_OFFLENMASK)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -155,6 +165,8 @@ value_is_empty(CdpAggregate aggregate, Datum value)
 	{
 		case CDP_AGG_COUNT:
 		case CDP_AGG_UNIQUE_COUNT:
+		case CDP_AGG_SESSIONS:
+		case CDP_AGG_LONGEST_STREAK:
 			return DatumGetInt64(value) == 0;
 		case CDP_AGG_EXISTS:
 			return !DatumGetBool(value);
@@ -531,7 +543,7 @@ traits_json(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes, TimestampTz now,
 										   declared->keylen);
 			if (declared != &nodes[i]->declared[j] || declared->value == NULL)
 				continue;
-			to_jsonb_value(JsonbPGetDatum(declared->value), false, JSONBOID, &v);
+			CdpValueToJsonbValue(JsonbPGetDatum(declared->value), false, JSONBOID, &v);
 			push_pair(&state, declared->key, declared->keylen, &v);
 		}
 	}
@@ -543,7 +555,7 @@ traits_json(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes, TimestampTz now,
 		if (trait->hidden || values.isnull[i] ||
 			(raw && trait->aggregate == CDP_AGG_DECLARED))
 			continue;
-		to_jsonb_value(values.values[i], false, trait->type, &v);
+		CdpValueToJsonbValue(values.values[i], false, trait->type, &v);
 		push_pair(&state, trait->name, strlen(trait->name), &v);
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));

@@ -104,7 +104,7 @@ SELECT create_trait('x', aggregate => 'exists', filter => 'event');
 SELECT create_trait('x', aggregate => 'exists', filter => 'properties');
 SELECT create_trait('x', aggregate => 'exists', filter => 'id = event');
 SELECT create_trait('x', aggregate => 'exists', filter => E'type = ''track''\nAND no_such_column');
-SELECT create_trait('x', aggregate => 'exists', filter => repeat('x', 70000));
+SELECT create_trait('x', aggregate => 'exists', filter => repeat('x', 1100000));
 
 -- nothing of a user's is ever picked up
 CREATE FUNCTION public.lower(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT 'hijacked'$$;

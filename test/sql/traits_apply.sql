@@ -73,7 +73,7 @@ WHERE (p.n, p.n_num, p.total, p.mean, p.low, p.high, p.f, p.u, p.e, p.n_7d, p.la
 	  (e.n, e.n_num, e.total, e.mean, e.low::int, e.high, e.f, e.u, e.e, e.n_7d, e.last_7d, round(e.total / e.n_a, 3));
 
 -- expressions that failed were counted, entry by entry and trait by trait
-SELECT t.name, r.errors, r.last_error FROM trait_errors r JOIN trait_definitions t ON t.id = r.trait_id ORDER BY t.name;
+SELECT name, errors, last_error FROM stat_traits WHERE errors > 0 ORDER BY name;
 SELECT count(*) FILTER (WHERE x = 'many') AS n, count(*) FILTER (WHERE x = 'many' AND event = 'A') AS a, count(*) FILTER (WHERE x = 'many' AND event = 'B') AS b FROM public.input;
 
 -- the clock moves, and nothing else happens
@@ -160,7 +160,7 @@ SELECT * FROM public.bob_typed;
 SELECT * FROM verify();
 
 -- a declared value that does not fit is counted
-SELECT t.name, r.errors > 0 AS counted, r.last_error FROM trait_errors r JOIN trait_definitions t ON t.id = r.trait_id WHERE t.aggregate = 'declared' ORDER BY t.name;
+SELECT name, errors > 0 AS counted, last_error FROM stat_traits WHERE aggregate = 'declared' AND errors > 0 ORDER BY name;
 
 -- numbers that cannot be added up are refused; those that are not finite are added
 SELECT track('A', '{"x": 1e1001}', user_id => 'odd'), track('A', '{"x": "NaN"}', user_id => 'odd2'), track('A', '{"x": "Infinity"}', user_id => 'odd3'), track('A', '{"x": 1.10}', user_id => 'odd3') \g /dev/null
