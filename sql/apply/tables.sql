@@ -41,16 +41,44 @@ CREATE TABLE cdp.epochs (
 );
 COMMENT ON TABLE cdp.epochs IS 'a new epoch begins after restore, point-in-time recovery or failover';
 
--- The entries that count, by owner.
-CREATE TABLE cdp.entries (
+-- The entries that count, by owner: the latest are packed in the owner's row of
+-- cdp.identities, the others in pieces.
+CREATE TABLE cdp.entry_pieces (
 	owner bigint NOT NULL,
-	at timestamptz NOT NULL,
-	entry bigint NOT NULL,
-	xid bigint NOT NULL,
-	received_at timestamptz NOT NULL
+	since timestamptz NOT NULL,
+	until timestamptz NOT NULL,
+	refs bytea NOT NULL
 );
-CREATE INDEX entries_owner ON cdp.entries (owner, at);
-COMMENT ON TABLE cdp.entries IS 'applied log entries that count, by the node that owns them; (xid, entry, received_at) finds the row of cdp.events';
+CREATE INDEX entry_pieces_owner ON cdp.entry_pieces (owner, until);
+COMMENT ON TABLE cdp.entry_pieces IS 'applied log entries that count, many in a row, by the node that owns them; those in refs are from since until until; see the view cdp.entries';
+
+CREATE FUNCTION cdp.unpack_entries(refs bytea, OUT at timestamptz, OUT entry bigint,
+	OUT xid bigint, OUT received_at timestamptz) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'cdp_unpack_entries' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 10;
+COMMENT ON FUNCTION cdp.unpack_entries(bytea) IS 'internal: packed references to entries as rows';
+
+CREATE VIEW cdp.entries AS
+	SELECT i.node_id AS owner, r.at, r.entry, r.xid, r.received_at
+	FROM cdp.identities i CROSS JOIN LATERAL cdp.unpack_entries(i.recent) r
+	UNION ALL
+	SELECT p.owner, r.at, r.entry, r.xid, r.received_at
+	FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r;
+COMMENT ON VIEW cdp.entries IS 'applied log entries that count, by the node that owns them; (xid, entry, received_at) finds the row of cdp.events';
+
+-- The planner cannot push a join into the view; this it can.
+CREATE FUNCTION cdp.entries_of(node bigint) RETURNS SETOF cdp.entries
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 20 BEGIN ATOMIC
+	SELECT i.node_id AS owner, r.at, r.entry, r.xid, r.received_at
+	FROM cdp.identities i CROSS JOIN LATERAL cdp.unpack_entries(i.recent) r
+	WHERE i.node_id = node
+	UNION ALL
+	SELECT p.owner, r.at, r.entry, r.xid, r.received_at
+	FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r
+	WHERE p.owner = node;
+END;
+COMMENT ON FUNCTION cdp.entries_of(bigint) IS 'internal: the rows of cdp.entries that a node owns';
+
+REVOKE ALL ON FUNCTION cdp.unpack_entries(bytea), cdp.entries_of(bigint) FROM PUBLIC;
 
 -- Those that name identifiers and do not count otherwise, by the policies of
 -- kinds; and the releases of such entries.
@@ -83,6 +111,21 @@ CREATE VIEW cdp.owned_entries AS
 	SELECT owner, at, entry, xid, received_at, false AS withheld FROM cdp.entries
 	UNION ALL
 	SELECT owner, at, entry, xid, received_at, true FROM cdp.withheld_entries;
+CREATE FUNCTION cdp.owned_entries_of(node bigint) RETURNS SETOF cdp.owned_entries
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 20 BEGIN ATOMIC
+	SELECT i.node_id AS owner, r.at, r.entry, r.xid, r.received_at, false AS withheld
+	FROM cdp.identities i CROSS JOIN LATERAL cdp.unpack_entries(i.recent) r
+	WHERE i.node_id = node
+	UNION ALL
+	SELECT p.owner, r.at, r.entry, r.xid, r.received_at, false
+	FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r
+	WHERE p.owner = node
+	UNION ALL
+	SELECT w.owner, w.at, w.entry, w.xid, w.received_at, true
+	FROM cdp.withheld_entries w WHERE w.owner = node;
+END;
+COMMENT ON FUNCTION cdp.owned_entries_of(bigint) IS 'internal: the rows of cdp.owned_entries of a node';
+REVOKE ALL ON FUNCTION cdp.owned_entries_of(bigint) FROM PUBLIC;
 COMMENT ON VIEW cdp.owned_entries IS 'all entries that name identifiers, by owner, whether they count or are withheld';
 
 CREATE TABLE cdp.rejected (
@@ -112,7 +155,7 @@ COMMENT ON TABLE cdp.timers IS 'the next instant at which a trait of the profile
 SELECT pg_extension_config_dump('cdp.applier', '');
 SELECT pg_extension_config_dump('cdp.cursors', '');
 SELECT pg_extension_config_dump('cdp.epochs', '');
-SELECT pg_extension_config_dump('cdp.entries', '');
+SELECT pg_extension_config_dump('cdp.entry_pieces', '');
 SELECT pg_extension_config_dump('cdp.withheld_entries', '');
 SELECT pg_extension_config_dump('cdp.releases', '');
 SELECT pg_extension_config_dump('cdp.rejected', '');

@@ -8,13 +8,15 @@ CREATE TABLE cdp.identities (
 	last_seen timestamptz NOT NULL,
 	state cdp.node_state,
 	segments int[],
-	timer timestamptz
+	timer timestamptz,
+	recent bytea
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX identities_identifier ON cdp.identities (identifier);
 CREATE INDEX identities_profile ON cdp.identities (profile_id);
 COMMENT ON TABLE cdp.identities IS 'every known identifier in canonical form and the profile that it belongs to now';
 COMMENT ON COLUMN cdp.identities.state IS 'what the entries that this node owns add up to, trait by trait';
 COMMENT ON COLUMN cdp.identities.segments IS 'on the row with node_id = profile_id: the segments that the profile is in';
+COMMENT ON COLUMN cdp.identities.recent IS 'the latest entries that this node owns, packed: see the view cdp.entries';
 COMMENT ON COLUMN cdp.identities.timer IS 'on the row with node_id = profile_id: its instant in cdp.timers';
 
 -- Evidence. Rules are monotone, so of all entries that give evidence for a

@@ -382,17 +382,27 @@ cdp_segment_members(PG_FUNCTION_ARGS)
 /* ---- timeline ---- */
 
 /*
- * Newest first.  Each node's entries come from the index in that order, so
- * that a page of a long history costs a page.
+ * Newest first.  The pieces of a node's history come from the index in that
+ * order.  As many of them as rows are wanted are enough, for each has at least
+ * one entry that is as late as any in those that follow; so a page of a long
+ * history does not cost all of it.
  */
 static const char *const timeline_query =
 	"SELECT t.at, v.type, v.event, v.properties, v.context, v.identifiers,"
 	" COALESCE(v.source, 'sql') AS source,"
 	" COALESCE(v.message_id, '#' || v.id) AS message_id, v.received_at"
 	" FROM (SELECT e.at, e.entry, e.xid, e.received_at FROM cdp.identities i"
-	" CROSS JOIN LATERAL (SELECT at, entry, xid, received_at FROM cdp.entries"
-	" WHERE owner = i.node_id AND at < $2"
-	" ORDER BY owner DESC, at DESC, entry DESC LIMIT $3) e"
+	" CROSS JOIN LATERAL (SELECT r.* FROM"
+	" (SELECT r.* FROM cdp.unpack_entries(i.recent) r"
+	" UNION ALL"
+	" SELECT r.* FROM (SELECT p.refs FROM cdp.entry_pieces p"
+	" WHERE p.owner = i.node_id AND p.until < $2"
+	" ORDER BY p.owner DESC, p.until DESC FETCH FIRST ($3) ROWS WITH TIES) p"
+	" CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r"
+	" UNION ALL"
+	" SELECT r.* FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r"
+	" WHERE p.owner = i.node_id AND p.until >= $2 AND p.since < $2) r"
+	" WHERE r.at < $2 ORDER BY r.at DESC, r.entry DESC LIMIT $3) e"
 	" WHERE i.profile_id = $1 ORDER BY e.at DESC, e.entry DESC LIMIT $3) t"
 	" JOIN cdp.events v ON v.xid = t.xid AND v.id = t.entry"
 	" AND v.received_at = t.received_at"

@@ -128,7 +128,7 @@ static CdpStatement find_owners = {
 static CdpStatement owned_entries = {
 	"SELECT " IDENTITY_COLUMNS
 	" FROM (SELECT unnest($1) AS owner) AS u"
-	" JOIN cdp.owned_entries n ON n.owner = u.owner"
+	" CROSS JOIN LATERAL cdp.owned_entries_of(u.owner) n"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
 	" AND e.received_at = n.received_at"
 	" WHERE n.at <= $2 AND n.received_at <= $3",

@@ -499,7 +499,7 @@ CdpReplay(void)
 		("INSERT INTO cdp.merged_profiles (profile_id, created_at, merged_at)"
 		 " SELECT node_id, first_seen, cdp.clock() FROM cdp.identities"
 		 " WHERE profile_id = node_id ON CONFLICT (profile_id) DO NOTHING"),
-		"DELETE FROM cdp.entries",
+		"DELETE FROM cdp.entry_pieces",
 		"DELETE FROM cdp.withheld_entries",
 		"DELETE FROM cdp.releases",
 		"DELETE FROM cdp.links",
@@ -507,6 +507,7 @@ CdpReplay(void)
 		"DELETE FROM cdp.history_entries",
 		"DELETE FROM cdp.rejected WHERE entry IS NOT NULL",
 		("UPDATE cdp.identities SET profile_id = node_id, state = NULL,"
+		 " recent = NULL,"
 		 " first_seen = 'infinity', last_seen = '-infinity', timer = NULL"),
 		"DELETE FROM cdp.timers"
 	};
@@ -545,8 +546,8 @@ CdpReplay(void)
 		CdpBatchFold(&batch, before);
 		CdpProfilesCollect(&batch);
 		CdpGraphWrite(batch.graph);
-		CdpWriteRows(&batch);
 		CdpWriteEntries(&batch);
+		CdpWriteRows(&batch);
 		CdpWriteRejected(&batch);
 		batch.applier.next_node = batch.graph->next_node;
 		MemoryContextSwitchTo(old);

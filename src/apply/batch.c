@@ -391,8 +391,8 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	CdpTraitErrorsFlush();
 
 	CdpGraphWrite(batch.graph);
-	CdpWriteRows(&batch);
 	CdpWriteEntries(&batch);
+	CdpWriteRows(&batch);
 	CdpWriteRejected(&batch);
 
 	if (batch.changes.n > 0)

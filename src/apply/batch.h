@@ -115,9 +115,13 @@ extern void CdpProfilesCollect(CdpBatch *batch);
 extern CdpProfile *CdpProfileOf(CdpBatch *batch, int64 id);
 extern void CdpProfilesEvaluate(CdpBatch *batch);
 
+/* entries.c: before CdpWriteRows */
+extern void CdpWriteEntries(CdpBatch *batch);
+extern void CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now);
+extern void CdpEntryForget(CdpBatch *batch, int64 owner, TimestampTz at, int64 entry);
+
 /* write.c */
 extern void CdpWriteRows(CdpBatch *batch);
-extern void CdpWriteEntries(CdpBatch *batch);
 extern void CdpWriteRejected(CdpBatch *batch);
 
 /* backfill.c */

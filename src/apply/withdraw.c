@@ -28,12 +28,6 @@
 #include "cdp.h"
 #include "statement.h"
 
-static CdpStatement delete_entries = {
-	"DELETE FROM cdp.entries n USING unnest($1, $2, $3) AS u (owner, at, entry)"
-	" WHERE n.owner = u.owner AND n.at = u.at AND n.entry = u.entry",
-	{"int8[]", "timestamptz[]", "int8[]"}
-};
-
 /* nodes whose entries may name one of these nodes */
 static CdpStatement neighbours = {
 	"SELECT l.b FROM (SELECT unnest($1) AS node) AS u JOIN cdp.links l ON l.a = u.node"
@@ -47,7 +41,7 @@ static CdpStatement neighbours = {
 static CdpStatement owned_entries = {
 	"SELECT " CDP_EVENTS_COLUMNS ", n.withheld"
 	" FROM (SELECT unnest($1) AS owner) AS u"
-	" JOIN cdp.owned_entries n ON n.owner = u.owner"
+	" CROSS JOIN LATERAL cdp.owned_entries_of(u.owner) n"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
 	" AND e.received_at = n.received_at",
 	{"int8[]"}
@@ -260,7 +254,6 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	CdpEntry   *old = palloc(sizeof(CdpEntry) * n);
 	int64	   *owners = palloc(sizeof(int64) * n);
 	int64	   *ids = palloc(sizeof(int64) * n);
-	TimestampTz *ats = palloc(sizeof(TimestampTz) * n);
 	int64	   *named;
 	int64	   *around;
 	int			nnamed = 0;
@@ -297,15 +290,11 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 		max += old[i].nnodes;
 		if (old[i].owner != 0)
 		{
+			CdpEntryForget(batch, old[i].owner, old[i].at, old[i].id);
 			owners[nowned] = old[i].owner;
-			ats[nowned] = old[i].at;
 			ids[nowned++] = old[i].id;
 		}
 	}
-	args[0] = CdpInt8Array(owners, nowned);
-	args[1] = CdpTimestampArray(ats, nowned);
-	args[2] = CdpInt8Array(ids, nowned);
-	CdpRun(&delete_entries, args, NULL);
 	CdpWithheldWithdraw(batch, old, n);
 
 	/* the nodes that they named, and all whose entries may name those */

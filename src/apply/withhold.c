@@ -72,18 +72,6 @@ static CdpStatement delete_rejected = {
 	{"int8[]"}
 };
 
-static CdpStatement delete_counting = {
-	"DELETE FROM cdp.entries n USING unnest($1, $2, $3) AS u (owner, at, entry)"
-	" WHERE n.owner = u.owner AND n.at = u.at AND n.entry = u.entry",
-	{"int8[]", "timestamptz[]", "int8[]"}
-};
-
-static CdpStatement insert_counting = {
-	"INSERT INTO cdp.entries (owner, at, entry, xid, received_at)"
-	" SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5)",
-	{"int8[]", "timestamptz[]", "int8[]", "int8[]", "timestamptz[]"}
-};
-
 static CdpStatement insert_releases = {
 	"INSERT INTO cdp.releases (entry, source, target)"
 	" SELECT unnest($1), unnest($2), unnest($3)",
@@ -160,22 +148,6 @@ add_column(Columns *c, CdpEntry *entry)
 	c->held[i] = BoolGetDatum(entry->held);
 }
 
-/* owner, at, entry, xid, received_at: as many as the statement takes */
-static void
-run_columns(CdpStatement *statement, Columns *c)
-{
-	Datum		args[5];
-
-	if (c->n == 0)
-		return;
-	args[0] = CdpInt8Array(c->owners, c->n);
-	args[1] = CdpTimestampArray(c->ats, c->n);
-	args[2] = CdpInt8Array(c->ids, c->n);
-	args[3] = CdpInt8Array(c->xids, c->n);
-	args[4] = CdpTimestampArray(c->received, c->n);
-	CdpRun(statement, args, NULL);
-}
-
 static void
 withhold(Columns *c)
 {
@@ -206,13 +178,15 @@ withhold(Columns *c)
 static void
 forget_withheld(Columns *c)
 {
-	Datum		arg;
+	Datum		args[3];
 
 	if (c->n == 0)
 		return;
-	run_columns(&delete_withheld, c);
-	arg = CdpInt8Array(c->ids, c->n);
-	CdpRun(&delete_rejected, &arg, NULL);
+	args[0] = CdpInt8Array(c->owners, c->n);
+	args[1] = CdpTimestampArray(c->ats, c->n);
+	args[2] = CdpInt8Array(c->ids, c->n);
+	CdpRun(&delete_withheld, args, NULL);
+	CdpRun(&delete_rejected, &args[2], NULL);
 }
 
 /*
@@ -464,8 +438,8 @@ look_at_owners(CdpBatch *batch, List *nodes)
 	CdpEntry  **all;
 	int			nentries;
 	HTAB	   *withheld;
-	Columns		in;				/* counts again */
-	Columns		out;			/* does not count any more */
+	CdpEntry  **in;				/* those that count again */
+	int			nin = 0;
 	Columns		forgotten;		/* was withheld */
 	Columns		kept;			/* is withheld, in another way than before */
 	ListCell   *lc;
@@ -496,8 +470,7 @@ look_at_owners(CdpBatch *batch, List *nodes)
 			all[n++] = &entries[i];
 	judge_entries(batch->graph, all, n);
 
-	make_columns(&in, nentries);
-	make_columns(&out, nentries);
+	in = palloc(sizeof(CdpEntry *) * Max(nentries, 1));
 	make_columns(&forgotten, nentries);
 	make_columns(&kept, nentries);
 	for (i = 0; i < nentries; i++)
@@ -521,19 +494,18 @@ look_at_owners(CdpBatch *batch, List *nodes)
 		if (was != NULL)
 		{
 			add_column(&forgotten, entry);
-			add_column(&in, entry);
+			in[nin++] = entry;
 		}
 		else
 		{
-			add_column(&out, entry);
+			CdpEntryForget(batch, entry->owner, entry->at, entry->id);
 			add_column(&kept, entry);
 		}
 		place = bsearch(&entry->owner, owners, nowners, sizeof(int64), number_order);
 		moved[place - owners] = true;
 	}
 	forget_withheld(&forgotten);
-	run_columns(&delete_counting, &out);
-	run_columns(&insert_counting, &in);
+	CdpEntriesAdd(batch, in, nin, true);
 	withhold(&kept);
 	for (n = 0, i = 0; i < nowners; i++)
 		if (moved[i])

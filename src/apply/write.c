@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * write.c
- *	  Write what a batch has made of the tables of nodes and entries.
+ *	  Write what a batch has made of the tables of nodes, and what it rejected.
  *
  *	  One statement a table and kind of change, over arrays.  Rows of
  *	  cdp.identities are updated in place (HOT) as long as their profile stays
@@ -25,28 +25,29 @@
 
 static CdpStatement insert_nodes = {
 	"INSERT INTO cdp.identities (node_id, profile_id, first_seen, last_seen,"
-	" timer, identifier, state, segments)"
+	" timer, identifier, state, segments, recent)"
 	" SELECT u.node_id, u.profile_id, u.first_seen, u.last_seen,"
 	" nullif(u.timer, 'infinity'), u.identifier::cdp.identifier, u.state,"
-	" u.segments::int[]"
+	" u.segments::int[], u.recent"
 	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
 	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
-	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS segments, "
-	" unnest($8) AS identifier) AS u",
+	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent, "
+	" unnest($8) AS segments, unnest($9) AS identifier) AS u",
 	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
-	"node_state[]", "text[]", "text[]"}
+	"node_state[]", "bytea[]", "text[]", "text[]"}
 };
 
 static CdpStatement update_nodes = {
 	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
 	" first_seen = u.first_seen, last_seen = u.last_seen,"
-	" timer = nullif(u.timer, 'infinity'), state = u.state"
+	" timer = nullif(u.timer, 'infinity'), state = u.state,"
+	" recent = u.recent"
 	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
 	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
-	" unnest($5) AS timer, unnest($6) AS state) AS u"
+	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent) AS u"
 	" WHERE i.node_id = u.node_id",
 	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
-	"node_state[]"}
+	"node_state[]", "bytea[]"}
 };
 
 static CdpStatement delete_nodes = {
@@ -63,13 +64,14 @@ static CdpStatement update_nodes_and_segments = {
 	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
 	" first_seen = u.first_seen, last_seen = u.last_seen,"
 	" timer = nullif(u.timer, 'infinity'), state = u.state,"
-	" segments = u.segments::int[]"
+	" recent = u.recent, segments = u.segments::int[]"
 	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
 	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
-	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS segments) AS u"
+	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent, "
+	" unnest($8) AS segments) AS u"
 	" WHERE i.node_id = u.node_id",
 	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
-	"node_state[]", "text[]"}
+	"node_state[]", "bytea[]", "text[]"}
 };
 
 static CdpStatement upsert_timers = {
@@ -83,12 +85,6 @@ static CdpStatement delete_timers = {
 	"DELETE FROM cdp.timers t USING unnest($1) AS u (profile_id)"
 	" WHERE t.profile_id = u.profile_id",
 	{"int8[]"}
-};
-
-static CdpStatement insert_entries = {
-	"INSERT INTO cdp.entries (owner, at, entry, xid, received_at)"
-	" SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5)",
-	{"int8[]", "timestamptz[]", "int8[]", "int8[]", "timestamptz[]"}
 };
 
 static CdpStatement insert_rejected = {
@@ -114,6 +110,8 @@ typedef struct Columns
 	Datum	   *identifiers;
 	Datum	   *states;
 	bool	   *nostate;
+	Datum	   *recent;
+	bool	   *norecent;
 	Datum	   *segments;
 	bool	   *nosegments;
 } Columns;
@@ -131,6 +129,8 @@ make_columns(Columns *c, long max)
 	c->identifiers = palloc(sizeof(Datum) * max);
 	c->states = palloc(sizeof(Datum) * max);
 	c->nostate = palloc(sizeof(bool) * max);
+	c->recent = palloc(sizeof(Datum) * max);
+	c->norecent = palloc(sizeof(bool) * max);
 	c->segments = palloc(sizeof(Datum) * max);
 	c->nosegments = palloc(sizeof(bool) * max);
 }
@@ -157,6 +157,7 @@ add_row(Columns *c, CdpNode *node, TimestampTz clock)
 {
 	int			i = c->n++;
 	struct varlena *state = node->state;
+	struct varlena *recent = node->recent_changed ? node->new_recent : node->recent;
 
 	if (node->folded)
 		state = node->new_state = CdpNodeClose(node->acc, clock);
@@ -169,6 +170,8 @@ add_row(Columns *c, CdpNode *node, TimestampTz clock)
 	c->identifiers[i] = PointerGetDatum(node->identifier);
 	c->states[i] = PointerGetDatum(state);
 	c->nostate[i] = state == NULL;
+	c->recent[i] = PointerGetDatum(recent);
+	c->norecent[i] = recent == NULL;
 	c->nosegments[i] = node->nnew_segments == 0;
 	c->segments[i] = c->nosegments[i] ? (Datum) 0
 		: segments_text(node->new_segments, node->nnew_segments);
@@ -186,7 +189,8 @@ columns_args(Columns *c, Oid state_type, Datum *args)
 	args[3] = CdpTimestampArray(c->last, c->n);
 	args[4] = CdpTimestampArray(c->timers, c->n);
 	args[5] = CdpVarlenaArray(c->states, c->nostate, c->n, state_type);
-	args[6] = CdpVarlenaArray(c->segments, c->nosegments, c->n, TEXTOID);
+	args[6] = CdpVarlenaArray(c->recent, c->norecent, c->n, BYTEAOID);
+	args[7] = CdpVarlenaArray(c->segments, c->nosegments, c->n, TEXTOID);
 }
 
 static int
@@ -220,7 +224,7 @@ CdpWriteRows(CdpBatch *batch)
 	int			nset = 0;
 	int			nunset = 0;
 	int			i;
-	Datum		args[8];
+	Datum		args[9];
 
 	if (max == 0)
 		return;
@@ -254,7 +258,7 @@ CdpWriteRows(CdpBatch *batch)
 			add_row(&new, node, clock);
 		else if (node->segments_changed)
 			add_row(&moved, node, clock);
-		else if (node->row_changed || node->folded ||
+		else if (node->row_changed || node->folded || node->recent_changed ||
 				 node->profile != node->old_profile ||
 				 node->new_timer != node->timer)
 			add_row(&changed, node, clock);
@@ -288,7 +292,7 @@ CdpWriteRows(CdpBatch *batch)
 	if (new.n > 0)
 	{
 		columns_args(&new, state_type, args);
-		args[7] = CdpVarlenaArray(new.identifiers, NULL, new.n, TEXTOID);
+		args[8] = CdpVarlenaArray(new.identifiers, NULL, new.n, TEXTOID);
 		CdpRun(&insert_nodes, args, NULL);
 	}
 	if (nunset > 0)
@@ -302,57 +306,6 @@ CdpWriteRows(CdpBatch *batch)
 		args[1] = CdpTimestampArray(set_at, nset);
 		CdpRun(&upsert_timers, args, NULL);
 	}
-}
-
-static int
-entry_order(const void *a, const void *b)
-{
-	const CdpEntry *x = *(CdpEntry *const *) a;
-	const CdpEntry *y = *(CdpEntry *const *) b;
-
-	if (x->owner != y->owner)
-		return x->owner < y->owner ? -1 : 1;
-	return x->at < y->at ? -1 : x->at > y->at ? 1 : 0;
-}
-
-/*
- * cdp.entries: what counts, in the order of its index.
- */
-void
-CdpWriteEntries(CdpBatch *batch)
-{
-	int			n = 0;
-	CdpEntry  **counting = palloc(sizeof(CdpEntry *) * Max(batch->nentries, 1));
-	int64	   *owners = palloc(sizeof(int64) * Max(batch->nentries, 1));
-	int64	   *ids = palloc(sizeof(int64) * Max(batch->nentries, 1));
-	int64	   *xids = palloc(sizeof(int64) * Max(batch->nentries, 1));
-	TimestampTz *ats = palloc(sizeof(TimestampTz) * Max(batch->nentries, 1));
-	TimestampTz *received = palloc(sizeof(TimestampTz) * Max(batch->nentries, 1));
-	int			i;
-	Datum		args[5];
-
-	CdpWithheldWrite(batch);
-	for (i = 0; i < batch->nentries; i++)
-		if (batch->counts[i] && batch->entries[i].owner != 0 &&
-			!batch->entries[i].withheld)
-			counting[n++] = &batch->entries[i];
-	if (n == 0)
-		return;
-	qsort(counting, n, sizeof(CdpEntry *), entry_order);
-	for (i = 0; i < n; i++)
-	{
-		owners[i] = counting[i]->owner;
-		ats[i] = counting[i]->at;
-		ids[i] = counting[i]->id;
-		xids[i] = counting[i]->xid;
-		received[i] = counting[i]->received_at;
-	}
-	args[0] = CdpInt8Array(owners, n);
-	args[1] = CdpTimestampArray(ats, n);
-	args[2] = CdpInt8Array(ids, n);
-	args[3] = CdpInt8Array(xids, n);
-	args[4] = CdpTimestampArray(received, n);
-	CdpRun(&insert_entries, args, NULL);
 }
 
 /*

@@ -34,6 +34,7 @@ typedef struct CdpNode
 	TimestampTz last_seen;
 	TimestampTz disk_last_seen; /* as the row has it; DT_NOBEGIN when new */
 	struct varlena *state;		/* as the row has it; NULL when new or empty */
+	struct varlena *recent;		/* the same: entries that it owns, packed */
 	int			nsegments;		/* as the row has them */
 	int32	   *segments;
 	TimestampTz timer;			/* as the row has it; DT_NOEND: none */
@@ -59,6 +60,8 @@ typedef struct CdpNode
 	struct CdpProfile *owner;	/* at the root */
 	bool		folded;			/* acc differs from state */
 	struct varlena *new_state;	/* what was written for it */
+	bool		recent_changed;
+	struct varlena *new_recent;
 	bool		segments_changed;
 	int			nnew_segments;	/* of the profile that has this node's id */
 	int32	   *new_segments;

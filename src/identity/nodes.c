@@ -61,7 +61,7 @@ static struct
 
 static CdpStatement load_by_identifier = {
 	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer"
+	" j.state, j.segments, j.timer, j.recent"
 	" FROM (SELECT unnest($1) AS t) AS u"
 	" JOIN cdp.identities i ON i.identifier = u.t::cdp.identifier"
 	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
@@ -70,7 +70,7 @@ static CdpStatement load_by_identifier = {
 
 static CdpStatement load_by_profile = {
 	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer"
+	" j.state, j.segments, j.timer, j.recent"
 	" FROM (SELECT unnest($1) AS profile_id) AS u"
 	" JOIN cdp.identities j ON j.profile_id = u.profile_id",
 	{"int8[]"}
@@ -78,7 +78,7 @@ static CdpStatement load_by_profile = {
 
 static CdpStatement load_by_node = {
 	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer"
+	" j.state, j.segments, j.timer, j.recent"
 	" FROM (SELECT unnest($1) AS node_id) AS u"
 	" JOIN cdp.identities i ON i.node_id = u.node_id"
 	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
@@ -287,6 +287,13 @@ CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token)
 			keep_varlena(&node->state, node->new_state, graph->resident);
 			node->new_state = NULL;
 		}
+		if (node->recent_changed && node->new_recent != NULL)
+			keep_varlena(&node->recent, node->new_recent, graph->resident);
+		else if (node->recent_changed && node->recent != NULL)
+		{
+			pfree(node->recent);
+			node->recent = NULL;
+		}
 		if (node->segments_changed)
 		{
 			if (node->segments != NULL)
@@ -397,6 +404,8 @@ add_active(CdpGraph *graph, CdpNode *node)
 	node->owner = NULL;
 	node->folded = false;
 	node->new_state = NULL;
+	node->recent_changed = false;
+	node->new_recent = NULL;
 	node->segments_changed = false;
 	node->nnew_segments = 0;
 	node->new_segments = NULL;
@@ -496,6 +505,7 @@ load_rows(CdpGraph *graph)
 			memcpy(node->segments, ARR_DATA_PTR(array),
 				   sizeof(int32) * node->nsegments);
 		}
+		node->recent = CdpCellVarlena(i, 9, graph->resident);
 		value = CdpCell(i, 8, &isnull);
 		if (!isnull)
 			node->timer = node->new_timer = DatumGetTimestampTz(value);

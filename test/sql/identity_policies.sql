@@ -174,7 +174,7 @@ BEGIN
 	-- Heap's algorithm
 	WHILE again LOOP
 		DELETE FROM cdp.events;
-		TRUNCATE cdp.identities, cdp.links, cdp.decisions, cdp.entries, cdp.withheld_entries, cdp.releases, cdp.rejected, cdp.timers;
+		TRUNCATE cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.rejected, cdp.timers;
 		UPDATE cdp.applier SET token = 1;
 		COMMIT;
 		FOREACH m IN ARRAY perm LOOP

@@ -157,7 +157,7 @@ BEGIN
 	-- Heap's algorithm
 	WHILE again LOOP
 		DELETE FROM cdp.events;
-		TRUNCATE cdp.identities, cdp.links, cdp.decisions, cdp.entries, cdp.rejected, cdp.timers;
+		TRUNCATE cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.rejected, cdp.timers;
 		UPDATE cdp.applier SET token = 1;
 		COMMIT;
 		FOREACH m IN ARRAY perm LOOP

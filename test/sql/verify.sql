@@ -52,8 +52,9 @@ DELETE FROM cdp.rejected;
 SELECT station, expected, found FROM cdp.verify();
 ROLLBACK;
 BEGIN;
-UPDATE cdp.entries SET at = at + interval '1 second' WHERE entry = (SELECT id FROM cdp.events WHERE message_id = '2');
-SELECT * FROM cdp.verify();
+UPDATE cdp.identities SET recent = NULL WHERE node_id =
+	(SELECT n.owner FROM cdp.entries n JOIN cdp.events e ON e.id = n.entry WHERE e.message_id = '2');
+SELECT * FROM cdp.verify() ORDER BY key COLLATE "C";
 ROLLBACK;
 BEGIN;
 UPDATE cdp.identities SET last_seen = '2026-03-01' WHERE identifier = 'user_id:u1';

@@ -187,7 +187,7 @@ $state_sql =~ s/\n\s*/ /g;
 my $verify_sql =
   q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify();};
 
-my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history links decisions entries rejected timers segment_members changes cursors trait_errors segment_errors);
+my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history links decisions entry_pieces withheld_entries releases rejected timers segment_members changes cursors trait_errors segment_errors);
 my $reset_sql = join("\n", 'SET client_min_messages = warning;', @undefine,
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity';});
 # for a few rows quicker than TRUNCATE

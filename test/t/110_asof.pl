@@ -41,7 +41,7 @@ for my $db ('now', 'then')
 my $script = PostgreSQL::Test::Utils::tempdir() . '/stream.sql';
 
 my $reset = join("\n", 'SET client_min_messages = warning;',
-	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entries, cdp.rejected, cdp.timers, cdp.segment_members, cdp.changes, cdp.cursors, cdp.kind_history, cdp.history_entries, cdp.former_identities;},
+	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.rejected, cdp.timers, cdp.segment_members, cdp.changes, cdp.cursors, cdp.kind_history, cdp.history_entries, cdp.former_identities;},
 	q{DELETE FROM cdp.kind_definitions;},
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity', history_from = '-infinity';});
 

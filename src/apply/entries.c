@@ -1,0 +1,441 @@
+/*-------------------------------------------------------------------------
+ *
+ * entries.c
+ *	  The entries that count, by owner: the way from a node to its history.
+ *
+ *	  A row and an index entry for each would cost more than folding it.  So
+ *	  references to the last few are packed in the owner's row of
+ *	  cdp.identities, which a batch writes anyhow, and go to cdp.entry_pieces,
+ *	  many in a row, when they become too many.  The view cdp.entries and the
+ *	  function cdp.entries_of() show both as rows.
+ *
+ *	  Packed form, after the varlena header: a version byte, the number of
+ *	  references, then each as four integers relative to the first one (time,
+ *	  number, transaction; time of receipt relative to its own time).  So one
+ *	  is appended without unpacking the others.  Their order means nothing.
+ *
+ * IDENTIFICATION
+ *	  src/apply/entries.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "apply/batch.h"
+#include "compat.h"
+#include "statement.h"
+#include "traits/state.h"
+
+#define REFS_VERSION	1
+
+/* So many stay in the owner's row, so many are in a piece. */
+#define MAX_RECENT		16
+#define MAX_PIECE		128
+
+typedef struct Ref
+{
+	TimestampTz at;
+	int64		entry;
+	int64		xid;
+	TimestampTz received_at;
+} Ref;
+
+static CdpStatement insert_pieces = {
+	"INSERT INTO cdp.entry_pieces (owner, since, until, refs)"
+	" SELECT unnest($1), unnest($2), unnest($3), unnest($4)",
+	{"int8[]", "timestamptz[]", "timestamptz[]", "bytea[]"}
+};
+
+static CdpStatement find_pieces = {
+	"SELECT p.ctid, p.refs FROM cdp.entry_pieces p"
+	" WHERE p.owner = $1 AND p.until >= $2 AND p.since <= $2",
+	{"int8", "timestamptz"}
+};
+
+static CdpStatement replace_piece = {
+	"UPDATE cdp.entry_pieces p SET refs = $2 WHERE p.ctid = $1",
+	{"tid", "bytea"}
+};
+
+static CdpStatement delete_piece = {
+	"DELETE FROM cdp.entry_pieces p WHERE p.ctid = $1",
+	{"tid"}
+};
+
+static CdpStatement replace_recent = {
+	"UPDATE cdp.identities i SET recent = $2 WHERE i.node_id = $1",
+	{"int8", "bytea"}
+};
+
+/* Differences wrap around: any two times have one. */
+static int64
+difference(int64 a, int64 b)
+{
+	return (int64) ((uint64) a - (uint64) b);
+}
+
+static int64
+sum(int64 a, int64 b)
+{
+	return (int64) ((uint64) a + (uint64) b);
+}
+
+static void
+open_refs(CdpReader *reader, struct varlena *refs, int *n)
+{
+	reader->p = VARDATA_ANY(refs);
+	reader->end = reader->p + VARSIZE_ANY_EXHDR(refs);
+	if (*CdpGetBytes(reader, 1) != REFS_VERSION)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("unknown version of packed references to entries"),
+				 errhint("Upgrade the cdp library.")));
+	*n = CdpGetLength(reader);
+}
+
+static void
+get_ref(CdpReader *reader, const Ref *base, Ref *ref)
+{
+	ref->at = sum(base->at, CdpGetInt(reader));
+	ref->entry = sum(base->entry, CdpGetInt(reader));
+	ref->xid = sum(base->xid, CdpGetInt(reader));
+	ref->received_at = sum(ref->at, CdpGetInt(reader));
+}
+
+static void
+put_ref(StringInfo buf, const Ref *base, const Ref *ref)
+{
+	CdpPutInt(buf, difference(ref->at, base->at));
+	CdpPutInt(buf, difference(ref->entry, base->entry));
+	CdpPutInt(buf, difference(ref->xid, base->xid));
+	CdpPutInt(buf, difference(ref->received_at, ref->at));
+}
+
+/*
+ * All references, palloc'd with room for some more.
+ */
+static Ref *
+unpack(struct varlena *refs, int room, int *n)
+{
+	CdpReader	reader;
+	Ref			zero = {0};
+	Ref		   *result;
+	int			i;
+
+	*n = 0;
+	if (refs == NULL)
+		return palloc(sizeof(Ref) * Max(room, 1));
+	open_refs(&reader, refs, n);
+	result = palloc(sizeof(Ref) * ((Size) *n + room + 1));
+	for (i = 0; i < *n; i++)
+		get_ref(&reader, i == 0 ? &zero : result, &result[i]);
+	return result;
+}
+
+/*
+ * More references behind those of old; NULL when there are none at all.
+ */
+static struct varlena *
+pack(struct varlena *old, const Ref *refs, int n)
+{
+	StringInfoData buf;
+	CdpReader	reader;
+	Ref			base = {0};
+	int			nold = 0;
+	int			i;
+
+	if (old != NULL)
+	{
+		open_refs(&reader, old, &nold);
+		if (nold == 0)
+			old = NULL;
+	}
+	if (nold + n == 0)
+		return NULL;
+	initStringInfo(&buf);
+	appendStringInfoSpaces(&buf, VARHDRSZ);
+	appendStringInfoCharMacro(&buf, REFS_VERSION);
+	CdpPutUInt(&buf, nold + n);
+	if (old != NULL)
+	{
+		appendBinaryStringInfo(&buf, reader.p, reader.end - reader.p);
+		get_ref(&reader, &base, &base);
+	}
+	for (i = 0; i < n; i++)
+	{
+		put_ref(&buf, &base, &refs[i]);
+		if (nold == 0 && i == 0)
+			base = refs[0];
+	}
+	SET_VARSIZE(buf.data, buf.len);
+	return (struct varlena *) buf.data;
+}
+
+static int
+entry_order(const void *a, const void *b)
+{
+	const CdpEntry *x = *(CdpEntry *const *) a;
+	const CdpEntry *y = *(CdpEntry *const *) b;
+
+	if (x->owner != y->owner)
+		return x->owner < y->owner ? -1 : 1;
+	return x->at < y->at ? -1 : x->at > y->at ? 1 : 0;
+}
+
+static int
+ref_order(const void *a, const void *b)
+{
+	const Ref  *x = a;
+	const Ref  *y = b;
+
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return x->entry < y->entry ? -1 : x->entry > y->entry ? 1 : 0;
+}
+
+static struct varlena *
+recent_of(CdpNode *node)
+{
+	return node->recent_changed ? node->new_recent : node->recent;
+}
+
+/* Rows of cdp.entry_pieces to be written. */
+typedef struct Pieces
+{
+	int			n;
+	int			max;
+	int64	   *owners;
+	TimestampTz *since;
+	TimestampTz *until;
+	Datum	   *refs;
+} Pieces;
+
+static void
+add_pieces(Pieces *pieces, int64 owner, Ref *refs, int n)
+{
+	int			i;
+
+	qsort(refs, n, sizeof(Ref), ref_order);
+	for (i = 0; i < n; i += MAX_PIECE)
+	{
+		int			k = Min(MAX_PIECE, n - i);
+
+		Assert(pieces->n < pieces->max);
+		pieces->owners[pieces->n] = owner;
+		pieces->since[pieces->n] = refs[i].at;
+		pieces->until[pieces->n] = refs[i + k - 1].at;
+		pieces->refs[pieces->n] = PointerGetDatum(pack(NULL, refs + i, k));
+		pieces->n++;
+	}
+}
+
+/*
+ * These entries count: note them with their owners, which are active.  now:
+ * write the owners' rows at once, for whoever reads them in this batch.
+ */
+void
+CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now)
+{
+	Ref		   *refs;
+	Pieces		pieces;
+	int			i,
+				first;
+	Datum		args[4];
+	char		nulls[2] = {' ', ' '};
+
+	if (n == 0)
+		return;
+	qsort(entries, n, sizeof(CdpEntry *), entry_order);
+	refs = palloc(sizeof(Ref) * n);
+
+	/* one for each owner that overflows, more only where more than one fill */
+	pieces.n = 0;
+	pieces.max = n + 1;
+	pieces.owners = palloc(sizeof(int64) * pieces.max);
+	pieces.since = palloc(sizeof(TimestampTz) * pieces.max);
+	pieces.until = palloc(sizeof(TimestampTz) * pieces.max);
+	pieces.refs = palloc(sizeof(Datum) * pieces.max);
+
+	for (first = 0; first < n; first = i)
+	{
+		int64		owner = entries[first]->owner;
+		CdpNode    *node = CdpGraphNode(batch->graph, owner);
+		struct varlena *old = recent_of(node);
+		CdpReader	reader;
+		int			nold = 0;
+		int			k = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		for (i = first; i < n && entries[i]->owner == owner; i++, k++)
+		{
+			refs[k].at = entries[i]->at;
+			refs[k].entry = entries[i]->id;
+			refs[k].xid = entries[i]->xid;
+			refs[k].received_at = entries[i]->received_at;
+		}
+		if (old != NULL)
+			open_refs(&reader, old, &nold);
+		if (nold + k <= MAX_RECENT)
+			node->new_recent = pack(old, refs, k);
+		else
+		{
+			Ref		   *all = unpack(old, k, &nold);
+
+			memcpy(all + nold, refs, sizeof(Ref) * k);
+			add_pieces(&pieces, owner, all, nold + k);
+			pfree(all);
+			node->new_recent = NULL;
+		}
+		node->recent_changed = true;
+		if (now)
+		{
+			args[0] = Int64GetDatum(owner);
+			args[1] = PointerGetDatum(node->new_recent);
+			nulls[1] = node->new_recent == NULL ? 'n' : ' ';
+			CdpRun(&replace_recent, args, nulls);
+		}
+	}
+	if (pieces.n > 0)
+	{
+		args[0] = CdpInt8Array(pieces.owners, pieces.n);
+		args[1] = CdpTimestampArray(pieces.since, pieces.n);
+		args[2] = CdpTimestampArray(pieces.until, pieces.n);
+		args[3] = CdpVarlenaArray(pieces.refs, NULL, pieces.n, BYTEAOID);
+		CdpRun(&insert_pieces, args, NULL);
+	}
+	pfree(refs);
+}
+
+/*
+ * The entries of a batch, before the rows of their owners are written.
+ */
+void
+CdpWriteEntries(CdpBatch *batch)
+{
+	CdpEntry  **counting = palloc(sizeof(CdpEntry *) * Max(batch->nentries, 1));
+	int			n = 0;
+	int			i;
+
+	CdpWithheldWrite(batch);
+	for (i = 0; i < batch->nentries; i++)
+		if (batch->counts[i] && batch->entries[i].owner != 0 &&
+			!batch->entries[i].withheld)
+			counting[n++] = &batch->entries[i];
+	CdpEntriesAdd(batch, counting, n, false);
+	pfree(counting);
+}
+
+/*
+ * Without this entry; false when it is not among them.
+ */
+static bool
+without(struct varlena *old, TimestampTz at, int64 entry, struct varlena **new)
+{
+	int			n;
+	Ref		   *refs = unpack(old, 0, &n);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (refs[i].at == at && refs[i].entry == entry)
+			break;
+	if (i == n)
+		return false;
+	memmove(refs + i, refs + i + 1, sizeof(Ref) * (n - i - 1));
+	*new = pack(NULL, refs, n - 1);
+	return true;
+}
+
+/*
+ * An entry does not count any more.  Written at once, for who withdraws it
+ * reads the others; its owner is active.
+ */
+void
+CdpEntryForget(CdpBatch *batch, int64 owner, TimestampTz at, int64 entry)
+{
+	CdpNode    *node = CdpGraphNode(batch->graph, owner);
+	struct varlena *left;
+	Datum		args[2];
+	char		nulls[2] = {' ', ' '};
+	SPITupleTable *rows;
+	uint64		nrows;
+	uint64		r;
+
+	if (recent_of(node) != NULL && without(recent_of(node), at, entry, &left))
+	{
+		node->new_recent = left;
+		node->recent_changed = true;
+		args[0] = Int64GetDatum(owner);
+		args[1] = PointerGetDatum(left);
+		nulls[1] = left == NULL ? 'n' : ' ';
+		CdpRun(&replace_recent, args, nulls);
+		return;
+	}
+	args[0] = Int64GetDatum(owner);
+	args[1] = TimestampTzGetDatum(at);
+	nrows = CdpRun(&find_pieces, args, NULL);
+	rows = SPI_tuptable;
+	for (r = 0; r < nrows; r++)
+	{
+		bool		isnull;
+		struct varlena *refs;
+
+		SPI_tuptable = rows;
+		args[0] = CdpCell(r, 1, &isnull);
+		refs = CdpCellVarlena(r, 2, CurrentMemoryContext);
+		if (!without(refs, at, entry, &left))
+			continue;
+		args[1] = PointerGetDatum(left);
+		CdpRun(left == NULL ? &delete_piece : &replace_piece, args, NULL);
+		break;
+	}
+	SPI_freetuptable(rows);
+}
+
+PG_FUNCTION_INFO_V1(cdp_unpack_entries);
+
+/*
+ * cdp.unpack_entries(refs bytea, OUT at, OUT entry, OUT xid, OUT received_at)
+ */
+Datum
+cdp_unpack_entries(PG_FUNCTION_ARGS)
+{
+	FuncCallContext *call;
+	Ref		   *refs;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		MemoryContext old;
+		int			n;
+
+		call = SRF_FIRSTCALL_INIT();
+		old = MemoryContextSwitchTo(call->multi_call_memory_ctx);
+		call->user_fctx = unpack(PG_GETARG_VARLENA_PP(0), 0, &n);
+		call->max_calls = n;
+		if (get_call_result_type(fcinfo, NULL, &call->tuple_desc) != TYPEFUNC_COMPOSITE)
+			elog(ERROR, "return type must be a row type");
+		call->tuple_desc = BlessTupleDesc(call->tuple_desc);
+		MemoryContextSwitchTo(old);
+	}
+	call = SRF_PERCALL_SETUP();
+	refs = call->user_fctx;
+	if (call->call_cntr < call->max_calls)
+	{
+		Ref		   *ref = &refs[call->call_cntr];
+		Datum		values[4];
+		bool		isnull[4] = {false, false, false, false};
+
+		values[0] = TimestampTzGetDatum(ref->at);
+		values[1] = Int64GetDatum(ref->entry);
+		values[2] = Int64GetDatum(ref->xid);
+		values[3] = TimestampTzGetDatum(ref->received_at);
+		SRF_RETURN_NEXT(call, HeapTupleGetDatum(heap_form_tuple(call->tuple_desc,
+																values, isnull)));
+	}
+	SRF_RETURN_DONE(call);
+}
