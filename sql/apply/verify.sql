@@ -56,6 +56,8 @@ DECLARE
 	t_vals text[] := '{}';		-- each an array over comp, as text
 	s_names text[] := '{}';
 	s_vals text[] := '{}';
+	kinds text[];				-- by comp: kinds of its identifiers, as text
+	known text[];				-- by comp: is one of them a person's?
 	names text[];
 	types text[];
 	vals text[];
@@ -225,7 +227,7 @@ BEGIN
 					CONTINUE;
 				END IF;
 				vals := cdp.verify_expression(format('COALESCE((%s%s)::%s, %L)', t->>'expression', E'\n', t->>'type', t->>'empty'), t->>'timezone',
-					t_names, t_types, t_vals, '{}', '{}',
+					t_names, t_types, t_vals, '{}', '{}', '{}', '{}',
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
 			ELSE
 				SELECT * INTO v FROM cdp.verify_trait(t->>'aggregate', t->>'type', t->>'event',
@@ -300,6 +302,14 @@ BEGIN
 	  ON m.profile_id = i.node_id
 	WHERE i.segments IS DISTINCT FROM m.segments;
 
+	SELECT array_agg(n.kinds ORDER BY n.comp), array_agg(n.known ORDER BY n.comp) INTO kinds, known
+	FROM (SELECT n.comp, array_agg(split_part(n.name, ':', 1))::text AS kinds,
+				 bool_or(EXISTS (SELECT FROM cdp.identifier_kinds k WHERE k.kind = split_part(n.name, ':', 1)
+								 AND k.links AND k.priority < 11))::text AS known
+		  FROM unnest(g.names, g.comps) n(name, comp)
+		  WHERE n.comp IS NOT NULL
+		  GROUP BY n.comp) n;
+
 	-- segments, those that others refer to first
 	SELECT array_agg(to_jsonb(d) ORDER BY d.id) INTO pending FROM cdp.segment_definitions d;
 	pending := COALESCE(pending, '{}');
@@ -332,12 +342,12 @@ BEGIN
 				CONTINUE;
 			END IF;
 			vals := cdp.verify_expression(s->>'predicate', s->>'timezone',
-				COALESCE(names, '{}'), types, others, s_names, s_vals,
+				COALESCE(names, '{}'), types, others, s_names, s_vals, kinds, known,
 				g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
 			IF s->>'exit_when' IS NOT NULL THEN
 				-- who is in stays while it is not true
 				others := cdp.verify_expression(s->>'exit_when', s->>'timezone',
-					COALESCE(names, '{}'), types, others, s_names, s_vals,
+					COALESCE(names, '{}'), types, others, s_names, s_vals, kinds, known,
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
 				SELECT array_agg(NOT COALESCE(u.gone::boolean, false)
 								 AND (COALESCE(u.val::boolean, false) OR m.profile_id IS NOT NULL) ORDER BY u.comp)

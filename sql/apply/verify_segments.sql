@@ -36,13 +36,72 @@ BEGIN
 END
 $function$;
 
+-- now() in predicates, to which intervals have been added: comparing it with a
+-- time moves them to the other side, last one first.  now() minus a time, and a
+-- time minus now(), compare with an interval in the same way.
+CREATE TYPE cdp.verify_instant AS (at timestamptz, shifts interval[]);
+CREATE TYPE cdp.verify_span AS (instant cdp.verify_instant, time timestamptz, until boolean);
+
+CREATE FUNCTION cdp.verify_shift(x timestamptz, shifts interval[]) RETURNS timestamptz
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+	FOR i IN REVERSE cardinality(shifts)..1 LOOP
+		x := x + shifts[i];
+	END LOOP;
+	RETURN x;
+END
+$function$;
+CREATE FUNCTION cdp.verify_instant_minus(a cdp.verify_instant, b interval) RETURNS cdp.verify_instant
+	LANGUAGE sql IMMUTABLE RETURN ROW((a).at, (a).shifts || b)::cdp.verify_instant;
+CREATE FUNCTION cdp.verify_instant_plus(a cdp.verify_instant, b interval) RETURNS cdp.verify_instant
+	LANGUAGE sql IMMUTABLE RETURN ROW((a).at, (a).shifts || -b)::cdp.verify_instant;
+CREATE FUNCTION cdp.verify_plus_instant(a interval, b cdp.verify_instant) RETURNS cdp.verify_instant
+	LANGUAGE sql IMMUTABLE RETURN ROW((b).at, (b).shifts || -a)::cdp.verify_instant;
+CREATE FUNCTION cdp.verify_since(a cdp.verify_instant, b timestamptz) RETURNS cdp.verify_span
+	LANGUAGE sql IMMUTABLE RETURN ROW(a, b, false)::cdp.verify_span;
+CREATE FUNCTION cdp.verify_until(a timestamptz, b cdp.verify_instant) RETURNS cdp.verify_span
+	LANGUAGE sql IMMUTABLE RETURN ROW(b, a, true)::cdp.verify_span;
+CREATE OPERATOR cdp.- (FUNCTION = cdp.verify_instant_minus, LEFTARG = cdp.verify_instant, RIGHTARG = interval);
+CREATE OPERATOR cdp.+ (FUNCTION = cdp.verify_instant_plus, LEFTARG = cdp.verify_instant, RIGHTARG = interval);
+CREATE OPERATOR cdp.+ (FUNCTION = cdp.verify_plus_instant, LEFTARG = interval, RIGHTARG = cdp.verify_instant);
+CREATE OPERATOR cdp.- (FUNCTION = cdp.verify_since, LEFTARG = cdp.verify_instant, RIGHTARG = timestamptz);
+CREATE OPERATOR cdp.- (FUNCTION = cdp.verify_until, LEFTARG = timestamptz, RIGHTARG = cdp.verify_instant);
+
+DO $do$
+DECLARE
+	o record;
+	d record;
+BEGIN
+	FOR o IN SELECT * FROM (VALUES ('lt', '<', '>'), ('le', '<=', '>='), ('eq', '=', '='), ('ne', '<>', '<>'),
+							('ge', '>=', '<='), ('gt', '>', '<')) v(name, op, flipped) LOOP
+		FOR d IN SELECT * FROM (VALUES
+			('instant', 'cdp.verify_instant', 'timestamptz', format('(a).at %s cdp.verify_shift(b, (a).shifts)', o.op)),
+			('to_instant', 'timestamptz', 'cdp.verify_instant', format('(b).at %s cdp.verify_shift(a, (b).shifts)', o.flipped)),
+			('span', 'cdp.verify_span', 'interval', format('CASE WHEN (a).until THEN ((a).instant).at %s cdp.verify_shift((a).time - b, ((a).instant).shifts)
+				ELSE ((a).instant).at %s cdp.verify_shift((a).time + b, ((a).instant).shifts) END', o.flipped, o.op)),
+			('to_span', 'interval', 'cdp.verify_span', format('CASE WHEN (b).until THEN ((b).instant).at %s cdp.verify_shift((b).time - a, ((b).instant).shifts)
+				ELSE ((b).instant).at %s cdp.verify_shift((b).time + a, ((b).instant).shifts) END', o.op, o.flipped))
+			) v(name, a, b, body) LOOP
+			EXECUTE format('CREATE FUNCTION cdp.verify_%s_%s(a %s, b %s) RETURNS boolean LANGUAGE sql STABLE RETURN %s', d.name, o.name, d.a, d.b, d.body);
+			EXECUTE format('CREATE OPERATOR cdp.%s (FUNCTION = cdp.verify_%s_%s, LEFTARG = %s, RIGHTARG = %s)', o.op, d.name, o.name, d.a, d.b);
+			EXECUTE format('REVOKE ALL ON FUNCTION cdp.verify_%s_%s(%s, %s) FROM PUBLIC', d.name, o.name, d.a, d.b);
+		END LOOP;
+	END LOOP;
+END
+$do$;
+REVOKE ALL ON FUNCTION cdp.verify_shift(timestamptz, interval[]), cdp.verify_instant_minus(cdp.verify_instant, interval),
+	cdp.verify_instant_plus(cdp.verify_instant, interval), cdp.verify_plus_instant(interval, cdp.verify_instant),
+	cdp.verify_since(cdp.verify_instant, timestamptz), cdp.verify_until(timestamptz, cdp.verify_instant) FROM PUBLIC;
+
 -- A predicate or derived trait for every profile, as text.  Calls of the
 -- vocabulary are evaluated on their own and replaced by columns; the rest is
 -- SQL over one row a profile.  An error makes the value null for that profile
 -- only.
 CREATE FUNCTION cdp.verify_expression(expression text, timezone text,
 	trait_names text[], trait_types text[], trait_vals text[],
-	segment_names text[], segment_vals text[],
+	segment_names text[], segment_vals text[], kinds text[], known text[],
 	entries bigint[], incarnations int[], ats timestamptz[], entry_comps int[], ncomps int,
 	clock timestamptz) RETURNS text[]
 LANGUAGE plpgsql STABLE
@@ -69,8 +128,14 @@ DECLARE
 	sql text;
 	result text[];
 	one text;
+	older text;
+	filter text;
+	closers jsonb := '{}';		-- what to write in the place of a parenthesis
+	instant text := format('ROW(%L::timestamptz, ''{}''::interval[])::cdp.verify_instant', clock);
 BEGIN
 	PERFORM set_config('TimeZone', timezone, true);
+	-- for the operators of instants
+	PERFORM set_config('search_path', 'pg_catalog, cdp, pg_temp', true);
 	WHILE i <= n LOOP
 		name := CASE WHEN tokens[i] ~ '^[[:alpha:]_]' AND tokens[i] !~ '''' THEN lower(tokens[i])
 					 WHEN tokens[i] ~ '^"' THEN replace(substr(tokens[i], 2, length(tokens[i]) - 2), '""', '"')
@@ -86,7 +151,24 @@ BEGIN
 			i := j + 1;
 			CONTINUE;
 		END IF;
-		IF name IN ('did', 'did_not', 'count_of', 'in_segment', 'now') AND tokens[j] = '(' THEN
+		IF closers ? i::text THEN
+			out_text := out_text || (closers->>i::text);
+			i := i + 1;
+			CONTINUE;
+		END IF;
+		IF name IN ('since', 'until') AND tokens[j] = '(' THEN
+			depth := 1;
+			k := j;
+			WHILE depth > 0 LOOP
+				k := k + 1;
+				depth := depth + CASE tokens[k] WHEN '(' THEN 1 WHEN ')' THEN -1 ELSE 0 END;
+			END LOOP;
+			out_text := out_text || CASE name WHEN 'since' THEN '(' || instant || ' - (' ELSE '((' END;
+			closers := closers || jsonb_build_object(k::text, CASE name WHEN 'since' THEN '))' ELSE ') - ' || instant || ')' END);
+			i := j + 1;
+			CONTINUE;
+		END IF;
+		IF name IN ('did', 'did_not', 'count_of', 'sum_of', 'first_time', 'in_segment', 'has_identifier', 'known', 'now') AND tokens[j] = '(' THEN
 			depth := 0;
 			args := '{}';
 			arg := '';
@@ -117,17 +199,32 @@ BEGIN
 					named := named || jsonb_build_object(lower(m[1]), m[2]);
 				ELSE
 					named := named || jsonb_build_object(
-						CASE WHEN name = 'in_segment' THEN 'segment' ELSE 'event' END, arg);
+						CASE WHEN name = 'in_segment' THEN 'segment'
+							WHEN name = 'has_identifier' THEN 'kind'
+							WHEN named ? 'event' THEN 'value' ELSE 'event' END, arg);
 				END IF;
 			END LOOP;
-			-- everything but the filter is a constant
-			FOR t IN SELECT e.key, e.value FROM jsonb_each_text(named) e WHERE e.key <> 'filter' LOOP
+			-- everything but expressions over an entry is a constant
+			FOR t IN SELECT e.key, e.value FROM jsonb_each_text(named) e WHERE e.key NOT IN ('filter', 'value') LOOP
 				EXECUTE 'SELECT (' || t.value || ')::text' INTO one;
 				named := named || jsonb_build_object(t.key, one);
 			END LOOP;
 
 			IF name = 'now' THEN
-				out_text := out_text || format('%L::timestamptz', clock);
+				-- rounded to a unit it is a time like others
+				out_text := out_text || CASE
+					WHEN out_text ~* 'date_trunc\s*\(\s*''\w+''\s*,\s*$' OR array_to_string(tokens[i:i + 3], '') ~* '^\s*::\s*date'
+					THEN format('%L::timestamptz', clock) ELSE instant END;
+				CONTINUE;
+			ELSIF name = 'has_identifier' THEN
+				columns := columns || kinds::text;
+				targets := targets || format('c%s::text[] AS call_%s', cardinality(columns), cardinality(columns));
+				out_text := out_text || format('(%L = ANY (call_%s))', named->>'kind', cardinality(columns));
+				CONTINUE;
+			ELSIF name = 'known' THEN
+				columns := columns || known::text;
+				targets := targets || format('c%s::boolean AS call_%s', cardinality(columns), cardinality(columns));
+				out_text := out_text || format('call_%s', cardinality(columns));
 				CONTINUE;
 			ELSIF name = 'in_segment' THEN
 				k := array_position(segment_names, named->>'segment');
@@ -136,15 +233,33 @@ BEGIN
 				out_text := out_text || format('COALESCE(call_%s, false)', cardinality(columns));
 				CONTINUE;
 			END IF;
+			-- "from 28 to 14 days ago": counted entry by entry, not by difference
+			filter := named->>'filter';
+			older := named->>'older_than';
+			named := named || jsonb_build_object('within', COALESCE(named->>'within', named->>'newer_than'));
 			SELECT v.vals::text INTO one
-			FROM cdp.verify_trait('count', 'bigint', named->>'event', named->>'filter', NULL,
+			FROM cdp.verify_trait(CASE name WHEN 'sum_of' THEN 'sum' ELSE 'count' END, CASE name WHEN 'sum_of' THEN 'numeric' ELSE 'bigint' END,
+				named->>'event', CASE WHEN older IS NULL THEN filter ELSE
+					format('(occurred_at AT TIME ZONE %L + %L::interval) AT TIME ZONE %1$L <= %L::timestamptz%s', timezone, older, clock, ' AND (' || filter || E'\n)') END,
+				named->>'value',
 				(named->>'within')::interval, timezone, NULL,
 				entries, incarnations, ats, entry_comps, ncomps, clock) v;
 			columns := columns || one;
 			k := cardinality(columns);
-			targets := targets || format('c%s::bigint AS call_%s', k, k);
+			targets := targets || CASE name WHEN 'sum_of' THEN format('COALESCE(c%s::numeric, 0) AS call_%s', k, k)
+				ELSE format('c%s::bigint AS call_%s', k, k) END;
+			IF name = 'first_time' THEN
+				-- of all that it did, everything is in the window
+				SELECT v.vals::text INTO one
+				FROM cdp.verify_trait('count', 'bigint', named->>'event', filter, NULL, NULL, timezone, NULL,
+					entries, incarnations, ats, entry_comps, ncomps, clock) v;
+				columns := columns || one;
+				targets := targets || format('c%s::bigint AS call_%s', k + 1, k + 1);
+			END IF;
 			out_text := out_text || CASE name
 				WHEN 'count_of' THEN format('call_%s', k)
+				WHEN 'sum_of' THEN format('call_%s', k)
+				WHEN 'first_time' THEN format('(call_%s > 0 AND call_%s = call_%s)', k, k, k + 1)
 				WHEN 'did_not' THEN format('(call_%s = 0)', k)
 				ELSE format('(call_%s >= %s AND call_%s <= %s)', k,
 					COALESCE(named->>'at_least', '1'),
@@ -154,8 +269,7 @@ BEGIN
 		END IF;
 
 		IF name IN ('current_timestamp', 'current_date', 'localtimestamp') AND tokens[i] !~ '^"' THEN
-			out_text := out_text || format('%L::timestamptz', clock) ||
-				CASE name WHEN 'current_date' THEN '::date' WHEN 'localtimestamp' THEN '::timestamp' ELSE '' END;
+			out_text := out_text || CASE name WHEN 'current_date' THEN format('(%L::timestamptz)::date', clock) ELSE instant END;
 		ELSE
 			k := COALESCE(array_position(trait_names, name), array_position(trait_names, lower(name)));
 			IF k IS NOT NULL AND tokens[j] IS DISTINCT FROM '(' AND NOT name = ANY (used) THEN
@@ -203,5 +317,5 @@ END
 $function$;
 
 REVOKE ALL ON FUNCTION cdp.verify_tokens(text),
-	cdp.verify_expression(text, text, text[], text[], text[], text[], text[], bigint[], int[], timestamptz[], int[], int, timestamptz)
+	cdp.verify_expression(text, text, text[], text[], text[], text[], text[], text[], text[], bigint[], int[], timestamptz[], int[], int, timestamptz)
 	FROM PUBLIC;
