@@ -235,7 +235,7 @@ SELECT cdp.create_segment('lately', $$did('Login', within => '5 days') OR since(
 	my ($out, $err) = ('', '');
 	my $status = $node->psql('postgres', join("\n", @lines), stdout => \$out, stderr => \$err, on_error_stop => 1);
 	push @bad, "round $seed: $err" if $status != 0;
-	push @bad, map {"round $seed ($zone): $_"} grep {/^DIFFERENCE/} split /\n/, $out;
+	push @bad, map {"round $seed ($zone): $_" . (/\| s(\d+) of/ ? " | $predicates[$1]" : '')} grep {/^DIFFERENCE/} split /\n/, $out;
 	$refused += () = $err =~ /REFUSED/g;
 	note "refused: $_" for $err =~ /INFO:\s+(REFUSED .*)/g;
 	$true += $1 while $out =~ /^TRUE (\d+)/mg;
