@@ -31,6 +31,7 @@ typedef struct Former
 {
 	int64		id;				/* hash key: old profile */
 	List	   *now;			/* ids of the profiles it is in now (int64 *) */
+	int64		heir;			/* the one of these that its number stands for */
 	bool		lost;			/* a node of it is gone */
 } Former;
 
@@ -173,7 +174,8 @@ judge_moves(CdpBatch *batch, CdpProfile *profile, HTAB *formers)
 		if (former == NULL)
 			continue;
 		/* absorbed: it was a profile and is none any more */
-		if (!contains(former->now, was) && !contains(absorbed, was))
+		if (former->heir == profile->id && !contains(former->now, was) &&
+			!contains(absorbed, was))
 			absorbed = lappend(absorbed, copy_int64(was));
 		if (list_length(former->now) > 1)
 			split = true;
@@ -263,6 +265,7 @@ CdpProfilesCollect(CdpBatch *batch)
 			if (!found)
 			{
 				former->now = NIL;
+				former->heir = 0;
 				former->lost = false;
 			}
 			former->lost |= node->is_gone;
@@ -285,6 +288,14 @@ CdpProfilesCollect(CdpBatch *batch)
 			continue;
 		if (!contains(former->now, node->profile))
 			former->now = lappend(former->now, copy_int64(node->profile));
+		/* a profile's number is that of a node; if that is gone, the smallest */
+		if (node->id == former->id)
+			former->heir = node->profile;
+		else if (former->heir == 0 ||
+				 (former->heir > node->profile &&
+				  (CdpGraphNode(graph, former->id) == NULL ||
+				   CdpGraphNode(graph, former->id)->is_gone)))
+			former->heir = node->profile;
 		profile_of(batch, node)->moved = true;
 	}
 	for (i = 0; i < batch->nprofiles; i++)

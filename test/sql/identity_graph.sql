@@ -142,3 +142,20 @@ INSERT INTO events (message_id, event, identifiers, occurred_at)
 SELECT apply();
 SELECT status, count(*), min(ord), max(ord) FROM links l JOIN identities i ON i.node_id = l.b OR i.node_id = l.a
 WHERE i.identifier = 'user_id:wide' GROUP BY 1;
+
+-- late evidence takes a profile apart, and each part becomes another's: its
+-- number stands for the one that has the node of that number
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('x1', 'Viewed', '{user_id:x1}', '2026-06-01Z'),
+	('x2', 'Viewed', '{user_id:x2}', '2026-06-01Z');
+SELECT apply();
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('x3', 'Viewed', '{cookie:x3,cookie:x4}', '2026-06-05Z');
+SELECT apply();
+SELECT resolve('cookie:x3') AS gone, max(seq) AS seq FROM changes \gset
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('x4', 'Viewed', '{user_id:x1,cookie:x3}', '2026-06-02Z'),
+	('x5', 'Viewed', '{user_id:x2,cookie:x4}', '2026-06-03Z');
+SELECT apply();
+SELECT current_profile(:gone) = resolve('user_id:x1') AS heir;
+SELECT profile_id = resolve('user_id:x1') AS heir, payload->'merges' = to_jsonb(ARRAY[:gone]) AS lists_it FROM changes WHERE seq > :seq AND kind = 'profile_merged';
