@@ -30,7 +30,7 @@ my $minimise = $ENV{CDP_MINIMISE} // 60;
 my $orders = $ENV{CDP_ORDERS} // 10;
 my @lean = qw(periods rate bridge shared policies detach undo mixed);
 my %lean = map { $_ => 1 } @lean;
-my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain limits size decisions define rules), grep { !/policies|mixed/ } @lean);
+my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain limits size decisions define rules), @lean);
 
 note "CDP_SEED=$first_seed CDP_STREAMS=$streams";
 
@@ -177,7 +177,7 @@ WHERE l.origin = 'event'
 UNION ALL
 SELECT 'decision ' || d.source || ' ' || d.message_id || ' ' || d.effective FROM cdp.decisions d
 UNION ALL
-SELECT 'rejected ' || r.source || ' ' || COALESCE(r.message_id, '-') || ' ' || r.reason FROM cdp.rejected r
+SELECT 'rejected ' || r.source || ' ' || COALESCE(r.message_id, '-') || ' ' || r.reason || ' ' || COALESCE(r.held::text, '') FROM cdp.rejected r
 UNION ALL
 SELECT 'entry ' || i.identifier::text || ' ' || e.at FROM cdp.entries e JOIN cdp.identities i ON i.node_id = e.owner
 ORDER BY 1;
@@ -187,7 +187,7 @@ $state_sql =~ s/\n\s*/ /g;
 my $verify_sql =
   q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify();};
 
-my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history links decisions entry_pieces withheld_entries releases rejected timers segment_members changes cursors trait_errors segment_errors);
+my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers segment_members changes cursors trait_errors segment_errors);
 my $reset_sql = join("\n", 'SET client_min_messages = warning;', @undefine,
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity';});
 # for a few rows quicker than TRUNCATE
