@@ -46,6 +46,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/identity/graph.sql) \
                $(wildcard sql/identity/explain.sql) \
                $(wildcard sql/activate/profile.sql) \
+               $(wildcard sql/activate/segments.sql) \
                $(wildcard $(addprefix sql/apply/verify,_log.sql _identity.sql _replay.sql \
                    _traits.sql _segments.sql .sql)) \
                $(wildcard sql/apply/asof.sql) \

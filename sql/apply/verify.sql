@@ -320,7 +320,9 @@ BEGIN
 		FOREACH s IN ARRAY traits LOOP
 			IF EXISTS (SELECT FROM unnest(traits) o
 					   WHERE quote_literal(o->>'name') = ANY (cdp.verify_tokens(s->>'predicate'))
-						 AND o->>'name' <> s->>'name' AND NOT o->>'name' = ANY (s_names)) THEN
+						 AND o->>'name' <> s->>'name' AND NOT o->>'name' = ANY (s_names))
+				OR EXISTS (SELECT FROM unnest(traits) o
+						   WHERE s->'exclude' @> (o->'id') AND NOT o->>'name' = ANY (s_names)) THEN
 				pending := pending || s;
 				CONTINUE;
 			END IF;
@@ -354,6 +356,17 @@ BEGIN
 				INTO vals
 				FROM unnest(vals, others, profiles) WITH ORDINALITY u(val, gone, profile, comp)
 				LEFT JOIN cdp.memberships m ON m.profile_id = u.profile AND m.segment = s->>'name';
+			END IF;
+			-- members of excluded segments, and who is held out
+			IF jsonb_array_length(s->'exclude') > 0 OR (s->>'holdout')::float8 > 0 THEN
+				SELECT array_agg(u.val::boolean AND NOT EXISTS (
+						SELECT FROM jsonb_array_elements_text(s->'exclude') x
+						JOIN cdp.segment_definitions d ON d.id = x::int
+						WHERE (s_vals[array_position(s_names, d.name)]::boolean[])[u.comp])
+					AND (hashtextextended(format('%s:%s', s->>'seed', u.profile) COLLATE "C", 0) & 9223372036854775807) % 1000000
+						>= (s->>'holdout')::float8 * 1000000 ORDER BY u.comp)
+				INTO vals
+				FROM unnest(vals, profiles) WITH ORDINALITY u(val, profile, comp);
 			END IF;
 			s_vals := s_vals || vals::text;
 			RETURN QUERY

@@ -3,17 +3,19 @@
 CREATE FUNCTION cdp.create_segment(name text, predicate cdp.predicate,
 	entity text DEFAULT 'profile', description text DEFAULT NULL,
 	exit_when text DEFAULT NULL, timezone text DEFAULT 'UTC',
-	options jsonb DEFAULT '{}', if_exists text DEFAULT 'error') RETURNS void
+	options jsonb DEFAULT '{}', if_exists text DEFAULT 'error',
+	exclude text[] DEFAULT '{}', holdout float8 DEFAULT 0, seed text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_create_segment' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.create_segment(text, cdp.predicate, text, text, text, text, jsonb, text) IS
-	'define a segment: the profiles for which predicate is true; exit_when: members stay until it is true; if_exists: error, replace or skip';
+COMMENT ON FUNCTION cdp.create_segment(text, cdp.predicate, text, text, text, text, jsonb, text, text[], float8, text) IS
+	'define a segment: the profiles for which predicate is true; exit_when: members stay until it is true; exclude: not the members of these segments; holdout: fraction of profiles, chosen by id and seed, that are kept out; if_exists: error, replace or skip';
 
 CREATE FUNCTION cdp.alter_segment(name text, predicate cdp.predicate DEFAULT NULL,
 	description text DEFAULT NULL, exit_when text DEFAULT NULL,
 	timezone text DEFAULT NULL, options jsonb DEFAULT NULL,
-	enabled boolean DEFAULT NULL, owner text DEFAULT NULL) RETURNS void
+	enabled boolean DEFAULT NULL, owner text DEFAULT NULL,
+	exclude text[] DEFAULT NULL, holdout float8 DEFAULT NULL, seed text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_alter_segment' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.alter_segment(text, cdp.predicate, text, text, text, jsonb, boolean, text) IS
+COMMENT ON FUNCTION cdp.alter_segment(text, cdp.predicate, text, text, text, jsonb, boolean, text, text[], float8, text) IS
 	'change a segment: NULL leaves as it is, an empty description or exit_when removes it; a disabled segment keeps the members that it has';
 
 CREATE FUNCTION cdp.rename_segment(name text, new_name text) RETURNS void
@@ -25,16 +27,18 @@ CREATE FUNCTION cdp.drop_segment(name text, cascade boolean DEFAULT false) RETUR
 COMMENT ON FUNCTION cdp.drop_segment(text, boolean) IS 'remove a segment with its memberships; cascade: also the segments that refer to it';
 
 CREATE FUNCTION cdp.preview_segment(predicate cdp.predicate, timezone text DEFAULT 'UTC',
-	OUT members bigint, OUT non_members bigint, OUT unknown bigint, OUT errors bigint) RETURNS record
-	AS 'MODULE_PATHNAME', 'cdp_preview_segment' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.preview_segment(cdp.predicate, text) IS
-	'how many profiles a segment with that predicate would have now; unknown: the predicate is NULL, errors: it raises an error; neither are members';
+	segment text DEFAULT NULL,
+	OUT members bigint, OUT non_members bigint, OUT unknown bigint, OUT errors bigint,
+	OUT enter bigint, OUT leave bigint) RETURNS record
+	AS 'MODULE_PATHNAME', 'cdp_preview_segment' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.preview_segment(cdp.predicate, text, text) IS
+	'how many profiles a segment with that predicate would have now; unknown: the predicate is NULL, errors: it raises an error; neither are members; enter, leave: how many would, if the given segment had that predicate';
 
 CREATE FUNCTION cdp.explain_segment(name text, identifier cdp.identifier,
-	OUT term text, OUT value text) RETURNS SETOF record
+	OUT term text, OUT value text, OUT needed text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'cdp_explain_segment' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.explain_segment(text, cdp.identifier) IS
-	'why a profile is, or is not, in a segment: each trait and behaviour that it reads with its value now, and what follows';
+	'why a profile is, or is not, in a segment: each trait and behaviour that it reads with its value now, each condition and what it amounts to, and what follows; needed: what would have to change for the membership to change';
 
 CREATE FUNCTION cdp.matches(profile_id bigint, predicate cdp.predicate,
 	timezone text DEFAULT 'UTC') RETURNS boolean
@@ -47,13 +51,47 @@ CREATE FUNCTION cdp.matches(identifier cdp.identifier, predicate cdp.predicate,
 COMMENT ON FUNCTION cdp.matches(cdp.identifier, cdp.predicate, text) IS
 	'is the predicate true of the identifier''s profile now? NULL: it is unknown, or there is no such profile';
 
+CREATE FUNCTION cdp.pending_evaluations(segment_id int) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'cdp_pending_evaluations' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION cdp.pending_evaluations(int) IS 'internal: evaluations that this session has not yet added to cdp.segment_evaluations';
+
+CREATE FUNCTION cdp.segment_overlap(names text[])
+RETURNS TABLE (a text, b text, members_a bigint, members_b bigint, members_both bigint)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+	missing text;
+BEGIN
+	SELECT n INTO missing FROM unnest(names) n
+	WHERE NOT EXISTS (SELECT FROM cdp.segments s WHERE s.name = n) LIMIT 1;
+	IF missing IS NOT NULL THEN
+		RAISE undefined_object USING MESSAGE = format('segment "%s" does not exist', missing);
+	END IF;
+	RETURN QUERY
+	WITH s AS (
+		SELECT DISTINCT n AS name FROM unnest(names) n
+	), size AS (
+		SELECT s.name, (SELECT count(*) FROM cdp.memberships m WHERE m.segment = s.name) AS members FROM s
+	)
+	SELECT x.name, y.name, x.members, y.members,
+		(SELECT count(*) FROM cdp.memberships m JOIN cdp.memberships n USING (profile_id)
+		 WHERE m.segment = x.name AND n.segment = y.name)
+	FROM size x JOIN size y ON x.name < y.name COLLATE "C"
+	ORDER BY x.name COLLATE "C", y.name COLLATE "C";
+END
+$function$;
+COMMENT ON FUNCTION cdp.segment_overlap(text[]) IS 'for each two of the segments: how many profiles are in one, the other, and both, as of the applied clock; undefined_object when one does not exist; needs SELECT on cdp.segments and cdp.memberships';
+
 REVOKE ALL ON FUNCTION
+	cdp.pending_evaluations(int),
 	cdp.matches(bigint, cdp.predicate, text),
 	cdp.matches(cdp.identifier, cdp.predicate, text),
-	cdp.create_segment(text, cdp.predicate, text, text, text, text, jsonb, text),
-	cdp.alter_segment(text, cdp.predicate, text, text, text, jsonb, boolean, text),
+	cdp.create_segment(text, cdp.predicate, text, text, text, text, jsonb, text, text[], float8, text),
+	cdp.alter_segment(text, cdp.predicate, text, text, text, jsonb, boolean, text, text[], float8, text),
 	cdp.rename_segment(text, text),
 	cdp.drop_segment(text, boolean),
-	cdp.preview_segment(cdp.predicate, text),
+	cdp.preview_segment(cdp.predicate, text, text),
+	cdp.segment_overlap(text[]),
 	cdp.explain_segment(text, cdp.identifier)
 FROM PUBLIC;

@@ -9,6 +9,10 @@ CREATE TABLE cdp.segment_definitions (
 	exit_when cdp.predicate,
 	timezone text NOT NULL DEFAULT 'UTC',
 	description text,
+	exclude int[] NOT NULL DEFAULT '{}',
+	holdout float8 NOT NULL DEFAULT 0 CHECK (holdout >= 0 AND holdout < 1),
+	seed text NOT NULL DEFAULT '',
+	version int NOT NULL DEFAULT 1,
 	options jsonb NOT NULL DEFAULT '{}',
 	owner text NOT NULL,
 	channel text NOT NULL,
@@ -22,6 +26,9 @@ CREATE TABLE cdp.segment_definitions (
 	segment_ids int[] NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE cdp.segment_definitions IS 'definitions of segments as written';
+COMMENT ON COLUMN cdp.segment_definitions.exclude IS 'segments whose members are not in this one';
+COMMENT ON COLUMN cdp.segment_definitions.holdout IS 'fraction of profiles, chosen by their id and seed, that are kept out';
+COMMENT ON COLUMN cdp.segment_definitions.version IS 'counts the changes of what decides membership';
 COMMENT ON COLUMN cdp.segment_definitions.terms IS 'by vocabulary call in predicate, then exit_when: id of the hidden trait or of the segment that it stands for';
 COMMENT ON COLUMN cdp.segment_definitions.segment_ids IS 'segments that the texts refer to';
 COMMENT ON COLUMN cdp.segment_definitions.trait_ids IS 'by element of trait_names, a name in the texts: id of the trait that it stands for';
@@ -48,6 +55,13 @@ CREATE TABLE cdp.segment_errors (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE cdp.segment_errors IS 'errors that predicates raised: such a profile is left out of the segment, others are not affected';
 COMMENT ON COLUMN cdp.segment_errors.suspended IS 'the definition could not be compiled when it was last needed';
+
+-- Counted by the sessions that evaluate, added here from time to time.
+CREATE TABLE cdp.segment_evaluations (
+	segment_id int PRIMARY KEY,
+	evaluations bigint NOT NULL
+) WITH (fillfactor = 50);
+COMMENT ON TABLE cdp.segment_evaluations IS 'how many profiles were evaluated for a segment; see cdp.stat_segments';
 
 SELECT pg_extension_config_dump('cdp.segment_definitions', '');
 SELECT pg_extension_config_dump('cdp.segment_definitions_id_seq', '');

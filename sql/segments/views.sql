@@ -3,6 +3,9 @@
 CREATE VIEW cdp.segments AS
 SELECT d.name, d.entity, d.predicate, d.exit_when, d.timezone, d.description,
 	d.owner, d.channel, d.enabled,
+	ARRAY(SELECT x.name FROM cdp.segment_definitions x
+		WHERE x.id OPERATOR(pg_catalog.=) ANY (d.exclude) ORDER BY x.name) AS exclude,
+	d.holdout, d.seed, d.version,
 	CASE WHEN NOT d.enabled THEN 'disabled'
 		WHEN e.suspended OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
 						 WHERE r.rolname OPERATOR(pg_catalog.=) d.owner::pg_catalog.name) THEN 'suspended'
@@ -20,3 +23,12 @@ FROM cdp.segment_members m
 JOIN cdp.segment_definitions d ON d.id OPERATOR(pg_catalog.=) m.segment_id
 WHERE m.member;
 COMMENT ON VIEW cdp.memberships IS 'who is in which segment as of the applied clock';
+
+CREATE VIEW cdp.stat_segments AS
+SELECT d.name AS segment,
+	COALESCE(v.evaluations, 0)::bigint OPERATOR(pg_catalog.+) cdp.pending_evaluations(d.id) AS evaluations,
+	COALESCE(e.errors, 0) AS errors, e.last_error, e.last_profile, e.last_at AS last_error_at
+FROM cdp.segment_definitions d
+LEFT JOIN cdp.segment_evaluations v ON v.segment_id OPERATOR(pg_catalog.=) d.id
+LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;
+COMMENT ON VIEW cdp.stat_segments IS 'work and errors by segment: profiles evaluated by the applier, errors of its predicate, the last one and whose profile raised it';

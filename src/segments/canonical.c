@@ -293,6 +293,51 @@ CdpPredicateCanonical(const char *text)
 	return out.data;
 }
 
+static bool
+is_keyword(const Token *token, const char *word)
+{
+	return token->code == TOKEN_KEYWORD && strcmp(token->string, word) == 0;
+}
+
+/*
+ * The conditions that a predicate joins by AND, as pieces of its text; the
+ * whole text when it joins none.
+ */
+List *
+CdpPredicateConditions(const char *text)
+{
+	List	   *conditions = NIL;
+	Tokens		tokens;
+	int			depth = 0;
+	int			between = 0;
+	int			start = 0;
+
+	scan(text, &tokens);
+	for (int i = 0; i < tokens.n; i++)
+	{
+		const Token *token = &tokens.items[i];
+
+		if (token->code == '(' || token->code == '[' || is_keyword(token, "case"))
+			depth++;
+		else if (token->code == ')' || token->code == ']' || is_keyword(token, "end"))
+			depth--;
+		else if (depth > 0)
+			continue;
+		else if (is_keyword(token, "or"))
+			return list_make1(pstrdup(text));
+		else if (is_keyword(token, "between"))
+			between++;
+		else if (is_keyword(token, "and") && between > 0)
+			between--;
+		else if (is_keyword(token, "and"))
+		{
+			conditions = lappend(conditions, pnstrdup(text + start, token->location - start - 1));
+			start = token->location + token->length + 1;
+		}
+	}
+	return lappend(conditions, pstrdup(text + start));
+}
+
 /*
  * Names of hidden columns cannot be written.
  */

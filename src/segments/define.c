@@ -171,6 +171,8 @@ define_texts(const CdpSegmentDefinition *definition, CdpReferences *references, 
 		CdpPredicateDefine(definition->exit_when, definition->timezone, "exit_when",
 						   references, created);
 	SetUserIdAndSecContext(userid, sec_context);
+	references->segment_ids = list_concat_unique_int(references->segment_ids,
+													 definition->exclude);
 }
 
 /*
@@ -232,6 +234,8 @@ store_changes(CdpSegmentDefinition *new, const CdpSegmentDefinition *old)
 		!same_text(new->exit_when, old->exit_when) ||
 		!same_text(new->timezone, old->timezone) ||
 		!same_text(new->owner, old->owner) ||
+		!equal(new->exclude, old->exclude) || new->holdout != old->holdout ||
+		!same_text(new->seed, old->seed) ||
 		(new->enabled && !old->enabled))
 	{
 		store_definition(new);
@@ -309,11 +313,45 @@ CdpSegmentsInit(void)
 
 /* ---- functions ---- */
 
+static double
+check_holdout(double holdout)
+{
+	if (!(holdout >= 0 && holdout < 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("holdout must be a fraction: at least 0 and less than 1")));
+	return holdout;
+}
+
+/*
+ * Names of segments to ids, in the order of ids.
+ */
+static List *
+exclude_argument(ArrayType *names)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	List	   *ids = NIL;
+
+	deconstruct_array(names, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("names of segments to exclude must not be null")));
+		ids = list_append_unique_int(ids, CdpSegmentIdByName(TextDatumGetCString(elements[i])));
+	}
+	list_sort(ids, list_int_cmp);
+	return ids;
+}
+
 PG_FUNCTION_INFO_V1(cdp_create_segment);
 
 /*
  * cdp.create_segment(name, predicate, entity, description, exit_when,
- * timezone, options, if_exists)
+ * timezone, options, if_exists, exclude, holdout, seed)
  */
 Datum
 cdp_create_segment(PG_FUNCTION_ARGS)
@@ -334,6 +372,9 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 	definition.options = PG_ARGISNULL(6) ?
 		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"))) :
 		PG_GETARG_JSONB_P(6);
+	definition.exclude = NIL;
+	definition.holdout = PG_ARGISNULL(9) ? 0 : check_holdout(PG_GETARG_FLOAT8(9));
+	definition.seed = PG_ARGISNULL(10) ? name : text_argument(fcinfo, 10);
 	definition.enabled = true;
 	definition.owner = GetUserNameFromId(GetUserId(), false);
 
@@ -357,6 +398,8 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 	check_options(definition.options);
 
 	begin_definition();
+	if (!PG_ARGISNULL(8))
+		definition.exclude = exclude_argument(PG_GETARG_ARRAYTYPE_P(8));
 	if (CdpSegmentDefinitionRead(name, &existing))
 	{
 		if (strcmp(if_exists, "error") == 0)
@@ -411,7 +454,7 @@ PG_FUNCTION_INFO_V1(cdp_alter_segment);
 
 /*
  * cdp.alter_segment(name, predicate, description, exit_when, timezone,
- * options, enabled, owner): NULL leaves as it is, an empty text removes.
+ * options, enabled, owner, exclude, holdout, seed): NULL leaves as it is, an empty text removes.
  */
 Datum
 cdp_alter_segment(PG_FUNCTION_ARGS)
@@ -443,6 +486,12 @@ cdp_alter_segment(PG_FUNCTION_ARGS)
 		definition.enabled = PG_GETARG_BOOL(6);
 	if (!PG_ARGISNULL(7))
 		definition.owner = check_new_owner(text_argument(fcinfo, 7));
+	if (!PG_ARGISNULL(8))
+		definition.exclude = exclude_argument(PG_GETARG_ARRAYTYPE_P(8));
+	if (!PG_ARGISNULL(9))
+		definition.holdout = check_holdout(PG_GETARG_FLOAT8(9));
+	if (!PG_ARGISNULL(10))
+		definition.seed = text_argument(fcinfo, 10);
 	store_changes(&definition, &old);
 	PG_RETURN_VOID();
 }
@@ -588,6 +637,8 @@ drop_one(int32 id)
 	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_members WHERE segment_id = $1",
 							id, NULL);
 	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_errors WHERE segment_id = $1",
+							id, NULL);
+	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_evaluations WHERE segment_id = $1",
 							id, NULL);
 	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_definitions WHERE id = $1",
 							id, NULL);

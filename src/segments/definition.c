@@ -42,6 +42,20 @@ list_datum(const List *list)
 	return ints_datum(values, n);
 }
 
+static List *
+datum_list(Datum datum)
+{
+	ArrayType  *array = DatumGetArrayTypeP(datum);
+	List	   *list = NIL;
+
+	if (ARR_NDIM(array) == 1 && !ARR_HASNULL(array))
+	{
+		for (int i = 0; i < ARR_DIMS(array)[0]; i++)
+			list = lappend_int(list, ((int32 *) ARR_DATA_PTR(array))[i]);
+	}
+	return list;
+}
+
 static Datum
 texts_datum(char **values, int n)
 {
@@ -125,7 +139,7 @@ CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out)
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (SPI_execute_with_args("SELECT id, name, predicate, exit_when, timezone, description,"
-							  " options, owner, enabled"
+							  " options, owner, enabled, exclude, holdout, seed"
 							  " FROM cdp.segment_definitions WHERE name = $1",
 							  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the definition of a segment");
@@ -146,6 +160,9 @@ CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out)
 		out->options = DatumGetJsonbPCopy(SPI_getbinval(tuple, desc, 7, &isnull));
 		out->owner = SPI_getvalue(tuple, desc, 8);
 		out->enabled = DatumGetBool(SPI_getbinval(tuple, desc, 9, &isnull));
+		out->exclude = datum_list(SPI_getbinval(tuple, desc, 10, &isnull));
+		out->holdout = DatumGetFloat8(SPI_getbinval(tuple, desc, 11, &isnull));
+		out->seed = SPI_getvalue(tuple, desc, 12);
 		MemoryContextSwitchTo(oldcontext);
 	}
 	SPI_finish();
@@ -208,20 +225,21 @@ CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition, const CdpReferences 
 	static const char *const insert =
 		"INSERT INTO cdp.segment_definitions (name, predicate, exit_when, timezone,"
 		" description, options, owner, channel, enabled,"
-		" terms, trait_names, trait_ids, segment_ids)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+		" terms, trait_names, trait_ids, segment_ids, exclude, holdout, seed)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
 		" RETURNING id";
 	static const char *const update =
 		"UPDATE cdp.segment_definitions SET name = $1, predicate = $2, exit_when = $3,"
 		" timezone = $4, description = $5, options = $6, owner = $7, channel = $8,"
 		" enabled = $9, terms = $10, trait_names = $11, trait_ids = $12,"
-		" segment_ids = $13, altered_at = cdp.clock()"
-		" WHERE id = $14 RETURNING id";
+		" segment_ids = $13, exclude = $14, holdout = $15, seed = $16,"
+		" version = version + 1, altered_at = cdp.clock()"
+		" WHERE id = $17 RETURNING id";
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID,
 		TEXTOID, TEXTOID, BOOLOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID,
-	INT4ARRAYOID, INT4OID};
-	Datum		values[14];
-	char		nulls[15] = "              ";
+	INT4ARRAYOID, INT4ARRAYOID, FLOAT8OID, TEXTOID, INT4OID};
+	Datum		values[17];
+	char		nulls[18] = "                 ";
 	CdpUserContext saved;
 	bool		isnull;
 
@@ -246,19 +264,22 @@ CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition, const CdpReferences 
 	values[10] = texts_datum(references->names, references->nnames);
 	values[11] = ints_datum(references->traits, references->nnames);
 	values[12] = list_datum(references->segment_ids);
-	values[13] = Int32GetDatum(definition->id);
+	values[13] = list_datum(definition->exclude);
+	values[14] = Float8GetDatum(definition->holdout);
+	values[15] = CStringGetTextDatum(definition->seed);
+	values[16] = Int32GetDatum(definition->id);
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (definition->id == 0)
 	{
-		if (SPI_execute_with_args(insert, 13, types, values, nulls, false, 0) !=
+		if (SPI_execute_with_args(insert, 16, types, values, nulls, false, 0) !=
 			SPI_OK_INSERT_RETURNING || SPI_processed != 1)
 			elog(ERROR, "could not store the definition of a segment");
 		definition->id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
 													 SPI_tuptable->tupdesc, 1, &isnull));
 	}
-	else if (SPI_execute_with_args(update, 14, types, values, nulls, false, 0) !=
+	else if (SPI_execute_with_args(update, 17, types, values, nulls, false, 0) !=
 			 SPI_OK_UPDATE_RETURNING || SPI_processed != 1)
 		elog(ERROR, "could not store the definition of a segment");
 	SPI_finish();

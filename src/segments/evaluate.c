@@ -23,19 +23,29 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #include "cdp.h"
 #include "segments/predicate.h"
 
 #define CHUNK	512
+
+/* Fractions are as fine as this. */
+#define HOLDOUT_PARTS	1000000
+
+/* Milliseconds between additions to cdp.segment_evaluations. */
+#define COUNT_INTERVAL	1000
 
 /* Errors of one segment during one call. */
 typedef struct SegmentErrors
@@ -135,6 +145,36 @@ check_owner(CdpSegment *segment)
 }
 
 /*
+ * Who is held out follows from the profile's number and the seed, so that it
+ * stays so.
+ */
+bool
+CdpHeldOut(const CdpSegmentRules *rules, int64 profile_id)
+{
+	char	   *key = psprintf("%s:%lld", rules->seed, (long long) profile_id);
+	uint64		hash = DatumGetUInt64(hash_any_extended((unsigned char *) key, strlen(key), 0));
+
+	pfree(key);
+	return (double) ((hash & PG_INT64_MAX) % HOLDOUT_PARTS) < rules->holdout * HOLDOUT_PARTS;
+}
+
+/*
+ * In a segment that this one excludes, or held out?
+ */
+static bool
+is_excluded(const CdpSegmentRules *rules, int64 profile_id, const Datum *member)
+{
+	int			column = -1;
+
+	while ((column = bms_next_member(rules->excluded, column)) >= 0)
+	{
+		if (DatumGetBool(member[column]))
+			return true;
+	}
+	return rules->holdout > 0 && CdpHeldOut(rules, profile_id);
+}
+
+/*
  * Evaluate from where the work stands to the end of the chunk.
  *
  * With exit_when, who is in stays until exit_when is true, and who is out
@@ -186,6 +226,8 @@ run(Evaluation *e)
 			if (is && rules->exit_state != NULL)
 				is = !CdpPredicateValue(set->columns->slots, rules->exit_state, &profile->values,
 										member, e->never_null, &isnull);
+			if (is)
+				is = !is_excluded(rules, profile->profile_id, member);
 			member[rules->column] = BoolGetDatum(is);
 			profile->values.next = Min(profile->values.next, CdpClockNoted());
 		}
@@ -316,6 +358,99 @@ record_errors(Evaluation *e, TimestampTz now)
 }
 
 /*
+ * Count what has been done in the session, and now and then in the table, so
+ * that a batch of one entry does not write a row a segment.
+ */
+typedef struct PendingCount
+{
+	int32		segment_id;		/* hash key */
+	int64		evaluations;
+} PendingCount;
+
+static HTAB *pending_counts = NULL;
+
+static void
+write_counts(void)
+{
+	Oid			types[] = {INT4ARRAYOID, INT8ARRAYOID};
+	long		n = hash_get_num_entries(pending_counts);
+	Datum	   *ids = palloc(n * sizeof(Datum));
+	Datum	   *counts = palloc(n * sizeof(Datum));
+	Datum		values[2];
+	CdpUserContext saved;
+	HASH_SEQ_STATUS status;
+	PendingCount *pending;
+	int			i = 0;
+
+	hash_seq_init(&status, pending_counts);
+	while ((pending = (PendingCount *) hash_seq_search(&status)) != NULL)
+	{
+		ids[i] = Int32GetDatum(pending->segment_id);
+		counts[i++] = Int64GetDatum(pending->evaluations);
+		(void) hash_search(pending_counts, &pending->segment_id, HASH_REMOVE, NULL);
+	}
+	values[0] = PointerGetDatum(construct_array(ids, i, INT4OID, 4, true, TYPALIGN_INT));
+	values[1] = PointerGetDatum(construct_array(counts, i, INT8OID, 8, FLOAT8PASSBYVAL,
+												TYPALIGN_DOUBLE));
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args("INSERT INTO cdp.segment_evaluations AS e (segment_id, evaluations)"
+							  " SELECT u.id, u.n FROM unnest($1, $2) AS u(id, n)"
+							  " WHERE u.id IN (SELECT d.id FROM cdp.segment_definitions d)"
+							  " ON CONFLICT (segment_id) DO UPDATE SET"
+							  " evaluations = e.evaluations + excluded.evaluations",
+							  2, types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not count evaluations of segments");
+	SPI_finish();
+	CdpRestoreUser(&saved);
+}
+
+static void
+count_evaluations(Evaluation *e, int n)
+{
+	static TimestampTz last = 0;
+
+	if (pending_counts == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(int32);
+		ctl.entrysize = sizeof(PendingCount);
+		pending_counts = hash_create("cdp evaluations", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	for (int i = 0; i < e->ntodo; i++)
+	{
+		bool		found;
+		PendingCount *pending = (PendingCount *)
+			hash_search(pending_counts, &e->todo[i]->id, HASH_ENTER, &found);
+
+		if (!found)
+			pending->evaluations = 0;
+		pending->evaluations += n;
+	}
+	if (XactReadOnly || e->ntodo == 0 || n == 0 ||
+		!TimestampDifferenceExceeds(last, GetCurrentTimestamp(), COUNT_INTERVAL))
+		return;
+	last = GetCurrentTimestamp();
+	write_counts();
+}
+
+PG_FUNCTION_INFO_V1(cdp_pending_evaluations);
+
+/*
+ * cdp.pending_evaluations(segment_id)
+ */
+Datum
+cdp_pending_evaluations(PG_FUNCTION_ARGS)
+{
+	int32		id = PG_GETARG_INT32(0);
+	PendingCount *pending = pending_counts == NULL ? NULL :
+		(PendingCount *) hash_search(pending_counts, &id, HASH_FIND, NULL);
+
+	PG_RETURN_INT64(pending == NULL ? 0 : pending->evaluations);
+}
+
+/*
  * Which segments are to be evaluated: those in "only" and what they refer to.
  * Referred ones come earlier in the set.
  */
@@ -339,6 +474,7 @@ choose_segments(Evaluation *e, const Bitmapset *only)
 			continue;
 		wanted = bms_add_members(wanted, rules->predicate.segments);
 		wanted = bms_add_members(wanted, rules->exit_when.segments);
+		wanted = bms_add_members(wanted, rules->excluded);
 		chosen[i] = true;
 		e->safe &= rules->predicate.safe && rules->exit_when.safe &&
 			rules->predicate_state != NULL;
@@ -417,7 +553,10 @@ CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 		evaluate_chunk(&e);
 	}
 	if (record)
+	{
 		record_errors(&e, now);
+		count_evaluations(&e, n);
+	}
 	pfree(e.member);
 	pfree(e.never_null);
 	pfree(e.todo);

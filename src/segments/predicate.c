@@ -89,6 +89,18 @@ look_up(const CdpTerm *term, const char *query, const char *names,
 	return id;
 }
 
+int32
+CdpSegmentIdByName(const char *name)
+{
+	CdpTerm		term = {0};
+
+	term.name = unconstify(char *, name);
+	term.name_location = -1;
+	return look_up(&term, "SELECT id FROM cdp.segment_definitions WHERE name = $1",
+				   "SELECT name FROM cdp.segment_definitions ORDER BY name",
+				   "segment \"%s\" does not exist", NULL);
+}
+
 static Node *
 trait_var(ResolveContext *context, const CdpTrait *trait, int location)
 {

@@ -65,7 +65,9 @@ StaticAssertDecl(CDP_SEGMENT_NAME_MAX + sizeof(CDP_SEGMENT_CHANNEL) <= NAMEDATAL
 extern Node *CdpPredicateParse(const char *text);
 /* The canonical form of a text that CdpPredicateParse has read. */
 extern char *CdpPredicateCanonical(const char *text);
-/* The same with all checks of cdp.predicate's input. */
+/* The parts of a canonical text that are joined by AND (char *). */
+extern List *CdpPredicateConditions(const char *text);
+/* Canonical form, with all checks of cdp.predicate's input. */
 extern char *CdpPredicateFromText(const char *text);
 
 /* ---- nearest.c: hints ---- */
@@ -187,6 +189,9 @@ typedef struct CdpPredicateSlots
 	ExprContext *econtext;
 } CdpPredicateSlots;
 
+/* A segment's id; error with a hint when there is none of that name. */
+extern int32 CdpSegmentIdByName(const char *name);
+
 /* ---- set.c: all definitions of a generation ---- */
 
 struct CdpSegmentRules
@@ -199,6 +204,11 @@ struct CdpSegmentRules
 	CdpReferences references;
 	CdpPredicate predicate;
 	CdpPredicate exit_when;
+	int			nexclude;
+	int32	   *exclude;		/* ids */
+	Bitmapset  *excluded;		/* their columns */
+	double		holdout;		/* 0: nobody is held out */
+	char	   *seed;
 
 	/* evaluate.c */
 	Oid			owner_oid;		/* whose expression states these are */
@@ -237,6 +247,9 @@ typedef struct CdpSegmentDefinition
 	char	   *exit_when;		/* NULL: none */
 	char	   *timezone;
 	char	   *description;	/* NULL: none */
+	List	   *exclude;		/* ids of segments */
+	double		holdout;
+	char	   *seed;
 	Jsonb	   *options;
 	char	   *owner;
 	bool		enabled;
@@ -275,6 +288,9 @@ extern bool CdpPredicateValue(CdpPredicateSlots *slots, ExprState *state,
 							  bool *never_null, bool *isnull);
 
 /* ---- evaluate.c ---- */
+
+/* Is the profile one of those that the segment holds out? */
+extern bool CdpHeldOut(const CdpSegmentRules *rules, int64 profile_id);
 
 /* Errors that concern one predicate only; others must be raised again. */
 extern bool CdpErrorIsLocal(int sqlerrcode);

@@ -50,6 +50,9 @@ typedef struct Preview
 	int64		non_members;
 	int64		unknown;
 	int64		errors;
+	int32		segment;		/* to compare with; 0: none */
+	int64		enter;
+	int64		leave;
 } Preview;
 
 /*
@@ -116,7 +119,18 @@ evaluate_referred(Preview *preview, CdpProfileNodes *nodes, CdpProfileValues *va
 	}
 }
 
-static void
+static bool
+is_in(const int32 *ids, int n, int32 id)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (ids[i] == id)
+			return true;
+	}
+	return false;
+}
+
+static bool
 count_value(Preview *preview, CdpProfileValues *values)
 {
 	bool		isnull;
@@ -129,22 +143,24 @@ count_value(Preview *preview, CdpProfileValues *values)
 		preview->members++;
 	else
 		preview->non_members++;
+	return value;
 }
 
 /*
  * The same for a predicate that may raise an error.
  */
-static void
+static bool
 count_guarded(Preview *preview, CdpProfileValues *values)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
+	volatile bool value = false;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
 	{
-		count_value(preview, values);
+		value = count_value(preview, values);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -163,6 +179,7 @@ count_guarded(Preview *preview, CdpProfileValues *values)
 	PG_END_TRY();
 	MemoryContextSwitchTo(oldcontext);
 	CurrentResourceOwner = oldowner;
+	return value;
 }
 
 static void
@@ -172,6 +189,8 @@ count_profile(Preview *preview, int64 profile_id)
 	CdpProfileValues values;
 	Oid			userid;
 	int			sec_context;
+	bool		value;
+	bool		was;
 
 	if (!CdpProfileRead(profile_id, preview->traits, &nodes))
 		return;
@@ -185,10 +204,13 @@ count_profile(Preview *preview, int64 profile_id)
 	GetUserIdAndSecContext(&userid, &sec_context);
 	SetUserIdAndSecContext(userid, sec_context | SECURITY_RESTRICTED_OPERATION);
 	if (preview->predicate.safe)
-		count_value(preview, &values);
+		value = count_value(preview, &values);
 	else
-		count_guarded(preview, &values);
+		value = count_guarded(preview, &values);
 	SetUserIdAndSecContext(userid, sec_context);
+	was = is_in(nodes.segments, nodes.nsegments, preview->segment);
+	preview->enter += value && !was;
+	preview->leave += was && !value;
 }
 
 /*
@@ -245,23 +267,29 @@ count_profiles(Preview *preview, const char *timezone)
 PG_FUNCTION_INFO_V1(cdp_preview_segment);
 
 /*
- * cdp.preview_segment(predicate, timezone)
+ * cdp.preview_segment(predicate, timezone, segment)
  */
 Datum
 cdp_preview_segment(PG_FUNCTION_ARGS)
 {
-	char	   *predicate = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *timezone = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	   *predicate;
+	char	   *timezone;
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
 	Preview    *preview = palloc0(sizeof(Preview));
 	TimestampTz applied;
 	TupleDesc	desc;
-	Datum		values[4];
-	bool		nulls[4] = {false};
+	Datum		values[6];
+	bool		nulls[6] = {false};
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	predicate = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	timezone = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (!PG_ARGISNULL(2))
+		preview->segment = CdpSegmentIdByName(text_to_cstring(PG_GETARG_TEXT_PP(2)));
 	(void) CdpGeneration(&applied);
 	preview->now = CdpReadInstant(applied);
 
@@ -296,6 +324,9 @@ cdp_preview_segment(PG_FUNCTION_ARGS)
 	values[1] = Int64GetDatum(preview->non_members);
 	values[2] = Int64GetDatum(preview->unknown);
 	values[3] = Int64GetDatum(preview->errors);
+	values[4] = Int64GetDatum(preview->enter);
+	values[5] = Int64GetDatum(preview->leave);
+	nulls[4] = nulls[5] = preview->segment == 0;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
@@ -314,10 +345,10 @@ typedef struct Explanation
 } Explanation;
 
 static void
-put_row(Explanation *explanation, const char *term, const char *value)
+put_row(Explanation *explanation, const char *term, const char *value, const char *needed)
 {
-	Datum		values[2];
-	bool		nulls[2] = {false, value == NULL};
+	Datum		values[3];
+	bool		nulls[3] = {false, value == NULL, needed == NULL};
 	ListCell   *lc;
 
 	foreach(lc, explanation->seen)
@@ -328,6 +359,7 @@ put_row(Explanation *explanation, const char *term, const char *value)
 	explanation->seen = lappend(explanation->seen, pstrdup(term));
 	values[0] = CStringGetTextDatum(term);
 	values[1] = value ? CStringGetTextDatum(value) : (Datum) 0;
+	values[2] = needed ? CStringGetTextDatum(needed) : (Datum) 0;
 	tuplestore_putvalues(explanation->rsinfo->setResult,
 						 explanation->rsinfo->setDesc, values, nulls);
 }
@@ -345,17 +377,6 @@ trait_value(Explanation *explanation, int32 id)
 	return OidOutputFunctionCall(output, explanation->values->values[trait->index]);
 }
 
-static bool
-is_in(const int32 *ids, int n, int32 id)
-{
-	for (int i = 0; i < n; i++)
-	{
-		if (ids[i] == id)
-			return true;
-	}
-	return false;
-}
-
 /*
  * The terms of one text, in the order in which they stand there.
  */
@@ -370,19 +391,19 @@ explain_terms(Explanation *explanation, const char *text)
 		int32		id = explanation->rules->references.terms[explanation->next_term++];
 
 		if (term->kind == CDP_TERM_TRAIT)
-			put_row(explanation, CdpTermText(term), trait_value(explanation, id));
+			put_row(explanation, CdpTermText(term), trait_value(explanation, id), NULL);
 		else if (term->kind == CDP_TERM_SEGMENT)
 			put_row(explanation, CdpTermText(term),
 					is_in(explanation->profile->after, explanation->profile->nafter, id) ?
-					"true" : "false");
+					"true" : "false", NULL);
 	}
 }
 
 /*
- * What a whole text amounts to: true, false, NULL, or the error it raises.
+ * What an expression amounts to: true, false, NULL, or the error it raises.
  */
-static void
-explain_text(Explanation *explanation, const char *what, Expr *expr)
+static const char *
+outcome(Explanation *explanation, Expr *expr)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
@@ -423,7 +444,65 @@ explain_text(Explanation *explanation, const char *what, Expr *expr)
 	PG_END_TRY();
 	MemoryContextSwitchTo(oldcontext);
 	CurrentResourceOwner = oldowner;
-	put_row(explanation, what, result);
+	return result;
+}
+
+static bool
+is_true(const char *value)
+{
+	return value != NULL && strcmp(value, "true") == 0;
+}
+
+/*
+ * The conditions that are joined by AND, one by one, and the whole.  Whoever is
+ * out needs all of them; whoever is in leaves when one is no longer true.
+ */
+static void
+explain_predicate(Explanation *explanation, bool member)
+{
+	CdpSegmentRules *rules = explanation->rules;
+	CdpSegmentColumns *columns = explanation->set->columns;
+	List	   *conditions = CdpPredicateConditions(rules->predicate_text);
+	int			next_term = 0;
+	int			column = -1;
+	ListCell   *lc;
+
+	foreach(lc, conditions)
+	{
+		CdpPredicate condition;
+		const char *value;
+
+		if (list_length(conditions) == 1)
+			break;
+		CdpPredicateCompile((char *) lfirst(lc), rules->timezone, "predicate",
+							&rules->references, &next_term, explanation->traits,
+							columns->ids, columns->n, &condition);
+		value = outcome(explanation, condition.expr);
+		put_row(explanation, (char *) lfirst(lc), value,
+				!member && !is_true(value) ? "must become true" :
+				member && is_true(value) && rules->exit_text == NULL ?
+				"must stay true" : NULL);
+	}
+	put_row(explanation, "predicate", outcome(explanation, rules->predicate.expr), NULL);
+	if (rules->exit_text != NULL)
+		put_row(explanation, "exit_when", outcome(explanation, rules->exit_when.expr),
+				member ? "must stay other than true" : NULL);
+	while ((column = bms_next_member(rules->excluded, column)) >= 0)
+	{
+		bool		in = is_in(explanation->profile->after, explanation->profile->nafter,
+							   columns->ids[column]);
+
+		put_row(explanation, psprintf("excluded: in_segment(%s)",
+									  quote_literal_cstr(columns->names[column])),
+				in ? "true" : "false", in ? "must become false" : NULL);
+	}
+	if (rules->holdout > 0)
+	{
+		bool		out = CdpHeldOut(rules, explanation->profile->profile_id);
+
+		put_row(explanation, "held out", out ? "true" : "false",
+				out ? "follows from the profile's number and the seed" : NULL);
+	}
 }
 
 PG_FUNCTION_INFO_V1(cdp_explain_segment);
@@ -489,7 +568,7 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 	nest_level = CdpPinSettings(rules->timezone);
 	for (int i = 0; i < rules->references.nnames; i++)
 		put_row(&explanation, quote_identifier(rules->references.names[i]),
-				trait_value(&explanation, rules->references.traits[i]));
+				trait_value(&explanation, rules->references.traits[i]), NULL);
 	explain_terms(&explanation, rules->predicate_text);
 	if (rules->exit_text != NULL)
 		explain_terms(&explanation, rules->exit_text);
@@ -499,13 +578,11 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 	if (OidIsValid(owner))
 	{
 		SetUserIdAndSecContext(owner, sec_context | SECURITY_RESTRICTED_OPERATION);
-		explain_text(&explanation, "predicate", rules->predicate.expr);
-		if (rules->exit_text != NULL)
-			explain_text(&explanation, "exit_when", rules->exit_when.expr);
+		explain_predicate(&explanation, is_in(profile.after, profile.nafter, segment->id));
 		SetUserIdAndSecContext(userid, sec_context);
 	}
 	CdpUnpinSettings(nest_level);
 	put_row(&explanation, "member",
-			is_in(profile.after, profile.nafter, segment->id) ? "true" : "false");
+			is_in(profile.after, profile.nafter, segment->id) ? "true" : "false", NULL);
 	return (Datum) 0;
 }

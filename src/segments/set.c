@@ -121,7 +121,7 @@ load_definitions(int64 generation, MemoryContext context, int *n)
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (SPI_execute("SELECT id, name, channel, owner, timezone, predicate, exit_when,"
-					" enabled, terms, trait_names, trait_ids"
+					" enabled, terms, trait_names, trait_ids, exclude, holdout, seed"
 					" FROM cdp.segment_definitions ORDER BY id",
 					snapshot_sees(generation), 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the definitions of segments");
@@ -152,6 +152,9 @@ load_definitions(int64 generation, MemoryContext context, int *n)
 		rules->references.names = column_texts(tuple, desc, 10, &rules->references.nnames);
 		rules->references.traits = column_ints(tuple, desc, 11, &nids);
 		rules->references.nnames = Min(rules->references.nnames, nids);
+		rules->exclude = column_ints(tuple, desc, 12, &rules->nexclude);
+		rules->holdout = DatumGetFloat8(SPI_getbinval(tuple, desc, 13, &isnull));
+		rules->seed = column_text(tuple, desc, 14);
 	}
 	MemoryContextSwitchTo(oldcontext);
 	SPI_finish();
@@ -261,6 +264,7 @@ order_segment(CdpSegmentSet *set, LoadedSegment *loaded, int column)
 		return false;
 	this->visit = 1;
 	needs = bms_union(rules->predicate.segments, rules->exit_when.segments);
+	needs = bms_add_members(needs, rules->excluded);
 	while ((other = bms_next_member(needs, other)) >= 0)
 	{
 		if (!order_segment(set, loaded, other))
@@ -313,6 +317,21 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 	columns->slots = CdpPredicateSlotsMake(traits, n);
 	MemoryContextSwitchTo(oldcontext);
 
+	/* one that is gone excludes nobody */
+	for (int i = 0; i < n; i++)
+	{
+		CdpSegmentRules *rules = loaded[i].segment.rules;
+
+		for (int k = 0; k < rules->nexclude; k++)
+		{
+			int			column = CdpSegmentColumn(set, rules->exclude[k]);
+
+			MemoryContextSwitchTo(set->context);
+			if (column >= 0)
+				rules->excluded = bms_add_member(rules->excluded, column);
+			MemoryContextSwitchTo(oldcontext);
+		}
+	}
 	for (int i = 0; i < n; i++)
 		loaded[i].live = loaded[i].enabled && compile_definition(set, traits, &loaded[i]);
 	for (int i = 0; i < n; i++)
