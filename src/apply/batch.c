@@ -242,7 +242,7 @@ fold_entries(CdpBatch *batch)
 			continue;
 		if (contributions[i].n == 0 && entry->type != CDP_ENTRY_IDENTIFY)
 			continue;
-		node = CdpGraphNode(batch->graph, entry->owner);
+		node = entry->owner_node;
 		if (node->acc == NULL)
 			node->acc = CdpNodeOpen(batch->traits, node->state);
 		CdpNodeFold(node->acc, entry, &contributions[i], true);

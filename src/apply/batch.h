@@ -23,6 +23,7 @@ typedef struct CdpProfile
 	int64		id;
 	int			n;				/* how many nodes it has: the ring of … */
 	CdpNode    *ring;			/* … this one */
+	CdpNode    *node;			/* the one that has its number */
 	CdpCause	cause;			/* of what changes with it */
 	bool		touched;		/* to be evaluated */
 	bool		moved;			/* nodes came from, or went to, another profile */

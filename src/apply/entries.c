@@ -265,7 +265,7 @@ CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now)
 	for (first = 0; first < n; first = i)
 	{
 		int64		owner = entries[first]->owner;
-		CdpNode    *node = CdpGraphNode(batch->graph, owner);
+		CdpNode    *node = entries[first]->owner_node;
 		struct varlena *old = recent_of(node);
 		CdpReader	reader;
 		int			nold = 0;

@@ -137,6 +137,8 @@ profile_of(CdpBatch *batch, CdpNode *node)
 		profile->id = node->profile;
 		profile->ring = root;
 		profile->n = root->size;
+		profile->node = root->id == profile->id ? root
+			: CdpGraphNode(batch->graph, profile->id);
 		profile->cause = CDP_CAUSE_ENTRY;
 		root->owner = profile;
 		batch->profiles[batch->nprofiles++] = profile;
@@ -564,7 +566,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 	evals = palloc0(sizeof(CdpProfileEval) * Max(n, 1));
 	for (i = 0; i < n; i++)
 	{
-		CdpNode    *root = CdpGraphNode(batch->graph, touched[i]->id);
+		CdpNode    *root = touched[i]->node;
 
 		CHECK_FOR_INTERRUPTS();
 		evals[i].profile_id = touched[i]->id;
@@ -616,7 +618,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 
 	for (i = 0; i < n; i++)
 	{
-		CdpNode    *root = CdpGraphNode(batch->graph, touched[i]->id);
+		CdpNode    *root = touched[i]->node;
 		CdpProfileEval *eval = &evals[i];
 		CdpCause	cause = touched[i]->cause;
 		TimestampTz at = clock;

@@ -90,6 +90,7 @@ typedef struct CdpEntry
 
 	/* filled in by identity */
 	int64		owner;			/* node number, 0 when nobody's */
+	struct CdpNode *owner_node; /* the node in the graph that looked */
 	int			nnodes;
 	int64	   *nodes;			/* all nodes that it names, hub first */
 	int			ncandidates;	/* usable identifiers, strongest first */

@@ -255,7 +255,14 @@ CdpGraphAdd(CdpGraph *graph, CdpEntry *entries, int n, bool seen)
 		if (entries[i].reject_reason != NULL)
 			continue;
 		for (j = 0; j < entries[i].ncandidates; j++)
-			CdpGraphWant(graph, entries[i].candidates[j].raw->canonical);
+		{
+			CdpRawIdentifier *raw = entries[i].candidates[j].raw;
+
+			if (raw->node != NULL)
+				CdpGraphActivate(graph, raw->node);
+			else
+				CdpGraphWant(graph, raw->canonical);
+		}
 	}
 	CdpGraphLoadWanted(graph);
 
@@ -264,6 +271,7 @@ CdpGraphAdd(CdpGraph *graph, CdpEntry *entries, int n, bool seen)
 		CdpEntry   *entry = &entries[i];
 
 		entry->owner = 0;
+		entry->owner_node = NULL;
 		entry->nnodes = 0;
 		if (entry->reject_reason != NULL || entry->ncandidates == 0)
 			continue;
@@ -276,6 +284,8 @@ CdpGraphAdd(CdpGraph *graph, CdpEntry *entries, int n, bool seen)
 			entry->nodes[j] = node->id;
 			if (seen)
 				CdpNodeSeen(node, entry->at);
+			if (j == 0)
+				entry->owner_node = node;
 		}
 		entry->owner = entry->nodes[0];
 	}

@@ -174,6 +174,8 @@ extern void CdpGraphAddProfiles(CdpGraph *graph, const int64 *profiles, int n);
 extern void CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n);
 extern CdpNode *CdpGraphNode(CdpGraph *graph, int64 id);
 extern CdpNode *CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
+/* The node takes part in this batch, and with it all of its profile. */
+extern void CdpGraphActivate(CdpGraph *graph, CdpNode *node);
 extern void CdpGraphWant(CdpGraph *graph, CdpIdentifier *identifier);
 extern void CdpGraphLoadWanted(CdpGraph *graph);
 extern CdpNode *CdpGraphNodeOf(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);

@@ -414,11 +414,8 @@ add_active(CdpGraph *graph, CdpNode *node)
 	node->mark = 0;
 }
 
-/*
- * The node takes part in this batch, and with it all of its profile.
- */
-static void
-activate(CdpGraph *graph, CdpNode *node)
+void
+CdpGraphActivate(CdpGraph *graph, CdpNode *node)
 {
 	CdpNode    *member = node;
 
@@ -480,7 +477,7 @@ load_rows(CdpGraph *graph)
 		node = CdpGraphNode(graph, id);
 		if (node != NULL)
 		{
-			activate(graph, node);
+			CdpGraphActivate(graph, node);
 			continue;
 		}
 		identifier = CdpCellVarlena(i, 2, graph->resident);
@@ -553,7 +550,7 @@ add_numbers(CdpGraph *graph, CdpStatement *statement, const int64 *ids, int n)
 		CdpNode    *node = CdpGraphNode(graph, ids[i]);
 
 		if (node != NULL)
-			activate(graph, node);
+			CdpGraphActivate(graph, node);
 		else
 			missing[nmissing++] = ids[i];
 	}
@@ -593,7 +590,7 @@ CdpGraphWant(CdpGraph *graph, CdpIdentifier *identifier)
 	if (found)
 	{
 		if (entry->node != NULL)
-			activate(graph, entry->node);
+			CdpGraphActivate(graph, entry->node);
 		return;
 	}
 	entry->node = NULL;
