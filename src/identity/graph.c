@@ -311,7 +311,8 @@ CdpNodeSeen(CdpNode *node, TimestampTz at)
 
 /*
  * Collect the evidence that the entries give: for each pair the earliest.
- * Returns those links whose evidence is new or earlier than what is known.
+ * Returns those links that are new, and those that were accepted and have
+ * earlier evidence than what was known.
  */
 static int
 collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
@@ -397,10 +398,15 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 			link->ord = seen[i].ord;
 			link->changed = true;
 
-			/* the order of evidence has changed: look at all of it again */
-			CdpNodeRoot(link->a)->dirty = true;
-			CdpNodeRoot(link->b)->dirty = true;
-			link->a->dirty = link->b->dirty = true;
+			/* the order of evidence has changed: is that harmless? */
+			if (link->status == 'a')
+				links[kept++] = link;
+			else
+			{
+				CdpNodeRoot(link->a)->dirty = true;
+				CdpNodeRoot(link->b)->dirty = true;
+				link->a->dirty = link->b->dirty = true;
+			}
 		}
 	}
 	pfree(seen);
@@ -416,7 +422,7 @@ mark_dirty(CdpLink *link)
 }
 
 /*
- * Judge one new link that has come in the order of evidence.
+ * Judge one new link, or one that was accepted and has earlier evidence now.
  */
 static void
 judge_link(CdpGraph *graph, CdpLink *link)
