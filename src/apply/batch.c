@@ -248,6 +248,16 @@ fold_entries(CdpBatch *batch)
 		CdpNodeFold(node->acc, entry, &contributions[i], true);
 		node->folded = true;
 		node->row_changed = true;
+
+		/* what a large profile has combined is added to, not made again */
+		if (node->in_combined)
+		{
+			CdpNode    *root = CdpNodeRoot(node);
+
+			if (root->delta == NULL)
+				root->delta = CdpNodeOpen(batch->traits, NULL);
+			CdpNodeFold(root->delta, entry, &contributions[i], true);
+		}
 	}
 	pfree(contributions);
 }

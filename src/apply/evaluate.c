@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "apply/batch.h"
@@ -32,6 +33,7 @@ typedef struct Former
 	int64		id;				/* hash key: old profile */
 	List	   *now;			/* ids of the profiles it is in now (int64 *) */
 	int64		heir;			/* the one of these that its number stands for */
+	int64		judged;			/* the last of these that was looked at */
 	bool		lost;			/* a node of it is gone */
 } Former;
 
@@ -147,25 +149,56 @@ profile_of(CdpBatch *batch, CdpNode *node)
 }
 
 /*
+ * The profile's nodes that take part in the batch.
+ */
+static CdpNode **
+participants(CdpBatch *batch, CdpProfile *profile, int *n)
+{
+	CdpGraph   *graph = batch->graph;
+	CdpNode   **nodes;
+	CdpNode    *node = profile->ring;
+	int			i;
+
+	*n = 0;
+	if (profile->n <= CDP_LARGE_PROFILE)
+	{
+		nodes = palloc(sizeof(CdpNode *) * profile->n);
+		do
+		{
+			nodes[(*n)++] = node;
+			node = node->next;
+		} while (node != profile->ring);
+		return nodes;
+	}
+	nodes = palloc(sizeof(CdpNode *) * Max(graph->nactive, 1));
+	for (i = 0; i < graph->nactive; i++)
+		if (!graph->active[i]->is_gone && graph->active[i]->profile == profile->id)
+			nodes[(*n)++] = graph->active[i];
+	return nodes;
+}
+
+/*
  * What happened to a profile some of whose nodes were in another one, or one
  * of whose former profiles has nodes elsewhere now.
  */
 static void
 judge_moves(CdpBatch *batch, CdpProfile *profile, HTAB *formers)
 {
-	CdpNode    *node = profile->ring;
 	List	   *absorbed = NIL;
 	bool		several = false;
 	bool		split = false;
 	bool		lost = false;
 	int64		first = 0;
+	CdpNode   **nodes;
+	int			n;
+	int			i;
 
-	do
+	nodes = participants(batch, profile, &n);
+	for (i = 0; i < n; i++)
 	{
-		int64		was = node->old_profile;
+		int64		was = nodes[i]->old_profile;
 		Former	   *former;
 
-		node = node->next;
 		if (was == 0)
 			continue;
 		if (first == 0)
@@ -176,13 +209,15 @@ judge_moves(CdpBatch *batch, CdpProfile *profile, HTAB *formers)
 		if (former == NULL)
 			continue;
 		/* absorbed: it was a profile and is none any more */
-		if (former->heir == profile->id && !contains(former->now, was) &&
-			!contains(absorbed, was))
+		if (former->heir == profile->id && former->judged != profile->id &&
+			!contains(former->now, was))
 			absorbed = lappend(absorbed, copy_int64(was));
+		former->judged = profile->id;
 		if (list_length(former->now) > 1)
 			split = true;
 		lost |= former->lost;
-	} while (node != profile->ring);
+	}
+	pfree(nodes);
 
 	profile->touched = true;
 	if (lost)
@@ -268,6 +303,7 @@ CdpProfilesCollect(CdpBatch *batch)
 			{
 				former->now = NIL;
 				former->heir = 0;
+				former->judged = 0;
 				former->lost = false;
 			}
 			former->lost |= node->is_gone;
@@ -321,20 +357,88 @@ CdpProfilesCollect(CdpBatch *batch)
 }
 
 /*
- * The states of a profile's nodes, opened.
+ * The states of a large profile as those of one node: what was combined
+ * before, and what came with this batch.
  */
-static CdpNodeAcc **
-open_states(CdpBatch *batch, CdpProfile *profile)
+static CdpNodeAcc *
+combined_state(CdpBatch *batch, CdpNode *root)
 {
-	CdpNodeAcc **accs = palloc(sizeof(CdpNodeAcc *) * profile->n);
-	CdpNode    *node = profile->ring;
+	CdpNodeAcc *acc = CdpNodeOpen(batch->traits, root->combined);
+	MemoryContext chunk;
+	MemoryContext old;
+	CdpNode    *member = root;
+	ListCell   *lc;
 	int			n = 0;
 
+	if (root->combined != NULL)
+	{
+		if (root->delta != NULL)
+			CdpNodeCombine(acc, root->delta);
+		foreach(lc, root->uncombined)
+		{
+			member = lfirst(lc);
+			if (member->batch != batch->graph->batch)
+				CdpNodeCombine(acc, CdpNodeOpen(batch->traits, member->state));
+			else
+			{
+				if (member->acc == NULL)
+					member->acc = CdpNodeOpen(batch->traits, member->state);
+				CdpNodeCombine(acc, member->acc);
+			}
+		}
+		root->new_combined = CdpNodeClose(acc, batch->applier.clock);
+		return acc;
+	}
+
+	/* from all members; in pieces, so that not all of them are open at once */
+	chunk = AllocSetContextCreate(CurrentMemoryContext, "cdp combination",
+								  ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(chunk);
+	acc = CdpNodeOpen(batch->traits, NULL);
+	do
+	{
+		bool		open = member->batch == batch->graph->batch && member->acc != NULL;
+
+		CdpNodeCombine(acc, open ? member->acc : CdpNodeOpen(batch->traits, member->state));
+		member = member->next;
+		if (++n % 1000 == 0)
+		{
+			struct varlena *closed;
+
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextSwitchTo(old);
+			closed = CdpNodeClose(acc, batch->applier.clock);
+			MemoryContextReset(chunk);
+			MemoryContextSwitchTo(chunk);
+			acc = CdpNodeOpen(batch->traits, closed);
+		}
+	} while (member != root);
+	MemoryContextSwitchTo(old);
+	root->new_combined = CdpNodeClose(acc, batch->applier.clock);
+	MemoryContextDelete(chunk);
+	return CdpNodeOpen(batch->traits, root->new_combined);
+}
+
+/*
+ * The states of a profile's nodes, opened; those of a large one together.
+ */
+static CdpNodeAcc **
+open_states(CdpBatch *batch, CdpProfile *profile, int *n)
+{
+	CdpNodeAcc **accs = palloc(sizeof(CdpNodeAcc *) * Min(profile->n, CDP_LARGE_PROFILE));
+	CdpNode    *node = profile->ring;
+
+	*n = 0;
+	if (profile->n > CDP_LARGE_PROFILE)
+	{
+		accs[(*n)++] = combined_state(batch, CdpNodeRoot(node));
+		return accs;
+	}
 	do
 	{
 		if (node->acc == NULL)
 			node->acc = CdpNodeOpen(batch->traits, node->state);
-		accs[n++] = node->acc;
+		accs[(*n)++] = node->acc;
 		node = node->next;
 	} while (node != profile->ring);
 	return accs;
@@ -428,6 +532,7 @@ static void
 announce_traits(CdpBatch *batch, CdpProfile *profile, CdpProfileValues *now)
 {
 	CdpTraitSet *set = batch->traits;
+	CdpNode    *root = CdpNodeRoot(profile->ring);
 	CdpProfileValues then;
 	CdpNodeAcc **accs;
 	int			max = 0;
@@ -435,12 +540,14 @@ announce_traits(CdpBatch *batch, CdpProfile *profile, CdpProfileValues *now)
 	int			i;
 
 	/* the profile as it was: the nodes that had its id, as their rows are */
-	if (!profile->moved)
+	if (!profile->moved || profile->n > CDP_LARGE_PROFILE)
 		max = profile->n;
 	else
 		max = batch->graph->nactive;
-	accs = palloc(sizeof(CdpNodeAcc *) * Max(max, 1));
-	if (!profile->moved)
+	accs = palloc_extended(sizeof(CdpNodeAcc *) * Max(max, 1), MCXT_ALLOC_HUGE);
+	if (root->combined != NULL && root->old_profile == profile->id)
+		accs[n++] = CdpNodeOpen(set, root->combined);
+	else if (!profile->moved || profile->n > CDP_LARGE_PROFILE)
 	{
 		CdpNode    *node = profile->ring;
 
@@ -498,27 +605,31 @@ announce_traits(CdpBatch *batch, CdpProfile *profile, CdpProfileValues *now)
  * profile adds up to, does so because of an entry, and triggers want to know.
  */
 static CdpCause
-passage_cause(CdpGraph *graph, CdpProfile *profile, int32 segment, bool enters)
+passage_cause(CdpBatch *batch, CdpProfile *profile, int32 segment, bool enters)
 {
-	CdpNode    *node = profile->ring;
+	CdpCause	cause = CDP_CAUSE_ENTRY;
+	CdpNode   **nodes;
+	int			n;
+	int			i,
+				j;
 
 	if (profile->cause == CDP_CAUSE_MERGE && !enters)
 		return CDP_CAUSE_ENTRY;
 	if (!enters ||
 		(profile->cause != CDP_CAUSE_MERGE && profile->cause != CDP_CAUSE_SPLIT))
 		return profile->cause;
-	do
+	nodes = participants(batch, profile, &n);
+	for (i = 0; i < n && cause == CDP_CAUSE_ENTRY; i++)
 	{
-		CdpNode    *former = node->old_profile != 0
-			? CdpGraphNode(graph, node->old_profile) : NULL;
-		int			i;
+		CdpNode    *former = nodes[i]->old_profile != 0
+			? CdpGraphNode(batch->graph, nodes[i]->old_profile) : NULL;
 
-		for (i = 0; former != NULL && i < former->nsegments; i++)
-			if (former->segments[i] == segment)
-				return profile->cause;
-		node = node->next;
-	} while (node != profile->ring);
-	return CDP_CAUSE_ENTRY;
+		for (j = 0; former != NULL && j < former->nsegments; j++)
+			if (former->segments[j] == segment)
+				cause = profile->cause;
+	}
+	pfree(nodes);
+	return cause;
 }
 
 /*
@@ -567,11 +678,13 @@ CdpProfilesEvaluate(CdpBatch *batch)
 	for (i = 0; i < n; i++)
 	{
 		CdpNode    *root = touched[i]->node;
+		CdpNodeAcc **accs;
+		int			naccs;
 
 		CHECK_FOR_INTERRUPTS();
 		evals[i].profile_id = touched[i]->id;
-		CdpProfileEvaluate(batch->traits, open_states(batch, touched[i]),
-						   touched[i]->n, clock, &evals[i].values);
+		accs = open_states(batch, touched[i], &naccs);
+		CdpProfileEvaluate(batch->traits, accs, naccs, clock, &evals[i].values);
 		if (batch->segments->identity)
 			name_identifiers(touched[i], &evals[i]);
 		if (root->old_profile == root->id)
@@ -644,7 +757,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 				root->segments_changed = true;
 				if (segment != NULL)
 					passage(batch, left, &nleft, segment, root->id, false,
-							passage_cause(graph, touched[i], segment->id, false),
+							passage_cause(batch, touched[i], segment->id, false),
 							at);
 			}
 			else
@@ -654,7 +767,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 
 				root->segments_changed = true;
 				passage(batch, entered, &nentered, segment, root->id, true,
-						passage_cause(graph, touched[i], segment->id, true),
+						passage_cause(batch, touched[i], segment->id, true),
 						at);
 			}
 		}

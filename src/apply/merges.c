@@ -47,7 +47,15 @@ typedef struct Joint
 	int64		profile;		/* hash key */
 	CdpLink    *link;
 	bool		in_batch;
+	TimestampTz created_at;		/* of the former profile */
 } Joint;
+
+/* The entries of the batch, by number. */
+typedef struct Batched
+{
+	int			n;
+	CdpEntry  **entries;
+} Batched;
 
 static CdpStatement load_merged = {
 	"SELECT m.profile_id, m.created_at, m.merged_at, m.source, m.message_id"
@@ -103,27 +111,60 @@ append_detail(StringInfo buf, const Merged *merged, const char *when)
 	appendStringInfoChar(buf, '}');
 }
 
+/* An entry of the batch, to be found by its number. */
+static int
+entry_order(const void *a, const void *b)
+{
+	int64		x = (*(CdpEntry *const *) a)->id;
+	int64		y = (*(CdpEntry *const *) b)->id;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+static CdpEntry *
+entry_of(const Batched *batched, int64 id)
+{
+	CdpEntry	key;
+	CdpEntry   *pointer = &key;
+	CdpEntry  **found;
+
+	key.id = id;
+	found = bsearch(&pointer, batched->entries, batched->n, sizeof(CdpEntry *), entry_order);
+	return found == NULL ? NULL : *found;
+}
+
+static void
+index_entries(CdpBatch *batch, Batched *batched)
+{
+	int			i;
+
+	batched->n = batch->nentries;
+	batched->entries = palloc(sizeof(CdpEntry *) * Max(batched->n, 1));
+	for (i = 0; i < batched->n; i++)
+		batched->entries[i] = &batch->entries[i];
+	qsort(batched->entries, batched->n, sizeof(CdpEntry *), entry_order);
+}
+
 /*
- * When the profile that had this id before the batch was first seen: by those
- * of its nodes that are in the ring now.
+ * When the profile that has this id was first seen: by those of its nodes that
+ * had the id before.  Of a very large profile the node of that number answers.
  */
 static TimestampTz
-created_at(CdpNode *ring, int64 id)
+created_at(CdpBatch *batch, const CdpProfile *profile, int64 id)
 {
 	TimestampTz result = DT_NOEND;
 	TimestampTz any = DT_NOEND;
-	CdpNode    *node = ring;
+	CdpNode    *node = profile->ring;
 
+	if (profile->n > MAX_LISTED)
+		return CdpGraphNode(batch->graph, profile->id)->first_seen;
 	do
 	{
-		if (!node->is_gone)
-		{
-			any = Min(any, node->first_seen);
-			if (node->old_profile == id)
-				result = Min(result, node->first_seen);
-		}
+		any = Min(any, node->first_seen);
+		if (node->old_profile == id)
+			result = Min(result, node->first_seen);
 		node = node->next;
-	} while (node != ring);
+	} while (node != profile->ring);
 	return result != DT_NOEND ? result : any;
 }
 
@@ -131,23 +172,17 @@ created_at(CdpNode *ring, int64 id)
  * Which entry does the link rest on?
  */
 static void
-name_entry(CdpBatch *batch, const CdpLink *link, text **source, text **message_id)
+name_entry(const Batched *batched, const CdpLink *link, text **source, text **message_id)
 {
 	const char *tie = VARDATA_ANY(link->tie);
 	int			len = VARSIZE_ANY_EXHDR(link->tie);
 	const char *middle;
-	int			i;
+	CdpEntry   *entry = entry_of(batched, link->entry);
 
-	for (i = 0; i < batch->nentries; i++)
+	if (entry != NULL)
 	{
-		CdpEntry   *entry = &batch->entries[i];
-
-		if (entry->id != link->entry)
-			continue;
 		*source = entry->source;
-		*message_id = entry->message_id;
-		if (*message_id == NULL)
-			*message_id = cstring_to_text(psprintf("#%lld", (long long) entry->id));
+		*message_id = CdpEntryMessageId(entry);
 		return;
 	}
 	/* one that was applied before; the tie has both parts */
@@ -159,24 +194,13 @@ name_entry(CdpBatch *batch, const CdpLink *link, text **source, text **message_i
 		*message_id = cstring_to_text(psprintf("#%lld", (long long) link->entry));
 }
 
-static bool
-is_in_batch(CdpBatch *batch, int64 entry)
-{
-	int			i;
-
-	for (i = 0; i < batch->nentries; i++)
-		if (batch->entries[i].id == entry)
-			return true;
-	return false;
-}
-
 /*
  * For each former profile the evidence that joins it with something else: of
  * what this batch has brought or admitted the first, entries of the batch
  * before others.
  */
-static HTAB *
-find_triggers(CdpBatch *batch, HTAB *absorbed)
+static void
+find_joints(CdpBatch *batch, const Batched *batched, HTAB *absorbed)
 {
 	CdpLink   **links;
 	int			n;
@@ -196,23 +220,32 @@ find_triggers(CdpBatch *batch, HTAB *absorbed)
 		for (j = 0; j < 2; j++)
 		{
 			int64		id = j == 0 ? link->a->old_profile : link->b->old_profile;
-			Joint    *trigger = hash_search(absorbed, &id, HASH_FIND, NULL);
+			Joint	   *joint = hash_search(absorbed, &id, HASH_FIND, NULL);
 			bool		in_batch;
 
-			if (trigger == NULL)
+			if (joint == NULL)
 				continue;
-			in_batch = is_in_batch(batch, link->entry);
-			if (trigger->link != NULL &&
-				(trigger->in_batch > in_batch ||
-				 (trigger->in_batch == in_batch &&
-				  CdpLinkOrder(&trigger->link, &link) < 0)))
+			in_batch = entry_of(batched, link->entry) != NULL;
+			if (joint->link != NULL &&
+				(joint->in_batch > in_batch ||
+				 (joint->in_batch == in_batch &&
+				  CdpLinkOrder(&joint->link, &link) < 0)))
 				continue;
-			trigger->link = link;
-			trigger->in_batch = in_batch;
+			joint->link = link;
+			joint->in_batch = in_batch;
 		}
 	}
 	pfree(links);
-	return absorbed;
+
+	/* all nodes of an absorbed profile take part */
+	for (i = 0; i < batch->graph->nactive; i++)
+	{
+		CdpNode    *node = batch->graph->active[i];
+		Joint	   *joint = hash_search(absorbed, &node->old_profile, HASH_FIND, NULL);
+
+		if (joint != NULL && !node->is_gone)
+			joint->created_at = Min(joint->created_at, node->first_seen);
+	}
 }
 
 static int
@@ -269,7 +302,7 @@ load_earlier(const CdpProfile *profile, const Merged *now, int nnow, Merged **re
  * What profile_merged says.
  */
 static Jsonb *
-merge_payload(const CdpProfile *profile, const Merged *now, int nnow)
+merge_payload(CdpBatch *batch, const CdpProfile *profile, const Merged *now, int nnow)
 {
 	bool		partial = profile->n > MAX_LISTED;
 	Merged	   *all;
@@ -287,7 +320,7 @@ merge_payload(const CdpProfile *profile, const Merged *now, int nnow)
 
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "{\"profile_id\": %lld, \"created_at\": ", (long long) profile->id);
-	append_time(&buf, created_at(profile->ring, profile->id));
+	append_time(&buf, created_at(batch, profile, profile->id));
 	appendStringInfoString(&buf, ", \"merges\": [");
 	for (i = 0; i < n; i++)
 		appendStringInfo(&buf, "%s%lld", i > 0 ? ", " : "", (long long) all[i].id);
@@ -323,7 +356,8 @@ void
 CdpMergesAnnounce(CdpBatch *batch, List *merges)
 {
 	HASHCTL		ctl;
-	HTAB	   *triggers;
+	HTAB	   *joints;
+	Batched		batched;
 	ListCell   *lc,
 			   *lc2;
 	int			max = 0;
@@ -341,7 +375,7 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 	ctl.keysize = sizeof(int64);
 	ctl.entrysize = sizeof(Joint);
 	ctl.hcxt = CurrentMemoryContext;
-	triggers = hash_create("cdp triggers", 64, &ctl,
+	joints = hash_create("cdp joints", 64, &ctl,
 						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	foreach(lc, merges)
 	{
@@ -350,13 +384,16 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 		foreach(lc2, merge->absorbed)
 		{
 			bool		found;
-			Joint    *trigger = hash_search(triggers, lfirst(lc2), HASH_ENTER, &found);
+			Joint	   *joint = hash_search(joints, lfirst(lc2), HASH_ENTER, &found);
 
-			trigger->link = NULL;
+			joint->link = NULL;
+			joint->in_batch = false;
+			joint->created_at = DT_NOEND;
 			max++;
 		}
 	}
-	find_triggers(batch, triggers);
+	index_entries(batch, &batched);
+	find_joints(batch, &batched, joints);
 
 	ids = palloc(sizeof(int64) * max);
 	created = palloc(sizeof(TimestampTz) * max);
@@ -372,13 +409,13 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 		foreach(lc2, merge->absorbed)
 		{
 			Merged	   *merged = &now[nnow++];
-			Joint    *trigger = hash_search(triggers, lfirst(lc2), HASH_FIND, NULL);
+			Joint	   *joint = hash_search(joints, lfirst(lc2), HASH_FIND, NULL);
 
 			merged->id = *(int64 *) lfirst(lc2);
-			merged->created_at = created_at(merge->profile->ring, merged->id);
+			merged->created_at = joint->created_at;
 			merged->merged_at = batch->applier.clock;
-			if (trigger->link != NULL)
-				name_entry(batch, trigger->link, &merged->source, &merged->message_id);
+			if (joint->link != NULL)
+				name_entry(&batched, joint->link, &merged->source, &merged->message_id);
 			ids[n] = merged->id;
 			created[n] = merged->created_at;
 			unknown[n] = merged->source == NULL;
@@ -388,7 +425,7 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 		qsort(now, nnow, sizeof(Merged), by_id);
 		identity_change(batch, "profile_merged", merge->profile->id,
 						CDP_CAUSE_MERGE)->payload =
-			merge_payload(merge->profile, now, nnow);
+			merge_payload(batch, merge->profile, now, nnow);
 		pfree(now);
 	}
 	args[0] = CdpInt8Array(ids, n);
@@ -397,7 +434,7 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 	args[3] = CdpVarlenaArray(sources, unknown, n, TEXTOID);
 	args[4] = CdpVarlenaArray(messages, unknown, n, TEXTOID);
 	CdpRun(&upsert_merged, args, NULL);
-	hash_destroy(triggers);
+	hash_destroy(joints);
 }
 
 /*
@@ -490,14 +527,12 @@ CdpSplitAnnounce(CdpBatch *batch, int64 profile, List *into)
 
 		part.id = *(int64 *) lfirst(lc);
 		owner = CdpProfileOf(batch, part.id);
-		part.created_at = created_at(owner->ring, profile);
+		part.created_at = created_at(batch, owner, profile);
 		part.merged_at = batch->applier.clock;
 		if (entry != NULL)
 		{
 			part.source = entry->source;
-			part.message_id = entry->message_id;
-			if (part.message_id == NULL)
-				part.message_id = cstring_to_text(psprintf("#%lld", (long long) entry->id));
+			part.message_id = CdpEntryMessageId(entry);
 		}
 		if (lc != list_head(into))
 			appendStringInfoString(&buf, ", ");

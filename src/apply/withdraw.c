@@ -231,6 +231,7 @@ CdpRefold(CdpBatch *batch, const int64 *owners, int nowners, CdpEntry *entries,
 		CdpNodeReset(node->acc, NULL);
 		node->folded = true;
 		node->row_changed = true;
+		CdpGraphUncombine(CdpNodeRoot(node));
 	}
 	contributions = palloc0(sizeof(CdpContributions) * Max(n, 1));
 	CdpTraitsEvaluate(batch->traits, NULL, entries, n, contributions);

@@ -524,9 +524,11 @@ CdpGraphLoadCannot(CdpGraph *graph)
 		graph->cannot_all = true;
 	else
 	{
-		int64	   *ids = palloc(sizeof(int64) * Max(graph->nactive, 1));
+		int64	   *ids;
 		int			n;
 
+		CdpGraphActivateDirty(graph, true);
+		ids = palloc(sizeof(int64) * Max(graph->nactive, 1));
 		for (n = 0; n < graph->nactive; n++)
 			ids[n] = graph->active[n]->id;
 		arg = CdpInt8Array(ids, n);

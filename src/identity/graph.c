@@ -532,19 +532,9 @@ CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n)
 	CdpGraphReplayDirty(graph);
 
 	/* the id of a profile is the smallest number in it */
+	CdpGraphActivateMoved(graph);
 	for (i = 0; i < graph->nactive; i++)
-		graph->active[i]->profile = PG_INT64_MAX;
-	for (i = 0; i < graph->nactive; i++)
-	{
-		CdpNode    *node = graph->active[i];
-		CdpNode    *root = CdpNodeRoot(node);
-
-		/* collected at the root first, given to all below */
-		if (!node->is_gone)
-			root->profile = Min(root->profile, node->id);
-	}
-	for (i = 0; i < graph->nactive; i++)
-		graph->active[i]->profile = CdpNodeRoot(graph->active[i])->profile;
+		graph->active[i]->profile = CdpNodeRoot(graph->active[i])->smallest;
 }
 
 /*

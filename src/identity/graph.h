@@ -20,6 +20,11 @@
 #include "identity/identity.h"
 #include "utils/hsearch.h"
 
+/* Profiles of more nodes take part in a batch with the nodes that it names. */
+#ifndef CDP_LARGE_PROFILE		/* tests make it smaller */
+#define CDP_LARGE_PROFILE	64
+#endif
+
 typedef struct CdpNode
 {
 	int64		id;				/* hash key */
@@ -54,8 +59,20 @@ typedef struct CdpNode
 	bool		dirty;			/* its cluster must be recomputed */
 	int			mark;			/* == graph->mark: in a cluster to be replayed */
 	int64		batch;			/* == graph->batch: takes part in this batch */
+	bool		alone;			/* takes part without the rest of its profile */
+	int64		smallest;		/* at the root: the profile's id */
+
+	/*
+	 * At the root of a large profile, the states of all members but those in
+	 * "uncombined", as of the batch before; NULL: not known.  A cache.
+	 */
+	struct varlena *combined;
+	List	   *uncombined;		/* CdpNode * */
+	bool		in_combined;	/* at each member */
 
 	/* apply's */
+	struct CdpNodeAcc *delta;	/* at the root: what the batch adds to combined */
+	struct varlena *new_combined;	/* at the root */
 	struct CdpNodeAcc *acc;
 	struct CdpProfile *owner;	/* at the root */
 	bool		folded;			/* acc differs from state */
@@ -172,9 +189,12 @@ extern void CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token);
 extern void CdpGraphAddProfiles(CdpGraph *graph, const int64 *profiles, int n);
 /* Bring in these nodes with all nodes of their profiles. */
 extern void CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n);
+/* Nodes that take part alone bring the rest of their profile; all: in any case. */
+extern void CdpGraphActivateDirty(CdpGraph *graph, bool all);
+extern void CdpGraphActivateMoved(CdpGraph *graph);
 extern CdpNode *CdpGraphNode(CdpGraph *graph, int64 id);
 extern CdpNode *CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
-/* The node takes part in this batch, and with it all of its profile. */
+/* The node takes part in this batch, and with it its profile, or what speaks for it. */
 extern void CdpGraphActivate(CdpGraph *graph, CdpNode *node);
 extern void CdpGraphWant(CdpGraph *graph, CdpIdentifier *identifier);
 extern void CdpGraphLoadWanted(CdpGraph *graph);
@@ -225,6 +245,7 @@ extern CdpVerdict CdpGraphJudge(CdpGraph *graph, CdpNode *x, CdpNode *y, bool ma
 extern bool CdpGraphHarmless(CdpGraph *graph, CdpNode *x, CdpNode *y);
 /* judged: no limit was broken by it */
 extern void CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged);
+extern void CdpGraphUncombine(CdpNode *root);
 extern void CdpGraphSingle(CdpGraph *graph, CdpNode *node);
 extern const char *CdpVerdictReason(CdpVerdict verdict);
 

@@ -30,8 +30,12 @@
 #include "identity/graph.h"
 #include "statement.h"
 
-/* Memory for nodes that are kept, in bytes. */
-#define MAX_RESIDENT	((Size) 256 * 1024 * 1024)
+/*
+ * Memory for nodes that are kept, in bytes: at least for the largest profile
+ * that there may be, which would be loaded again for every batch otherwise.
+ */
+#define MAX_RESIDENT \
+	Max((Size) 256 * 1024 * 1024, (Size) cdp_max_profile_identifiers * 1024)
 
 /* Canonical identifier -> node; keyed by contents. */
 typedef struct CanonicalEntry
@@ -262,6 +266,32 @@ keep_varlena(struct varlena **kept, struct varlena *value, MemoryContext context
 }
 
 /*
+ * The root has combined the states of all members.
+ */
+static void
+keep_combined(CdpGraph *graph, CdpNode *root)
+{
+	CdpNode    *member = root;
+	ListCell   *lc;
+
+	if (root->combined == NULL)
+	{
+		do
+		{
+			member->in_combined = true;
+			member = member->next;
+		} while (member != root);
+	}
+	foreach(lc, root->uncombined)
+		((CdpNode *) lfirst(lc))->in_combined = true;
+	list_free(root->uncombined);
+	root->uncombined = NIL;
+	if (root->combined != root->new_combined)
+		keep_varlena(&root->combined, root->new_combined, graph->resident);
+	root->new_combined = NULL;
+}
+
+/*
  * The batch has been written: what is in memory is what the tables say, for
  * whoever finds the token.
  */
@@ -308,11 +338,16 @@ CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token)
 					   sizeof(int32) * node->nsegments);
 			}
 		}
+		if (node->new_combined != NULL)
+			keep_combined(graph, node);
+		else if (node->delta != NULL)
+			CdpGraphUncombine(node);
 		node->timer = node->new_timer;
 		node->is_new = false;
 		node->old_profile = node->profile;
 		node->disk_last_seen = node->last_seen;
 		node->acc = NULL;
+		node->delta = NULL;
 	}
 	for (i = 0; i < graph->nactive; i++)
 	{
@@ -412,21 +447,86 @@ add_active(CdpGraph *graph, CdpNode *node)
 	node->new_timer = node->timer;
 	node->dirty = false;
 	node->mark = 0;
+	node->alone = false;
+	node->delta = NULL;
+	node->new_combined = NULL;
 }
 
-void
-CdpGraphActivate(CdpGraph *graph, CdpNode *node)
+/*
+ * All members of the node's component take part in this batch.
+ */
+static void
+activate_ring(CdpGraph *graph, CdpNode *node)
 {
 	CdpNode    *member = node;
 
-	if (node->batch == graph->batch)
-		return;
 	do
 	{
 		if (member->batch != graph->batch)
 			add_active(graph, member);
+		member->alone = false;
 		member = member->next;
 	} while (member != node);
+}
+
+static void
+activate_alone(CdpGraph *graph, CdpNode *node)
+{
+	if (node->batch != graph->batch)
+	{
+		add_active(graph, node);
+		node->alone = true;
+	}
+}
+
+/*
+ * The node takes part in this batch, and with it all of its profile; of a
+ * large one, what speaks for it: the root and the node that has its number.
+ */
+void
+CdpGraphActivate(CdpGraph *graph, CdpNode *node)
+{
+	CdpNode    *root;
+
+	if (node->batch == graph->batch)
+		return;
+	root = CdpNodeRoot(node);
+	if (root->size <= CDP_LARGE_PROFILE)
+	{
+		activate_ring(graph, node);
+		return;
+	}
+	activate_alone(graph, node);
+	activate_alone(graph, root);
+	activate_alone(graph, CdpGraphNode(graph, root->smallest));
+}
+
+/*
+ * What is going to be replayed takes part as a whole.
+ */
+void
+CdpGraphActivateDirty(CdpGraph *graph, bool all)
+{
+	int			i;
+
+	for (i = 0; i < graph->nactive; i++)
+		if (graph->active[i]->alone &&
+			(all || CdpNodeRoot(graph->active[i])->dirty))
+			activate_ring(graph, graph->active[i]);
+}
+
+/*
+ * So does what gets another number.
+ */
+void
+CdpGraphActivateMoved(CdpGraph *graph)
+{
+	int			i;
+
+	for (i = 0; i < graph->nactive; i++)
+		if (graph->active[i]->alone &&
+			graph->active[i]->old_profile != CdpNodeRoot(graph->active[i])->smallest)
+			activate_ring(graph, graph->active[i]);
 }
 
 static CdpNode *

@@ -73,6 +73,7 @@ close_clusters(CdpGraph *graph)
 	for (;;)
 	{
 		CdpGraphSpreadDirty(graph);
+		CdpGraphActivateDirty(graph, false);
 		frontier = palloc(sizeof(int64) * Max(graph->nactive, 1));
 		n = 0;
 		for (i = 0; i < graph->nactive; i++)

@@ -35,6 +35,41 @@ CdpNodeRoot(CdpNode *node)
 }
 
 /*
+ * Forget the combined states of a component.
+ */
+void
+CdpGraphUncombine(CdpNode *root)
+{
+	if (root->combined != NULL)
+		pfree(root->combined);
+	root->combined = NULL;
+	list_free(root->uncombined);
+	root->uncombined = NIL;
+	root->in_combined = false;
+}
+
+/*
+ * y's members join x, whose states are combined.
+ */
+static void
+join_combined(CdpGraph *graph, CdpNode *x, CdpNode *y)
+{
+	MemoryContext old;
+	CdpNode    *member = y;
+
+	if (x->combined == NULL)
+		return;
+	old = MemoryContextSwitchTo(graph->resident);
+	do
+	{
+		member->in_combined = false;
+		x->uncombined = lappend(x->uncombined, member);
+		member = member->next;
+	} while (member != y);
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * Make the node a component of its own.
  */
 void
@@ -45,6 +80,8 @@ CdpGraphSingle(CdpGraph *graph, CdpNode *node)
 	node->parent = node;
 	node->next = node;
 	node->size = 1;
+	node->smallest = node->is_gone ? PG_INT64_MAX : node->id;
+	CdpGraphUncombine(node);
 	node->evidence_until = node->disk_last_seen;
 	node->nshared = CdpNodeShared(node) != CDP_SHARED_FIRST ? 1 : 0;
 	node->over_periods = CDP_MAYBE;
@@ -195,6 +232,9 @@ CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged)
 			 CdpPeriodsOver(graph, y))
 		x->over_periods = CDP_MAYBE;
 	CdpPeriodsJoin(graph, x, y);
+	CdpGraphUncombine(y);
+	join_combined(graph, x, y);
+	x->smallest = Min(x->smallest, y->smallest);
 	y->parent = x;
 	swap = x->next;
 	x->next = y->next;

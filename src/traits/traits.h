@@ -147,6 +147,8 @@ extern void CdpNodeReset(CdpNodeAcc *acc, const Bitmapset *only);
 /* Fold an entry in; identify entries write their declared traits (skipped when only != NULL). */
 extern void CdpNodeFold(CdpNodeAcc *acc, const CdpEntry *entry,
 						const CdpContributions *contributions, bool declared);
+/* traits/combine.c: add what one has to the other, which shares it from then on. */
+extern void CdpNodeCombine(CdpNodeAcc *into, CdpNodeAcc *from);
 /*
  * The varlena to store, in the current context.  Window items that ended at
  * or before clock are dropped, as are states of traits that no longer exist.
