@@ -206,7 +206,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.refused_links(cdp.identifier) IS
-'evidence about the profile that the rules refused (reason limit, with the kind in detail, size, rate, bridge, shared) or a split overruled (cannot-link): a is in the profile, b in other_profile, which is the same one where something else joined them';
+'evidence about the profile that the rules refused (reason limit, with the kind in detail, size, rate, bridge, shared), or that a split (cannot-link) or a detach (detached) overruled: a is in the profile, b in other_profile, which is the same one where something else joined them';
 
 -- What every function that needs the whole profile at once can bear.
 CREATE FUNCTION cdp.check_explainable(profile_id bigint) RETURNS void
@@ -441,7 +441,7 @@ BEGIN
 		 FROM shown s JOIN cdp.identities i ON i.node_id = s.node_id),
 		(SELECT string_agg(format(E'\tn%s -- n%s [label=%s%s];\n', l.a, l.b,
 				cdp.dot_string(concat_ws(E'\n', e.event, to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD'),
-					CASE WHEN l.status <> 'accepted' THEN concat_ws(': ', l.status, l.reason) END)),
+					CASE WHEN l.status <> 'accepted' THEN concat_ws(': ', l.status, concat_ws(' ', l.reason, l.detail)) END)),
 				CASE WHEN l.status <> 'accepted' THEN ', style=dashed, color=gray, fontcolor=gray'
 					WHEN l.origin = 'manual' THEN ', style=bold' ELSE '' END),
 			'' ORDER BY l.at, l.tie COLLATE "C", l.ord, l.a, l.b)

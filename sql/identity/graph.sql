@@ -8,7 +8,7 @@ COMMENT ON FUNCTION cdp.resolve(cdp.identifier) IS
 CREATE FUNCTION cdp.current_profile(profile_id bigint) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'cdp_current_profile' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.current_profile(bigint) IS
-'the profile that a profile id handed out earlier stands for now: follows merges; NULL when there never was such a profile';
+'the profile that a profile id handed out earlier stands for now: follows merges, and an identifier that went and came back; NULL when there never was such a profile, or nothing of it is left';
 
 CREATE FUNCTION cdp.same_person(a cdp.identifier, b cdp.identifier) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'cdp_same_person' LANGUAGE C STABLE STRICT PARALLEL SAFE;
@@ -54,6 +54,15 @@ CREATE FUNCTION cdp.detach(identifier cdp.identifier, reason text DEFAULT NULL) 
 COMMENT ON FUNCTION cdp.detach(cdp.identifier, text) IS
 'log that an identifier is to be taken out of its profile: evidence and merges earlier than this do not join it with any other identifier, later ones do; returns the message id of the entry, which cdp.undo() takes; error for kinds that are not registered and for blocked values';
 
+CREATE FUNCTION cdp.detach_operator(a cdp.identifier) RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_detach_operator' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.detach_operator(cdp.identifier) IS 'implementation of the prefix operator </>';
+
+CREATE OPERATOR cdp.</> (
+	RIGHTARG = cdp.identifier, FUNCTION = cdp.detach_operator
+);
+COMMENT ON OPERATOR cdp.</> (NONE, cdp.identifier) IS 'log that it is to be taken out of its profile: cdp.detach()';
+
 CREATE FUNCTION cdp.undo(entry text, source text DEFAULT NULL) RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_undo' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.undo(text, text) IS
@@ -92,6 +101,6 @@ REVOKE ALL ON FUNCTION
 	cdp.merge_operator(cdp.identifier, cdp.identifier),
 	cdp.split(cdp.identifier, cdp.identifier, text),
 	cdp.split_operator(cdp.identifier, cdp.identifier),
-	cdp.detach(cdp.identifier, text), cdp.undo(text, text),
+	cdp.detach(cdp.identifier, text), cdp.detach_operator(cdp.identifier), cdp.undo(text, text),
 	cdp.retract(text, text, text), cdp.release(text, text), cdp.identifiers(bigint)
 	FROM PUBLIC;

@@ -143,6 +143,7 @@ extern IndexScanDesc CdpIdentitiesScan(Relation heap, const char *index_name,
 									   Datum value, Relation *index);
 /* The profile that the node is in now; 0 when there is no such node. */
 extern int64 CdpProfileOfNode(int64 node_id);
+extern int64 CdpProfileOfFormerNode(int64 node_id);
 /*
  * The canonical form of an identifier given in a call; NULL when it is blocked
  * or not normalisable; error when its kind is not registered.

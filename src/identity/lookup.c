@@ -82,6 +82,31 @@ CdpProfileOfNode(int64 node_id)
 	return find_profile("identities_pkey", Int64GetDatum(node_id));
 }
 
+/*
+ * The profile that now has the identifier of a node that is gone; 0 when there
+ * was no such node, or the identifier is unknown.
+ */
+int64
+CdpProfileOfFormerNode(int64 node_id)
+{
+	Relation	heap = table_open(CdpRelationOid("former_identities"), AccessShareLock);
+	Relation	index;
+	IndexScanDesc scan = CdpIdentitiesScan(heap, "former_identities_pkey",
+										   Int64GetDatum(node_id), &index);
+	TupleTableSlot *slot = table_slot_create(heap, NULL);
+	int64		profile_id = 0;
+	bool		isnull;
+
+	if (index_getnext_slot(scan, ForwardScanDirection, slot))
+		profile_id = find_profile("identities_identifier",
+								  slot_getattr(slot, CDP_IDENTITIES_IDENTIFIER, &isnull));
+	ExecDropSingleTupleTableSlot(slot);
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	table_close(heap, AccessShareLock);
+	return profile_id;
+}
+
 CdpIdentifier *
 CdpCanonicalArgument(int64 generation, const CdpIdentifier *raw)
 {

@@ -33,6 +33,7 @@ PG_FUNCTION_INFO_V1(cdp_split);
 PG_FUNCTION_INFO_V1(cdp_merge_operator);
 PG_FUNCTION_INFO_V1(cdp_split_operator);
 PG_FUNCTION_INFO_V1(cdp_detach);
+PG_FUNCTION_INFO_V1(cdp_detach_operator);
 PG_FUNCTION_INFO_V1(cdp_undo);
 PG_FUNCTION_INFO_V1(cdp_release);
 PG_FUNCTION_INFO_V1(cdp_retract);
@@ -84,6 +85,8 @@ cdp_current_profile(PG_FUNCTION_ARGS)
 {
 	int64		profile = CdpProfileOfNode(PG_GETARG_INT64(0));
 
+	if (profile == 0)
+		profile = CdpProfileOfFormerNode(PG_GETARG_INT64(0));
 	if (profile == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(profile);
@@ -203,6 +206,20 @@ cdp_split_operator(PG_FUNCTION_ARGS)
 				  PG_GETARG_IDENTIFIER_PP(1), NULL);
 }
 
+static Datum
+detach(CdpIdentifier *identifier, text *reason)
+{
+	Datum		elem = PointerGetDatum(identifier);
+	ArrayType  *identifiers;
+
+	check_decision_argument(identifier);
+	identifiers = construct_array(&elem, 1, CdpTypeOid("identifier"), -1, false,
+								  TYPALIGN_INT);
+	PG_RETURN_TEXT_P(CdpLogAppend("detach", NULL, identifiers,
+								  decision_properties(reason, NULL), NULL,
+								  NULL, NULL, cstring_to_text(MANUAL_SOURCE)));
+}
+
 /*
  * cdp.detach(identifier, reason) returns text: log that what has been seen so
  * far does not join the identifier with any other; the entry's message id.
@@ -210,24 +227,19 @@ cdp_split_operator(PG_FUNCTION_ARGS)
 Datum
 cdp_detach(PG_FUNCTION_ARGS)
 {
-	CdpIdentifier *identifier;
-	Datum		elem;
-	ArrayType  *identifiers;
-
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("identifier must not be null")));
-	identifier = PG_GETARG_IDENTIFIER_PP(0);
-	check_decision_argument(identifier);
-	elem = PointerGetDatum(identifier);
-	identifiers = construct_array(&elem, 1, CdpTypeOid("identifier"), -1, false,
-								  TYPALIGN_INT);
-	PG_RETURN_TEXT_P(CdpLogAppend("detach", NULL, identifiers,
-								  decision_properties(PG_ARGISNULL(1) ? NULL :
-													  PG_GETARG_TEXT_PP(1), NULL),
-								  NULL, NULL, NULL,
-								  cstring_to_text(MANUAL_SOURCE)));
+	return detach(PG_GETARG_IDENTIFIER_PP(0),
+				  PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
+}
+
+/* </> a */
+Datum
+cdp_detach_operator(PG_FUNCTION_ARGS)
+{
+	return detach(PG_GETARG_IDENTIFIER_PP(0), NULL);
 }
 
 static bool

@@ -92,3 +92,38 @@ SELECT * FROM merges(1);
 SELECT alter_identifier_kind('anonymous_id', links => true);
 SELECT merged_id, merged_at, source FROM merges(1);
 SELECT * FROM verify();
+
+-- a profile that falls apart while others absorb its parts stands for the one
+-- that has the identifier of its number
+SET cdp.now = '2026-01-20 00:00Z';
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('p1', 'Viewed', '{cookie:x}', '2026-01-05Z'),
+	('p2', 'Viewed', '{cookie:y}', '2026-01-05Z');
+SELECT apply();
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('p3', 'Viewed', '{cookie:left,cookie:right}', '2026-01-10Z');
+SELECT apply();
+INSERT INTO events (message_id, type, source, event, identifiers, occurred_at) VALUES
+	('p4', 'split', 'manual', NULL, '{cookie:left,cookie:right}', '2026-01-11Z'),
+	('p5', 'track', 'sql', 'Viewed', '{cookie:x,cookie:left}', '2026-01-12Z'),
+	('p6', 'track', 'sql', 'Viewed', '{cookie:y,cookie:right}', '2026-01-12Z');
+SELECT apply();
+SELECT kind, of = resolve('cookie:x') AS x, of = resolve('cookie:y') AS y, jsonb_array_length(profiles) AS n, regexp_replace(details, '(^|, )[0-9]+ ', '\1', 'g') AS details
+FROM told WHERE seq > (SELECT max(seq) FROM changes) - 2;
+
+-- the prefix operator is detach, and an id whose identifier went and came back
+-- stands for it again
+SELECT (</> 'cookie:left'::identifier) IS NOT NULL AS detached;
+SELECT apply();
+SELECT resolve('cookie:left') = resolve('cookie:x') AS together;
+SELECT resolve('cookie:p') AS unknown;
+SELECT track('Viewed', identifiers => '{cookie:p}', message_id => 'p7', source => 'shop');
+SELECT apply();
+SELECT resolve('cookie:p') AS before \gset
+SELECT undo('p7', 'shop') AS undo \gset
+SELECT apply();
+SELECT resolve('cookie:p') AS gone, current_profile(:before) AS nobody;
+SELECT track('Viewed', identifiers => '{cookie:p}', message_id => 'p8', source => 'shop');
+SELECT apply();
+SELECT resolve('cookie:p') = current_profile(:before) AS found;
+SELECT * FROM verify();
