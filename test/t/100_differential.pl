@@ -2,14 +2,15 @@
 # any order of arrival, must be what cdp.verify() computes from the log.
 #
 # Streams of the classes about everything (plain … rules) come in two orders and
-# are verified on the way.  Those about the rules of identity (periods … mixed)
-# have few traits and segments, and come in ten orders.
+# are verified on the way, and so are those of the class traits: about aggregates,
+# windows and time zones that the others have not.  Those about the rules of
+# identity (periods … mixed) have few traits and segments, and come in ten orders.
 #
 #   CDP_STREAMS=200     number of streams
 #   CDP_SECONDS=240     begin no stream after this time, 0: no limit
 #   CDP_SEED=n          seed of the first one; stream i has seed n + i
 #   CDP_ORDERS=10       orders of arrival of streams about identity
-#   CDP_CLASSES=a,b     only these: plain, limits, size, decisions, define, rules,
+#   CDP_CLASSES=a,b     only these: plain, limits, size, decisions, define, rules, traits,
 #                       periods, rate, bridge, shared, policies, detach, undo, mixed
 #   CDP_MINIMISE=60     seconds to spend on making a failing stream smaller
 #
@@ -30,7 +31,7 @@ my $minimise = $ENV{CDP_MINIMISE} // 60;
 my $orders = $ENV{CDP_ORDERS} // 10;
 my @lean = qw(periods rate bridge shared policies detach undo mixed);
 my %lean = map { $_ => 1 } @lean;
-my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain limits size decisions define rules), @lean);
+my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain traits limits size decisions define rules), @lean);
 
 note "CDP_SEED=$first_seed CDP_STREAMS=$streams";
 
@@ -47,7 +48,7 @@ max_parallel_workers_per_gather = 0
 cdp.databases = ''
 });
 $node->start;
-for my $db ('streams', 'identity')
+for my $db ('streams', 'traits', 'identity')
 {
 	$node->safe_psql('postgres', "CREATE DATABASE $db");
 	$node->safe_psql($db, 'CREATE EXTENSION cdp');
@@ -105,6 +106,53 @@ my @segments = (
 	[ 'lingering', q{ltv > 20}, q{purchases_30d = 0} ],
 	[ 'fans', q{favourite_14d = last_product_9d AND products_20d > 1} ],
 );
+# all other aggregates, windows, elements of arrays; for streams about them
+my @more_traits = (
+	qq{'deviation', aggregate => 'stddev', value => \$\$$revenue\$\$},
+	qq{'deviation_20d', aggregate => 'stddev', value => \$\$$revenue\$\$, within => '20 days', older_than => '2 days', options => '{"population": true}'},
+	qq{'rarest', aggregate => 'least_frequent', value => \$\$properties->>'product'\$\$},
+	qq{'first_order', aggregate => 'first_time', event => 'Order Completed', since => '2026-01-10'},
+	qq{'last_view', aggregate => 'last_time', event => 'Product Viewed', newer_than => '1 month', older_than => '1 day', timezone => 'Europe/Berlin'},
+	qq{'latest', aggregate => 'list', value => \$\$properties->>'product'\$\$, options => '{"size": 3}'},
+	qq{'latest_10d', aggregate => 'list', value => \$\$$revenue\$\$, within => '10 days', options => '{"size": 2}'},
+	qq{'liked', aggregate => 'unique_list', value => \$\$properties->>'product'\$\$, options => '{"size": 2}'},
+	qq{'amounts', aggregate => 'unique_list', value => \$\$$revenue\$\$},
+	qq{'all_products', aggregate => 'unique_count', value => \$\$$revenue\$\$, options => '{"exact": true}'},
+	qq{'middle', aggregate => 'percentile', value => \$\$$revenue\$\$},
+	qq{'upper', aggregate => 'percentile', value => \$\$$revenue\$\$, options => '{"p": 0.9, "exact": true}', within => '25 days'},
+	qq{'visits', aggregate => 'sessions', options => '{"gap": "2 hours"}'},
+	qq{'visit_time', aggregate => 'session_time', options => '{"gap": "2 days"}'},
+	qq{'visit_length_15d', aggregate => 'session_length', within => '15 days', options => '{"gap": "36 hours"}'},
+	qq{'visit_events', aggregate => 'session_events', value => \$\$properties->'tier'\$\$, options => '{"gap": "1 day"}'},
+	qq{'daily', aggregate => 'rate', timezone => 'America/New_York'},
+	qq{'daily_30d', aggregate => 'rate', event => 'Product Viewed', within => '30 days', timezone => 'Australia/Lord_Howe'},
+	qq{'days_on', aggregate => 'streak', timezone => 'Europe/Berlin'},
+	qq{'weeks_on', aggregate => 'streak', timezone => 'America/New_York', options => '{"unit": "week"}'},
+	qq{'days_on_10d', aggregate => 'streak', within => '10 days', timezone => 'America/Havana'},
+	qq{'best_days', aggregate => 'longest_streak', timezone => 'Asia/Kathmandu'},
+	qq{'best_weeks', aggregate => 'longest_streak', options => '{"unit": "week"}', since => '2026-02-01'},
+	qq{'before', aggregate => 'count', older_than => '7 days', newer_than => '1 month', timezone => 'America/New_York'},
+	qq{'long_ago', aggregate => 'sum', value => \$\$$revenue\$\$, older_than => '1 month', timezone => 'Europe/London'},
+	qq{'since_march', aggregate => 'count', since => '2026-03-01', within => '90 days'},
+	qq{'lines', aggregate => 'count', each => \$\$properties->'items'\$\$, event => 'Order Completed'},
+	qq{'spent', aggregate => 'sum', each => \$\$properties->'items'\$\$, value => \$\$(item->>'price')::numeric * COALESCE((item->>'n')::int, 1)\$\$, filter => \$\$type = 'track' AND item ? 'price'\$\$},
+	qq{'spent_month', aggregate => 'avg', each => \$\$properties->'items'\$\$, value => \$\$(item->>'price')::numeric\$\$, within => '1 month', timezone => 'Europe/Berlin'},
+	qq{'last_item', aggregate => 'last', each => \$\$properties->'items'\$\$, value => \$\$item->>'sku'\$\$},
+	qq{'item_list', aggregate => 'list', each => \$\$properties->'items'\$\$, value => \$\$item\$\$, options => '{"size": 4}'},
+	qq{'skus', aggregate => 'unique_list', each => \$\$properties->'items'\$\$, value => \$\$item->>'sku'\$\$, options => '{"size": 3}', within => '30 days'},
+	qq{'common_sku', aggregate => 'most_frequent', each => \$\$properties->'items'\$\$, value => \$\$item->>'sku'\$\$},
+	qq{'plan', type => 'text'},
+	qq{'spread', expression => 'upper - middle'},
+	qq{'devotion', expression => 'days_on * daily + spread / nullif(lines, 0)'},
+);
+my @more_segments = (
+	[ 'devoted', q{days_on >= 2 OR weeks_on > 2} ],
+	[ 'frequent', q{daily > 0.3 OR daily_30d > 0.2} ],
+	[ 'faded', q{before > 1 AND visits > 1} ],
+	[ 'spenders', q{spent_month > 10 OR long_ago > 50} ],
+	[ 'fresh', q{last_view IS NOT NULL AND latest_10d IS NOT NULL} ],
+	[ 'complex', q{devotion > 1 AND visit_length_15d > '1 hour'} ],
+);
 my @late = (
 	q{SELECT cdp.create_trait('late_sum', aggregate => 'sum', value => $$(properties->>'qty')::numeric$$, event => 'Product Viewed', within => '21 days');},
 	q{SELECT cdp.create_trait('late_mode', aggregate => 'most_frequent', value => $$properties->>'tier'$$);},
@@ -152,12 +200,16 @@ $node->safe_psql('streams', join("\n",
 	(map {"SELECT cdp.create_trait($_);"} @traits),
 	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$"
 			  . ($_->[2] ? ", exit_when => \$p\$$_->[2]\$p\$" : '') . ');'} @segments)));
+$node->safe_psql('traits', join("\n",
+	"SET cdp.now = '2026-01-01';",
+	(map {"SELECT cdp.create_trait($_);"} @more_traits),
+	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$);"} @more_segments)));
 $node->safe_psql('identity', join("\n",
 	"SET cdp.now = '2026-01-01';",
 	(map {"SELECT cdp.create_trait($_);"} @traits[ 0, 5, 16 ], grep {/'plan'/} @traits),
 	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$);"} @segments[ 0, 1 ])));
 # a second backend that applies, so that each must notice what the other did
-my $other = $node->psql('streams', 'CREATE EXTENSION dblink') == 0 && $node->psql('identity', 'CREATE EXTENSION dblink') == 0;
+my $other = !grep { $node->psql($_, 'CREATE EXTENSION dblink') != 0 } qw(streams traits identity);
 note 'no dblink: one backend applies all' unless $other;
 
 # ---- what is compared ----
@@ -212,6 +264,20 @@ sub stamp
 
 my @products = ('a', 'b)', 'B', 'Ä', 'z', "o'c", '');
 
+# Products of an order: mostly an array of objects.
+my $with_items = 0;
+
+sub items_of
+{
+	my ($rough) = @_;
+	return pick('"x"', '{"sku": "s1"}', 'null', '[]', '[1, "x", null, [2]]') if chance(0.05 + $rough / 2);
+	return '[' . join(', ', map {
+			'{' . join(', ', '"sku": ' . pick('"s1"', '"s2"', '"s2"', '"S3"', 'null', 4),
+				(chance(0.8) ? '"price": ' . pick(1, 2.5, '"3.50"', 10, -1, $rough > 0.1 ? '"y"' : 0) : ()),
+				(chance(0.3) ? '"n": ' . pick(1, 2, $rough > 0.1 ? 1.5 : 3) : ())) . '}'
+		} 1 .. int(rand(5))) . ']';
+}
+
 sub properties
 {
 	my ($type, $rough) = @_;
@@ -230,6 +296,7 @@ sub properties
 		push @p, '"product": "' . pick(@products) . '"' if chance(0.6);
 		push @p, '"tier": ' . pick('"premium"', '"basic"', 'null') if chance(0.5);
 		push @p, '"qty": ' . pick(1, 1, 2, 3, '"4"', $rough > 0.1 ? (2.5, 99999999999) : ()) if chance(0.4);
+		push @p, '"items": ' . items_of($rough) if $with_items && chance(0.5);
 	}
 	return lit('{' . join(', ', @p) . '}') . '::jsonb';
 }
@@ -254,6 +321,7 @@ sub stream
 	srand($seed);
 	my $class = $classes[ $seed % @classes ];
 	my $lean = $lean{$class};
+	$with_items = $class eq 'traits';
 	my $n = int(10**(1 + rand($lean ? 0.8 : 1.5)));
 	my $people = $lean ? 1 + int(rand(1 + $n / 10)) : 2 + int(rand(2 + $n / 10));
 	my $span = $class eq 'rate' ? 4 * 3600 : $class eq 'periods' ? pick(3, 30, 600) * 86400 : pick(3, 30, 150) * 86400;
@@ -272,7 +340,7 @@ sub stream
 	my $sociable = $lean ? pick(0.4, 0.7) : pick(0.1, 0.3, 0.7);
 	my $rough = pick(0, 0.05, 0.2);
 	my $again = pick(0.05, 0.12, 0.5);
-	my $decide = $class =~ /decisions|detach/ ? 0.3 : $class eq 'undo' ? 0.25 : $class eq 'plain' ? 0 : 0.08;
+	my $decide = $class =~ /decisions|detach/ ? 0.3 : $class eq 'undo' ? 0.25 : $class eq 'plain' ? 0 : $class eq 'traits' ? 0.15 : 0.08;
 
 	for my $i (1 .. $n)
 	{
@@ -316,7 +384,7 @@ sub stream
 			$e->{type} = 'undo' if $class eq 'undo' && chance(0.7);
 			$e->{type} = 'release' if $class =~ /policies|mixed/ && chance(0.4);
 			$e->{event} = undef;
-			if ($e->{type} =~ /undo|release/ && $class =~ /undo|mixed|policies/ && @entries && chance(0.8))
+			if ($e->{type} =~ /undo|release/ && $class =~ /undo|mixed|policies|traits/ && @entries && chance(0.8))
 			{
 				# of anything, mostly of what is earlier
 				my $target = pick(@entries);
@@ -570,7 +638,7 @@ for my $i (0 .. $streams - 1)
 	last if $seconds > 0 && time() - $start > $seconds;
 	$ran++;
 	my $stream = stream($first_seed + $i);
-	$db = $lean{ $stream->{class} } ? 'identity' : 'streams';
+	$db = $lean{ $stream->{class} } ? 'identity' : $stream->{class} eq 'traits' ? 'traits' : 'streams';
 	$node->safe_psql($db, $truncate_sql);
 	my @lists = map { items($stream, $_) } 0 .. ($lean{ $stream->{class} } ? $orders : 2) - 1;
 	my ($wrong, $order) = check(@lists);
