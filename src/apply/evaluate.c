@@ -657,6 +657,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 	CdpGraph   *graph = batch->graph;
 	CdpProfile **touched;
 	CdpProfileEval *evals;
+	CdpProfileStates *nodes;
 	TimestampTz clock = batch->applier.clock;
 	Passage    *entered;
 	Passage    *left;
@@ -675,16 +676,18 @@ CdpProfilesEvaluate(CdpBatch *batch)
 			touched[n++] = batch->profiles[i];
 
 	evals = palloc0(sizeof(CdpProfileEval) * Max(n, 1));
+	nodes = palloc(sizeof(CdpProfileStates) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		nodes[i].nodes = open_states(batch, touched[i], &nodes[i].nnodes);
+		nodes[i].out = &evals[i].values;
+	}
+	CdpProfileEvaluateAll(batch->traits, nodes, n, clock);
 	for (i = 0; i < n; i++)
 	{
 		CdpNode    *root = touched[i]->node;
-		CdpNodeAcc **accs;
-		int			naccs;
 
-		CHECK_FOR_INTERRUPTS();
 		evals[i].profile_id = touched[i]->id;
-		accs = open_states(batch, touched[i], &naccs);
-		CdpProfileEvaluate(batch->traits, accs, naccs, clock, &evals[i].values);
 		if (batch->segments->identity)
 			name_identifiers(touched[i], &evals[i]);
 		if (root->old_profile == root->id)

@@ -164,7 +164,18 @@ typedef struct CdpProfileValues
 	TimestampTz next;			/* first instant after now at which a value changes by itself; DT_NOEND: never */
 } CdpProfileValues;
 
-/* The values of all traits of the profile made of these nodes, as of now. */
+/* A profile to be evaluated: its nodes, and where its values go. */
+typedef struct CdpProfileStates
+{
+	CdpNodeAcc **nodes;
+	int			nnodes;
+	CdpProfileValues *out;
+} CdpProfileStates;
+
+/* The values of all traits of many profiles, as of now. */
+extern void CdpProfileEvaluateAll(CdpTraitSet *set, CdpProfileStates *profiles,
+								  int nprofiles, TimestampTz now);
+/* The same for the one profile made of these nodes. */
 extern void CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 							   TimestampTz now, CdpProfileValues *out);
 /* {"trait": value, …}: declared keys and visible computed traits; NULLs left out. */

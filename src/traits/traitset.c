@@ -253,128 +253,6 @@ load_definitions(CdpTraitSet *set, const List *transient)
 		set->traits[i]->index = i;
 }
 
-bool
-CdpDefinitionWindowed(const CdpDefinition *definition)
-{
-	return definition->within != NULL || definition->older_than != NULL;
-}
-
-/* Columns of an expression that sees the elements of an array, one by one. */
-static Node *
-element_column(void *arg, const char *name, int location)
-{
-	Var		   *var;
-
-	if (strcmp(name, "item") != 0)
-		return CdpEntryColumn(arg, name, location);
-	var = makeVar(INNER_VAR, 1, JSONBOID, -1, InvalidOid, 0);
-	var->location = location;
-	return (Node *) var;
-}
-
-/*
- * An expression over entries, or over elements: the latter have no canonical
- * text, their own one stands for it.
- */
-static Expr *
-compile_part(CdpDefinition *definition, char *text, Oid target,
-			 const char *part, char **canonical)
-{
-	bool		each = definition->each != NULL && strcmp(part, "each") != 0;
-	Expr	   *expr;
-
-	expr = CdpTransformIn(CdpParseRaw(text), text,
-						  each ? element_column : CdpEntryColumn, NULL, target,
-						  psprintf("%s of trait \"%s\"", part, definition->name),
-						  definition->timezone, each ? NULL : canonical);
-	if (each && canonical)
-		*canonical = text;
-	return expr;
-}
-
-/*
- * Rules of the state and the value expression, which decide the trait's type.
- */
-Expr *
-CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonical)
-{
-	static const char *const others[] = {"announce", NULL};
-	Expr	   *value = NULL;
-	Oid			type = InvalidOid;
-
-	if (definition->value)
-	{
-		Oid			target = CdpAggregateValueType(definition->aggregate);
-		int32		typmod;
-
-		if (!OidIsValid(target) && definition->type && !definition->hidden &&
-			CdpAggregateYieldsValue(definition->aggregate))
-			target = CdpTypeFromName(definition->type, &typmod);
-		value = compile_part(definition, definition->value, target, "value", canonical);
-		type = exprType((Node *) value);
-	}
-	CdpStateRulesInit(rules, definition->aggregate,
-					  CdpDefinitionWindowed(definition), type);
-	rules->delayed = definition->older_than != NULL;
-	CdpStateRulesOptions(rules, definition->options, definition->timezone, others);
-	return value;
-}
-
-Expr *
-CdpCompileFilter(CdpDefinition *definition, char **canonical)
-{
-	if (definition->filter == NULL)
-		return NULL;
-	return compile_part(definition, definition->filter, BOOLOID, "filter", canonical);
-}
-
-Expr *
-CdpCompileEach(CdpDefinition *definition)
-{
-	if (definition->each == NULL)
-		return NULL;
-	return compile_part(definition, definition->each, JSONBOID, "each", NULL);
-}
-
-Expr *
-CdpCompileDerived(CdpDefinition *definition, CdpColumnResolver resolver, void *arg)
-{
-	Oid			target = InvalidOid;
-	int32		typmod;
-
-	if (definition->type)
-		target = CdpTypeFromName(definition->type, &typmod);
-	return CdpTransformIn(CdpParseRaw(definition->expression),
-						  definition->expression, resolver, arg, target,
-						  psprintf("expression of trait \"%s\"", definition->name),
-						  definition->timezone, NULL);
-}
-
-static bool
-depends_walker(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Var))
-	{
-		Bitmapset **depends = (Bitmapset **) context;
-
-		*depends = bms_add_member(*depends, ((Var *) node)->varattno - 1);
-		return false;
-	}
-	return expression_tree_walker(node, depends_walker, context);
-}
-
-/* Indexes of the traits that a derived trait's expression reads. */
-Bitmapset *
-CdpExpressionDepends(Expr *expr)
-{
-	Bitmapset  *depends = NULL;
-
-	(void) depends_walker((Node *) expr, &depends);
-	return depends;
-}
-
 /*
  * An expression of this group, shared with others that are equal.
  */
@@ -515,7 +393,6 @@ compile_basic(CdpTraitSet *set, CdpTrait *trait)
 	rules->since = definition->has_since ? definition->since : DT_NOBEGIN;
 	rules->limited = rules->state.typlen == -1 &&
 		(trait->aggregate == CDP_AGG_LIST || trait->aggregate == CDP_AGG_UNIQUE_LIST);
-	rules->state.watched = true;
 	set_type(trait, CdpStateResultType(&rules->state));
 	compile_empty(trait);
 	if (CdpNeedsSettings(filter) || CdpNeedsSettings(value) || CdpNeedsSettings(each))
@@ -697,6 +574,7 @@ compile_derived(DerivedState *state, CdpTrait *trait)
 	set_type(trait, exprType((Node *) rules->expr));
 	trait->depends = CdpExpressionDepends(rules->expr);
 	rules->pinned = CdpNeedsSettings(rules->expr);
+	rules->safe = CdpCannotFail(rules->expr);
 	rules->exprstate = ExecInitExpr(rules->expr, NULL);
 	compile_empty(trait);
 	state->order[state->norder++] = trait->index;
@@ -793,6 +671,50 @@ make_slots(CdpTraitSet *set)
 }
 
 /*
+ * Who wants to know when a trait changes by itself, without an entry and at any
+ * midnight: segments that read it, and those to whom changes are announced.
+ * Others see it when they look, and cost no timers.
+ */
+static void
+find_watched(CdpTraitSet *set, const int *order, int norder)
+{
+	Relation	rel = table_open(CdpRelationOid("definition_depends"), AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, read_snapshot(), 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		char	   *kind = TextDatumGetCString(slot_getattr(slot, 1, &isnull));
+		CdpTrait   *trait;
+
+		if (strcmp(kind, "trait") == 0)
+			continue;
+		trait = CdpTraitById(set, DatumGetInt32(slot_getattr(slot, 3, &isnull)));
+		if (trait != NULL)
+			trait->rules->state.watched = true;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	for (int i = 0; i < set->ntraits; i++)
+		if (set->traits[i]->announce)
+			set->traits[i]->rules->state.watched = true;
+	/* what derived traits read that are watched; those that depend come last */
+	for (int i = norder - 1; i >= 0; i--)
+	{
+		CdpTrait   *trait = set->traits[order[i]];
+		int			read = -1;
+
+		if (!trait->rules->state.watched || trait->rules->suspended)
+			continue;
+		while ((read = bms_next_member(trait->depends, read)) >= 0)
+			set->traits[read]->rules->state.watched = true;
+	}
+}
+
+/*
  * Read and compile everything into a context of its own.
  */
 static void
@@ -822,6 +744,7 @@ build(CdpTraitSet *set, int64 generation, const List *strict_ids, const List *tr
 			lookup->fallible[lookup->nfallible++] = i;
 	for (int i = 0; i < state.norder; i++)
 		lookup->fallible[lookup->nfallible++] = state.order[i];
+	find_watched(set, state.order, state.norder);
 	index_events(set);
 	make_slots(set);
 

@@ -122,6 +122,7 @@ typedef struct CdpTraitRules
 	Expr	   *expr;
 	ExprState  *exprstate;
 	bool		pinned;			/* evaluate under pinned settings */
+	bool		safe;			/* cannot raise an error */
 } CdpTraitRules;
 
 /* Traits that look at entries of one event name. */
@@ -153,6 +154,9 @@ typedef struct CdpTraitIndex
 	int		   *fallible;
 	TupleTableSlot *valueslot;
 } CdpTraitIndex;
+
+/* compile.c */
+extern bool CdpCannotFail(Expr *expr);
 
 /* traitset.c */
 extern int64 CdpGeneration(TimestampTz *clock);

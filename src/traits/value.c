@@ -38,10 +38,10 @@
 typedef struct ValueRun
 {
 	CdpTraitSet *set;
-	CdpNodeAcc **nodes;
-	int			nnodes;
-	CdpProfileValues *out;
+	CdpProfileStates *profiles;
+	int			nprofiles;
 	int			step;			/* position in the list of traits that may fail */
+	int			profile;
 } ValueRun;
 
 /*
@@ -247,10 +247,11 @@ find_declared(CdpNodeAcc **nodes, int nnodes, const char *key)
  * A declared trait's value in its type: by way of text, as a cast would.
  */
 static void
-declared_value(ValueRun *run, CdpTrait *trait)
+declared_value(CdpProfileStates *profile, CdpTrait *trait)
 {
 	CdpTraitRules *rules = trait->rules;
-	CdpDeclared *declared = find_declared(run->nodes, run->nnodes,
+	CdpProfileValues *out = profile->out;
+	CdpDeclared *declared = find_declared(profile->nodes, profile->nnodes,
 										  rules->definition->key ?
 										  rules->definition->key : trait->name);
 	JsonbValue	v;
@@ -260,8 +261,8 @@ declared_value(ValueRun *run, CdpTrait *trait)
 		return;
 	if (trait->type == JSONBOID)
 	{
-		run->out->values[trait->index] = JsonbPGetDatum(declared->value);
-		run->out->isnull[trait->index] = false;
+		out->values[trait->index] = JsonbPGetDatum(declared->value);
+		out->isnull[trait->index] = false;
 		return;
 	}
 	if (JB_ROOT_IS_SCALAR(declared->value) &&
@@ -271,8 +272,8 @@ declared_value(ValueRun *run, CdpTrait *trait)
 		if (v.type == jbvNumeric && trait->type == NUMERICOID &&
 			rules->typmod < 0)
 		{
-			run->out->values[trait->index] = NumericGetDatum(v.val.numeric);
-			run->out->isnull[trait->index] = false;
+			out->values[trait->index] = NumericGetDatum(v.val.numeric);
+			out->isnull[trait->index] = false;
 			return;
 		}
 		if (v.type == jbvString)
@@ -290,25 +291,25 @@ declared_value(ValueRun *run, CdpTrait *trait)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_DATETIME_FORMAT),
 				 errmsg("time \"%s\" is relative to the clock", string)));
-	run->out->values[trait->index] = InputFunctionCall(&rules->input, string,
+	out->values[trait->index] = InputFunctionCall(&rules->input, string,
 													   rules->typioparam,
 													   rules->typmod);
-	run->out->isnull[trait->index] = false;
+	out->isnull[trait->index] = false;
 }
 
 static void
-derived_value(ValueRun *run, CdpTrait *trait)
+derived_value(CdpTraitSet *set, CdpProfileValues *out, CdpTrait *trait)
 {
 	CdpTraitRules *rules = trait->rules;
-	CdpTraitIndex *lookup = run->set->lookup;
+	CdpTraitIndex *lookup = set->lookup;
 	ExprContext *econtext = lookup->econtext;
 	TupleTableSlot *slot = lookup->valueslot;
 	bool		isnull;
 	Datum		value;
 
-	slot->tts_values = run->out->values;
-	slot->tts_isnull = run->out->isnull;
-	slot->tts_nvalid = run->set->ntraits;
+	slot->tts_values = out->values;
+	slot->tts_isnull = out->isnull;
+	slot->tts_nvalid = set->ntraits;
 	slot->tts_flags &= ~TTS_FLAG_EMPTY;
 	econtext->ecxt_scantuple = slot;
 	/* the caller's context is reset by the caller, and keeps the value */
@@ -317,17 +318,31 @@ derived_value(ValueRun *run, CdpTrait *trait)
 	{
 		if (trait->typlen == -1)
 			value = PointerGetDatum(PG_DETOAST_DATUM(value));
-		run->out->values[trait->index] = value;
-		run->out->isnull[trait->index] = false;
+		out->values[trait->index] = value;
+		out->isnull[trait->index] = false;
 	}
 	else if (rules->has_empty)
 	{
-		run->out->values[trait->index] = rules->empty;
-		run->out->isnull[trait->index] = false;
+		out->values[trait->index] = rules->empty;
+		out->isnull[trait->index] = false;
 	}
 }
 
-/* Go on with the traits whose evaluation may fail. */
+/* A value that is not there, or does not fit, is the one for nothing. */
+static void
+use_empty(CdpProfileValues *out, CdpTrait *trait)
+{
+	if (out->isnull[trait->index] && trait->rules->has_empty)
+	{
+		out->values[trait->index] = trait->rules->empty;
+		out->isnull[trait->index] = false;
+	}
+}
+
+/*
+ * Go on with the traits whose evaluation may fail: trait by trait, so that user
+ * and settings change once a trait and not once a profile.
+ */
 static void
 run_fallible(ValueRun *run)
 {
@@ -349,23 +364,31 @@ run_fallible(ValueRun *run)
 								   sec_context | SECURITY_RESTRICTED_OPERATION);
 		if (rules->pinned)
 			nest_level = CdpPinSettings(rules->definition->timezone);
-		if (trait->aggregate == CDP_AGG_DECLARED)
+		for (; run->profile < run->nprofiles; run->profile++)
 		{
-			declared_value(run, trait);
-			if (run->out->isnull[trait->index] && rules->has_empty)
+			CdpProfileStates *profile = &run->profiles[run->profile];
+
+			if ((run->profile & 0xFF) == 0xFF)
+				CHECK_FOR_INTERRUPTS();
+			if (trait->aggregate == CDP_AGG_DECLARED)
 			{
-				run->out->values[trait->index] = rules->empty;
-				run->out->isnull[trait->index] = false;
+				declared_value(profile, trait);
+				use_empty(profile->out, trait);
 			}
+			else
+				derived_value(run->set, profile->out, trait);
 		}
-		else
-			derived_value(run, trait);
+		run->profile = 0;
 		if (rules->pinned)
 			CdpUnpinSettings(nest_level);
 		SetUserIdAndSecContext(userid, sec_context);
 	}
 }
 
+/*
+ * The same in a subtransaction; after an error, in another one, behind the
+ * trait and profile that failed.
+ */
 static void
 run_fallible_protected(ValueRun *run)
 {
@@ -394,35 +417,33 @@ run_fallible_protected(ValueRun *run)
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(context);
 			CurrentResourceOwner = owner;
-			if (run->step >= run->set->lookup->nfallible || !CdpSwallowError(edata))
+			if (run->step >= run->set->lookup->nfallible ||
+				run->profile >= run->nprofiles || !CdpSwallowError(edata))
 				ReThrowError(edata);
 			trait = run->set->traits[run->set->lookup->fallible[run->step]];
 			CdpTraitErrorCount(trait->id, 0, edata->message);
 			FreeErrorData(edata);
-			/* a declared value that does not fit is as if not there */
-			if (trait->rules->has_empty && trait->aggregate == CDP_AGG_DECLARED)
-			{
-				run->out->values[trait->index] = trait->rules->empty;
-				run->out->isnull[trait->index] = false;
-			}
-			run->step++;
+			if (trait->aggregate == CDP_AGG_DECLARED)
+				use_empty(run->profiles[run->profile].out, trait);
+			run->profile++;
 		}
 		PG_END_TRY();
 	}
 }
 
 /*
- * Can the declared traits' coercions be done without a subtransaction?  They
- * can when every value already has the JSON type that its trait wants.
+ * Can all be done without a subtransaction?  Declared traits when every value
+ * already has the JSON type that its trait wants, derived ones when they only
+ * compare.
  */
 static bool
-harmless(ValueRun *run)
+harmless(CdpTraitSet *set, CdpProfileStates *profile)
 {
-	CdpTraitIndex *lookup = run->set->lookup;
+	CdpTraitIndex *lookup = set->lookup;
 
 	for (int i = 0; i < lookup->nfallible; i++)
 	{
-		CdpTrait   *trait = run->set->traits[lookup->fallible[i]];
+		CdpTrait   *trait = set->traits[lookup->fallible[i]];
 		CdpTraitRules *rules = trait->rules;
 		CdpDeclared *declared;
 		JsonbValue	v;
@@ -430,8 +451,12 @@ harmless(ValueRun *run)
 		if (rules->suspended)
 			continue;
 		if (trait->aggregate != CDP_AGG_DECLARED)
+		{
+			if (rules->safe)
+				continue;
 			return false;
-		declared = find_declared(run->nodes, run->nnodes,
+		}
+		declared = find_declared(profile->nodes, profile->nnodes,
 								 rules->definition->key ?
 								 rules->definition->key : trait->name);
 		if (declared == NULL || declared->value == NULL ||
@@ -448,13 +473,14 @@ harmless(ValueRun *run)
 	return true;
 }
 
-void
-CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
-				   TimestampTz now, CdpProfileValues *out)
+/* What the states of a profile's nodes say, without declared and derived traits. */
+static void
+computed_values(CdpTraitSet *set, CdpProfileStates *profile, TimestampTz now)
 {
-	CdpTraitIndex *lookup = set->lookup;
-	CdpState  **states = (CdpState **) palloc(mul_size(Max(nnodes, 1), sizeof(CdpState *)));
+	CdpProfileValues *out = profile->out;
+	CdpState  **states;
 
+	states = (CdpState **) palloc(mul_size(Max(profile->nnodes, 1), sizeof(CdpState *)));
 	out->values = (Datum *) palloc0(mul_size(Max(set->ntraits, 1), sizeof(Datum)));
 	out->isnull = (bool *) palloc(Max(set->ntraits, 1));
 	memset(out->isnull, true, Max(set->ntraits, 1));
@@ -470,9 +496,9 @@ CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 		if (rules->suspended || trait->aggregate == CDP_AGG_DECLARED ||
 			trait->aggregate == CDP_AGG_EXPRESSION)
 			continue;
-		for (int j = 0; j < nnodes; j++)
+		for (int j = 0; j < profile->nnodes; j++)
 		{
-			CdpState   *state = CdpNodeState(nodes[j], i);
+			CdpState   *state = CdpNodeState(profile->nodes[j], i);
 
 			if (state != NULL)
 				states[nstates++] = state;
@@ -488,21 +514,43 @@ CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 			continue;
 		out->isnull[i] = false;
 	}
-
-	if (lookup->nfallible > 0)
-	{
-		ValueRun	run = {set, nodes, nnodes, out, 0};
-
-		for (int j = 0; j < nnodes; j++)
-			CdpNodeDeclared(nodes[j]);
-		if (IsInParallelMode() || harmless(&run))
-			run_fallible(&run);
-		else
-			run_fallible_protected(&run);
-		lookup->valueslot->tts_flags |= TTS_FLAG_EMPTY;
-		lookup->valueslot->tts_nvalid = 0;
-	}
 	pfree(states);
+}
+
+void
+CdpProfileEvaluateAll(CdpTraitSet *set, CdpProfileStates *profiles, int nprofiles,
+					  TimestampTz now)
+{
+	CdpTraitIndex *lookup = set->lookup;
+	ValueRun	run = {set, profiles, nprofiles, 0, 0};
+	bool		can_fail = false;
+
+	for (int i = 0; i < nprofiles; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		computed_values(set, &profiles[i], now);
+		for (int j = 0; lookup->nfallible > 0 && j < profiles[i].nnodes; j++)
+			CdpNodeDeclared(profiles[i].nodes[j]);
+		can_fail = can_fail ||
+			(lookup->nfallible > 0 && !IsInParallelMode() && !harmless(set, &profiles[i]));
+	}
+	if (lookup->nfallible == 0 || nprofiles == 0)
+		return;
+	if (can_fail)
+		run_fallible_protected(&run);
+	else
+		run_fallible(&run);
+	lookup->valueslot->tts_flags |= TTS_FLAG_EMPTY;
+	lookup->valueslot->tts_nvalid = 0;
+}
+
+void
+CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
+				   TimestampTz now, CdpProfileValues *out)
+{
+	CdpProfileStates profile = {nodes, nnodes, out};
+
+	CdpProfileEvaluateAll(set, &profile, 1, now);
 }
 
 static void

@@ -117,7 +117,16 @@ BEGIN
 	rolls := in_segment(identifier('user_id:runner'), 'on_a_roll');
 END $$;
 -- Berlin: the day of the 25th has 25 hours
+SELECT apply();
+-- a segment that comes later sets the timers of those who are there
+SELECT create_segment('weekly', 'weeks >= 2');
 SELECT t, r.* FROM unnest(ARRAY['2026-10-25 22:30+00', '2026-10-25 22:59:59.999999+00', '2026-10-25 23:00+00', '2026-10-26 22:59:59.999999+00', '2026-10-26 23:00+00', '2026-11-02 15:00+00']::timestamptz[]) t, public.runner(t) r;
+SELECT segment_members('weekly') = resolve('user_id:runner') AS still;
+SELECT * FROM verify();
+SELECT r.* FROM public.runner('2026-11-08 14:59:59+00') r;
+SELECT count(*) FROM segment_members('weekly');
+SELECT r.* FROM public.runner('2026-11-08 15:00+00') r;
+SELECT count(*) FROM segment_members('weekly');
 SELECT * FROM verify();
 -- a day without midnight (Havana: 00:00 is 01:00), and one with two of them
 SELECT create_trait('cuba', aggregate => 'streak', event => 'Havana', timezone => 'America/Havana');
