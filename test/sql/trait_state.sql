@@ -58,7 +58,8 @@ BEGIN
 		   (SELECT bool_and(trait_state_send(s::text::trait_state) = trait_state_send(s)) FROM parts)
 	FROM whole;
 END $$;
-SELECT l.* FROM unnest(ARRAY['count', 'sum', 'avg', 'min', 'max', 'first', 'last', 'unique_count', 'most_frequent', 'exists']) a, public.laws(a) l;
+SELECT l.* FROM unnest(ARRAY['count', 'sum', 'avg', 'min', 'max', 'first', 'last', 'unique_count', 'most_frequent', 'exists',
+	'stddev', 'least_frequent', 'first_time', 'last_time', 'list', 'unique_list', 'percentile', 'sessions', 'session_time', 'session_length', 'session_events', 'rate', 'streak', 'longest_streak']) a, public.laws(a) l;
 
 -- values that are equal and do not look it: the same one is kept
 SELECT combine(s) = combine(s ORDER BY o DESC) AS same, finish(combine(s))
@@ -91,39 +92,79 @@ FROM (SELECT part, trait_state_agg('count', i, at) AS s FROM public.sample GROUP
 SELECT part, finish(combine(s) OVER (ORDER BY part ROWS 1 PRECEDING)) AS two
 FROM (SELECT part, trait_state_agg('max', i, at) AS s FROM public.sample GROUP BY part) p ORDER BY part;
 
--- parallel = serial
-CREATE TABLE public.big AS SELECT i, (i * 37 % 1009)::numeric / 8 AS n, i % 97 AS g, timestamptz '2024-01-01 00:00+00' + i * interval '1 second' AS at FROM generate_series(1, 40000) i;
+-- parallel = serial; percentile and unique_count have more values than they keep
+CREATE TABLE public.big AS SELECT i, (i * 37 % 2503)::numeric / 8 AS n, i % 97 AS g, timestamptz '2024-01-01 00:00+00' + i % 10007 * interval '17 minutes' AS at FROM generate_series(1, 40000) i;
 ALTER TABLE public.big SET (parallel_workers = 2);
 ANALYZE public.big;
-CREATE TABLE public.serial AS
-SELECT a, trait_state_agg(a, n, at) AS s FROM public.big, unnest(ARRAY['count', 'sum', 'avg', 'min', 'max', 'first', 'last', 'unique_count', 'most_frequent', 'exists']) a GROUP BY a;
+CREATE VIEW public.by_aggregate AS
+SELECT a, trait_state_agg(a, n, at) AS s FROM public.big, unnest(ARRAY['count', 'sum', 'avg', 'min', 'max', 'first', 'last', 'unique_count', 'most_frequent', 'exists',
+	'stddev', 'least_frequent', 'first_time', 'last_time', 'list', 'unique_list', 'percentile', 'sessions', 'session_time', 'session_length', 'session_events', 'rate', 'streak', 'longest_streak']) a GROUP BY a;
+SET max_parallel_workers_per_gather = 0;
+CREATE TABLE public.serial AS SELECT * FROM public.by_aggregate;
+RESET max_parallel_workers_per_gather;
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
 SET min_parallel_table_scan_size = 0;
 SET parallel_leader_participation = off;
 EXPLAIN (COSTS OFF) SELECT trait_state_agg('sum', n, at) FROM public.big;
-SELECT s.a, p.s = s.s AS same
-FROM public.serial s,
-LATERAL (SELECT CASE s.a WHEN 'count' THEN (SELECT trait_state_agg('count', n, at) FROM public.big)
-	WHEN 'sum' THEN (SELECT trait_state_agg('sum', n, at) FROM public.big)
-	WHEN 'avg' THEN (SELECT trait_state_agg('avg', n, at) FROM public.big)
-	WHEN 'min' THEN (SELECT trait_state_agg('min', n, at) FROM public.big)
-	WHEN 'max' THEN (SELECT trait_state_agg('max', n, at) FROM public.big)
-	WHEN 'first' THEN (SELECT trait_state_agg('first', n, at) FROM public.big)
-	WHEN 'last' THEN (SELECT trait_state_agg('last', n, at) FROM public.big)
-	WHEN 'unique_count' THEN (SELECT trait_state_agg('unique_count', n, at) FROM public.big)
-	WHEN 'most_frequent' THEN (SELECT trait_state_agg('most_frequent', n, at) FROM public.big)
-	WHEN 'exists' THEN (SELECT trait_state_agg('exists', n, at) FROM public.big) END) p(s)
-ORDER BY s.a;
+SET enable_sort = off;
+EXPLAIN (COSTS OFF) SELECT * FROM public.by_aggregate;
+SELECT s.a, p.s = s.s AS same FROM public.serial s JOIN public.by_aggregate p USING (a) ORDER BY s.a;
+RESET enable_sort;
 -- partial states that are empty, and groups
 SELECT count(*), bool_and(p = w) FROM (
 	SELECT g, trait_state_agg('sum', CASE WHEN g % 2 = 0 THEN n END, at) AS p FROM public.big GROUP BY g) a
 JOIN (SELECT g, CASE WHEN g % 2 = 0 THEN trait_state_agg('sum', n, at ORDER BY i) END AS w FROM public.big GROUP BY g) b USING (g)
 WHERE p IS NOT NULL OR w IS NOT NULL;
+-- partition by partition
+CREATE TABLE public.parts (i int, n numeric, g int, at timestamptz) PARTITION BY LIST (g);
+CREATE TABLE public.part_0 PARTITION OF public.parts FOR VALUES IN (0, 1, 2);
+CREATE TABLE public.part_1 PARTITION OF public.parts DEFAULT;
+INSERT INTO public.parts SELECT i, n, g % 6, at FROM public.big;
+ANALYZE public.parts;
+SET enable_partitionwise_aggregate = on;
+EXPLAIN (COSTS OFF) SELECT trait_state_agg('percentile', n, at) FROM public.parts;
+SELECT g, finish(trait_state_agg('list', n, at, '{"size": 2}')) FROM public.parts GROUP BY g ORDER BY g;
+SELECT trait_state_agg('percentile', n, at) = (SELECT s FROM public.serial WHERE a = 'percentile') AS same FROM public.parts;
+RESET enable_partitionwise_aggregate;
 RESET parallel_setup_cost;
 RESET parallel_tuple_cost;
 RESET min_parallel_table_scan_size;
 RESET parallel_leader_participation;
+
+-- options, and what the values are
+SELECT finish(trait_state_agg('list', t, at, '{"size": 3}')) = to_jsonb((array_agg(t ORDER BY at DESC, t COLLATE "C" DESC) FILTER (WHERE t IS NOT NULL))[1:3]) AS list,
+	   finish(trait_state_agg('unique_list', n, at, '{"size": 1000}')) = to_jsonb(array_agg(DISTINCT n) FILTER (WHERE n IS NOT NULL)) AS unique_list,
+	   finish(trait_state_agg('percentile', n, at, '{"p": 0.9}')) = to_jsonb(percentile_disc(0.9) WITHIN GROUP (ORDER BY n)) AS percentile,
+	   finish(trait_state_agg('percentile', f, at, '{"p": 0}')) = to_jsonb(min(f)::numeric) AS lowest,
+	   round(finish(trait_state_agg('stddev', n))::text::numeric, 9) = round(stddev_samp(n), 9) AS stddev,
+	   round(finish(trait_state_agg('stddev', n, at, '{"population": true}'))::text::numeric, 9) = round(stddev_pop(n), 9) AS stddev_pop,
+	   (finish(trait_state_agg('first_time', n, at)) #>> '{}')::timestamptz = min(at) FILTER (WHERE n IS NOT NULL) AS first_time,
+	   (finish(trait_state_agg('last_time', n, at)) #>> '{}')::timestamptz = max(at) FILTER (WHERE n IS NOT NULL) AS last_time,
+	   finish(trait_state_agg('rate', n, at), '2024-03-01 00:00+00') = to_jsonb(count(n) / 61.0) AS rate,
+	   finish(trait_state_agg('sessions', i, at, '{"gap": "1 day"}')) AS sessions,
+	   finish(trait_state_agg('session_time', i, at, '{"gap": "1 day"}')) = to_jsonb('996 hours'::interval) AS session_time,
+	   finish(trait_state_agg('longest_streak', i, at)) AS longest_streak,
+	   finish(trait_state_agg('streak', i, at, '{"timezone": "Asia/Tokyo", "unit": "week"}'), '2024-02-13 00:00+00') AS streak
+FROM public.sample;
+-- without options the default ones
+SELECT trait_state_agg('percentile', n, at, '{"p": 0.5}') = trait_state_agg('percentile', n, at) AS percentile, trait_state_agg('list', n, at, NULL) = trait_state_agg('list', n, at, '{"size": 100}') AS list FROM public.sample;
+-- windows: the value depends on the instant
+SELECT t, finish(s, t) AS sum, finish(o, t) AS before, finish(m, t) AS last
+FROM (SELECT trait_state_agg('sum', i, at, '{"within": "1 month", "timezone": "Europe/Berlin"}') AS s,
+			 trait_state_agg('count', i, at, '{"within": "2 days", "older_than": "1 day"}') AS o,
+			 trait_state_agg('last', t, at, '{"within": "6 hours"}') AS m FROM public.sample) w,
+	 unnest(ARRAY['2023-12-31', '2024-01-02', '2024-02-01', '2024-02-29 00:00+00', '2024-03-13 12:00+00']::timestamptz[]) t;
+-- a sketch is the same by whatever way it came to be
+SELECT combine(s) = (SELECT trait_state_agg('unique_count', n) FROM public.big) AS same, abs(finish(combine(s))::int - 2503) < 120 AS close
+FROM (SELECT trait_state_agg('unique_count', n) AS s FROM public.big GROUP BY i % 3, n > 100) p;
+SELECT combine(s ORDER BY k) = combine(s ORDER BY k DESC) AS same, finish(combine(s))
+FROM (SELECT i % 50 AS k, trait_state_agg('percentile', n, at, '{"p": 0.25}') AS s FROM public.big GROUP BY i % 50) p;
+SELECT finish(trait_state_agg('percentile', v, NULL::timestamptz, '{"p": 0.9}'))::numeric / 1e300 BETWEEN 0.996 AND 1.004 AS big,
+	   finish(trait_state_agg('percentile', -v, NULL::timestamptz, '{"p": 0.99}'))::numeric / -1e11 BETWEEN 0.996 AND 1.004 AS small
+FROM (SELECT 10::numeric ^ (i % 1100) AS v FROM generate_series(1, 5500) i) x;
+SELECT finish(trait_state_agg('percentile', 'NaN'::numeric)), finish(trait_state_agg('unique_count', 'NaN'::numeric)), finish(trait_state_agg('stddev', v))
+FROM (VALUES ('NaN'::numeric), (1)) v(v);
 
 -- COPY, text and binary
 CREATE TABLE public.stored (a text, s trait_state);
@@ -147,6 +188,21 @@ SELECT trait_state('first', 1, 'infinity');
 SELECT trait_state('count', 1) + trait_state('sum', 1);
 SELECT trait_state('max', 1) + trait_state('max', 1.5);
 SELECT combine(s) FROM (VALUES (trait_state('max', 1)), (trait_state('max', 'a'::text))) v(s);
+SELECT trait_state('list', 1, '2024-01-01', '{"size": 2}') + trait_state('list', 1, '2024-01-01', '{"size": 3}');
+SELECT trait_state('unique_count', 1, NULL, '{"exact": true}') + trait_state('unique_count', 1);
+SELECT trait_state('streak', 1, '2024-01-01', '{"timezone": "Asia/Tokyo"}') + trait_state('streak', 1, '2024-01-01');
+SELECT trait_state('sum', 1) + trait_state('sum', 1, '2024-01-01', '{"within": "1 day"}');
+SELECT trait_state('sum', 1, '2024-01-01', '{"within": "1 day"}') + trait_state('sum', 1, '2024-01-01', '{"within": "1 day", "older_than": "1 hour"}');
+SELECT trait_state('sessions', 1, '2024-01-01') + trait_state('session_time', 1, '2024-01-01');
+SELECT trait_state_agg('list', i, at, o) FROM public.sample, unnest(ARRAY['{"size": 1}', '{"size": 2}']::jsonb[]) o;
+SELECT trait_state('list', 1, '2024-01-01', '{"size": 0}');
+SELECT trait_state('list', 1, '2024-01-01', '[]');
+SELECT trait_state('sum', 1, '2024-01-01', '{"size": 1}');
+SELECT trait_state('sum', 1, '2024-01-01', '{"within": "-1 day"}');
+SELECT trait_state('sum', 1, '2024-01-01', '{"within": 1}');
+SELECT trait_state('streak', 1, '2024-01-01', '{"timezone": "Mars/Olympus"}');
+SELECT trait_state('percentile', 'x'::text);
+SELECT trait_state('list', repeat('x', 9000), '2024-01-01');
 SELECT trait_state_agg(a, 1, now()) FROM (VALUES ('count'), ('sum')) v(a);
 
 -- garbage: refused, whatever it is
@@ -162,6 +218,9 @@ SELECT '\x010300000000000000000000000000'::trait_state;
 SELECT '\x0103000000000000000000000000ff01'::trait_state;
 SELECT '\x01030000000017000000000000000001'::trait_state;
 SELECT '\x010900000000000000000000000001'::trait_state;
+SELECT '\x011b00000000000000000000000001'::trait_state;
+SELECT '\x010302000000000000000000000001'::trait_state;
+SELECT '\x010305000000000000000000000001'::trait_state;
 SELECT '\x016300000000000000000000000001'::trait_state;
 CREATE FUNCTION public.mutate(s trait_state, OUT accepted int, OUT refused int) LANGUAGE plpgsql AS $$
 DECLARE
@@ -187,10 +246,11 @@ BEGIN
 		END LOOP;
 	END LOOP;
 END $$;
+INSERT INTO public.stored SELECT 'windowed ' || a, trait_state_agg(a, t, at, '{"within": "3 days", "older_than": "1 hour"}') FROM public.sample, unnest(ARRAY['count', 'last', 'list', 'unique_count', 'streak']) a WHERE i <= 20 GROUP BY a;
 SELECT a, accepted + refused > 20 AS tried, refused > 0 AS some_refused FROM public.stored, public.mutate(s) ORDER BY a;
 SELECT (public.mutate(trait_state('last', '{"a": [1, "x", null]}'::jsonb, '2024-01-01'))).refused > 0 AS some_refused;
 SELECT (public.mutate(trait_state('max', ARRAY['a', NULL, 'b']))).refused > 0 AS some_refused;
 
 SET client_min_messages = error;
 DROP EXTENSION cdp CASCADE;
-DROP TABLE public.sample, public.big, public.serial, public.stored, public.copied;
+DROP TABLE public.sample, public.big, public.serial, public.stored, public.copied, public.parts;
