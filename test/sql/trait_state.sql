@@ -166,6 +166,16 @@ FROM (SELECT 10::numeric ^ (i % 1100) AS v FROM generate_series(1, 5500) i) x;
 SELECT finish(trait_state_agg('percentile', 'NaN'::numeric)), finish(trait_state_agg('unique_count', 'NaN'::numeric)), finish(trait_state_agg('stddev', v))
 FROM (VALUES ('NaN'::numeric), (1)) v(v);
 
+-- a model of a table that is not the log
+CREATE TABLE public.orders AS SELECT i % 5 AS customer, 's' || i * 7 % 23 AS sku, i::numeric / 4 AS amount, timestamptz '2026-01-01 00:00+00' + i * interval '5 hours' AS ordered_at FROM generate_series(1, 200) i;
+SELECT finish(trait_state_agg('sum', amount)) AS sum FROM public.orders;
+SELECT finish(trait_state_agg('list', sku, ordered_at, '{"size": 3}')) AS last FROM public.orders;
+CREATE TABLE public.daily AS
+SELECT customer, (ordered_at AT TIME ZONE 'UTC')::date AS day, trait_state_agg('unique_count', sku) AS skus FROM public.orders GROUP BY 1, 2;
+SELECT customer, finish(combine(skus))::int AS skus FROM public.daily WHERE day > '2026-01-20' GROUP BY 1
+EXCEPT SELECT customer, count(DISTINCT sku) FROM public.orders WHERE ordered_at >= '2026-01-21 00:00+00' GROUP BY 1;
+SELECT day, finish(combine(skus) OVER (ORDER BY day ROWS 6 PRECEDING)) AS week FROM public.daily WHERE customer = 1 ORDER BY day LIMIT 8;
+
 -- COPY, text and binary
 CREATE TABLE public.stored (a text, s trait_state);
 INSERT INTO public.stored SELECT * FROM public.serial;
@@ -253,4 +263,4 @@ SELECT (public.mutate(trait_state('max', ARRAY['a', NULL, 'b']))).refused > 0 AS
 
 SET client_min_messages = error;
 DROP EXTENSION cdp CASCADE;
-DROP TABLE public.sample, public.big, public.serial, public.stored, public.copied, public.parts;
+DROP TABLE public.sample, public.big, public.serial, public.stored, public.copied, public.parts, public.orders, public.daily;
