@@ -244,6 +244,7 @@ extern int64 CdpgHubNode(Page page);
 extern int	CdpgPageCount(Relation index, Buffer buffer, Page page);
 extern void CdpgPageGet(Page page, int i, CdpgEntry *entry);
 extern bool CdpgPageFits(Page page, const CdpgEntry *entry);
+extern bool CdpgPageFitsBoth(Page page, const CdpgEntry *x, const CdpgEntry *y);
 extern bool CdpgPageAdd(Page page, const CdpgEntry *entry);
 extern void CdpgPageRemove(Page page, int i);
 extern void CdpgPageSetBlock(Page page, int i, BlockNumber block);
@@ -271,6 +272,10 @@ extern Buffer CdpgLockBucket(Relation index, uint32 bucket, int lock,
 extern Buffer CdpgNewPage(Relation index);
 extern void CdpgFreePage(Relation index, BlockNumber block);
 extern void CdpgChainTick(Relation index, Buffer buffer, uint32 *steps);
+
+/* wal.c */
+extern void CdpgAddLogged(Relation index, const Buffer *buffers,
+						  CdpgEntry *const *entries, int n);
 
 /* insert.c */
 extern bool cdpginsert(Relation index, Datum *values, bool *isnull,

@@ -228,6 +228,22 @@ choose(Relation index, Target *target)
 	}
 }
 
+static void
+unlock_targets(Target *targets, int n)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		Target	   *t = &targets[i];
+
+		if (t->page != t->primary)
+			UnlockReleaseBuffer(t->page);
+		if (BufferIsValid(t->owner) && t->owner != t->primary)
+			UnlockReleaseBuffer(t->owner);
+	}
+}
+
 /*
  * Write n entries to their places, with one record.  Primary pages are
  * registered first, in the order in which they were locked.
@@ -235,10 +251,31 @@ choose(Relation index, Target *target)
 static void
 place(Relation index, Target *targets, int n)
 {
-	GenericXLogState *state = GenericXLogStart(index);
+	GenericXLogState *state;
 	Page		primaries[2];
+	bool		plain = true;
 	int			i;
 
+	for (i = 0; i < n; i++)
+		plain &= targets[i].how == ADD || targets[i].how == HUB_ADD;
+	if (plain)
+	{
+		Buffer		pages[2];
+		CdpgEntry  *entries[2];
+		int			first = n == 2 && targets[0].page != targets[0].primary &&
+			targets[1].page == targets[1].primary ? 1 : 0;
+
+		for (i = 0; i < n; i++)
+		{
+			pages[i] = targets[n == 2 ? first ^ i : i].page;
+			entries[i] = targets[n == 2 ? first ^ i : i].entry;
+		}
+		CdpgAddLogged(index, pages, entries, n);
+		unlock_targets(targets, n);
+		return;
+	}
+
+	state = GenericXLogStart(index);
 	for (i = 0; i < n; i++)
 	{
 		Target	   *t = &targets[i];
@@ -289,15 +326,30 @@ place(Relation index, Target *targets, int n)
 		}
 	}
 	GenericXLogFinish(state);
-	for (i = 0; i < n; i++)
-	{
-		Target	   *t = &targets[i];
+	unlock_targets(targets, n);
+}
 
-		if (t->page != t->primary)
-			UnlockReleaseBuffer(t->page);
-		if (BufferIsValid(t->owner) && t->owner != t->primary)
-			UnlockReleaseBuffer(t->owner);
-	}
+/*
+ * Both entries of a row in one bucket that is a single page without hubs of
+ * theirs: one record.
+ */
+static bool
+place_both(Relation index, Buffer primary, CdpgEntry *x, CdpgEntry *y)
+{
+	Page		page = BufferGetPage(primary);
+	Buffer		pages[2];
+	CdpgEntry  *entries[2];
+
+	if (CdpgPageOpaque(page)->next != InvalidBlockNumber ||
+		!CdpgPageFitsBoth(page, x, y) ||
+		CdpgPageFindHub(index, primary, x->node) != 0 ||
+		CdpgPageFindHub(index, primary, y->node) != 0)
+		return false;
+	pages[0] = pages[1] = primary;
+	entries[0] = x;
+	entries[1] = y;
+	CdpgAddLogged(index, pages, entries, 2);
+	return true;
 }
 
 /*
@@ -388,6 +440,9 @@ cdpginsert(Relation index, Datum *values, bool *isnull, ItemPointer heap_tid,
 
 	for (i = 0; i < n; i++)
 	{
+		if (i == 0 && n == 2 && nbuffers == 1 &&
+			place_both(index, buffers[0], &entries[0], &entries[1]))
+			break;
 		targets[i].entry = &entries[i];
 		targets[i].primary = buffers[nbuffers == 2 ? i : 0];
 		choose(index, &targets[i]);

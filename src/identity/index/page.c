@@ -210,6 +210,20 @@ CdpgPageFits(Page page, const CdpgEntry *entry)
 }
 
 /*
+ * Whether there is room for two entries; on an empty page the first one
+ * decides on the form.
+ */
+bool
+CdpgPageFitsBoth(Page page, const CdpgEntry *x, const CdpgEntry *y)
+{
+	int			n = page_count(page);
+
+	if (n == 0)
+		return !is_short(x) || is_short(y);
+	return n + 2 <= page_max(page) && CdpgPageFits(page, x) && CdpgPageFits(page, y);
+}
+
+/*
  * Put an entry on a page; false when there is no room, or not of its form.
  */
 bool
