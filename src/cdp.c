@@ -23,6 +23,7 @@
 #include "cdp.h"
 #include "collect/collect.h"
 #include "compat.h"
+#include "identity/index/walk.h"
 #include "segments/segments.h"
 
 PG_MODULE_MAGIC;
@@ -171,6 +172,13 @@ _PG_init(void)
 							   "*",
 							   PGC_SIGHUP, 0,
 							   NULL, NULL, NULL);
+	DefineCustomBoolVariable("cdp.enable_graph_index",
+							 "Lets walks over evidence use an identity_graph index on cdp.links.",
+							 "Without one, or when off, they use two btrees; the result is the same.",
+							 &cdp_enable_graph_index,
+							 true,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
 	DefineCustomIntVariable("cdp.history_retention",
 							"For how many days the identities of earlier times can be asked for.",
 							"0 means for ever.",

@@ -1,39 +1,5 @@
 /* sql/identity/explain.sql: why identifiers are, or are not, one person */
 
--- One level of a walk, breadth first: the nodes that accepted evidence joins
--- to frontier.  What is one step away from a level is in the level before, in
--- it, or in the next, so nothing older than previous needs to be kept.  Of
--- several links that reach a node the earliest counts.
-CREATE FUNCTION cdp.walk_step(frontier bigint[], previous bigint[],
-	OUT nodes bigint[], OUT vias bigint[], OUT origins text[])
-	LANGUAGE plpgsql STABLE PARALLEL SAFE
-	SET search_path = pg_catalog, cdp, pg_temp
-AS $$
-BEGIN
-	SELECT array_agg(d.node ORDER BY d.node), array_agg(d.via ORDER BY d.node),
-		array_agg(d.origin ORDER BY d.node)
-	INTO nodes, vias, origins
-	FROM (
-		SELECT DISTINCT ON (n.node) n.node, n.via, n.origin, n.seen
-		FROM (
-			SELECT l.b AS node, l.a AS via, l.origin, l.at, l.tie, l.ord, false AS seen
-			FROM unnest(walk_step.frontier) AS f (node)
-			JOIN cdp.links l ON l.a = f.node AND l.status = 'accepted'
-			UNION ALL
-			SELECT l.a, l.b, l.origin, l.at, l.tie, l.ord, false
-			FROM unnest(walk_step.frontier) AS f (node)
-			JOIN cdp.links l ON l.b = f.node AND l.status = 'accepted'
-			UNION ALL
-			SELECT s.node, NULL, NULL, NULL, NULL, NULL, true
-			FROM unnest(walk_step.frontier || walk_step.previous) AS s (node)
-		) AS n
-		ORDER BY n.node, n.seen DESC, n.at, n.tie COLLATE "C", n.ord, n.via, n.origin
-	) AS d
-	WHERE NOT d.seen;
-END
-$$;
-COMMENT ON FUNCTION cdp.walk_step(bigint[], bigint[]) IS 'internal: one level of a walk over accepted evidence';
-
 -- The entry behind a link.  Where the log does not have it any more, the link
 -- itself still knows source and message id.
 CREATE FUNCTION cdp.link_entry(link cdp.links, OUT event text, OUT source text, OUT message_id text)
@@ -73,19 +39,10 @@ DECLARE
 	profile_b bigint := cdp.resolve(explain_link.b);
 	start_node bigint;
 	node bigint;
-	level record;
-	frontier bigint[];
-	previous bigint[] := '{}';
-	-- the levels of the walk, one after the other
-	nodes bigint[] := '{}';
-	vias bigint[] := '{}';
-	origins text[] := '{}';
-	ends int[] := '{0}';
-	place int;
 	-- the way
-	froms bigint[] := '{}';
-	tos bigint[] := '{}';
-	hows text[] := '{}';
+	froms bigint[];
+	tos bigint[];
+	hows text[];
 BEGIN
 	IF profile_a IS DISTINCT FROM profile_b OR profile_a IS NULL THEN
 		RETURN;
@@ -99,30 +56,15 @@ BEGIN
 	END IF;
 
 	-- from b to a, so that the way back begins at a
-	frontier := ARRAY[start_node];
-	LOOP
-		SELECT w.nodes, w.vias, w.origins INTO level FROM cdp.walk_step(frontier, previous) w;
-		IF level.nodes IS NULL THEN
-			RAISE data_corrupted USING
-				MESSAGE = format('no accepted evidence joins nodes %s and %s of profile %s', node, start_node, profile_a),
-				HINT = 'Run cdp.verify().';
-		END IF;
-		nodes := nodes || level.nodes;
-		vias := vias || level.vias;
-		origins := origins || level.origins;
-		ends := ends || cardinality(nodes);
-		EXIT WHEN node = ANY (level.nodes);
-		previous := frontier;
-		frontier := level.nodes;
-	END LOOP;
-
-	FOR i IN REVERSE cardinality(ends)..2 LOOP
-		place := ends[i - 1] + array_position(nodes[ends[i - 1] + 1 : ends[i]], node);
-		froms := froms || node;
-		node := vias[place];
-		tos := tos || node;
-		hows := hows || origins[place];
-	END LOOP;
+	SELECT array_agg(w.node ORDER BY w.depth DESC), array_agg(w.via ORDER BY w.depth DESC),
+		array_agg(w.origin ORDER BY w.depth DESC)
+	INTO froms, tos, hows
+	FROM cdp.graph_walk(start_node, node) w WHERE w.depth > 0;
+	IF froms IS NULL THEN
+		RAISE data_corrupted USING
+			MESSAGE = format('no accepted evidence joins nodes %s and %s of profile %s', node, start_node, profile_a),
+			HINT = 'Run cdp.verify().';
+	END IF;
 
 	RETURN QUERY
 		SELECT s.step::int, f.identifier, t.identifier, l.origin, e.event, e.source, e.message_id, l.at
@@ -145,30 +87,22 @@ CREATE FUNCTION cdp.component(member cdp.identifier)
 AS $$
 #variable_conflict use_column
 DECLARE
-	level int := 0;
-	next record;
-	frontier bigint[];
-	vias bigint[] := '{NULL}';
-	previous bigint[] := '{}';
+	start_node bigint;
 BEGIN
 	IF cdp.resolve(component.member) IS NULL THEN
 		RETURN;
 	END IF;
-	SELECT array_agg(i.node_id) INTO frontier FROM cdp.identities i
+	SELECT i.node_id INTO start_node FROM cdp.identities i
 	WHERE i.identifier = cdp.canonical(component.member);
-	WHILE frontier IS NOT NULL LOOP
-		RETURN QUERY
-			SELECT level, i.identifier, v.identifier, i.first_seen, i.last_seen
-			FROM unnest(frontier, vias) AS u (node, via)
-			JOIN cdp.identities i ON i.node_id = u.node
-			LEFT JOIN cdp.identities v ON v.node_id = u.via
-			ORDER BY u.node;
-		SELECT w.nodes, w.vias INTO next FROM cdp.walk_step(frontier, previous) w;
-		previous := frontier;
-		frontier := next.nodes;
-		vias := next.vias;
-		level := level + 1;
-	END LOOP;
+	IF start_node IS NULL THEN
+		RETURN;
+	END IF;
+	RETURN QUERY
+		SELECT w.depth, i.identifier, v.identifier, i.first_seen, i.last_seen
+		FROM cdp.graph_walk(start_node) w
+		JOIN cdp.identities i ON i.node_id = w.node
+		LEFT JOIN cdp.identities v ON v.node_id = w.via
+		ORDER BY w.depth, w.node;
 END
 $$;
 COMMENT ON FUNCTION cdp.component(cdp.identifier) IS
@@ -456,7 +390,7 @@ COMMENT ON FUNCTION cdp.graph_dot(cdp.identifier) IS
 'the profile as a graph in the language of Graphviz: accepted evidence solid, by hand bold, refused or overruled dashed; error above 100000 links; NULL when unknown';
 
 REVOKE ALL ON FUNCTION
-	cdp.walk_step(bigint[], bigint[]), cdp.link_entry(cdp.links),
+	cdp.link_entry(cdp.links),
 	cdp.check_explainable(bigint), cdp.find_cuts(bigint), cdp.dot_string(text),
 	cdp.explain_link(cdp.identifier, cdp.identifier), cdp.component(cdp.identifier),
 	cdp.refused_links(cdp.identifier), cdp.bridges(cdp.identifier),

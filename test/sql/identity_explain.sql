@@ -223,7 +223,7 @@ SELECT * FROM bridges('user_id:ada');
 SELECT * FROM articulation_points('user_id:ada');
 SELECT graph_dot('user_id:ada');
 SELECT find_cuts(1);
-SELECT walk_step('{1}', '{}');
+SELECT graph_walk(1);
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION explain_link, component, refused_links, bridges, articulation_points, graph_dot TO regress_cdp_explain;
 SET ROLE regress_cdp_explain;
