@@ -495,7 +495,10 @@ judge_link(CdpGraph *graph, CdpLink *link)
 			return;
 
 		case CDP_JOIN_BRIDGE:
-			/* there may be other evidence */
+			if (!late || !CdpGraphHold(graph, link))
+				mark_dirty(link);
+			return;
+
 		case CDP_JOIN_SHARED:
 		case CDP_JOIN_DETACHED:
 			mark_dirty(link);

@@ -170,6 +170,7 @@ typedef struct CdpGraph
 	int			nnewest;		/* those that the newest has */
 	int			npolicies;		/* kinds whose broken limit costs entries */
 	List	   *suspects;		/* nodes, see CdpGraphLookAgain */
+	List	   *held;			/* CdpLink *: new ones that the bridge guard holds */
 	int			guarded;		/* are there links refused by a guard? -1: unknown */
 	List	   *withdrawn;		/* int64 *: entries that do not count any more */
 	List	   *undone;			/* int64 *: likewise, because of an undo */
@@ -297,6 +298,7 @@ extern void CdpGraphKeepPairs(CdpGraph *graph);
 
 /* replay.c: a cluster from scratch */
 extern void CdpGraphReplayDirty(CdpGraph *graph);
+extern bool CdpGraphHold(CdpGraph *graph, CdpLink *link);
 extern void CdpGraphLoadContested(CdpGraph *graph, CdpLink **links, int n);
 
 /* decision.c: merges, splits and detaches by hand */

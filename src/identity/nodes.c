@@ -249,6 +249,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->detached_all = false;
 	graph->mark = 0;
 	graph->suspects = NIL;
+	graph->held = NIL;
 	graph->guarded = -1;
 	return graph;
 }

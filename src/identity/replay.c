@@ -50,6 +50,14 @@ static CdpStatement load_contested = {
 	{"int8[]", "text[]"}
 };
 
+/* When more links are held, a replay is no worse than looking at them. */
+#define MAX_HELD	1000
+
+static CdpStatement load_held = {
+	"SELECT l.a, l.b FROM cdp.links l WHERE l.reason = 'bridge' LIMIT $1",
+	{"int8"}
+};
+
 typedef struct Replay
 {
 	CdpGraph   *graph;
@@ -113,6 +121,14 @@ set_verdict(CdpLink *link, CdpVerdict verdict, const char *detail)
 		link->changed = true;
 }
 
+static bool
+connects(CdpNode *a, CdpNode *b, CdpNode *x, CdpNode *y)
+{
+	a = CdpNodeRoot(a);
+	b = CdpNodeRoot(b);
+	return (a == x && b == y) || (a == y && b == x);
+}
+
 /*
  * Is another link held that connects the same components?
  */
@@ -124,14 +140,73 @@ has_company(Replay *replay, CdpLink *link)
 	int			i;
 
 	for (i = 0; i < replay->nheld; i++)
-	{
-		CdpNode    *p = CdpNodeRoot(replay->held[i]->a);
-		CdpNode    *q = CdpNodeRoot(replay->held[i]->b);
-
-		if ((p == x && q == y) || (p == y && q == x))
+		if (connects(replay->held[i]->a, replay->held[i]->b, x, y))
 			return true;
-	}
 	return false;
+}
+
+/*
+ * Judge a link that the bridge guard stops and that is later than everything
+ * on both sides, without a replay: it is held, or the two are joined and what
+ * was held between them is accepted.  False: that takes a replay.
+ */
+bool
+CdpGraphHold(CdpGraph *graph, CdpLink *link)
+{
+	CdpNode    *x = CdpNodeRoot(link->a);
+	CdpNode    *y = CdpNodeRoot(link->b);
+	Datum		arg = Int64GetDatum(MAX_HELD + 1);
+	List	   *held = NIL;
+	CdpLink   **missing;
+	int			nmissing = 0;
+	ListCell   *lc;
+	uint64		i;
+
+	if (graph->sealed)
+		return false;
+	CdpRun(&load_held, &arg, NULL);
+	if (SPI_processed > MAX_HELD)
+	{
+		SPI_freetuptable(SPI_tuptable);
+		return false;
+	}
+	missing = palloc(sizeof(CdpLink *) * (SPI_processed + 1));
+	for (i = 0; i < SPI_processed; i++)
+	{
+		/* all of both components is in memory */
+		CdpNode    *a = CdpGraphNode(graph, CdpCellInt8(i, 1));
+		CdpNode    *b = CdpGraphNode(graph, CdpCellInt8(i, 2));
+		CdpLink    *other;
+		bool		found;
+
+		if (a == NULL || b == NULL || !connects(a, b, x, y))
+			continue;
+		other = CdpGraphLink(graph, a, b, false, &found);
+		if (!found)
+			missing[nmissing++] = other;
+		held = lappend(held, other);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	CdpGraphLoadLinks(graph, missing, nmissing);
+	pfree(missing);
+	foreach(lc, graph->held)
+	{
+		CdpLink    *other = lfirst(lc);
+
+		if (connects(other->a, other->b, x, y))
+			held = lappend(held, other);
+	}
+	if (held == NIL)
+	{
+		set_verdict(link, CDP_JOIN_BRIDGE, NULL);
+		graph->held = lappend(graph->held, link);
+		return true;
+	}
+	held = lappend(held, link);
+	foreach(lc, held)
+		set_verdict(lfirst(lc), CDP_JOIN_SAME, NULL);
+	CdpGraphJoin(graph, x, y, true);
+	return true;
 }
 
 static void
