@@ -15,6 +15,8 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
@@ -24,11 +26,15 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "cdp.h"
+#include "compat.h"
 
 /*
  * Tag of the applier's lock.  Advisory locks of users have field4 = 1 or 2,
@@ -155,6 +161,93 @@ CdpGenerationBump(void)
 		elog(ERROR, "could not bump the generation");
 	SPI_finish();
 	CdpRestoreUser(&saved);
+}
+
+/* What a snapshot saw in cdp.applier. */
+#define GLANCE_XIDS		32
+static struct
+{
+	LocalTransactionId lxid;	/* invalid: nothing */
+	SubTransactionId subid;
+	CommandId	curcid;
+	TransactionId xmin;
+	TransactionId xmax;
+	uint32		xcnt;
+	TransactionId xip[GLANCE_XIDS];
+	Oid			schema;
+	int64		generation;
+	TimestampTz clock;
+}			glance;
+
+/*
+ * Is it the snapshot of the last glance, or one that sees the same?
+ */
+static bool
+same_snapshot(Snapshot snapshot)
+{
+	return glance.lxid == CdpMyLxid &&
+		glance.subid == GetCurrentSubTransactionId() &&
+		glance.curcid == snapshot->curcid &&
+		glance.xmin == snapshot->xmin && glance.xmax == snapshot->xmax &&
+		glance.xcnt == snapshot->xcnt &&
+		(glance.xcnt == 0 ||
+		 memcmp(glance.xip, snapshot->xip, glance.xcnt * sizeof(TransactionId)) == 0);
+}
+
+/*
+ * The generation of definitions, 0 before the first one, and the applied clock,
+ * as the active snapshot sees them.  A direct look at a table of one row, and
+ * one look for all calls under a snapshot: this is asked at every read.
+ */
+int64
+CdpApplierGlance(TimestampTz *clock)
+{
+	Snapshot	snapshot = ActiveSnapshotSet() ? GetActiveSnapshot() : GetTransactionSnapshot();
+	Oid			schema = CdpSchemaOid();
+	bool		keep = snapshot->snapshot_type == SNAPSHOT_MVCC &&
+		!snapshot->takenDuringRecovery && !snapshot->suboverflowed &&
+		snapshot->subxcnt == 0 && snapshot->xcnt <= GLANCE_XIDS;
+	Relation	rel;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	bool		isnull;
+
+	if (!keep || glance.schema != schema ||
+		glance.lxid == InvalidLocalTransactionId || !same_snapshot(snapshot))
+	{
+		glance.lxid = InvalidLocalTransactionId;
+		glance.generation = 0;
+		glance.clock = DT_NOBEGIN;
+		rel = table_open(CdpRelationOid("applier"), AccessShareLock);
+		scan = table_beginscan(rel, snapshot, 0, NULL);
+		slot = table_slot_create(rel, NULL);
+		if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		{
+			glance.generation =
+				DatumGetInt64(slot_getattr(slot, get_attnum(RelationGetRelid(rel), "generation"),
+										   &isnull));
+			glance.clock =
+				DatumGetTimestampTz(slot_getattr(slot, get_attnum(RelationGetRelid(rel), "clock"),
+												 &isnull));
+		}
+		ExecDropSingleTupleTableSlot(slot);
+		table_endscan(scan);
+		table_close(rel, AccessShareLock);
+		if (keep)
+		{
+			glance.lxid = CdpMyLxid;
+			glance.subid = GetCurrentSubTransactionId();
+			glance.curcid = snapshot->curcid;
+			glance.xmin = snapshot->xmin;
+			glance.xmax = snapshot->xmax;
+			glance.xcnt = snapshot->xcnt;
+			memcpy(glance.xip, snapshot->xip, snapshot->xcnt * sizeof(TransactionId));
+			glance.schema = schema;
+		}
+	}
+	if (clock != NULL)
+		*clock = glance.clock;
+	return glance.generation;
 }
 
 PG_FUNCTION_INFO_V1(cdp_definitions_lock);

@@ -46,6 +46,12 @@ extern bool CdpApplierLockConditional(void);
 /* Tell the applier that definitions have changed (needs the applier's lock). */
 extern void CdpGenerationBump(void);
 
+/*
+ * cdp.applier.generation and the applied clock (may be NULL) as the active
+ * snapshot sees them.
+ */
+extern int64 CdpApplierGlance(TimestampTz *clock);
+
 /* The schema and owner of the extension; error when it is not installed. */
 extern Oid	CdpExtensionOwner(void);
 extern Oid	CdpSchemaOid(void);

@@ -51,6 +51,13 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 #define CdpProcIsBackgroundWorker(proc) ((proc)->isBackgroundWorker)
 #endif
 
+/* 17 put the local transaction id into a struct. */
+#if PG_VERSION_NUM >= 170000
+#define CdpMyLxid (MyProc->vxid.lxid)
+#else
+#define CdpMyLxid (MyProc->lxid)
+#endif
+
 /* 16 merged the checks of ownership into one. */
 #if PG_VERSION_NUM >= 160000
 #define CdpDatabaseOwnercheck(dboid, roleid) \

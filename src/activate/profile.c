@@ -38,6 +38,7 @@ typedef struct ProfileRead
 	CdpSegmentSet *segments;
 	CdpProfileNodes nodes;
 	TimestampTz now;
+	CdpProfileValues values;	/* evaluated once it is asked for */
 } ProfileRead;
 
 static void
@@ -45,6 +46,7 @@ begin_read(ProfileRead *read)
 {
 	TimestampTz applied;
 
+	memset(&read->values, 0, sizeof(CdpProfileValues));
 	read->generation = CdpGeneration(&applied);
 	read->now = CdpReadInstant(applied);
 	read->traits = CdpTraitSetGet(read->generation);
@@ -67,10 +69,13 @@ read_by_identifier(FunctionCallInfo fcinfo, ProfileRead *read)
 static bool
 read_by_id(FunctionCallInfo fcinfo, ProfileRead *read)
 {
-	int64		profile_id;
+	int64		profile_id = PG_GETARG_INT64(0);
 
 	begin_read(read);
-	profile_id = CdpProfileOfNode(PG_GETARG_INT64(0));
+	/* most ids that are asked for have not been merged away */
+	if (CdpProfileRead(profile_id, read->traits, &read->nodes))
+		return true;
+	profile_id = CdpProfileOfNode(profile_id);
 	return profile_id != 0 && CdpProfileRead(profile_id, read->traits, &read->nodes);
 }
 
@@ -87,8 +92,10 @@ evaluate_segments(ProfileRead *read, const Bitmapset *only)
 	profile.before = read->nodes.segments;
 	profile.nidentifiers = read->nodes.nnodes;
 	profile.identifiers = CdpProfileIdentifiers(&read->nodes);
-	CdpProfileEvaluate(read->traits, read->nodes.accs, read->nodes.nnodes,
-					   read->now, &profile.values);
+	if (read->values.values == NULL)
+		CdpProfileEvaluate(read->traits, read->nodes.accs, read->nodes.nnodes,
+						   read->now, &read->values);
+	profile.values = read->values;
 	CdpSegmentsEvaluateSome(read->segments, &profile, 1, read->now, only, false);
 	return profile;
 }
@@ -221,7 +228,8 @@ profile_json(ProfileRead *read)
 	push_key(&state, "identifiers");
 	push_identifiers(&state, nodes);
 	push_key(&state, "traits");
-	traits = CdpProfileTraitsJson(read->traits, nodes->accs, nodes->nnodes, read->now);
+	CdpProfileEvaluate(read->traits, nodes->accs, nodes->nnodes, read->now, &read->values);
+	traits = CdpProfileValuesJson(read->traits, nodes->accs, nodes->nnodes, &read->values);
 	value.type = jbvBinary;
 	value.val.binary.data = &traits->root;
 	value.val.binary.len = VARSIZE(traits) - VARHDRSZ;

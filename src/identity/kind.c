@@ -86,35 +86,6 @@ PG_FUNCTION_INFO_V1(cdp_canonical);
 PG_FUNCTION_INFO_V1(cdp_identity_rules_changing);
 PG_FUNCTION_INFO_V1(cdp_identity_rules_changed);
 
-/*
- * cdp.applier.generation as the active snapshot sees it, 0 before there is a
- * row.  A plain scan, for this is asked at every call of an SQL function.
- */
-static int64
-read_generation(void)
-{
-	Relation	rel = table_open(CdpRelationOid("applier"), AccessShareLock);
-	AttrNumber	attno = get_attnum(RelationGetRelid(rel), "generation");
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	int64		result = 0;
-
-	scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(),
-							  0, NULL);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-	{
-		bool		isnull;
-		Datum		value = heap_getattr(tuple, attno, RelationGetDescr(rel), &isnull);
-
-		if (!isnull)
-			result = DatumGetInt64(value);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return result;
-}
-
 /* ---- patterns ---- */
 
 static void
@@ -442,7 +413,7 @@ CdpKindSetGet(int64 generation)
 	CdpKindSet *set = current_set;
 
 	if (generation < 0)
-		generation = read_generation();
+		generation = CdpApplierGlance(NULL);
 	if (set != NULL && set->generation == generation &&
 		set->schema == CdpSchemaOid())
 		return set;

@@ -22,13 +22,57 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "executor/tuptable.h"
+#include "fmgr.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "cdp.h"
 #include "compat.h"
 #include "identity/identity.h"
+
+/* Keys of scans of one index each, without their value. */
+#define KEPT_KEYS	4
+static struct
+{
+	Oid			index;
+	ScanKeyData key;
+}			kept_keys[KEPT_KEYS];
+
+/*
+ * The key of a scan for one value.  Looking up its function costs as much as
+ * the scan.  An index keeps its operators for as long as it keeps its OID.
+ */
+static void
+make_key(ScanKey key, Relation index, Datum value)
+{
+	static int	next = 0;
+	FmgrInfo	function;
+	Oid			type;
+	int			i;
+
+	for (i = 0; i < KEPT_KEYS; i++)
+		if (kept_keys[i].index == RelationGetRelid(index))
+			break;
+	if (i == KEPT_KEYS)
+	{
+		type = index->rd_opcintype[0];
+		i = next;
+		kept_keys[i].index = InvalidOid;
+		fmgr_info_cxt(get_opcode(get_opfamily_member(index->rd_opfamily[0], type,
+													 type, BTEqualStrategyNumber)),
+					  &function, CacheMemoryContext);
+		ScanKeyEntryInitializeWithInfo(&kept_keys[i].key, 0, 1,
+									   BTEqualStrategyNumber, InvalidOid,
+									   index->rd_indcollation[0], &function,
+									   (Datum) 0);
+		kept_keys[i].index = RelationGetRelid(index);
+		next = (next + 1) % KEPT_KEYS;
+	}
+	*key = kept_keys[i].key;
+	key->sk_argument = value;
+}
 
 /*
  * Begin to look for one value in an index on cdp.identities, in the active
@@ -39,16 +83,9 @@ CdpIdentitiesScan(Relation heap, const char *index_name, Datum value, Relation *
 {
 	ScanKeyData key;
 	IndexScanDesc scan;
-	Oid			type;
 
 	*index = index_open(CdpRelationOid(index_name), AccessShareLock);
-	type = (*index)->rd_opcintype[0];
-	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   (*index)->rd_indcollation[0],
-						   get_opcode(get_opfamily_member((*index)->rd_opfamily[0],
-														  type, type,
-														  BTEqualStrategyNumber)),
-						   value);
+	make_key(&key, *index, value);
 	scan = CdpIndexBeginScan(heap, *index, GetActiveSnapshot(), 1, 0);
 	index_rescan(scan, &key, 1, NULL, 0);
 	return scan;

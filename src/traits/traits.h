@@ -179,6 +179,9 @@ extern void CdpProfileEvaluateAll(CdpTraitSet *set, CdpProfileStates *profiles,
 extern void CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 							   TimestampTz now, CdpProfileValues *out);
 /* {"trait": value, …}: declared keys and visible computed traits; NULLs left out. */
+/* The same of values that have been evaluated. */
+extern Jsonb *CdpProfileValuesJson(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
+								   CdpProfileValues *values);
 extern Jsonb *CdpProfileTraitsJson(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 								   TimestampTz now);
 /* One value as jsonb (null when isnull). */

@@ -70,31 +70,12 @@ read_snapshot(void)
 
 /*
  * The generation of definitions, 0 before the first one, and the applied
- * clock.  A direct look at a table of one row: this is done at every read.
+ * clock.
  */
 int64
 CdpGeneration(TimestampTz *clock)
 {
-	Relation	rel = table_open(CdpRelationOid("applier"), AccessShareLock);
-	TableScanDesc scan = table_beginscan(rel, read_snapshot(), 0, NULL);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	AttrNumber	generation_attno = get_attnum(RelationGetRelid(rel), "generation");
-	AttrNumber	clock_attno = get_attnum(RelationGetRelid(rel), "clock");
-	int64		generation = 0;
-	bool		isnull;
-
-	if (clock)
-		*clock = DT_NOBEGIN;
-	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		generation = DatumGetInt64(slot_getattr(slot, generation_attno, &isnull));
-		if (clock)
-			*clock = DatumGetTimestampTz(slot_getattr(slot, clock_attno, &isnull));
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	table_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return generation;
+	return CdpApplierGlance(clock);
 }
 
 /* The instant that a read is about: never before what has been applied. */

@@ -570,14 +570,12 @@ push_pair(JsonbParseState **state, const char *key, int keylen, JsonbValue *valu
  * written, in place of the typed declared traits.
  */
 static Jsonb *
-traits_json(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes, TimestampTz now,
-			bool raw)
+traits_json(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
+			CdpProfileValues *values, bool raw)
 {
-	CdpProfileValues values;
 	JsonbParseState *state = NULL;
 	JsonbValue	v;
 
-	CdpProfileEvaluate(set, nodes, nnodes, now, &values);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; raw && i < nnodes; i++)
 	{
@@ -600,10 +598,10 @@ traits_json(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes, TimestampTz now,
 	{
 		CdpTrait   *trait = set->traits[i];
 
-		if (trait->hidden || values.isnull[i] ||
+		if (trait->hidden || values->isnull[i] ||
 			(raw && trait->aggregate == CDP_AGG_DECLARED))
 			continue;
-		CdpValueToJsonbValue(values.values[i], false, trait->type, &v);
+		CdpValueToJsonbValue(values->values[i], false, trait->type, &v);
 		push_pair(&state, trait->name, strlen(trait->name), &v);
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
@@ -613,7 +611,17 @@ Jsonb *
 CdpProfileTraitsJson(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 					 TimestampTz now)
 {
-	return traits_json(set, nodes, nnodes, now, true);
+	CdpProfileValues values;
+
+	CdpProfileEvaluate(set, nodes, nnodes, now, &values);
+	return traits_json(set, nodes, nnodes, &values, true);
+}
+
+Jsonb *
+CdpProfileValuesJson(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
+					 CdpProfileValues *values)
+{
+	return traits_json(set, nodes, nnodes, values, true);
 }
 
 /*
@@ -670,6 +678,7 @@ static Jsonb *
 final_json(FunctionCallInfo fcinfo, bool raw)
 {
 	NodeStates *collected = PG_ARGISNULL(0) ? NULL : (NodeStates *) PG_GETARG_POINTER(0);
+	CdpProfileValues values;
 	int			n = collected ? collected->n : 0;
 	TimestampTz *now = (TimestampTz *) fcinfo->flinfo->fn_extra;
 	CdpTraitSet *set;
@@ -693,7 +702,8 @@ final_json(FunctionCallInfo fcinfo, bool raw)
 	nodes = (CdpNodeAcc **) palloc(mul_size(Max(n, 1), sizeof(CdpNodeAcc *)));
 	for (int i = 0; i < n; i++)
 		nodes[i] = CdpNodeOpen(set, collected->states[i]);
-	return traits_json(set, nodes, n, now[0], raw);
+	CdpProfileEvaluate(set, nodes, n, now[0], &values);
+	return traits_json(set, nodes, n, &values, raw);
 }
 
 Datum
