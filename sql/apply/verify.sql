@@ -148,20 +148,24 @@ BEGIN
 	WITH nodes AS (
 		SELECT n.name, n.node FROM unnest(g.names) WITH ORDINALITY n(name, node)
 	), want AS (
-		SELECT a.name AS a, b.name AS b, p.reason, p.detail
-		FROM unnest(g.pair_a, g.pair_b, g.pair_reason, g.pair_detail) p(a, b, reason, detail)
+		SELECT a.name AS a, b.name AS b, p.origin, p.reason, p.detail
+		FROM (SELECT 'event' AS origin, p.*
+			  FROM unnest(g.pair_a, g.pair_b, g.pair_reason, g.pair_detail) p(a, b, reason, detail)
+			  UNION ALL
+			  SELECT 'manual', m.a, m.b, m.reason, NULL
+			  FROM unnest(g.merge_a, g.merge_b, g.merge_reason) m(a, b, reason)) p
 		JOIN nodes a ON a.node = p.a
 		JOIN nodes b ON b.node = p.b
 	), have AS (
 		SELECT least(a.identifier::text COLLATE "C", b.identifier::text) AS a,
 			   greatest(a.identifier::text COLLATE "C", b.identifier::text) AS b,
-			   l.status, l.reason, l.detail
+			   l.origin, l.status, l.reason, l.detail
 		FROM cdp.links l
 		LEFT JOIN cdp.identities a ON a.node_id = l.a
 		LEFT JOIN cdp.identities b ON b.node_id = l.b
-		WHERE l.origin = 'event'
 	)
-	SELECT 'identity', format('link %s %s', COALESCE(w.a, h.a), COALESCE(w.b, h.b)),
+	SELECT 'identity', format('%s %s %s', CASE COALESCE(w.origin, h.origin) WHEN 'manual' THEN 'merge' ELSE 'link' END,
+			COALESCE(w.a, h.a), COALESCE(w.b, h.b)),
 		   CASE WHEN w.a IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object('status', w.status,
 				'reason', w.reason, 'detail', w.detail)) END,
 		   CASE WHEN h.status IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object('status', h.status,
@@ -170,7 +174,7 @@ BEGIN
 						   WHEN w.reason IN ('cannot-link', 'detached') THEN 'overruled'
 						   ELSE 'refused' END AS status
 		  FROM want w) w
-	FULL JOIN have h ON h.a = w.a AND h.b = w.b
+	FULL JOIN have h ON h.a = w.a AND h.b = w.b AND h.origin = w.origin
 	WHERE w.status IS DISTINCT FROM h.status OR w.reason IS DISTINCT FROM h.reason
 	   OR w.detail IS DISTINCT FROM h.detail;
 

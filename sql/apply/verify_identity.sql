@@ -116,13 +116,14 @@ $function$;
 
 -- The graph under the rules in force.  Arrays as in verify_evidence(); comps:
 -- the profile of each node; pair_reason: why the pair is refused, null when it
--- is accepted, and pair_detail; withheld: seqs of entries that a policy keeps
--- out, which have no owner.
+-- is accepted, and pair_detail; the same for merges in effect; withheld: seqs
+-- of entries that a policy keeps out, which have no owner.
 CREATE FUNCTION cdp.verify_graph(
 	OUT names text[], OUT first_seen timestamptz[], OUT last_seen timestamptz[],
 	OUT comps int[], OUT ncomps int,
 	OUT entries bigint[], OUT incarnations int[], OUT ats timestamptz[], OUT owners int[],
 	OUT pair_a int[], OUT pair_b int[], OUT pair_reason text[], OUT pair_detail text[],
+	OUT merge_a int[], OUT merge_b int[], OUT merge_reason text[],
 	OUT decision_entries bigint[], OUT decision_effective boolean[],
 	OUT rejected bigint[], OUT rejected_reasons text[], OUT withheld int[])
 LANGUAGE plpgsql STABLE
@@ -176,6 +177,13 @@ BEGIN
 	FROM unnest(e.pair_a, e.pair_b, e.pair_seq) p(a, b, seq)
 	LEFT JOIN unnest(links.a, links.b, links.manual, v.reasons, v.details) j(a, b, manual, reason, detail)
 	  ON j.a = p.a AND j.b = p.b AND NOT j.manual;
+
+	SELECT array_agg(d.a), array_agg(d.b), array_agg(CASE WHEN d.detached THEN 'detached' ELSE j.reason END)
+	INTO merge_a, merge_b, merge_reason
+	FROM unnest(e.d_a, e.d_b, e.d_type, e.d_effective, e.d_detached) d(a, b, type, effective, detached)
+	LEFT JOIN unnest(links.a, links.b, links.manual, v.reasons) j(a, b, manual, reason)
+	  ON j.a = d.a AND j.b = d.b AND j.manual
+	WHERE d.type = 'merge' AND d.effective;
 
 	-- the policies of kinds: whose limit keeps a link of an entry apart
 	IF e.star_seq IS NOT NULL THEN
