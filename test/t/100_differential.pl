@@ -540,46 +540,64 @@ sub script
 	$flush->();
 	push @sql, "SELECT 'applied' FROM cdp.apply(NULL);", "SELECT 'LEFT ' || n FROM cdp.apply(NULL) n WHERE n > 0;",
 	  q{SELECT 'LEFT timers' FROM cdp.timers t, cdp.applier a WHERE t.at <= a.clock LIMIT 1;},
-	  $check, q{SELECT 'STATE';}, $state_sql;
+	  $check, (grep { /dblink_connect/ } @sql) ? q{SELECT 'done' FROM dblink_disconnect('other');} : (),
+	  q{SELECT 'STATE';}, $state_sql;
 	return join("\n", @sql) . "\n";
 }
 
-# Run items; returns (what is wrong or '', state).
 my $db;
 my %reasons;
 
+# Run lists of items, one after the other in one session; returns for each
+# [what is wrong or '', state].  None comes after one that raised an error.
 sub run
 {
-	my ($items) = @_;
+	my @lists = @_;
 	my ($out, $err) = ('', '');
 	# from a file: psql may stop reading when there is an error
 	open my $fh, '>:raw', $script or die "$script: $!";
-	print $fh script($items);
+	print $fh join("\\echo NEXT\n", map { script($_) } @lists);
 	close $fh;
 	IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse',
 		'-d', $node->connstr($db), '-f', $script ], '>', \$out, '2>', \$err);
 	my $status = $? >> 8;
-	my ($before, $state) = split /^STATE$/m, $out, 2;
-	my @wrong = grep { /^(DIFFERENCE|LEFT) / } split /\n/, $before // '';
-	push @wrong, 'ERROR ' . (join("\n", grep { /ERROR|FATAL|PANIC|closed|lost/ } split /\n/, $err) || $err) if $status != 0;
-	# a crash: wait until the server is back
-	$node->poll_query_until('postgres', 'SELECT true', 't') if $status != 0;
-	return (join("\n", @wrong), $state // '');
+	my @results;
+	for my $part (split /^NEXT$/m, $out, -1)
+	{
+		my ($before, $state) = split /^STATE$/m, $part, 2;
+		$state = '' unless defined $state;
+		$state =~ s/^\n//;
+		push @results, [ join("\n", grep { /^(DIFFERENCE|LEFT) / } split /\n/, $before // ''), $state ];
+	}
+	if ($status != 0)
+	{
+		$results[-1][0] .= "\n" if $results[-1][0] ne '';
+		$results[-1][0] .= 'ERROR ' . (join("\n", grep { /ERROR|FATAL|PANIC|closed|lost/ } split /\n/, $err) || $err);
+		# a crash: wait until the server is back
+		$node->poll_query_until('postgres', 'SELECT true', 't');
+	}
+	return @results;
 }
 
-# All orders, given as lists of items; returns what is wrong, and which list it
-# is wrong with.
+# All orders, given as lists of items; returns what is wrong, and which of the
+# lists after the first it is wrong with.
 sub check
 {
 	my ($items, @others) = @_;
-	my ($wrong, $state) = run($items);
+	my ($first) = run($items);
+	my ($wrong, $state) = @$first;
 	return ($wrong, 0) if $wrong ne '';
 	# link a b origin date time status reason
 	$reasons{$1}++ while $state =~ /^link (?:\S+ ){6}([a-z]\S+)/mg;
-	for my $order (0 .. $#others)
+	my @results = run(@others);
+	for my $order (0 .. $#results)
 	{
-		($wrong, my $state2) = run($others[$order]);
-		return ("in another order of arrival:\n$wrong", $order) if $wrong ne '';
+		($wrong, my $state2) = @{ $results[$order] };
+		# in a session of its own, to know whether what was before matters
+		my $alone = $order > 0 && ($wrong ne '' || $state ne $state2) ? (check($items, $others[$order]))[0] : undef;
+		my $where = !defined $alone ? 'another order of arrival' : $alone ne '' ? 'another order of arrival (alone, too)'
+		  : 'another order of arrival (not alone, but after others in the same session)';
+		return ("in $where:\n$wrong", $order) if $wrong ne '';
 		next if $state eq $state2;
 		my (%seen, @diff);
 		$seen{$_}++ for split /\n/, $state;
@@ -589,7 +607,7 @@ sub check
 			push @diff, "first order: $line" if $seen{$line} > 0;
 			push @diff, "other order: $line" if $seen{$line} < 0;
 		}
-		return ("two orders of arrival differ:\n" . join("\n", @diff[ 0 .. ($#diff < 11 ? $#diff : 11) ]), $order);
+		return ("two orders of arrival differ ($where):\n" . join("\n", @diff[ 0 .. ($#diff < 11 ? $#diff : 11) ]), $order);
 	}
 	return ('', 0);
 }
