@@ -3,10 +3,9 @@
  * build.c
  *	  CREATE INDEX and REINDEX of an identity_graph index.
  *
- *	  All entries are sorted by the reversed bits of their hash: in this order
- *	  the entries of a bucket stand side by side, however many buckets there
- *	  will be.  The number of buckets is chosen when the number of entries is
- *	  known.  Pages are written through shared buffers without WAL, and logged
+ *	  All entries are sorted by their hash: a bucket is a range of hashes, so its
+ *	  entries stand side by side, however many buckets there will be.  Their
+ *	  number is chosen when the number of entries is known.  Pages are written through shared buffers without WAL, and logged
  *	  at the end in one go.
  *
  * IDENTIFICATION
@@ -55,22 +54,9 @@ typedef struct BuildState
 	Buffer		hub;			/* last page of its chain, when it is one */
 } BuildState;
 
-static inline uint64
-reverse_bits(uint64 v)
-{
-	v = (v >> 1 & UINT64CONST(0x5555555555555555)) | (v & UINT64CONST(0x5555555555555555)) << 1;
-	v = (v >> 2 & UINT64CONST(0x3333333333333333)) | (v & UINT64CONST(0x3333333333333333)) << 2;
-	v = (v >> 4 & UINT64CONST(0x0F0F0F0F0F0F0F0F)) | (v & UINT64CONST(0x0F0F0F0F0F0F0F0F)) << 4;
-	v = (v >> 8 & UINT64CONST(0x00FF00FF00FF00FF)) | (v & UINT64CONST(0x00FF00FF00FF00FF)) << 8;
-	v = (v >> 16 & UINT64CONST(0x0000FFFF0000FFFF)) | (v & UINT64CONST(0x0000FFFF0000FFFF)) << 16;
-	return v >> 32 | v << 32;
-}
-
-/* to a number whose signed order is that of the reversed bits, and back */
-#define SortKeyOf(hash) \
-	((int64) (reverse_bits(hash) ^ (UINT64CONST(1) << 63)))
-#define HashOf(key) \
-	reverse_bits((uint64) (key) ^ (UINT64CONST(1) << 63))
+/* to a number whose signed order is that of hashes, and back */
+#define SortKeyOf(hash) ((int64) ((hash) ^ (UINT64CONST(1) << 63)))
+#define HashOf(key) ((uint64) (key) ^ (UINT64CONST(1) << 63))
 
 static void
 put_entry(BuildState *state, const CdpgEntry *entry)
@@ -234,26 +220,19 @@ end_bucket(BuildState *state)
 static void
 write_buckets(BuildState *state)
 {
-	uint32		mask = CdpgMask(state->nbuckets);
-	int			bits = 0;
-	uint64		r;
+	uint32		bucket;
 	CdpgEntry	entry;
 	bool		more = get_entry(state, &entry);
 	uint64		done = 0;
 
-	while (bits < 32 && mask >> bits != 0)
-		bits++;
-	for (r = 0; r <= mask; r++)
+	for (bucket = 0; bucket < state->nbuckets; bucket++)
 	{
-		uint32		bucket = bits == 0 ? 0 : (uint32) (reverse_bits(r) >> (64 - bits));
 		int64		node = 0;
 		bool		first = true;
 
-		if (bucket >= state->nbuckets)
-			continue;
 		CHECK_FOR_INTERRUPTS();
 		begin_bucket(state, bucket);
-		while (more && CdpgBucket(CdpgHash(entry.node), state->nbuckets) == bucket)
+		while (more && CdpgBucket(CdpgHash(entry.node), state->nbuckets, state->nbuckets) == bucket)
 		{
 			if (!first && entry.node != node)
 				end_run(state);
@@ -290,9 +269,8 @@ write_directory(BuildState *state, uint32 fillfactor)
 	buffer = ReadBuffer(state->index, CDPG_META_BLOCK);
 	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
 	page = BufferGetPage(buffer);
-	CdpgMetaInit(page, fillfactor);
+	CdpgMetaInit(page, state->nbuckets, fillfactor);
 	meta = CdpgPageMeta(page);
-	meta->nbuckets = state->nbuckets;
 	meta->ndirectories = n;
 	for (i = 0; i < n; i++)
 		meta->directories[i] = CDPG_META_BLOCK + 1 + i;
@@ -415,9 +393,8 @@ cdpgbuildempty(Relation index)
 				{
 					CdpgMeta	meta;
 
-					CdpgMetaInit(page, fillfactor_of(index));
+					CdpgMetaInit(page, 1, fillfactor_of(index));
 					meta = CdpgPageMeta(page);
-					meta->nbuckets = 1;
 					meta->ndirectories = 1;
 					meta->directories[0] = 1;
 					break;

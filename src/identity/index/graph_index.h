@@ -17,6 +17,7 @@
 
 #include "access/amapi.h"
 #include "access/generic_xlog.h"
+#include "port/pg_bitutils.h"
 #include "storage/bufmgr.h"
 #include "storage/itemptr.h"
 #include "utils/rel.h"
@@ -79,7 +80,8 @@ typedef struct CdpgMetaData
 	uint32		nbuckets;
 	uint32		ndirectories;
 	uint32		fillfactor;		/* as it was when the index was built */
-	uint32		reserved[3];	/* zero */
+	uint32		base;			/* buckets when the index was built */
+	uint32		reserved[2];	/* zero */
 	BlockNumber directories[CDPG_MAX_DIRECTORIES];
 } CdpgMetaData;
 
@@ -174,6 +176,7 @@ typedef struct CdpgOptions
 typedef struct CdpgCache
 {
 	uint32		nbuckets;
+	uint32		base;
 	uint32		ndirectories;
 	uint32		capacity;		/* length of primary */
 	BlockNumber directories[CDPG_MAX_DIRECTORIES];
@@ -181,9 +184,10 @@ typedef struct CdpgCache
 } CdpgCache;
 
 /*
- * A bijection of 64 bits, murmur's finaliser: low bits choose the bucket, high
- * bits the slot.  Being invertible, it makes a sort key from which the build
- * gets the node back.
+ * A bijection of 64 bits, murmur's finaliser.  Its high half chooses among the
+ * buckets that the index was built with, its low 24 bits among those that these
+ * have been split into, others the slot.  Being invertible, it makes a sort key
+ * from which the build gets the node back.
  */
 static inline uint64
 CdpgHash(int64 node)
@@ -209,33 +213,38 @@ CdpgUnhash(uint64 h)
 	return (int64) h;
 }
 
-#define CdpgSlot(hash) ((int) ((hash) >> 57))
+#define CdpgSlot(hash) ((int) ((hash) >> 24) & (CDPG_SLOTS - 1))
 
-/* Smallest 2^k - 1 that is at least n - 1. */
+/* How many buckets there were when the last round of splits began. */
 static inline uint32
-CdpgMask(uint32 nbuckets)
+CdpgRound(uint32 nbuckets, uint32 base)
 {
-	uint32		mask = nbuckets - 1;
-
-	mask |= mask >> 1;
-	mask |= mask >> 2;
-	mask |= mask >> 4;
-	mask |= mask >> 8;
-	mask |= mask >> 16;
-	return mask;
+	return base << pg_leftmost_one_pos32(nbuckets / base);
 }
 
+/*
+ * The bucket of a hash.  A build puts ranges of hashes into buckets, as many as
+ * are needed; after that they double in rounds, bucket n giving a part of itself
+ * to bucket n + (number of buckets at the beginning of the round).
+ */
 static inline uint32
-CdpgBucket(uint64 hash, uint32 nbuckets)
+CdpgBucket(uint64 hash, uint32 nbuckets, uint32 base)
 {
-	uint32		mask = CdpgMask(nbuckets);
-	uint32		bucket = (uint32) hash & mask;
+	uint32		round = CdpgRound(nbuckets, base);
+	uint32		times = round / base;
+	uint32		first = (uint32) (((hash >> 32) * base) >> 32);
+	uint32		low = (uint32) hash & 0xFFFFFF;
+	uint32		bucket = first + base * (low & (2 * times - 1));
 
-	return bucket < nbuckets ? bucket : bucket & (mask >> 1);
+	return bucket < nbuckets ? bucket : first + base * (low & (times - 1));
 }
 
-/* The bucket that this one split off from (bucket > 0). */
-#define CdpgParent(bucket) ((bucket) & (CdpgMask((bucket) + 1) >> 1))
+/* The bucket that this one split off from (bucket >= base). */
+static inline uint32
+CdpgParent(uint32 bucket, uint32 base)
+{
+	return bucket - CdpgRound(bucket, base);
+}
 
 /* page.c */
 extern void CdpgPageInit(Page page, uint16 flags, uint32 bucket, uint32 stamp);
@@ -262,7 +271,7 @@ extern void CdpgReportCorrupt(Relation index, Buffer buffer, const char *what) p
 extern CdpgCache *CdpgCacheGet(Relation index);
 extern CdpgCache *CdpgCacheRefresh(Relation index);
 extern void CdpgCacheForget(Relation index);
-extern void CdpgMetaInit(Page page, uint32 fillfactor);
+extern void CdpgMetaInit(Page page, uint32 nbuckets, uint32 fillfactor);
 extern BlockNumber CdpgPrimaryBlock(Relation index, uint32 bucket);
 extern void CdpgCheckMeta(Relation index, Buffer buffer);
 extern Buffer CdpgReadChain(Relation index, BlockNumber block, int lock,
@@ -288,7 +297,7 @@ extern int	CdpgMakeEntries(Relation index, const Datum *values,
 
 /* split.c */
 extern void CdpgSplit(Relation index);
-extern void CdpgFinishSplit(Relation index, Buffer old, Buffer new);
+extern void CdpgFinishSplit(Relation index, Buffer old, Buffer new, uint32 base);
 extern void CdpgFinishSplitOf(Relation index, uint32 bucket);
 extern void CdpgSqueeze(Relation index, Buffer primary);
 

@@ -402,7 +402,8 @@ cdpginsert(Relation index, Datum *values, bool *isnull, ItemPointer heap_tid,
 		bool		locked;
 
 		for (i = 0; i < n; i++)
-			buckets[i] = CdpgBucket(CdpgHash(entries[i].node), nbuckets);
+			buckets[i] = CdpgBucket(CdpgHash(entries[i].node), nbuckets,
+									CdpgCacheGet(index)->base);
 		if (n == 2 && buckets[0] > buckets[1])
 		{
 			CdpgEntry	entry = entries[0];

@@ -201,7 +201,8 @@ CdpgVisitNode(Relation index, int64 node, Snapshot snapshot, CdpgVisit visit, vo
 	for (;;)
 	{
 		uint32		nbuckets = CdpgCacheGet(index)->nbuckets;
-		uint32		bucket = CdpgBucket(hash, nbuckets);
+		uint32		base = CdpgCacheGet(index)->base;
+		uint32		bucket = CdpgBucket(hash, nbuckets, base);
 		Buffer		buffer = CdpgLockBucket(index, bucket, BUFFER_LOCK_SHARE, NULL);
 		CdpgOpaque	opaque = CdpgPageOpaque(BufferGetPage(buffer));
 		Buffer		old;
@@ -233,8 +234,10 @@ CdpgVisitNode(Relation index, int64 node, Snapshot snapshot, CdpgVisit visit, vo
 		 * the order of locks.  Whether the split has ended meanwhile does not
 		 * matter: what is where is decided by the two locks together.
 		 */
+		if (bucket < base)
+			CdpgReportCorrupt(index, buffer, "bucket that is being filled but did not split off");
 		UnlockReleaseBuffer(buffer);
-		old = CdpgLockBucket(index, CdpgParent(bucket), BUFFER_LOCK_SHARE, NULL);
+		old = CdpgLockBucket(index, CdpgParent(bucket, base), BUFFER_LOCK_SHARE, NULL);
 		buffer = CdpgLockBucket(index, bucket, BUFFER_LOCK_SHARE, NULL);
 		opaque = CdpgPageOpaque(BufferGetPage(buffer));
 		if (opaque->stamp > nbuckets)

@@ -26,13 +26,13 @@
 
 /* Whether an entry belongs to the bucket that splits off. */
 static inline bool
-moves(const CdpgEntry *entry, uint32 new_bucket)
+moves(const CdpgEntry *entry, uint32 new_bucket, uint32 base)
 {
-	return CdpgBucket(CdpgHash(entry->node), new_bucket + 1) == new_bucket;
+	return CdpgBucket(CdpgHash(entry->node), new_bucket + 1, base) == new_bucket;
 }
 
 static bool
-any_moves(Relation index, Buffer buffer, uint32 new_bucket, CdpgEntry *first)
+any_moves(Relation index, Buffer buffer, uint32 new_bucket, uint32 base, CdpgEntry *first)
 {
 	Page		page = BufferGetPage(buffer);
 	int			i;
@@ -40,7 +40,7 @@ any_moves(Relation index, Buffer buffer, uint32 new_bucket, CdpgEntry *first)
 	for (i = CdpgPageCount(index, buffer, page); i > 0; i--)
 	{
 		CdpgPageGet(page, i, first);
-		if (moves(first, new_bucket))
+		if (moves(first, new_bucket, base))
 			return true;
 	}
 	return false;
@@ -52,12 +52,12 @@ any_moves(Relation index, Buffer buffer, uint32 new_bucket, CdpgEntry *first)
  * readers on a standby out, the page that gives and the one that takes.
  */
 static void
-move_entries(Relation index, Buffer old, Buffer source, Buffer new)
+move_entries(Relation index, Buffer old, Buffer source, Buffer new, uint32 base)
 {
 	uint32		new_bucket = CdpgPageOpaque(BufferGetPage(new))->bucket;
 	CdpgEntry	entry;
 
-	while (any_moves(index, source, new_bucket, &entry))
+	while (any_moves(index, source, new_bucket, base, &entry))
 	{
 		BlockNumber next = CdpgPageOpaque(BufferGetPage(new))->next;
 		Buffer		target = InvalidBuffer;
@@ -107,7 +107,7 @@ move_entries(Relation index, Buffer old, Buffer source, Buffer new)
 		for (i = CdpgPageCount(index, source, from); i > 0; i--)
 		{
 			CdpgPageGet(from, i, &entry);
-			if (moves(&entry, new_bucket) && CdpgPageAdd(to, &entry))
+			if (moves(&entry, new_bucket, base) && CdpgPageAdd(to, &entry))
 				CdpgPageRemove(from, i);
 		}
 		GenericXLogFinish(state);
@@ -188,7 +188,7 @@ CdpgSqueeze(Relation index, Buffer primary)
  * away.
  */
 void
-CdpgFinishSplit(Relation index, Buffer old, Buffer new)
+CdpgFinishSplit(Relation index, Buffer old, Buffer new, uint32 base)
 {
 	uint32		bucket = CdpgPageOpaque(BufferGetPage(old))->bucket;
 	BlockNumber next = CdpgPageOpaque(BufferGetPage(old))->next;
@@ -196,14 +196,14 @@ CdpgFinishSplit(Relation index, Buffer old, Buffer new)
 	Page		page;
 	uint32		steps = 0;
 
-	move_entries(index, old, old, new);
+	move_entries(index, old, old, new, base);
 	while (next != InvalidBlockNumber)
 	{
 		Buffer		buffer = CdpgReadChain(index, next, BUFFER_LOCK_EXCLUSIVE,
 										   CDPG_OVERFLOW, bucket, NULL);
 
 		CdpgChainTick(index, buffer, &steps);
-		move_entries(index, old, buffer, new);
+		move_entries(index, old, buffer, new, base);
 		next = CdpgPageOpaque(BufferGetPage(buffer))->next;
 		UnlockReleaseBuffer(buffer);
 	}
@@ -224,18 +224,27 @@ CdpgFinishSplit(Relation index, Buffer old, Buffer new)
 void
 CdpgFinishSplitOf(Relation index, uint32 bucket)
 {
-	uint32		parent = CdpgParent(bucket);
+	uint32		base;
+	uint32		parent;
 	Buffer		old;
 	Buffer		new;
 
 	if (bucket >= CdpgCacheGet(index)->nbuckets)
 		(void) CdpgCacheRefresh(index);
+	base = CdpgCacheGet(index)->base;
+	if (bucket < base || bucket >= CdpgCacheGet(index)->nbuckets)
+		ereport(ERROR,
+				(errcode(ERRCODE_INDEX_CORRUPTED),
+				 errmsg("index \"%s\" has a split of bucket %u, which is none",
+						RelationGetRelationName(index), bucket),
+				 errhint("Please REINDEX it.")));
+	parent = CdpgParent(bucket, base);
 	(void) CdpgPrimaryBlock(index, parent);
 	(void) CdpgPrimaryBlock(index, bucket);
 	old = CdpgLockBucket(index, parent, BUFFER_LOCK_EXCLUSIVE, NULL);
 	new = CdpgLockBucket(index, bucket, BUFFER_LOCK_EXCLUSIVE, NULL);
 	if (CdpgPageOpaque(BufferGetPage(new))->flags & CDPG_FILLING)
-		CdpgFinishSplit(index, old, new);
+		CdpgFinishSplit(index, old, new, base);
 	UnlockReleaseBuffer(new);
 	UnlockReleaseBuffer(old);
 }
@@ -253,6 +262,7 @@ CdpgSplit(Relation index)
 	Buffer		new;
 	CdpgMeta	meta;
 	uint32		bucket;
+	uint32		base;
 	uint32		parent;
 	uint32		number;
 	CdpgCache  *cache;
@@ -274,7 +284,8 @@ CdpgSplit(Relation index)
 		UnlockReleaseBuffer(meta_buffer);
 		return;
 	}
-	parent = CdpgParent(bucket);
+	base = meta->base;
+	parent = CdpgParent(bucket, base);
 	number = bucket / CDPG_PER_DIRECTORY;
 
 	/* a directory page, before it is needed */
@@ -346,7 +357,7 @@ CdpgSplit(Relation index)
 	UnlockReleaseBuffer(directory);
 	UnlockReleaseBuffer(meta_buffer);
 
-	CdpgFinishSplit(index, old, new);
+	CdpgFinishSplit(index, old, new, base);
 	UnlockReleaseBuffer(new);
 	UnlockReleaseBuffer(old);
 

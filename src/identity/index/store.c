@@ -25,7 +25,7 @@
 #include "identity/index/graph_index.h"
 
 void
-CdpgMetaInit(Page page, uint32 fillfactor)
+CdpgMetaInit(Page page, uint32 nbuckets, uint32 fillfactor)
 {
 	CdpgMeta	meta;
 
@@ -34,6 +34,7 @@ CdpgMetaInit(Page page, uint32 fillfactor)
 	memset(meta, 0, sizeof(CdpgMetaData));
 	meta->magic = CDPG_MAGIC;
 	meta->version = CDPG_VERSION;
+	meta->nbuckets = meta->base = nbuckets;
 	meta->fillfactor = fillfactor;
 	((PageHeader) page)->pd_lower = (char *) meta + sizeof(CdpgMetaData) - (char *) page;
 }
@@ -74,7 +75,8 @@ CdpgCheckMeta(Relation index, Buffer buffer)
 						RelationGetRelationName(index), meta->version, CDPG_VERSION),
 				 meta->version > CDPG_VERSION ? errhint("Upgrade the cdp library.")
 				 : errhint("Please REINDEX it.")));
-	if (meta->nbuckets == 0 || meta->nbuckets > CDPG_MAX_BUCKETS ||
+	if (meta->base == 0 || meta->nbuckets < meta->base ||
+		meta->nbuckets > CDPG_MAX_BUCKETS ||
 		meta->ndirectories > CDPG_MAX_DIRECTORIES ||
 		meta->nbuckets > meta->ndirectories * CDPG_PER_DIRECTORY)
 		CdpgReportCorrupt(index, buffer, "impossible number of buckets");
@@ -98,7 +100,7 @@ CdpgCacheRefresh(Relation index)
 	meta = CdpgPageMeta(BufferGetPage(buffer));
 	if (old == NULL || old->capacity < meta->nbuckets)
 	{
-		uint32		capacity = CdpgMask(Max(meta->nbuckets, 64)) + 1;
+		uint32		capacity = pg_nextpower2_32(Max(meta->nbuckets, 64));
 
 		cache = MemoryContextAllocZero(index->rd_indexcxt,
 									   offsetof(CdpgCache, primary) +
@@ -112,6 +114,7 @@ CdpgCacheRefresh(Relation index)
 		index->rd_amcache = cache;
 	}
 	cache->nbuckets = meta->nbuckets;
+	cache->base = meta->base;
 	cache->ndirectories = meta->ndirectories;
 	memcpy(cache->directories, meta->directories,
 		   sizeof(BlockNumber) * meta->ndirectories);

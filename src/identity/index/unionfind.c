@@ -1,0 +1,358 @@
+/*-------------------------------------------------------------------------
+ *
+ * unionfind.c
+ *	  Components of an edge table from scratch, by union-find in memory.
+ *
+ *	  Nodes are small numbers most of the time: then a node is its own place in
+ *	  an array.  When one is negative, or far greater than the edges so far
+ *	  explain, a hash table from nodes to places takes over.  The root of a
+ *	  component is its smallest node.
+ *
+ * IDENTIFICATION
+ *	  src/identity/index/unionfind.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+
+#define NOWHERE		0			/* parents are places + 1 */
+#define MAX_PLACES	(UINT32_MAX - 1)
+
+typedef struct Place
+{
+	int64		node;			/* hash key */
+	uint32		place;
+	char		status;			/* simplehash */
+} Place;
+
+#define SH_PREFIX place
+#define SH_ELEMENT_TYPE Place
+#define SH_KEY_TYPE int64
+#define SH_KEY node
+#define SH_HASH_KEY(tb, key) ((uint32) murmurhash32((uint32) (key) ^ (uint32) ((uint64) (key) >> 32)))
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+typedef struct Forest
+{
+	MemoryContext context;
+	uint64		edges;
+	uint32	   *parents;		/* by place; NOWHERE: no such node */
+	uint64		max;			/* length of parents, and of nodes */
+	uint64		n;				/* places in use */
+	place_hash *places;			/* NULL: the place of a node is its number */
+	int64	   *nodes;			/* by place, when there is a hash table */
+} Forest;
+
+PG_FUNCTION_INFO_V1(cdp_graph_components);
+PG_FUNCTION_INFO_V1(cdp_graph_components_query);
+
+static void
+grow(Forest *forest, uint64 needed)
+{
+	uint64		max = Max(forest->max * 2, 1024);
+
+	while (max < needed)
+		max *= 2;
+	if (forest->parents == NULL)
+		forest->parents = MemoryContextAllocHuge(forest->context, sizeof(uint32) * max);
+	else
+		forest->parents = repalloc_huge(forest->parents, sizeof(uint32) * max);
+	memset(forest->parents + forest->max, 0, sizeof(uint32) * (max - forest->max));
+	if (forest->places != NULL)
+		forest->nodes = repalloc_huge(forest->nodes, sizeof(int64) * max);
+	forest->max = max;
+}
+
+/* From places that are nodes to a hash table. */
+static void
+use_hash(Forest *forest)
+{
+	uint32	   *old = forest->parents;
+	uint64		n = forest->n;
+	uint64		i;
+	uint32	   *new_place;
+	uint32		next = 0;
+
+	forest->places = place_create(forest->context, 1024, NULL);
+	new_place = MemoryContextAllocHuge(forest->context, sizeof(uint32) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		if (old[i] != NOWHERE)
+			new_place[i] = next++;
+	}
+	forest->max = Max(next, 1024);
+	forest->parents = MemoryContextAllocHuge(forest->context, sizeof(uint32) * forest->max);
+	memset(forest->parents, 0, sizeof(uint32) * forest->max);
+	forest->nodes = MemoryContextAllocHuge(forest->context, sizeof(int64) * forest->max);
+	for (i = 0; i < n; i++)
+	{
+		bool		found;
+
+		if (old[i] == NOWHERE)
+			continue;
+		place_insert(forest->places, (int64) i, &found)->place = new_place[i];
+		forest->parents[new_place[i]] = new_place[old[i] - 1] + 1;
+		forest->nodes[new_place[i]] = (int64) i;
+	}
+	forest->n = next;
+	pfree(new_place);
+	if (old != NULL)
+		pfree(old);
+}
+
+static inline uint32
+place_of(Forest *forest, int64 node)
+{
+	Place	   *entry;
+	bool		found;
+
+	if (forest->places == NULL)
+	{
+		if (node >= 0 && (uint64) node < MAX_PLACES &&
+			(uint64) node < 16 * forest->edges + (1 << 20))
+		{
+			uint64		place = (uint64) node;
+
+			if (place >= forest->max)
+				grow(forest, place + 1);
+			if (place >= forest->n)
+				forest->n = place + 1;
+			if (forest->parents[place] == NOWHERE)
+				forest->parents[place] = (uint32) place + 1;
+			return (uint32) place;
+		}
+		use_hash(forest);
+	}
+	entry = place_insert(forest->places, node, &found);
+	if (!found)
+	{
+		if (forest->n >= MAX_PLACES)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("more than %u nodes", MAX_PLACES)));
+		entry->place = (uint32) forest->n;
+		if (forest->n >= forest->max)
+			grow(forest, forest->n + 1);
+		forest->nodes[forest->n] = node;
+		forest->parents[forest->n] = (uint32) forest->n + 1;
+		forest->n++;
+	}
+	return entry->place;
+}
+
+static inline int64
+node_at(Forest *forest, uint32 place)
+{
+	return forest->places == NULL ? (int64) place : forest->nodes[place];
+}
+
+static inline uint32
+root_of(Forest *forest, uint32 place)
+{
+	uint32	   *parents = forest->parents;
+
+	while (parents[place] != place + 1)
+	{
+		parents[place] = parents[parents[place] - 1];
+		place = parents[place] - 1;
+	}
+	return place;
+}
+
+static inline void
+join_nodes(Forest *forest, int64 a, int64 b)
+{
+	bool		hashed = forest->places != NULL;
+	uint32		x;
+	uint32		y;
+
+	forest->edges++;
+	x = place_of(forest, a);
+	y = place_of(forest, b);
+	if (!hashed && forest->places != NULL)
+		x = place_of(forest, a);	/* it has moved to the hash table */
+	x = root_of(forest, x);
+	y = root_of(forest, y);
+	if (x == y)
+		return;
+	if (node_at(forest, x) < node_at(forest, y))
+		forest->parents[y] = x + 1;
+	else
+		forest->parents[x] = y + 1;
+	if ((forest->edges & 0xFFFF) == 0)
+		CHECK_FOR_INTERRUPTS();
+}
+
+static void
+put_components(Forest *forest, ReturnSetInfo *info)
+{
+	uint64		i;
+
+	for (i = 0; i < forest->n; i++)
+	{
+		Datum		values[2];
+		bool		nulls[2] = {false, false};
+
+		if (forest->parents[i] == NOWHERE)
+			continue;
+		values[0] = Int64GetDatum(node_at(forest, (uint32) i));
+		values[1] = Int64GetDatum(node_at(forest, root_of(forest, (uint32) i)));
+		tuplestore_putvalues(info->setResult, info->setDesc, values, nulls);
+		if ((i & 0xFFFF) == 0)
+			CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static AttrNumber
+bigint_column(Oid relid, const char *name)
+{
+	AttrNumber	column = get_attnum(relid, name);
+
+	if (column == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist",
+						name, get_rel_name(relid))));
+	if (get_atttype(relid, column) != INT8OID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of relation \"%s\" is not of type bigint",
+						name, get_rel_name(relid))));
+	return column;
+}
+
+/*
+ * cdp.graph_components(edges regclass, a name, b name)
+ *		returns table (node bigint, component bigint)
+ */
+Datum
+cdp_graph_components(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	Relation	relation;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	AttrNumber	a;
+	AttrNumber	b;
+	Forest		forest;
+	AclResult	acl;
+
+	InitMaterializedSRF(fcinfo, 0);
+	relation = table_open(relid, AccessShareLock);
+	if (relation->rd_rel->relkind != RELKIND_RELATION &&
+		relation->rd_rel->relkind != RELKIND_MATVIEW)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a table", RelationGetRelationName(relation)),
+				 errhint("Give a query instead.")));
+	acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+	if (acl != ACLCHECK_OK)
+		aclcheck_error(acl, OBJECT_TABLE, RelationGetRelationName(relation));
+	if (check_enable_rls(relid, InvalidOid, false) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" has row-level security", RelationGetRelationName(relation)),
+				 errhint("Give a query instead.")));
+	a = bigint_column(relid, NameStr(*PG_GETARG_NAME(1)));
+	b = bigint_column(relid, NameStr(*PG_GETARG_NAME(2)));
+
+	memset(&forest, 0, sizeof(forest));
+	forest.context = AllocSetContextCreate(CurrentMemoryContext, "components",
+										   ALLOCSET_DEFAULT_SIZES);
+	slot = table_slot_create(relation, NULL);
+	scan = table_beginscan(relation, GetActiveSnapshot(), 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		no_a;
+		bool		no_b;
+		Datum		x = slot_getattr(slot, a, &no_a);
+		Datum		y = slot_getattr(slot, b, &no_b);
+
+		if (!no_a && !no_b)
+			join_nodes(&forest, DatumGetInt64(x), DatumGetInt64(y));
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(relation, AccessShareLock);
+	put_components(&forest, (ReturnSetInfo *) fcinfo->resultinfo);
+	MemoryContextDelete(forest.context);
+	return (Datum) 0;
+}
+
+/*
+ * cdp.graph_components(query text) returns table (node bigint, component bigint)
+ */
+Datum
+cdp_graph_components_query(PG_FUNCTION_ARGS)
+{
+	char	   *query = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	SPIPlanPtr	plan;
+	Portal		portal;
+	Forest		forest;
+
+	InitMaterializedSRF(fcinfo, 0);
+	memset(&forest, 0, sizeof(forest));
+	forest.context = AllocSetContextCreate(CurrentMemoryContext, "components",
+										   ALLOCSET_DEFAULT_SIZES);
+	SPI_connect();
+	plan = SPI_prepare(query, 0, NULL);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	if (!SPI_is_cursor_plan(plan))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("not a query that returns rows")));
+	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+	for (;;)
+	{
+		uint64		i;
+
+		SPI_cursor_fetch(portal, true, 1000);
+		if (SPI_processed == 0)
+			break;
+		if (SPI_tuptable->tupdesc->natts != 2 ||
+			TupleDescAttr(SPI_tuptable->tupdesc, 0)->atttypid != INT8OID ||
+			TupleDescAttr(SPI_tuptable->tupdesc, 1)->atttypid != INT8OID)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("the query must return two columns of type bigint")));
+		for (i = 0; i < SPI_processed; i++)
+		{
+			bool		no_a;
+			bool		no_b;
+			Datum		x = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &no_a);
+			Datum		y = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &no_b);
+
+			if (!no_a && !no_b)
+				join_nodes(&forest, DatumGetInt64(x), DatumGetInt64(y));
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_cursor_close(portal);
+	SPI_finish();
+	put_components(&forest, (ReturnSetInfo *) fcinfo->resultinfo);
+	MemoryContextDelete(forest.context);
+	return (Datum) 0;
+}
