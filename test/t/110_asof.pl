@@ -65,6 +65,11 @@ my @mild = (
 	q{alter_identifier_kind('anonymous_id', max_per_profile => 2)},
 	q{alter_identifier_kind('anonymous_id', priority => 1)},
 	q{alter_identifier_kind('user_id', priority => 50)},
+	q{alter_identifier_kind('anonymous_id', shared => 'newest')},
+	q{alter_identifier_kind('anonymous_id', shared => 'anonymous')},
+	q{alter_identifier_kind('email', max_per_profile => 1, within => '7 days')},
+	q{alter_identifier_kind('user_id', policy => 'refuse')},
+	q{alter_identifier_kind('user_id', policy => 'quarantine')},
 );
 my @strong = (
 	q{alter_identifier_kind('email', links => false)},
