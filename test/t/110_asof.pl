@@ -87,7 +87,7 @@ sub stream
 	my $people = 2 + int(rand(4));
 	my $days = pick(5, 20);
 	my $copies = pick(0, 0.1, 0.4);
-	my $decide = pick(0, 0.1, 0.3);
+	my $decide = pick(0, 0.3, 0.5);
 	my (@ids, @entries, @decisions, @rules);
 
 	for my $i (1 .. $people)
@@ -187,7 +187,7 @@ sub script_now
 	for my $e (@entries)
 	{
 		push @sql, "INSERT INTO cdp.events ($columns) VALUES " . row($e) . ';';
-		push @sql, 'SELECT cdp.apply() IS NULL;' if chance(0.3);
+		push @sql, 'SELECT cdp.apply() IS NULL;' if chance(0.6);
 		if (@rules && chance(0.1))
 		{
 			my $rule = shift @rules;

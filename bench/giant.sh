@@ -1,0 +1,102 @@
+# bench/giant.sh: one profile grows and grows: what an entry for it costs, in
+# batches and by itself, and the memory of the applier.  GIANT="1000 10000" has
+# the sizes; the guards are raised for all but the last line.
+#
+# shellcheck shell=bash
+
+giant_setup()
+{
+	cat <<-'EOT'
+		SET client_min_messages = warning;
+		SELECT cdp.create_trait('n', aggregate => 'count');
+		SELECT cdp.create_trait('last', aggregate => 'last', value => $$properties->>'p'$$);
+		SELECT cdp.create_segment('many', 'n >= 3');
+		CREATE FUNCTION bench.rss() RETURNS bigint LANGUAGE sql AS
+		$$SELECT (regexp_match(pg_read_file('/proc/' || pg_backend_pid() || '/status'), 'VmRSS:\s+(\d+)'))[1]::bigint / 1024$$;
+		-- entries from .. upto for one user, each with a cookie of its own
+		CREATE PROCEDURE bench.grow(first int, upto int, step int) LANGUAGE plpgsql AS $$
+		DECLARE
+			i int := first;
+			t timestamptz;
+			spent interval := '0';
+		BEGIN
+			WHILE i <= upto LOOP
+				INSERT INTO cdp.events (event, identifiers, properties, occurred_at)
+				SELECT 'V', ARRAY['user_id:hub', 'cookie:' || g]::cdp.identifier[], '{"p": "x"}',
+					timestamptz '2026-01-01' + g * interval '1 s'
+				FROM generate_series(i, least(i + step - 1, upto)) g;
+				COMMIT;
+				t := clock_timestamp();
+				PERFORM cdp.apply();
+				COMMIT;
+				spent := spent + (clock_timestamp() - t);
+				i := i + step;
+			END LOOP;
+			RAISE NOTICE 'giant % % %', step, round(extract(epoch FROM spent) * 1e6 / (upto - first + 1)), bench.rss();
+		END
+		$$;
+	EOT
+}
+
+# giant_line SIZE: the numbers of the last two NOTICEs in $tmp/giant
+giant_line()
+{
+	line "a profile of $1 identifiers: µs an entry in batches, by itself" \
+		"$(sed -n 's/.*giant \([0-9]*\) \([0-9]*\) \([0-9]*\)$/\2/p' "$tmp/giant" | tail -n 2 | paste -sd ' ')" \
+		"$(sed -n 's/.*giant .* \([0-9]*\)$/\1/p' "$tmp/giant" | tail -n 1) MB in memory"
+}
+
+bench_giant()
+{
+	local size from=1
+	fresh bench_giant
+	giant_setup | sql bench_giant >/dev/null
+	: >"$tmp/giant"
+	{
+		echo "SET client_min_messages = notice;"
+		echo "SET cdp.max_profile_identifiers = 3000000; SET cdp.max_new_identifiers_per_hour = 0;"
+		for size in ${GIANT:-1000 10000 100000}; do
+			echo "CALL bench.grow($from, $((size - 20)), 10000);"
+			echo "CALL bench.grow($((size - 19)), $size, 1);"
+			echo "\\! cp $tmp/giant $tmp/giant.$size"
+			from=$((size + 1))
+		done
+	} | psql -Xq -d bench_giant >"$tmp/giant" 2>&1
+	for size in ${GIANT:-1000 10000 100000}; do
+		cp "$tmp/giant.$size" "$tmp/giant"
+		giant_line "$size"
+	done
+
+	# under the guards that everybody has, the same stream stays small
+	fresh bench_giant
+	giant_setup | sql bench_giant >/dev/null
+	{
+		echo "CALL bench.grow(1, ${size:-100000}, 10000);"
+		echo "CALL bench.grow($((${size:-100000} + 1)), $((${size:-100000} + 20)), 1);"
+	} | PGOPTIONS="-c client_min_messages=notice" psql -Xq -d bench_giant >"$tmp/giant" 2>&1
+	giant_line "at most 10000, of ${size:-100000} offered"
+}
+
+# who was who, beside who is who
+bench_asof()
+{
+	local run ids=1000
+	fresh bench_asof
+	sql bench_asof >/dev/null <<-'EOT'
+		INSERT INTO cdp.events (message_id, event, identifiers, occurred_at, received_at)
+		SELECT 'm' || p || '-' || k, 'V', CASE WHEN k % 10 = 0
+				THEN ARRAY['user_id:u' || p, 'cookie:' || p || '-' || k / 10]::cdp.identifier[]
+				ELSE ARRAY['cookie:' || p || '-' || k / 10]::cdp.identifier[] END,
+			timestamptz '2026-01-01' + k * interval '1 day', timestamptz '2026-01-01' + k * interval '1 day'
+		FROM generate_series(1, 4000) p, generate_series(0, 49) k;
+		SELECT cdp.apply();
+		VACUUM ANALYZE;
+	EOT
+	for ((run = 1; run <= runs; run++)); do
+		measure asof now "$run" bench_asof <<<"SELECT count(cdp.resolve(('user_id:u' || p)::cdp.identifier)) FROM generate_series(1, $ids) p;"
+		measure asof at "$run" bench_asof <<<"SELECT count(cdp.resolve_at(('user_id:u' || p)::cdp.identifier, '2026-01-20')) FROM generate_series(1, $ids) p;"
+		measure asof known "$run" bench_asof <<<"SELECT count(cdp.resolve_at(('user_id:u' || p)::cdp.identifier, NULL, '2026-01-20')) FROM generate_series(1, $ids) p;"
+	done
+	line "resolve_at() of a person with 50 entries: what had happened then" "$(median asof at cpu $ids)" "resolve(): $(median asof now cpu $ids)"
+	line "resolve_at() of a person with 50 entries: what was known then" "$(median asof known cpu $ids)" ""
+}
