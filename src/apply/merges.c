@@ -273,10 +273,18 @@ load_earlier(const CdpProfile *profile, const Merged *now, int nnow, Merged **re
 
 	do
 	{
-		if (!node->is_new && !node->is_gone && node->id != profile->id)
+		/* who was a profile until now has no row */
+		if (!node->is_new && !node->is_gone && node->id != profile->id &&
+			node->old_profile != node->id)
 			ids[nids++] = node->id;
 		node = node->next;
 	} while (node != profile->ring);
+	if (nids == 0)
+	{
+		*result = palloc(sizeof(Merged) * nnow);
+		pfree(ids);
+		return 0;
+	}
 	arg = CdpInt8Array(ids, nids);
 	CdpRun(&load_merged, &arg, NULL);
 	*result = palloc(sizeof(Merged) * (SPI_processed + nnow));
