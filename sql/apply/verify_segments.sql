@@ -95,6 +95,125 @@ REVOKE ALL ON FUNCTION cdp.verify_shift(timestamptz, interval[]), cdp.verify_ins
 	cdp.verify_instant_plus(cdp.verify_instant, interval), cdp.verify_plus_instant(interval, cdp.verify_instant),
 	cdp.verify_since(cdp.verify_instant, timestamptz), cdp.verify_until(timestamptz, cdp.verify_instant) FROM PUBLIC;
 
+-- Arguments of a call, cut at its commas; names and values.
+CREATE FUNCTION cdp.verify_arguments(call text, positional text[]) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+	token text;
+	depth int := 0;
+	arg text := '';
+	args text[] := '{}';
+	m text[];
+	nth int := 0;
+	result jsonb := '{}';
+BEGIN
+	FOREACH token IN ARRAY cdp.verify_tokens(call) LOOP
+		IF depth = 0 AND token = ',' THEN
+			args := args || arg;
+			arg := '';
+		ELSE
+			depth := depth + CASE WHEN token IN ('(', '[') THEN 1 WHEN token IN (')', ']') THEN -1 ELSE 0 END;
+			arg := arg || token;
+		END IF;
+	END LOOP;
+	FOREACH arg IN ARRAY args || arg LOOP
+		m := regexp_match(arg, '^\s*([[:alpha:]_]\w*)\s*(?:=>|:=)(.*)$');
+		IF m IS NOT NULL THEN
+			result := result || jsonb_build_object(lower(m[1]), m[2]);
+		ELSE
+			nth := nth + 1;
+			result := result || jsonb_build_object(COALESCE(positional[nth], 'step' || nth), arg);
+		END IF;
+	END LOOP;
+	RETURN result;
+END
+$function$;
+
+-- did_in_order() for every profile, as text.
+CREATE FUNCTION cdp.verify_sequence(arguments text, timezone text,
+	entries bigint[], incarnations int[], ats timestamptz[], entry_comps int[], ncomps int,
+	clock timestamptz) RETURNS text[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+	args jsonb;
+	steps text[];
+	step text;
+	one jsonb;
+	c record;
+	win interval;
+	newer interval;
+	i int := 0;
+	-- what matches: by step, position in the log, key
+	m_step int[] := '{}';
+	m_seq int[] := '{}';
+	m_key text[] := '{}';
+	-- stories under way: first entry, latest entry, key
+	s_first int[];
+	s_last int[];
+	s_key text[];
+	nsteps int;
+	result text[];
+BEGIN
+	PERFORM set_config('TimeZone', timezone, true);
+	arguments := regexp_replace(arguments, '^\s*array\s*\[(.*)\]', '\1', 'i');
+	args := cdp.verify_arguments(arguments, '{}');
+	IF args ? 'within' THEN
+		EXECUTE 'SELECT (' || (args->>'within') || ')::interval' INTO win;
+	END IF;
+	IF args ? 'newer_than' THEN
+		EXECUTE 'SELECT (' || (args->>'newer_than') || ')::interval' INTO newer;
+	END IF;
+	SELECT array_agg(e.value ORDER BY substr(e.key, 5)::int) INTO steps
+	FROM jsonb_each_text(args) e WHERE e.key ~ '^step\d+$';
+	nsteps := cardinality(steps);
+	FOREACH step IN ARRAY steps || (args->>'then_not') LOOP
+		i := i + 1;
+		CONTINUE WHEN step IS NULL;
+		IF step ~* '^\s*step\s*\(' THEN
+			one := cdp.verify_arguments(regexp_replace(regexp_replace(step, '^\s*step\s*\(', '', 'i'), '\)\s*$', ''), '{event}');
+		ELSE
+			one := jsonb_build_object('event', step);
+		END IF;
+		EXECUTE 'SELECT ' || (one->>'event') INTO step;
+		c := cdp.verify_contributions(step, one->>'filter', COALESCE(one->>'same', args->>'same', ''''''), NULL, entries, incarnations);
+		m_step := m_step || array_fill(i, ARRAY[COALESCE(cardinality(c.seqs), 0)]);
+		m_seq := m_seq || c.seqs;
+		m_key := m_key || c.vals;
+	END LOOP;
+
+	SELECT array_agg(m.seq), array_agg(m.seq), array_agg(m.key) INTO s_first, s_last, s_key
+	FROM unnest(m_step, m_seq, m_key) m(step, seq, key)
+	WHERE m.step = 1 AND ats[m.seq] <= clock AND entry_comps[m.seq] IS NOT NULL;
+	FOR i IN 2..nsteps LOOP
+		SELECT array_agg(n.first), array_agg(n.seq), array_agg(n.key) INTO s_first, s_last, s_key
+		FROM (SELECT s.first, CASE WHEN i = nsteps THEN max(m.seq) ELSE min(m.seq) END AS seq, s.key
+			  FROM unnest(s_first, s_last, s_key) s(first, last, key)
+			  JOIN unnest(m_step, m_seq, m_key) m(step, seq, key)
+				ON m.step = i AND m.key = s.key AND m.seq > s.last AND entry_comps[m.seq] = entry_comps[s.first]
+			   AND ats[m.seq] <= clock AND (win IS NULL OR ats[m.seq] < ats[s.first] + win)
+			  GROUP BY s.first, s.last, s.key) n;
+	END LOOP;
+	SELECT array_agg((h.comp IS NOT NULL)::text ORDER BY p.comp) INTO result
+	FROM generate_series(1, ncomps) p(comp)
+	LEFT JOIN (
+		SELECT DISTINCT entry_comps[s.first] AS comp
+		FROM unnest(s_first, s_last, s_key) s(first, last, key)
+		WHERE (newer IS NULL OR clock < ats[s.last] + newer)
+		  AND (NOT args ? 'then_not'
+			   OR (win IS NULL OR clock >= ats[s.first] + win)
+			   AND NOT EXISTS (SELECT FROM unnest(m_step, m_seq, m_key) m(step, seq, key)
+							   WHERE m.step = nsteps + 1 AND m.key = s.key AND m.seq > s.last
+								 AND entry_comps[m.seq] = entry_comps[s.first] AND ats[m.seq] <= clock))) h ON h.comp = p.comp;
+	RETURN result;
+END
+$function$;
+REVOKE ALL ON FUNCTION cdp.verify_arguments(text, text[]),
+	cdp.verify_sequence(text, text, bigint[], int[], timestamptz[], int[], int, timestamptz) FROM PUBLIC;
+
 -- A predicate or derived trait for every profile, as text.  Calls of the
 -- vocabulary are evaluated on their own and replaced by columns; the rest is
 -- SQL over one row a profile.  An error makes the value null for that profile
@@ -168,7 +287,7 @@ BEGIN
 			i := j + 1;
 			CONTINUE;
 		END IF;
-		IF name IN ('did', 'did_not', 'count_of', 'sum_of', 'first_time', 'in_segment', 'has_identifier', 'known', 'now') AND tokens[j] = '(' THEN
+		IF name IN ('did', 'did_not', 'count_of', 'sum_of', 'first_time', 'in_segment', 'has_identifier', 'known', 'now', 'did_in_order') AND tokens[j] = '(' THEN
 			depth := 0;
 			args := '{}';
 			arg := '';
@@ -192,6 +311,13 @@ BEGIN
 			END IF;
 			i := j + 1;
 
+			IF name = 'did_in_order' THEN
+				columns := columns || cdp.verify_sequence(array_to_string(args, ','), timezone,
+					entries, incarnations, ats, entry_comps, ncomps, clock)::text;
+				targets := targets || format('c%s::boolean AS call_%s', cardinality(columns), cardinality(columns));
+				out_text := out_text || format('call_%s', cardinality(columns));
+				CONTINUE;
+			END IF;
 			named := '{}';
 			FOREACH arg IN ARRAY args LOOP
 				m := regexp_match(arg, '^\s*([[:alpha:]_]\w*)\s*(?:=>|:=)(.*)$');

@@ -98,6 +98,12 @@ COMMENT ON FUNCTION cdp.clock_is(timestamptz, int, timestamptz) IS 'internal: a 
 CREATE FUNCTION cdp.clock_is(now timestamptz, operator int, at timestamptz, unit text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'cdp_clock_unit_is' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.clock_is(timestamptz, int, timestamptz, text) IS 'internal: a comparison with the begin of the unit of time in which the instant of evaluation is';
+CREATE FUNCTION cdp.sequence_is(now timestamptz, list jsonb, rules text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_sequence_is' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.sequence_is(timestamptz, jsonb, text) IS 'internal: what did_in_order() becomes';
+CREATE FUNCTION cdp.sequence_at(now timestamptz, list jsonb, rules text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_sequence_is' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.sequence_at(timestamptz, jsonb, text) IS 'internal: did_in_order(), as of an instant, in the time zone of the definition';
 CREATE FUNCTION cdp.clock_at(now timestamptz, unit text) RETURNS timestamptz
 	AS 'MODULE_PATHNAME', 'cdp_clock_at' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.clock_at(timestamptz, text) IS 'internal: the begin of the unit of time in which the instant of evaluation is';

@@ -44,6 +44,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "cdp.h"
 #include "segments/predicate.h"
 
 typedef enum ClockOperator
@@ -100,8 +101,8 @@ CdpClockNoted(void)
 
 /* ---- at run time ---- */
 
-static inline void
-note(TimestampTz now, TimestampTz at)
+void
+CdpClockNote(TimestampTz now, TimestampTz at)
 {
 	if (at > now && at < noted && IS_VALID_TIMESTAMP(at))
 		noted = at;
@@ -134,9 +135,9 @@ static void
 note_change(TimestampTz now, ClockOperator operator, TimestampTz reached, TimestampTz passed)
 {
 	if (operator != CLOCK_LE && operator != CLOCK_GT)
-		note(now, reached);
+		CdpClockNote(now, reached);
 	if (operator != CLOCK_LT && operator != CLOCK_GE)
-		note(now, passed);
+		CdpClockNote(now, passed);
 }
 
 PG_FUNCTION_INFO_V1(cdp_clock_is);
@@ -233,7 +234,7 @@ cdp_clock_at(PG_FUNCTION_ARGS)
 	const Interval *length = unit_argument(unit);
 	TimestampTz begin = begin_of_unit(unit, now);
 
-	note(now, next_unit(begin, length));
+	CdpClockNote(now, next_unit(begin, length));
 	PG_RETURN_TIMESTAMPTZ(begin);
 }
 
@@ -375,6 +376,7 @@ static Node *
 solve(Node *clock, ClockOperator operator, ClockOperator flipped, Node *other)
 {
 	const char *unit = NULL;
+	bool		shifted = false;	/* by an interval */
 	Node	   *now;
 	FuncExpr   *result;
 
@@ -443,6 +445,9 @@ solve(Node *clock, ClockOperator operator, ClockOperator flipped, Node *other)
 		else
 			return NULL;
 	}
+	/* a day less a month is evaluated as it stands, once a day */
+	if (unit != NULL && shifted)
+		return NULL;
 	now = is_clock(clock) ? clock :
 		(Node *) llast(((FuncExpr *) clock)->args);
 	other = to_timestamptz(other);
@@ -485,6 +490,20 @@ rewrite_comparison(OpExpr *op)
 	return NULL;
 }
 
+/*
+ * What did_in_order() has become.
+ */
+static bool
+is_sequence(const Node *node)
+{
+	const FuncExpr *func = (const FuncExpr *) node;
+
+	return IsA(node, FuncExpr) && list_length(func->args) == 3 &&
+		is_clock(linitial(func->args)) &&
+		get_func_namespace(func->funcid) == CdpSchemaOid() &&
+		strcmp(get_func_name(func->funcid), "sequence_is") == 0;
+}
+
 static Node *
 rewrite_mutator(Node *node, void *arg)
 {
@@ -503,6 +522,18 @@ rewrite_mutator(Node *node, void *arg)
 			context->used = true;
 			return solved;
 		}
+	}
+	if (is_sequence(node))
+	{
+		FuncExpr   *sequence = (FuncExpr *) copyObject(node);
+		Oid			argtypes[] = {TIMESTAMPTZOID, JSONBOID, TEXTOID};
+
+		/* to the function that says that it depends on the time zone */
+		sequence->funcid = LookupFuncName(list_make2(makeString("cdp"),
+													 makeString("sequence_at")),
+										  3, argtypes, false);
+		context->used = true;
+		return (Node *) sequence;
 	}
 	unit = rounding_unit(node);
 	if (unit != NULL)

@@ -47,10 +47,10 @@ typedef struct Match
 
 static CdpStatement history = {
 	"SELECT n.owner, " CDP_EVENTS_COLUMNS
-	" FROM cdp.entries n"
+	" FROM (SELECT unnest($1) AS node) AS u"
+	" CROSS JOIN LATERAL cdp.entries_of(u.node) n"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
-	" AND e.received_at = n.received_at"
-	" WHERE n.owner = ANY ($1)",
+	" AND e.received_at = n.received_at",
 	{"int8[]"}
 };
 

@@ -128,7 +128,8 @@ term_var(ResolveContext *context, int n, int location)
 
 	if (term->kind == CDP_TERM_TRAIT)
 	{
-		Oid			type = term->aggregate == CDP_AGG_SUM ? NUMERICOID : INT8OID;
+		Oid			type = term->aggregate == CDP_AGG_SUM ? NUMERICOID :
+			term->aggregate == CDP_AGG_LIST ? JSONBOID : INT8OID;
 
 		if (!context->define)
 		{
@@ -308,13 +309,15 @@ add_term(CdpReferences *references, int32 id)
 static int32
 hidden_trait(ResolveContext *context, const CdpTerm *term, const char *timezone)
 {
+	/* a sequence looks at several events */
+	const char *event = term->aggregate == CDP_AGG_LIST ? NULL : term->name;
 	int32		id;
 
 	if (context->transient != NULL)
 	{
 		struct CdpDefinition *definition;
 
-		id = CdpHiddenTraitFind(term->aggregate, term->name, term->value, term->filter,
+		id = CdpHiddenTraitFind(term->aggregate, event, term->value, term->filter,
 								term->within, timezone, &definition);
 		if (definition != NULL)
 		{
@@ -326,7 +329,7 @@ hidden_trait(ResolveContext *context, const CdpTerm *term, const char *timezone)
 	{
 		bool		created = false;
 
-		id = CdpHiddenTrait(term->aggregate, term->name, term->value, term->filter,
+		id = CdpHiddenTrait(term->aggregate, event, term->value, term->filter,
 							term->within, timezone, &created);
 		if (created)
 			*context->created = list_append_unique_int(*context->created, id);

@@ -122,12 +122,22 @@ extern int	CdpHiddenColumn(const char *name);
 extern char *CdpTermText(const CdpTerm *term);
 extern int	CdpPredicateErrorPosition(const char *text, int location);
 
+/* ---- sequence.c: did_in_order ---- */
+
+#define CDP_MAX_STEPS		10
+
+
+extern char *CdpSequenceRules(int nsteps, bool then_not, const char *within,
+							  const char *newer);
+
 /* ---- clock.c: comparisons with now() ---- */
 
 extern Expr *CdpClockRewrite(Expr *expr, const char *text, bool *used);
 /* The earliest instant at which a comparison that was evaluated since changes. */
 extern void CdpClockReset(void);
 extern TimestampTz CdpClockNoted(void);
+/* An evaluation as of now changes at that instant. */
+extern void CdpClockNote(TimestampTz now, TimestampTz at);
 
 /* ---- predicate.c: text to expression ---- */
 

@@ -390,7 +390,9 @@ explain_terms(Explanation *explanation, const char *text)
 		CdpTerm    *term = (CdpTerm *) lfirst(lc);
 		int32		id = explanation->rules->references.terms[explanation->next_term++];
 
-		if (term->kind == CDP_TERM_TRAIT)
+		if (term->kind == CDP_TERM_TRAIT && term->aggregate == CDP_AGG_LIST)
+			put_row(explanation, CdpTermText(term), NULL, NULL);
+		else if (term->kind == CDP_TERM_TRAIT)
 			put_row(explanation, CdpTermText(term), trait_value(explanation, id), NULL);
 		else if (term->kind == CDP_TERM_SEGMENT)
 			put_row(explanation, CdpTermText(term),

@@ -18,6 +18,7 @@
  *		has_identifier('k')			->	'k' = ANY ("\1K")
  *		known()						->	"\1W"
  *		now()						->	"\1N"
+ *		did_in_order(s, …)			->	cdp.sequence_is("\1N", "\1n", rules)
  *		since(t), until(t)			->	"\1N" - t, t - "\1N"
  *
  *	  where n and m are numbers of terms, counted through the text.  A call is
@@ -74,6 +75,7 @@ static void replace_first_time(Call *call);
 static void replace_in_segment(Call *call);
 static void replace_has_identifier(Call *call);
 static void replace_known(Call *call);
+static void replace_in_order(Call *call);
 static void replace_since(Call *call);
 static void replace_now(Call *call);
 static bool replace_walker(Node *node, void *arg);
@@ -85,6 +87,7 @@ static const struct
 }			vocabulary[] = {
 	{"count_of", replace_count},
 	{"did", replace_count},
+	{"did_in_order", replace_in_order},
 	{"did_not", replace_count},
 	{"first_time", replace_first_time},
 	{"has_identifier", replace_has_identifier},
@@ -106,7 +109,6 @@ static const struct
 	{"changed", "The history of traits"},
 	{"consented", "Consent"},
 	{"count_members", "Accounts"},
-	{"did_in_order", "Sequences"},
 	{"member_of", "Accounts"},
 };
 
@@ -414,6 +416,137 @@ replace_first_time(Call *call)
 					 call->location));
 }
 
+/* A step of a sequence: an event, or step(event, filter => …, same => …). */
+typedef struct Step
+{
+	CdpWordArgument event;
+	char	   *filter;
+	char	   *same;			/* NULL: none of its own */
+} Step;
+
+static Step
+read_step(Call *call, Node *node)
+{
+	const char *text = call->context->text;
+	const char *timezone = call->context->timezone;
+	Step		step = {{"event", node, exprLocation(node)}, NULL, NULL};
+
+	if (IsA(node, FuncCall) && list_length(((FuncCall *) node)->funcname) == 1 &&
+		strcmp(strVal(linitial(((FuncCall *) node)->funcname)), "step") == 0)
+	{
+		CdpWordArgument args[] = {{"event"}, {"filter"}, {"same"}};
+
+		CdpWordArguments((FuncCall *) node, "step", text, args, lengthof(args), 1, 1);
+		step.event = args[0];
+		step.filter = CdpWordExpression("step", &args[1], text, BOOLOID, timezone);
+		step.same = CdpWordExpression("step", &args[2], text, InvalidOid, timezone);
+	}
+	(void) CdpWordName(call->word, &step.event, text);
+	return step;
+}
+
+/*
+ * The part of the hidden trait's value that is about one step: its key, or
+ * NULL when the entry does not match.
+ */
+static char *
+step_key(Call *call, const Step *step, const char *same)
+{
+	StringInfoData out;
+
+	initStringInfo(&out);
+	appendStringInfo(&out, "CASE WHEN event = %s",
+					 quote_literal_cstr(CdpWordName(call->word, &step->event,
+													call->context->text)));
+	if (step->filter != NULL)
+		appendStringInfo(&out, " AND (%s)", step->filter);
+	same = step->same ? step->same : same;
+	if (same != NULL)
+		appendStringInfo(&out, " THEN (%s)::text END", same);
+	else
+		appendStringInfoString(&out, " THEN '' END");
+	return out.data;
+}
+
+/*
+ * did_in_order(step, step …, within, newer_than, same, then_not)
+ */
+static void
+replace_in_order(Call *call)
+{
+	const char *text = call->context->text;
+	CdpWordArgument args[] = {{"steps"}, {"within"}, {"newer_than"}, {"same"}, {"then_not"}};
+	FuncCall	named = *call->node;
+	List	   *nodes = NIL;
+	Step		steps[CDP_MAX_STEPS + 1];
+	StringInfoData value;
+	StringInfoData filter;
+	CdpTerm    *term;
+	A_Const    *rules = makeNode(A_Const);
+	ListCell   *lc;
+	char	   *same;
+	char	   *within;
+	char	   *newer;
+	int			n = 0;
+
+	named.args = NIL;
+	foreach(lc, call->node->args)
+	{
+		Node	   *arg = (Node *) lfirst(lc);
+
+		if (IsA(arg, NamedArgExpr))
+			named.args = lappend(named.args, arg);
+		else if (IsA(arg, A_ArrayExpr))
+			nodes = list_concat(nodes, ((A_ArrayExpr *) arg)->elements);
+		else
+			nodes = lappend(nodes, arg);
+	}
+	CdpWordArguments(&named, call->word, text, args, lengthof(args), 0, 0);
+	if (args[0].value != NULL && IsA(args[0].value, A_ArrayExpr))
+		nodes = list_concat(nodes, ((A_ArrayExpr *) args[0].value)->elements);
+	else if (args[0].value != NULL)
+		nodes = lappend(nodes, args[0].value);
+	if (nodes == NIL || list_length(nodes) > CDP_MAX_STEPS ||
+		(list_length(nodes) == 1 && args[4].value == NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("did_in_order() needs two to %d steps, or one and then_not", CDP_MAX_STEPS),
+				 errhint("Write for example did_in_order('Cart Filled', then_not => 'Order Completed', within => '1 hour')."),
+				 CdpPredicateErrorPosition(text, call->location)));
+	within = CdpWordInterval(call->word, &args[1], text);
+	newer = CdpWordInterval(call->word, &args[2], text);
+	same = CdpWordExpression(call->word, &args[3], text, InvalidOid, call->context->timezone);
+	foreach(lc, nodes)
+		steps[n++] = read_step(call, (Node *) lfirst(lc));
+	if (args[4].value != NULL)
+		steps[n++] = read_step(call, args[4].value);
+
+	initStringInfo(&value);
+	initStringInfo(&filter);
+	appendStringInfoString(&value, "jsonb_build_array((extract(epoch FROM occurred_at) * 1000000)::bigint");
+	for (int i = 0; i < n; i++)
+	{
+		char	   *key = step_key(call, &steps[i], same);
+
+		appendStringInfo(&value, ", %s", key);
+		appendStringInfo(&filter, "%s(%s) IS NOT NULL", i > 0 ? " OR " : "", key);
+	}
+	appendStringInfoChar(&value, ')');
+
+	term = add_term(call, CDP_TERM_TRAIT, &steps[0].event);
+	term->aggregate = CDP_AGG_LIST;
+	term->value = value.data;
+	term->filter = filter.data;
+
+	rules->val.sval.type = T_String;
+	rules->val.sval.sval = CdpSequenceRules(list_length(nodes), args[4].value != NULL,
+											within, newer);
+	rules->location = -1;
+	call->node->funcname = list_make2(makeString("cdp"), makeString("sequence_is"));
+	call->node->args = list_make3(environment_column(CDP_HIDDEN_NOW, call->location),
+								  term_column(term->number, call->location), rules);
+}
+
 static void
 replace_in_segment(Call *call)
 {
@@ -617,6 +750,8 @@ CdpTermText(const CdpTerm *term)
 		appendStringInfo(&out, "in_segment(%s)", quote_literal_cstr(term->name));
 	else if (term->kind == CDP_TERM_KIND)
 		appendStringInfo(&out, "has_identifier(%s)", quote_literal_cstr(term->name));
+	else if (term->aggregate == CDP_AGG_LIST)
+		appendStringInfo(&out, "did_in_order(%s, ...)", quote_literal_cstr(term->name));
 	else
 	{
 		appendStringInfo(&out, "%s(%s",

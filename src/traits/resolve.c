@@ -317,6 +317,12 @@ hidden_definition(CdpDefinition *definition, CdpAggregate aggregate, const char 
 		CdpUnpinSettings(nest_level);
 		CdpCheckWithin("within", definition->within);
 	}
+	/* of sequences: as long as lists may be */
+	if (aggregate == CDP_AGG_LIST)
+		definition->options =
+			DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+											   CStringGetDatum(psprintf("{\"size\": %d}",
+																		CDP_MAX_LIST_SIZE))));
 	(void) CdpCompileFilter(definition, &definition->filter_sql);
 	(void) CdpCompileValue(definition, &rules, &definition->value_sql);
 	definition->type = format_type_be(CdpStateResultType(&rules));

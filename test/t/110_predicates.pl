@@ -81,6 +81,25 @@ sub window
 }
 
 sub filter { return chance(0.4) ? ', filter => ' . pick(@filters) : ''; }
+my @same = ("properties->>'product'", "properties->>'tier'");
+
+sub step
+{
+	my $event = pick(@events);
+	return $event if chance(0.6);
+	return "step($event" . filter() . (chance(0.3) ? ', same => ' . pick(@same) : '') . ')';
+}
+
+sub sequence
+{
+	my @steps = map { step() } 1 .. pick(1, 2, 2, 3);
+	my $not = @steps == 1 || chance(0.4);
+	my $steps = join(', ', @steps);
+	$steps = "ARRAY[$steps]" if chance(0.2);
+	return "did_in_order($steps" . (chance(0.5) ? ', within => ' . span() : '') . (chance(0.3) ? ', newer_than => ' . span() : '')
+	  . (chance(0.3) ? ', same => ' . pick(@same) : '') . ($not ? ', then_not => ' . step() : '') . ')';
+}
+
 sub compare { return pick('<', '<=', '=', '>=', '>', '<>'); }
 
 sub number
@@ -115,6 +134,7 @@ sub leaf
 		"did($event, at_least => " . pick(1, 2, 3) . window() . filter() . ')',
 		"did($event, at_least => 1, at_most => " . pick(1, 2, 4) . window() . ')',
 		"did_not($event" . window() . filter() . ')',
+		sequence(), sequence(), sequence(),
 		"first_time($event, within => " . span() . filter() . ')',
 		"plan = 'pro'", "plan <> 'pro'", "plan IN ('pro', 'team')", "plan LIKE 'p%'", "plan ~ '^[pt]'", 'plan IS NULL', "plan IS DISTINCT FROM 'pro'",
 		'member', 'member IS NOT TRUE', 'age BETWEEN 17 AND 40', 'true', 'NULL',
@@ -205,8 +225,8 @@ for (my $round = 0; $done < $wanted && ($seconds == 0 || time() - $begun < $seco
 	srand($seed);
 	my $zone = pick('UTC', 'UTC', 'America/New_York', 'Asia/Kolkata');
 	my @lines = ('SET client_min_messages = error;', q{
-SELECT cdp.drop_segment(name, cascade => true) FROM cdp.segment_definitions ORDER BY name <> 'base', name <> 'lately' LIMIT 1;
-TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entries, cdp.rejected, cdp.timers, cdp.segment_members, cdp.changes, cdp.cursors, cdp.trait_errors, cdp.segment_errors;
+DO $$ BEGIN EXECUTE (SELECT 'TRUNCATE ' || string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relnamespace = 'cdp'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+	AND relname NOT LIKE '%definition%' AND relname NOT LIKE '%kind%' AND relname NOT IN ('applier', 'incarnation', 'epochs', 'declared_keys', 'subscriptions', 'deliveries')); END $$;
 DO $$ DECLARE n text; BEGIN FOR n IN SELECT name FROM cdp.segment_definitions LOOP IF EXISTS (SELECT FROM cdp.segment_definitions WHERE name = n) THEN PERFORM cdp.drop_segment(n, cascade => true); END IF; END LOOP; END $$;
 UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity';
 SET cdp.now = '2026-01-01';
