@@ -1,0 +1,158 @@
+# The audiences of doc/audiences.md: the document's own statements are run, and
+# people who should and should not be in them are.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use FindBin;
+
+my $doc = PostgreSQL::Test::Utils::slurp_file("$FindBin::Bin/../../doc/audiences.md");
+my @blocks = $doc =~ /^```sql\n(.*?)^```/msg;
+cmp_ok(scalar @blocks, '>=', 14, 'the document has examples');
+my %named = map { $_ => 1 } map { /create_segment\('(\w+)'/g } @blocks;
+
+my $node = PostgreSQL::Test::Cluster->new('audiences');
+$node->init;
+$node->append_conf('postgresql.conf', "fsync = off\njit = off\ncdp.databases = ''\n");
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION cdp');
+my $clock = '2026-06-01 12:00+00';
+$node->safe_psql('postgres', join("\n", "SET cdp.now = '2026-06-01 12:00+00'; SET client_min_messages = error;", @blocks));
+
+my %seen;
+
+sub at
+{
+	($clock) = @_;
+}
+
+# event AGO WHO EVENT [PROPERTIES]
+sub did
+{
+	my ($ago, $who, $event, $properties) = @_;
+	my ($kind, $value) = $who =~ /^(\w+):(.*)$/ ? ($1, $2) : ('user_id', $who);
+	$node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.track('$event', '" . ($properties // '{}')
+		  . "', identifiers => ARRAY['$kind:$value'::cdp.identifier], occurred_at => '$clock'::timestamptz - interval '$ago')");
+}
+
+sub is_known
+{
+	my ($who, $traits) = @_;
+	$node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.identify('$who', '$traits')");
+}
+
+sub members
+{
+	my ($segment, $wanted, $what) = @_;
+	$seen{$segment} = 1;
+	my $found = $node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.apply() IS NULL; SELECT cdp.apply() IS NULL; SELECT string_agg(DISTINCT cdp.value(i.identifier), ' ' ORDER BY cdp.value(i.identifier)) FROM cdp.memberships m JOIN cdp.identities i ON i.node_id = m.profile_id WHERE m.segment = '$segment'");
+	$found =~ s/^(f\n)*//;
+	is($found, $wanted, "$segment: $what");
+}
+
+did('13 days', 'asleep', 'Logged In');
+did('1 hour', 'awake', 'Logged In') for 1 .. 8;
+members('dormant', '', 'one day early');
+members('engaged', 'awake', 'eight logins');
+members('unhealthy', 'asleep', 'few logins');
+at('2026-06-02 12:00+00');
+members('dormant', 'asleep', 'time has passed');
+
+did('3 days', 'stuck', 'Onboarding Step', '{"step": 2}');
+did('2 days', 'going', 'Onboarding Step', '{"step": 2}');
+did('5 days', 'through', 'Onboarding Step', '{"step": 2}');
+did('1 days', 'through', 'Onboarding Step', '{"step": 3}');
+did('1 hour', 'through', 'Onboarding Finished');
+members('stalled_at_step_2', 'stuck', 'three days at step 2');
+members('onboarded', 'through', 'finished');
+did('0', 'stuck', 'Onboarding Step', '{"step": 3}');
+members('stalled_at_step_2', '', 'goes on');
+
+is_known($_, '{"plan": "professional"}') for 'payer', 'user';
+did("$_ days", 'user', 'Report Viewed') for 0 .. 6;
+members('show_reporting', 'payer', 'pays and does not use');
+members('reporting_daily', 'user', 'uses it daily');
+
+did("$_ days", 'fading', 'Logged In') for 15 .. 20, 3, 4, 5;
+did("$_ days", 'steady', 'Logged In') for 15 .. 20, 3, 4, 5, 6;
+did('1 day', $_, 'Ticket', '{"status": "opened"}') for 'fading', 'steady';
+members('churn_alert', 'fading', 'half as many');
+did('0', 'fading', 'Ticket', '{"status": "solved"}');
+members('churn_alert', '', 'the ticket is solved');
+
+did("$_ days", $_[0] // 'lead', 'Product Viewed', '{"tier": "premium", "product": "p"}') for 1, 2, 3;
+did("$_ days", 'buyer', 'Product Viewed', '{"tier": "premium", "product": "p"}') for 1, 2, 3;
+did('1 hour', 'buyer', 'Order Completed', '{"revenue": 100, "product": "p"}');
+members('warm_leads', 'lead', 'three views');
+members('bought_what_they_viewed', 'buyer', 'the same product');
+members('first_time_buyer', 'buyer', 'one order');
+did('1 minute', 'other', 'Product Viewed', '{"product": "q"}');
+did('0', 'other', 'Order Completed', '{"revenue": 1, "product": "r"}');
+members('bought_what_they_viewed', 'buyer', 'not another product');
+did('1 hour', 'rich', 'Order Completed', '{"revenue": 250}');
+did('2 hour', 'rich', 'Order Completed', '{"revenue": 250}');
+members('high_value', 'rich', 'two orders, 500');
+did('0', 'rich', 'Pricing');
+did('0', 'buyer', 'Pricing');
+members('pricing_alert', 'rich', 'opens the pricing page');
+did('0', 'buyer', 'Order Completed', '{"revenue": 1}');
+members('repeat_buyer', 'buyer', 'two orders');
+members('customers', 'buyer other rich', 'customers');
+
+my $lifecycle = "'new_visitor','first_time_buyer','repeat_buyer','high_value','churn_risk','inactive'";
+for my $day ('2026-06-02 12:00+00', '2026-06-07 12:00+00', '2026-08-31 12:30+00', '2026-09-20', '2026-11-30', '2027-01-01')
+{
+	at($day);
+	members('pricing_alert', $day =~ /^2026-06-02/ ? 'rich' : '', "an hour, at $day");
+	members('warm_leads', '', "views are over, at $day") if $day gt '2026-06-07';
+	is( $node->safe_psql('postgres', "SELECT count(*) FROM (SELECT p.profile_id FROM cdp.profiles p LEFT JOIN cdp.memberships m ON m.profile_id = p.profile_id AND m.segment IN ($lifecycle) GROUP BY 1 HAVING count(m.segment) <> 1) x"),
+		'0', "everybody is in one stage of the lifecycle at $day");
+}
+members('churn_risk', '', 'no longer');
+members('inactive', 'buyer other rich', 'half a year later');
+ok($node->safe_psql('postgres', "SELECT count(*) FROM cdp.memberships WHERE segment = 'new_visitor'") > 5, 'new visitors');
+
+is_known('anna', '{"country": "DE", "joined_at": "2026-12-28 00:00:01+00"}');
+is_known('bob', '{"country": "US", "joined_at": "2026-12-31"}');
+is_known('cleo', '{"country": "FR", "joined_at": "2026-12-01"}');
+members('new_europeans', 'anna', 'joined lately');
+at('2027-01-02 00:00:01+00');
+members('new_europeans', '', 'five days later');
+
+did('0', $_, 'Article Read', '{"topic": "climate"}') for 'rich', 'reader', 'reader', 'both';
+did('0', $_, 'Article Read', '{"topic": "sports"}') for 'fan', 'both', 'both';
+did('0', 'both', 'Article Read', '{"topic": "energy"}');
+members('climate_readers', 'both reader rich', 'by topic');
+members('acquisition', 'both fan reader', 'no customers');
+members('acquisition_tested', $node->safe_psql('postgres', "SELECT string_agg(cdp.value(i.identifier), ' ' ORDER BY 1) FROM cdp.memberships m JOIN cdp.identities i ON i.node_id = m.profile_id WHERE m.segment = 'acquisition' AND (hashtextextended('spring:' || m.profile_id, 0) & 9223372036854775807) % 1000000 >= 100000"), 'but for the held out');
+
+did('0', $_, 'Cart Filled') for 'slow', 'quick';
+at('2027-01-02 00:30+00');
+did('0', 'quick', 'Order Completed');
+members('cart_abandoned', '', 'before the hour is over');
+at('2027-01-02 01:00:01+00');
+members('cart_abandoned', 'slow', 'an hour later');
+did('0', 'slow', 'Order Completed');
+members('cart_abandoned', '', 'ordered after all');
+
+is_known('soon', '{"renewal_at": "2027-02-05"}');
+is_known('past', '{"renewal_at": "2027-01-01"}');
+members('renewal_at_risk', '', 'not yet');
+at('2027-01-06');
+members('renewal_at_risk', 'soon', 'thirty days before');
+at('2027-02-05 00:00:00.000001+00');
+members('renewal_at_risk', '', 'too late');
+
+did("$_ hours", 'busy', 'Page Viewed') for 1, 3, 5;
+did("$_ minutes", 'idle', 'Page Viewed') for 1, 3, 5;
+members('three_sessions', 'busy', 'hours apart');
+did('0', 'email:ada@example.com', 'Logged In');
+did('0', 'anonymous_id:a1', 'Page Viewed');
+members('reachable', 'ada@example.com', 'an address');
+members('visitors', 'a1', 'a browser only');
+
+is(join(' ', grep { !$seen{$_} } sort keys %named), 'new_visitor', 'every audience has been looked at');
+is($node->safe_psql('postgres', 'SELECT * FROM cdp.verify()'), '', 'verify() agrees');
+$node->stop;
+done_testing();
