@@ -23,23 +23,23 @@ CREATE FUNCTION cdp.segment_members(segment text) RETURNS SETOF bigint
 COMMENT ON FUNCTION cdp.segment_members(text) IS 'ids of the profiles that are in the segment as of the applied clock';
 
 CREATE FUNCTION cdp.timeline(identifier cdp.identifier, before timestamptz DEFAULT NULL,
-	max int DEFAULT 100, OUT at timestamptz, OUT type text, OUT event text,
+	max int DEFAULT 100, before_id bigint DEFAULT NULL, OUT at timestamptz, OUT type text, OUT event text,
 	OUT properties jsonb, OUT context jsonb, OUT identifiers cdp.identifier[],
-	OUT source text, OUT message_id text, OUT received_at timestamptz) RETURNS SETOF record
+	OUT source text, OUT message_id text, OUT received_at timestamptz, OUT id bigint) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'cdp_timeline' LANGUAGE C STABLE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.timeline(cdp.identifier, timestamptz, int) IS
-	'the applied entries of the profile that has the identifier, newest first; before: only earlier ones; max: at most so many, NULL for all';
+COMMENT ON FUNCTION cdp.timeline(cdp.identifier, timestamptz, int, bigint) IS
+	'the applied entries of the profile that has the identifier, newest first; before: only earlier ones, and with before_id (the id in the log) those of that very time with a smaller id: at and id of a page''s last row begin the next page; max: at most so many, NULL for all';
 CREATE FUNCTION cdp.timeline(profile_id bigint, before timestamptz DEFAULT NULL,
-	max int DEFAULT 100, OUT at timestamptz, OUT type text, OUT event text,
+	max int DEFAULT 100, before_id bigint DEFAULT NULL, OUT at timestamptz, OUT type text, OUT event text,
 	OUT properties jsonb, OUT context jsonb, OUT identifiers cdp.identifier[],
-	OUT source text, OUT message_id text, OUT received_at timestamptz) RETURNS SETOF record
+	OUT source text, OUT message_id text, OUT received_at timestamptz, OUT id bigint) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'cdp_timeline_by_id' LANGUAGE C STABLE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.timeline(bigint, timestamptz, int) IS
-	'the applied entries of the profile of that id, newest first; before: only earlier ones; max: at most so many, NULL for all';
+COMMENT ON FUNCTION cdp.timeline(bigint, timestamptz, int, bigint) IS
+	'the applied entries of the profile of that id, newest first; before: only earlier ones, and with before_id (the id in the log) those of that very time with a smaller id: at and id of a page''s last row begin the next page; max: at most so many, NULL for all';
 
 REVOKE ALL ON FUNCTION
 	cdp.profile(cdp.identifier), cdp.profile(bigint),
 	cdp.in_segment(cdp.identifier, text), cdp.in_segment(bigint, text),
 	cdp.segment_members(text),
-	cdp.timeline(cdp.identifier, timestamptz, int), cdp.timeline(bigint, timestamptz, int)
+	cdp.timeline(cdp.identifier, timestamptz, int, bigint), cdp.timeline(bigint, timestamptz, int, bigint)
 FROM PUBLIC;

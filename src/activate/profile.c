@@ -398,7 +398,7 @@ cdp_segment_members(PG_FUNCTION_ARGS)
 static const char *const timeline_query =
 	"SELECT t.at, v.type, v.event, v.properties, v.context, v.identifiers,"
 	" COALESCE(v.source, 'sql') AS source,"
-	" COALESCE(v.message_id, '#' || v.id) AS message_id, v.received_at"
+	" COALESCE(v.message_id, '#' || v.id) AS message_id, v.received_at, v.id"
 	" FROM (SELECT e.at, e.entry, e.xid, e.received_at FROM cdp.identities i"
 	" CROSS JOIN LATERAL (SELECT r.* FROM"
 	" (SELECT r.* FROM cdp.unpack_entries(i.recent) r"
@@ -409,8 +409,8 @@ static const char *const timeline_query =
 	" CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r"
 	" UNION ALL"
 	" SELECT r.* FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r"
-	" WHERE p.owner = i.node_id AND p.until >= $2 AND p.since < $2) r"
-	" WHERE r.at < $2 ORDER BY r.at DESC, r.entry DESC LIMIT $3) e"
+	" WHERE p.owner = i.node_id AND p.until >= $2 AND p.since <= $2) r"
+	" WHERE (r.at, r.entry) < ($2, $4) ORDER BY r.at DESC, r.entry DESC LIMIT $3) e"
 	" WHERE i.profile_id = $1 ORDER BY e.at DESC, e.entry DESC LIMIT $3) t"
 	" JOIN cdp.events v ON v.xid = t.xid AND v.id = t.entry"
 	" AND v.received_at = t.received_at"
@@ -421,8 +421,8 @@ timeline(FunctionCallInfo fcinfo, int64 profile_id)
 {
 	static SPIPlanPtr plan = NULL;
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			types[] = {INT8OID, TIMESTAMPTZOID, INT8OID};
-	Datum		args[3];
+	Oid			types[] = {INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID};
+	Datum		args[4];
 	CdpUserContext saved;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -435,12 +435,13 @@ timeline(FunctionCallInfo fcinfo, int64 profile_id)
 	args[0] = Int64GetDatum(profile_id);
 	args[1] = PG_ARGISNULL(1) ? TimestampTzGetDatum(DT_NOEND) : PG_GETARG_DATUM(1);
 	args[2] = Int64GetDatum(PG_ARGISNULL(2) ? PG_INT64_MAX : PG_GETARG_INT32(2));
+	args[3] = Int64GetDatum(PG_ARGISNULL(3) ? PG_INT64_MIN : PG_GETARG_INT64(3));
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (plan == NULL)
 	{
-		SPIPlanPtr	prepared = SPI_prepare(timeline_query, 3, types);
+		SPIPlanPtr	prepared = SPI_prepare(timeline_query, 4, types);
 
 		if (prepared == NULL || SPI_keepplan(prepared) != 0)
 			elog(ERROR, "could not prepare the query of a timeline");
@@ -457,7 +458,7 @@ timeline(FunctionCallInfo fcinfo, int64 profile_id)
 PG_FUNCTION_INFO_V1(cdp_timeline);
 
 /*
- * cdp.timeline(identifier, before, max)
+ * cdp.timeline(identifier, before, max, before_id)
  */
 Datum
 cdp_timeline(PG_FUNCTION_ARGS)
@@ -469,7 +470,7 @@ cdp_timeline(PG_FUNCTION_ARGS)
 PG_FUNCTION_INFO_V1(cdp_timeline_by_id);
 
 /*
- * cdp.timeline(bigint, before, max)
+ * cdp.timeline(bigint, before, max, before_id)
  */
 Datum
 cdp_timeline_by_id(PG_FUNCTION_ARGS)

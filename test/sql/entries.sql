@@ -36,6 +36,22 @@ FROM unnest(ARRAY['user_id:busy', 'user_id:rare']) who, unnest(ARRAY[1, 2, 7, 10
 	 (SELECT NULL::timestamptz UNION ALL SELECT timestamptz '2026-02-01' + g * interval '17 minutes' FROM generate_series(0, 20) g) b(before)
 GROUP BY who, max ORDER BY who, max;
 
+-- many of one time: no row is lost or seen twice between two pages
+INSERT INTO cdp.events (type, event, identifiers, occurred_at)
+SELECT 'track', 'Same', '{user_id:same}', timestamptz '2026-02-01' + i / 40 * interval '1 minute' FROM generate_series(1, 330) i;
+SELECT cdp.apply();
+SELECT max, p.* FROM unnest(ARRAY[1, 7, 40, 100]) max, LATERAL (
+	WITH RECURSIVE page(n, at, id) AS (
+		SELECT 0, 'infinity'::timestamptz, NULL::bigint
+		UNION ALL
+		SELECT p.n + 1, t.at, t.id
+		FROM page p, LATERAL (SELECT t.at, t.id FROM cdp.timeline('user_id:same'::cdp.identifier, p.at, max, p.id) t
+							  ORDER BY t.at, t.id LIMIT 1) t
+	), shown AS (
+		SELECT t.id FROM page p, cdp.timeline('user_id:same'::cdp.identifier, p.at, max, p.id) t
+	)
+	SELECT (SELECT count(*) - 1 FROM page) AS pages, count(*) AS shown, count(DISTINCT s.id) AS different FROM shown s) p;
+
 -- earlier copies of messages replace entries in pieces and in the row
 INSERT INTO cdp.events (message_id, type, event, identifiers, properties, occurred_at)
 SELECT 'm' || i, 'track', 'Step', ARRAY['user_id:' || CASE WHEN i % 10 = 0 THEN 'rare' ELSE 'busy' END]::cdp.identifier[],

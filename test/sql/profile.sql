@@ -63,7 +63,7 @@ SELECT cdp.profile(:old) = cdp.profile('user_id:u1') AS merged, cdp.profile(:old
 
 -- a reader needs EXECUTE and nothing else
 CREATE ROLE regress_reader;
-GRANT EXECUTE ON FUNCTION cdp.profile(cdp.identifier), cdp.timeline(cdp.identifier, timestamptz, int), cdp.in_segment(cdp.identifier, text), cdp.segment_members(text) TO regress_reader;
+GRANT EXECUTE ON FUNCTION cdp.profile(cdp.identifier), cdp.timeline(cdp.identifier, timestamptz, int, bigint), cdp.in_segment(cdp.identifier, text), cdp.segment_members(text) TO regress_reader;
 SET ROLE regress_reader;
 SELECT cdp.profile('user_id:u1')->'segments' AS segments;
 SELECT count(*) FROM cdp.timeline('user_id:u1');
