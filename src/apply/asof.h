@@ -1,0 +1,56 @@
+/*-------------------------------------------------------------------------
+ *
+ * asof.h
+ *	  A question about an earlier time, shared by asof.c and asof_entries.c.
+ *
+ * IDENTIFICATION
+ *	  src/apply/asof.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_ASOF_H
+#define CDP_ASOF_H
+
+#include "apply/batch.h"
+
+/* An entry of the log that may bear on the question. */
+typedef struct CdpLogItem
+{
+	int64		id;				/* hash key, with xid */
+	int64		xid;
+	CdpEntry   *entry;
+	bool		proven;			/* counts now, so no copy of it is better */
+	bool		best;			/* of the copies of its message the one that counts */
+	bool		taken;			/* names an identifier of the cluster */
+} CdpLogItem;
+
+/* A node of the sealed graph. */
+typedef struct CdpMember
+{
+	int64		id;				/* hash key */
+	bool		known;			/* belongs to the cluster */
+	bool		expanded;		/* the entries that name it have been looked for */
+	List	   *items;			/* those found so far */
+} CdpMember;
+
+typedef struct CdpAsOf
+{
+	TimestampTz at;
+	TimestampTz known_at;
+	CdpKindSet *kinds;
+	bool		by_index;		/* the present state leads to all entries */
+	CdpCursorSet *cursors;
+	CdpGraph   *graph;
+	HTAB	   *items;
+	HTAB	   *members;
+	List	   *fresh;			/* items that are not in the graph yet */
+	List	   *pending;		/* members that are known and not expanded */
+	List	   *sought;			/* items whose copies and undos have not been sought */
+	int			walked;			/* those of them whose identifiers are known */
+} CdpAsOf;
+
+/* asof_entries.c: collect the entries of the cluster around a node. */
+extern void CdpAsOfCollect(CdpAsOf *asof, CdpNode *start);
+extern HTAB *CdpAsOfTable(const char *name, Size keysize, Size entrysize);
+
+#endif							/* CDP_ASOF_H */
