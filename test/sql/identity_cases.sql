@@ -21,6 +21,7 @@ SET cdp.now = '2026-03-01';
 -- Segment
 --
 SELECT count(*) > 0 AS changed FROM identity_preset('segment');
+SELECT apply() IS NOT NULL AS applied;
 CREATE TABLE segment AS
 SELECT c.n, c.body->>'name' AS name, c.body
 FROM jsonb_array_elements(:'segment'::jsonb->'cases') WITH ORDINALITY c(body, n);
@@ -81,6 +82,7 @@ SELECT * FROM verify();
 -- PostHog
 --
 SELECT count(*) > 0 AS changed FROM identity_preset('posthog');
+SELECT apply() IS NOT NULL AS applied;
 -- one case has a \u0000, which jsonb refuses (and \\u0000 in a note)
 SELECT replace(replace(:'posthog', '\\u0000', ''), '\u0000', '<NUL>') AS posthog \gset
 CREATE TABLE posthog AS
@@ -168,6 +170,7 @@ SELECT * FROM verify();
 -- Snowplow: a user is stitched to a browser, and the last one has it
 --
 SELECT count(*) > 0 AS changed FROM identity_preset('snowplow_dbt');
+SELECT apply() IS NOT NULL AS applied;
 SELECT set_config('test.header', :'header', false) IS NULL AS x, set_config('test.sessions', :'sessions', false) IS NULL AS y;
 SET client_min_messages = error;
 DO $$

@@ -40,17 +40,16 @@ SELECT ingest('[{"type": "identify", "userId": "u1", "anonymousId": "a1", "trait
 	{"type": "track", "event": "x", "userId": "u3", "properties": {"email": "info@example.com"}},
 	{"type": "track", "event": "x", "userId": "u4", "properties": {"email": "info@example.com"}}]');
 SELECT apply();
-CREATE FUNCTION under(preset text, OUT preset_name text, OUT people text, OUT differences bigint) RETURNS SETOF record LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM identity_preset(preset);
-	RETURN QUERY SELECT preset, string_agg(p.identifiers, ', ' ORDER BY p.identifiers COLLATE "C"), (SELECT count(*) FROM verify())
-	FROM people p;
-END $$;
-SELECT u.* FROM unnest(ARRAY['default', 'segment', 'posthog', 'rudderstack', 'snowplow', 'snowplow_dbt', 'mparticle_default',
-	'mparticle_profile_conversion', 'mparticle_profile_isolation', 'mparticle_best_match']) WITH ORDINALITY p(name, n), LATERAL under(p.name) u ORDER BY p.n;
+SELECT format('SELECT %L AS preset, count(*) > 0 AS changed FROM identity_preset(%1$L)', name),
+	'SELECT apply() IS NOT NULL AS applied',
+	$$SELECT string_agg(identifiers, ', ' ORDER BY identifiers COLLATE "C") AS people, (SELECT count(*) FROM verify()) AS differences FROM people$$
+FROM unnest(ARRAY['default', 'segment', 'posthog', 'rudderstack', 'snowplow', 'snowplow_dbt', 'mparticle_default',
+	'mparticle_profile_conversion', 'mparticle_profile_isolation', 'mparticle_best_match']) name
+\gexec
 
 -- Segment: an identifier that would give a profile a second user_id is demoted
-SELECT under('segment') IS NOT NULL AS segment;
+SELECT count(*) > 0 AS changed FROM identity_preset('segment');
+SELECT apply() IS NOT NULL AS applied;
 SELECT ingest('[{"type": "identify", "userId": "abc123", "traits": {"email": "jane@example1.com"}, "timestamp": "2026-01-01T00:00:00Z"},
 	{"type": "identify", "userId": "abc456", "traits": {"email": "jane@example1.com"}, "timestamp": "2026-01-02T00:00:00Z"}]');
 SELECT apply();
@@ -77,20 +76,24 @@ CREATE VIEW whose AS
 		(SELECT string_agg(j.identifier::text, ' ' ORDER BY j.identifier) FROM identities j WHERE j.profile_id = i.profile_id) AS profile
 	FROM cdp.entries n JOIN cdp.events e ON e.id = n.entry JOIN identities i ON i.node_id = n.owner
 	WHERE e.source = 's';
-SELECT under('snowplow') IS NOT NULL AS snowplow;
+SELECT count(*) > 0 AS changed FROM identity_preset('snowplow');
+SELECT apply() IS NOT NULL AS applied;
 SELECT shared_phone();
 SELECT apply();
 SELECT * FROM whose ORDER BY 1;
 SELECT * FROM verify();
 -- its packages for dbt: whoever logged in last has all of the device
-SELECT under('snowplow_dbt') IS NOT NULL AS snowplow_dbt;
+SELECT count(*) > 0 AS changed FROM identity_preset('snowplow_dbt');
+SELECT apply() IS NOT NULL AS applied;
 SELECT * FROM whose ORDER BY 1;
 -- ours: whoever was first
-SELECT under('default') IS NOT NULL AS ours;
+SELECT count(*) > 0 AS changed FROM identity_preset('default');
+SELECT apply() IS NOT NULL AS applied;
 SELECT * FROM whose ORDER BY 1;
 
 -- mParticle's profile conversion: a sign-up keeps the profile of the visitor
-SELECT under('mparticle_profile_conversion') IS NOT NULL AS mparticle;
+SELECT count(*) > 0 AS changed FROM identity_preset('mparticle_profile_conversion');
+SELECT apply() IS NOT NULL AS applied;
 SELECT ingest('[{"type": "screen", "name": "launch", "context": {"device": {"id": "9876", "type": "ios"}}, "timestamp": "2026-01-01T00:00:00Z"},
 	{"type": "identify", "userId": "ABC123", "traits": {"email": "ed.hyde@example.com"}, "context": {"device": {"id": "9876", "type": "ios"}}, "timestamp": "2026-01-02T00:00:00Z"},
 	{"type": "screen", "name": "logged out", "context": {"device": {"id": "9876", "type": "ios"}}, "timestamp": "2026-01-03T00:00:00Z"},
@@ -99,6 +102,7 @@ SELECT ingest('[{"type": "screen", "name": "launch", "context": {"device": {"id"
 SELECT apply();
 SELECT * FROM people WHERE identifiers ~ 'ABC|hyde|jekyll|9876' ORDER BY 1;
 -- its profile isolation: nothing that was anonymous becomes known
-SELECT under('mparticle_profile_isolation') IS NOT NULL AS mparticle;
+SELECT count(*) > 0 AS changed FROM identity_preset('mparticle_profile_isolation');
+SELECT apply() IS NOT NULL AS applied;
 SELECT * FROM people WHERE identifiers ~ 'ABC|hyde|jekyll|9876' ORDER BY 1;
 SELECT * FROM verify();
