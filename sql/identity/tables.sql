@@ -10,7 +10,7 @@ CREATE TABLE cdp.identities (
 	segments int[],
 	timer timestamptz,
 	recent bytea
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX identities_identifier ON cdp.identities (identifier);
 CREATE INDEX identities_profile ON cdp.identities (profile_id);
 COMMENT ON TABLE cdp.identities IS 'every known identifier in canonical form and the profile that it belongs to now';

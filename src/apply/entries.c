@@ -145,6 +145,7 @@ static struct varlena *
 pack(struct varlena *old, const Ref *refs, int n)
 {
 	StringInfoData buf;
+	struct varlena *result;
 	CdpReader	reader;
 	Ref			base = {0};
 	int			nold = 0;
@@ -173,8 +174,12 @@ pack(struct varlena *old, const Ref *refs, int n)
 		if (nold == 0 && i == 0)
 			base = refs[0];
 	}
-	SET_VARSIZE(buf.data, buf.len);
-	return (struct varlena *) buf.data;
+	/* thousands of these live until the batch ends: no larger than they are */
+	result = palloc(buf.len);
+	memcpy(result, buf.data, buf.len);
+	SET_VARSIZE(result, buf.len);
+	pfree(buf.data);
+	return result;
 }
 
 static int

@@ -415,6 +415,7 @@ CdpNodeClose(CdpNodeAcc *acc, TimestampTz clock)
 {
 	StringInfoData out;
 	StringInfoData body;
+	struct varlena *result;
 	int			nstates = 0;
 
 	if (!acc->dirty)
@@ -477,8 +478,13 @@ CdpNodeClose(CdpNodeAcc *acc, TimestampTz clock)
 		}
 	}
 	pfree(body.data);
-	SET_VARSIZE(out.data, out.len);
-	return (struct varlena *) out.data;
+
+	/* it lives until the batch ends: no larger than it is */
+	result = palloc(out.len);
+	memcpy(result, out.data, out.len);
+	SET_VARSIZE(result, out.len);
+	pfree(out.data);
+	return result;
 }
 
 /*
