@@ -43,10 +43,12 @@ INSERT INTO cdp.events (message_id, source, type, event, identifiers, properties
 	('deep', 's', 'track', 'x', '{user_id:good}', (repeat('[', 2000) || repeat(']', 2000))::jsonb, '2026-03-01'),
 	('scalar', 's', 'track', 'x', '{user_id:good}', '"just a string"', '2026-03-01'),
 	('good 2', 's', 'track', 'x', '{user_id:good}', '{"text": "a", "amount": 6}', '2026-03-01');
+-- one entry may name very many
+SET cdp.max_new_identifiers_per_hour = 0;
 SELECT cdp.apply();
 SELECT left(message_id, 20) AS message_id, reason, sqlstate FROM cdp.rejected ORDER BY entry;
 SELECT profile_id, first_seen, last_seen, length(traits::text) > 100 AS traits, traits->'n' AS n, traits->'total' AS total, traits->'floats' AS floats, traits->'kinds' AS kinds, left(traits->>'often', 10) AS often
 	FROM cdp.profiles ORDER BY profile_id;
-SELECT trait, errors FROM cdp.trait_errors e JOIN LATERAL (SELECT name FROM cdp.trait_definitions d WHERE d.id = e.trait_id) AS d (trait) ON true ORDER BY trait;
+SELECT name, errors, nulls FROM cdp.stat_traits WHERE errors > 0 ORDER BY name;
 SELECT segment, profile_id FROM cdp.memberships ORDER BY 1, 2;
 SELECT station, key FROM cdp.verify();
