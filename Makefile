@@ -45,6 +45,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/identity/index.sql) \
                $(wildcard sql/identity/graph.sql) \
                $(wildcard sql/identity/explain.sql) \
+               $(wildcard sql/apply/rules.sql) \
                $(wildcard sql/activate/profile.sql) \
                $(wildcard sql/activate/segments.sql) \
                $(wildcard $(addprefix sql/apply/verify,_log.sql _identity.sql _replay.sql \

@@ -138,6 +138,19 @@ CdpApplierLockConditional(void)
 }
 
 /*
+ * Held by who changes the rules of identity, until the transaction ends.  The
+ * applier does not take it: it goes on under the rules that it sees.
+ */
+void
+CdpRulesLock(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 1, CDP_LOCK_CLASS);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+/*
  * Definitions have changed: whoever applies next reloads them.  The caller
  * holds the applier's lock, so the row is not contended.
  */

@@ -36,14 +36,15 @@ int			cdp_max_new_identifiers_per_hour = 1000;
 int			cdp_max_profile_identifiers = 10000;
 int			cdp_naptime = 1000;
 static char *cdp_now = NULL;
+int			cdp_replay_at_commit = 10000;
 
 /* cdp.now as a timestamp; 0 when not set */
 static TimestampTz clock_override = 0;
 
 CdpBackfillHookType CdpBackfillHook = NULL;
 CdpTraitAlteredHookType CdpTraitAlteredHook = NULL;
-CdpCatchUpHookType CdpCatchUpHook = NULL;
-CdpReplayHookType CdpReplayHook = NULL;
+CdpRulesHookType CdpRulesChangingHook = NULL;
+CdpRulesHookType CdpRulesChangedHook = NULL;
 
 void		_PG_init(void);
 
@@ -214,6 +215,13 @@ _PG_init(void)
 							   "",
 							   PGC_SUSET, 0,
 							   check_now, assign_now, NULL);
+	DefineCustomIntVariable("cdp.replay_at_commit",
+							"Size of the log up to which a change of identity rules is applied when it commits.",
+							"Number of applied entries; above it, the applier does it in batches.  0 means always the applier.",
+							&cdp_replay_at_commit,
+							10000, 0, INT_MAX,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("cdp");
 
 	CdpSegmentsInit();

@@ -26,6 +26,7 @@ extern int	cdp_history_retention;	/* days; 0: for ever */
 extern int	cdp_max_new_identifiers_per_hour;	/* of a component; 0: any number */
 extern int	cdp_max_profile_identifiers;	/* size guard of a component */
 extern int	cdp_naptime;			/* ms between looks without a wake-up */
+extern int	cdp_replay_at_commit;	/* entries up to which rules are changed at once */
 
 /*
  * The clock: cdp.now when a superuser has set it, else the wall clock.  Every
@@ -42,6 +43,9 @@ extern TimestampTz CdpClock(void);
  */
 extern void CdpApplierLock(void);
 extern bool CdpApplierLockConditional(void);
+
+/* One change of the rules of identity at a time; does not keep the applier out. */
+extern void CdpRulesLock(void);
 
 /* Tell the applier that definitions have changed (needs the applier's lock). */
 extern void CdpGenerationBump(void);
@@ -97,14 +101,11 @@ typedef void (*CdpTraitAlteredHookType) (int32 old_id, int32 new_id, bool publis
 extern CdpTraitAlteredHookType CdpTraitAlteredHook;
 
 /*
- * The rules of identity are about to change: apply what is pending while the
- * old ones are in force.
+ * The rules of identity are about to change, and have changed: called under
+ * the lock for that (CdpRulesLock), in the transaction of the change.
  */
-typedef void (*CdpCatchUpHookType) (void);
-extern CdpCatchUpHookType CdpCatchUpHook;
-
-/* The rules of identity changed: replay the whole log under the new rules. */
-typedef void (*CdpReplayHookType) (void);
-extern CdpReplayHookType CdpReplayHook;
+typedef void (*CdpRulesHookType) (void);
+extern CdpRulesHookType CdpRulesChangingHook;
+extern CdpRulesHookType CdpRulesChangedHook;
 
 #endif							/* CDP_H */

@@ -144,6 +144,42 @@ CREATE INDEX rejected_entry ON cdp.rejected (entry);
 COMMENT ON COLUMN cdp.rejected.held IS 'cdp.release() makes it count';
 COMMENT ON TABLE cdp.rejected IS 'what could not be taken or applied, with the reason; nothing is dropped in silence';
 
+
+-- Changes of the rules of identity that history has not gone through yet.
+CREATE TABLE cdp.identity_rules (
+	one boolean PRIMARY KEY DEFAULT true CHECK (one),
+	generation bigint NOT NULL
+) WITH (fillfactor = 10);
+COMMENT ON TABLE cdp.identity_rules IS 'one row: a number that is another one whenever the kinds of identifiers are others';
+
+CREATE TABLE cdp.rule_changes (
+	id bigint PRIMARY KEY,
+	xid bigint NOT NULL,
+	requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	requested_by text NOT NULL DEFAULT session_user,
+	before jsonb NOT NULL,
+	started_at timestamptz,
+	judging boolean NOT NULL DEFAULT false,
+	position text,
+	done bigint NOT NULL DEFAULT 0,
+	total bigint NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE cdp.rule_changes IS 'changes of the rules of identity that have not gone through all of history; see cdp.progress';
+COMMENT ON COLUMN cdp.rule_changes.before IS 'the kinds before the change, rows of cdp.identifier_kinds';
+COMMENT ON COLUMN cdp.rule_changes.judging IS 'all entries have been read by the new rules, and who may be one person is being judged again';
+COMMENT ON COLUMN cdp.rule_changes.position IS 'the identifier whose cluster was judged last';
+
+CREATE TABLE cdp.rule_cursors (
+	change bigint,
+	incarnation int,
+	done pg_snapshot,
+	target pg_snapshot,
+	position_xid bigint NOT NULL DEFAULT 0,
+	position_id bigint NOT NULL DEFAULT 0,
+	PRIMARY KEY (change, incarnation)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE cdp.rule_cursors IS 'the entries that had been applied when a change of the rules started, and how many of them have been read again';
+
 -- When a profile must be looked at again though no entry comes.
 CREATE TABLE cdp.timers (
 	profile_id bigint PRIMARY KEY,
@@ -161,3 +197,6 @@ SELECT pg_extension_config_dump('cdp.releases', '');
 SELECT pg_extension_config_dump('cdp.rejected', '');
 SELECT pg_extension_config_dump('cdp.rejected_id_seq', '');
 SELECT pg_extension_config_dump('cdp.timers', '');
+SELECT pg_extension_config_dump('cdp.identity_rules', '');
+SELECT pg_extension_config_dump('cdp.rule_changes', '');
+SELECT pg_extension_config_dump('cdp.rule_cursors', '');

@@ -25,10 +25,10 @@ CREATE FUNCTION cdp.definitions_changed() RETURNS void
 COMMENT ON FUNCTION cdp.definitions_changed() IS 'internal: tell the applier that definitions have changed';
 CREATE FUNCTION cdp.identity_rules_changing() RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_identity_rules_changing' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.identity_rules_changing() IS 'internal: the rules of identity are about to change: apply what is pending under the old ones';
+COMMENT ON FUNCTION cdp.identity_rules_changing() IS 'internal: the rules of identity are about to change, by this transaction alone';
 CREATE FUNCTION cdp.identity_rules_changed() RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_identity_rules_changed' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.identity_rules_changed() IS 'internal: tell the applier that the rules of identity have changed, and replay the log';
+COMMENT ON FUNCTION cdp.identity_rules_changed() IS 'internal: the rules of identity have changed; history follows when the transaction has committed';
 
 -- Refuse what would fail when the kind is loaded, with messages that say what.
 CREATE FUNCTION cdp.check_kind(definition cdp.kind_definitions) RETURNS void
@@ -116,19 +116,18 @@ BEGIN
 		RAISE null_value_not_allowed USING MESSAGE = 'kind must not be NULL';
 	END IF;
 	PERFORM cdp.check_kind(definition);
-	PERFORM cdp.definitions_lock();
+	PERFORM cdp.identity_rules_changing();
 	IF EXISTS (SELECT FROM cdp.identifier_kinds k WHERE k.kind = $1) THEN
 		RAISE duplicate_object USING
 			MESSAGE = format('kind "%s" already exists', $1),
 			HINT = 'Use cdp.alter_identifier_kind to change it.';
 	END IF;
-	PERFORM cdp.identity_rules_changing();
 	INSERT INTO cdp.kind_definitions SELECT definition.*;
 	PERFORM cdp.identity_rules_changed();
 END
 $$;
 COMMENT ON FUNCTION cdp.create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[], text, text) IS
-'make a kind of identifier. priority: the smallest owns an entry; max_per_profile: identifiers of the kind that one profile may have, NULL or 0: any number; within: the calendar period (UTC) that max_per_profile is about: 1 day, 7 days, 1 month, 3 months or 1 year; NULL or 0: ever; normaliser: verbatim, lower, nfkc, email or phone; blocked: values to ignore, and labels: values that link nothing, each a canonical value or a regular expression that begins with ^; entity: profile or account; links: default true for profiles; policy: what becomes of an entry whose link breaks the limit: demote, refuse, quarantine or raise; shared: who has an identifier that several people use: first, newest or anonymous. The log is replayed under the new rules. Errors: duplicate_object, undefined_object (normaliser), invalid_parameter_value, invalid_regular_expression';
+'make a kind of identifier. priority: the smallest owns an entry; max_per_profile: identifiers of the kind that one profile may have, NULL or 0: any number; within: the calendar period (UTC) that max_per_profile is about: 1 day, 7 days, 1 month, 3 months or 1 year; NULL or 0: ever; normaliser: verbatim, lower, nfkc, email or phone; blocked: values to ignore, and labels: values that link nothing, each a canonical value or a regular expression that begins with ^; entity: profile or account; links: default true for profiles; policy: what becomes of an entry whose link breaks the limit: demote, refuse, quarantine or raise; shared: who has an identifier that several people use: first, newest or anonymous. History follows the new rules when the transaction has committed: see cdp.preview_identity() and cdp.progress. Errors: duplicate_object, undefined_object (normaliser), invalid_parameter_value, invalid_regular_expression';
 
 CREATE FUNCTION cdp.alter_identifier_kind(
 	kind text, priority int DEFAULT NULL, max_per_profile int DEFAULT NULL,
@@ -142,7 +141,7 @@ DECLARE
 	old record;
 	definition cdp.kind_definitions;
 BEGIN
-	PERFORM cdp.definitions_lock();
+	PERFORM cdp.identity_rules_changing();
 	SELECT * INTO old FROM cdp.identifier_kinds k WHERE k.kind = $1;
 	IF NOT FOUND THEN
 		RAISE undefined_object USING
@@ -162,14 +161,13 @@ BEGIN
 	definition.policy := coalesce($10, old.policy);
 	definition.shared := coalesce($11, old.shared);
 	PERFORM cdp.check_kind(definition);
-	PERFORM cdp.identity_rules_changing();
 	DELETE FROM cdp.kind_definitions d WHERE d.kind = $1;
 	INSERT INTO cdp.kind_definitions SELECT definition.*;
 	PERFORM cdp.identity_rules_changed();
 END
 $$;
 COMMENT ON FUNCTION cdp.alter_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[], text, text) IS
-'change a kind of identifier, built-in ones included: arguments as for create_identifier_kind; NULL leaves a rule as it is, max_per_profile 0 removes the limit, within 0 makes it hold for ever. The log is replayed under the new rules. Errors: undefined_object and those of create_identifier_kind';
+'change a kind of identifier, built-in ones included: arguments as for create_identifier_kind; NULL leaves a rule as it is, max_per_profile 0 removes the limit, within 0 makes it hold for ever. History follows the new rules when the transaction has committed: see cdp.preview_identity() and cdp.progress. Errors: undefined_object and those of create_identifier_kind';
 
 CREATE FUNCTION cdp.drop_identifier_kind(kind text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -177,7 +175,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
 	builtin boolean;
 BEGIN
-	PERFORM cdp.definitions_lock();
 	PERFORM cdp.identity_rules_changing();
 	builtin := EXISTS (SELECT FROM cdp.builtin_kinds b WHERE b.kind = $1);
 	DELETE FROM cdp.kind_definitions d WHERE d.kind = $1;
@@ -195,7 +192,7 @@ BEGIN
 	PERFORM cdp.identity_rules_changed();
 END
 $$;
-COMMENT ON FUNCTION cdp.drop_identifier_kind(text) IS 'drop a kind of identifier, or give a changed built-in one its own rules back. Identifiers of the kind stay in the log and are labels from then on; the log is replayed. Errors: undefined_object, object_not_in_prerequisite_state (built-in)';
+COMMENT ON FUNCTION cdp.drop_identifier_kind(text) IS 'drop a kind of identifier, or give a changed built-in one its own rules back. Identifiers of the kind stay in the log and are labels from then on; history follows as with alter_identifier_kind. Errors: undefined_object, object_not_in_prerequisite_state (built-in)';
 
 REVOKE ALL ON FUNCTION
 	cdp.definitions_lock(),

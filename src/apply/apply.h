@@ -19,6 +19,7 @@
 typedef struct CdpBatchResult
 {
 	int64		entries;		/* log entries read, rejected and duplicate ones included */
+	int64		reread;			/* entries and identifiers under changed rules */
 	int64		changes;		/* rows written to cdp.changes */
 	int64		timers;			/* profiles re-evaluated because their time had come */
 	bool		more;			/* entries or due timers are left */

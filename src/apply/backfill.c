@@ -375,7 +375,7 @@ begin_work(Work *work, CdpBatch *batch)
 										  ALLOCSET_DEFAULT_SIZES);
 	work->old = MemoryContextSwitchTo(work->context);
 	CdpApplierLoad(batch);
-	CdpBatchPrepare(batch, false);
+	CdpBatchPrepare(batch, NULL, false);
 }
 
 static void
@@ -466,22 +466,6 @@ leave_former(CdpBatch *batch)
 }
 
 /*
- * The rules of identity are about to change.  What is pending comes first, so
- * that no target is half worked off when the log is replayed.
- */
-void
-CdpCatchUp(void)
-{
-	CdpBatchResult result;
-
-	do
-	{
-		CHECK_FOR_INTERRUPTS();
-		result = CdpApplyBatch(PG_INT64_MAX, false);
-	} while (result.more);
-}
-
-/*
  * The rules of identity have changed.  Everything that follows from them is
  * forgotten and made again from the entries that were applied: the cursors go
  * back to the beginning and the log is folded up to where they were.
@@ -513,6 +497,7 @@ CdpReplay(void)
 	};
 
 	begin_work(&work, &batch);
+	CdpRulesFinish();
 	cursors = CdpCursorsLoad();
 	if (cursors->n == 0)
 	{
@@ -554,6 +539,8 @@ CdpReplay(void)
 		MemoryContextDelete(chunk);
 	}
 
+	/* what was applied of a target that is not worked off is pending again */
+	CdpCursorsWrite(cursors);
 	leave_former(&batch);
 	if (SPI_execute("DELETE FROM cdp.merged_profiles m WHERE NOT EXISTS"
 					" (SELECT FROM cdp.identities i WHERE i.node_id = m.profile_id"

@@ -178,16 +178,21 @@ CdpEpochCheck(CdpBatch *batch, int32 incarnation)
  * go on with the nodes of the batch before, and keep them for the next.
  */
 void
-CdpBatchPrepare(CdpBatch *batch, bool keep)
+CdpBatchPrepare(CdpBatch *batch, CdpRules *rules, bool keep)
 {
 	int64		generation = batch->applier.generation;
 
-	batch->kinds = CdpKindSetGet(generation);
+	batch->kinds = rules ? rules->kinds : CdpKindSetGet(generation);
 	batch->traits = CdpTraitSetGet(generation);
 	batch->segments = CdpSegmentSetGet(generation, batch->traits);
 	batch->graph = CdpGraphBegin(batch->kinds, batch->applier.next_node,
 								 generation,
 								 keep ? batch->applier.token : 0);
+	if (rules != NULL)
+	{
+		batch->graph->reading = CdpRulesReading;
+		batch->graph->reading_arg = rules;
+	}
 }
 
 /*
@@ -284,6 +289,7 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 	withdrawn = CdpFindDuplicates(batch, before);
 	withdrawn = CdpUndo(batch, before, withdrawn);
 	n = batch->nentries;
+	withdrawn = list_concat(batch->reread, withdrawn);
 	if (withdrawn != NIL)
 		CdpWithdraw(batch, withdrawn);
 
@@ -316,6 +322,35 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 	batch->applier.entries += batch->nread;
 }
 
+/*
+ * Evaluate the profiles that were collected, write what the batch has made, and
+ * announce it.
+ */
+void
+CdpBatchWrite(CdpBatch *batch)
+{
+	CdpProfilesEvaluate(batch);
+	CdpTraitErrorsFlush();
+
+	CdpGraphWrite(batch->graph);
+	CdpWriteEntries(batch);
+	CdpWriteRows(batch);
+	CdpWriteRejected(batch);
+
+	if (batch->changes.n > 0)
+	{
+		CdpChangesWrite(&batch->changes, batch->applier.epoch,
+						batch->applier.next_seq, batch->applier.clock);
+		CdpChangesNotify(&batch->changes, batch->applier.epoch,
+						 batch->applier.next_seq, batch->applier.clock);
+		batch->applier.next_seq += batch->changes.n;
+
+		/* who is told of a change must find it after a crash, too */
+		ForceSyncCommit();
+	}
+	batch->applier.next_node = batch->graph->next_node;
+}
+
 CdpBatchResult
 CdpApplyBatch(int64 max_entries, bool activate)
 {
@@ -326,6 +361,9 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	MemoryContext old;
 	CdpCursorSet *cursors;
 	CdpCursorSet *before;
+	CdpRules   *rules;
+	bool		hold;
+	static bool history_first = false;
 	int			max = (int) Min(max_entries, (int64) cdp_batch_size);
 	int64	   *due;
 	int			ndue;
@@ -362,10 +400,45 @@ CdpApplyBatch(int64 max_entries, bool activate)
 		goto done;
 	before = CdpCursorsCopy(cursors);
 	CdpApplierLoad(&batch);
+	rules = CdpRulesLoad(before, true, &hold);
 
-	batch.nentries = CdpCursorsRead(cursors, max, &batch.entries, &result.more,
-									true);
-	ndue = add_due(&batch, max, &due);
+	if (rules != NULL && !hold && max > 0 && CdpRulesNeedReplay(rules))
+	{
+		CdpReplay();
+		result.reread = 1;
+		result.more = true;
+		goto done;
+	}
+
+	/* history and what has come take turns */
+	if (rules != NULL && rules->n > 0 && !hold && history_first && max > 0)
+		batch.nentries = ndue = 0;
+	else
+	{
+		batch.nentries = CdpCursorsRead(cursors, max, &batch.entries,
+										&result.more, !hold);
+		ndue = add_due(&batch, max, &due);
+	}
+	if (batch.nentries == 0 && ndue == 0 && rules != NULL && rules->n > 0 &&
+		!hold && max > 0)
+	{
+		history_first = false;
+		CdpEpochCheck(&batch, cursors->incarnation);
+		CdpBatchPrepare(&batch, rules, true);
+		result.reread = CdpReread(&batch, rules, before, max);
+		if (!result.more)
+			CdpCursorsWrite(cursors);
+		CdpApplierWrite(&batch, true);
+		CdpMessagesEnd(&batch);
+		CdpGraphEnd(batch.graph, batch.applier.generation, batch.applier.token);
+		result.changes = batch.changes.n;
+		result.more = true;
+		result.next_timer = when_next();
+		goto done;
+	}
+	history_first = true;
+	if (rules != NULL)
+		result.more = true;
 	if (batch.nentries == 0 && ndue == 0)
 	{
 		/*
@@ -382,7 +455,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	}
 
 	CdpEpochCheck(&batch, cursors->incarnation);
-	CdpBatchPrepare(&batch, true);
+	CdpBatchPrepare(&batch, rules, true);
 	CdpGraphAddProfiles(batch.graph, due, ndue);
 	CdpBatchFold(&batch, before);
 
@@ -397,26 +470,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 			profile->cause = CDP_CAUSE_TIMER;
 		}
 	}
-	CdpProfilesEvaluate(&batch);
-	CdpTraitErrorsFlush();
-
-	CdpGraphWrite(batch.graph);
-	CdpWriteEntries(&batch);
-	CdpWriteRows(&batch);
-	CdpWriteRejected(&batch);
-
-	if (batch.changes.n > 0)
-	{
-		CdpChangesWrite(&batch.changes, batch.applier.epoch,
-						batch.applier.next_seq, batch.applier.clock);
-		CdpChangesNotify(&batch.changes, batch.applier.epoch,
-						 batch.applier.next_seq, batch.applier.clock);
-		batch.applier.next_seq += batch.changes.n;
-
-		/* who is told of a change must find it after a crash, too */
-		ForceSyncCommit();
-	}
-	batch.applier.next_node = batch.graph->next_node;
+	CdpBatchWrite(&batch);
 	CdpCursorsWrite(cursors);
 	CdpApplierWrite(&batch, true);
 	CdpMessagesEnd(&batch);
@@ -425,7 +479,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	result.entries = batch.nread;
 	result.changes = batch.changes.n;
 	result.timers = ndue;
-	if (ndue == max)
+	if (ndue == max || rules != NULL)
 		result.more = true;
 	result.next_timer = when_next();
 
@@ -443,14 +497,16 @@ PG_FUNCTION_INFO_V1(cdp_apply);
 /*
  * cdp.apply(max_entries bigint) returns bigint: apply pending entries, at most
  * so many (NULL: all there are), in this transaction, in batches of
- * cdp.batch_size; also what is due by time.  Returns how many entries were
- * read from the log; 0 when there was nothing to do.
+ * cdp.batch_size; also what is due by time, and history under changed rules,
+ * which counts against the maximum.  Returns how many new entries were read from
+ * the log; 0 when there was nothing to do.
  */
 Datum
 cdp_apply(PG_FUNCTION_ARGS)
 {
 	int64		max = PG_ARGISNULL(0) ? PG_INT64_MAX : PG_GETARG_INT64(0);
 	int64		total = 0;
+	int64		work = 0;
 	TransactionId own = GetTopTransactionIdIfAny();
 	CdpBatchResult result;
 
@@ -481,9 +537,10 @@ cdp_apply(PG_FUNCTION_ARGS)
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		result = CdpApplyBatch(max - total, true);
+		result = CdpApplyBatch(max - work, true);
 		total += result.entries;
-	} while (result.more && total < max);
+		work += result.entries + result.reread;
+	} while (result.more && work < max);
 
 	PG_RETURN_INT64(total);
 }
@@ -492,7 +549,7 @@ void
 CdpApplyInit(void)
 {
 	CdpBackfillHook = CdpBackfill;
-	CdpCatchUpHook = CdpCatchUp;
-	CdpReplayHook = CdpReplay;
+	CdpRulesChangingHook = CdpRulesChanging;
+	CdpRulesChangedHook = CdpRulesChanged;
 	CdpWorkerInit();
 }

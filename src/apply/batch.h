@@ -13,6 +13,7 @@
 
 #include "activate/activate.h"
 #include "apply/cursor.h"
+#include "apply/rules.h"
 #include "identity/graph.h"
 #include "segments/segments.h"
 #include "traits/traits.h"
@@ -68,20 +69,25 @@ typedef struct CdpBatch
 	List	   *merges;			/* CdpMerge * */
 	List	   *history;		/* entries to keep for questions about earlier times */
 	bool		replaying;		/* rules changed: only fold, evaluate at the end */
+	bool		rereading;		/* rules changed: history, in batches */
+	List	   *reread;			/* applied entries (CdpEntry *) as they were read */
 } CdpBatch;
 
 /* batch.c */
 extern void CdpApplierLoad(CdpBatch *batch);
 extern void CdpApplierWrite(CdpBatch *batch, bool counted);
 extern void CdpEpochCheck(CdpBatch *batch, int32 incarnation);
-extern void CdpBatchPrepare(CdpBatch *batch, bool keep);
+extern void CdpBatchPrepare(CdpBatch *batch, CdpRules *rules, bool keep);
 extern void CdpBatchFold(CdpBatch *batch, CdpCursorSet *before);
+extern void CdpBatchWrite(CdpBatch *batch);
 
 /* duplicate.c */
 extern List *CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before);
 /* The copy that counts so far of each of these messages, where there is one. */
 extern List *CdpAppliedMessages(CdpBatch *batch, CdpCursorSet *before, text **sources,
 								text **message_ids, int n);
+/* Does copy a of a message count rather than copy b? */
+extern bool CdpEntryOutdoes(CdpEntry *a, CdpEntry *b);
 extern void CdpMessagesEnd(CdpBatch *batch);
 
 /* withdraw.c: undo what entries did that do not count any more */
@@ -98,6 +104,9 @@ extern void CdpWithheldWrite(CdpBatch *batch);
 
 /* undo.c */
 extern List *CdpUndo(CdpBatch *batch, CdpCursorSet *before, List *replaced);
+typedef struct CdpUndoSet CdpUndoSet;
+extern CdpUndoSet *CdpUndoSetLoad(void);
+extern bool CdpUndoSetNames(CdpUndoSet *undos, CdpEntry *entry);
 
 /* history.c: entries that count no more */
 extern text *CdpUndoTarget(const CdpEntry *entry);
@@ -127,7 +136,9 @@ extern void CdpWriteRejected(CdpBatch *batch);
 
 /* backfill.c */
 extern void CdpBackfill(List *trait_ids, List *segment_ids);
-extern void CdpCatchUp(void);
 extern void CdpReplay(void);
+
+/* reread.c: a step of a change of the rules; how many entries or identifiers */
+extern int64 CdpReread(CdpBatch *batch, CdpRules *rules, CdpCursorSet *applied, int max);
 
 #endif							/* CDP_BATCH_H */

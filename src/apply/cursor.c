@@ -89,6 +89,21 @@ static CdpStatement write_cursor = {
 	{"int4", "text", "text", "int8", "int8"}
 };
 
+static CdpStatement load_change = {
+	"SELECT c.incarnation, c.done::text, c.target::text, c.position_xid,"
+	" c.position_id FROM cdp.rule_cursors c WHERE c.change = $1 ORDER BY c.incarnation",
+	{"int8"}
+};
+
+static CdpStatement write_change = {
+	"INSERT INTO cdp.rule_cursors AS c (incarnation, done, target, position_xid, position_id, change)"
+	" VALUES ($1, $2::pg_snapshot, $3::pg_snapshot, $4, $5, $6)"
+	" ON CONFLICT (change, incarnation) DO UPDATE SET done = excluded.done,"
+	" target = excluded.target, position_xid = excluded.position_xid,"
+	" position_id = excluded.position_id",
+	{"int4", "text", "text", "int8", "int8", "int8"}
+};
+
 bool
 CdpSnapshotVisible(const CdpSnapshot *snapshot, uint64 xid)
 {
@@ -206,8 +221,8 @@ CdpSnapshotNow(void)
 	return snapshot;
 }
 
-CdpCursorSet *
-CdpCursorsLoad(void)
+static CdpCursorSet *
+load_cursor_set(CdpStatement *statement, Datum *args)
 {
 	CdpCursorSet *set = palloc0(sizeof(CdpCursorSet));
 	bool		isnull;
@@ -220,7 +235,7 @@ CdpCursorsLoad(void)
 	set->incarnation = DatumGetInt32(CdpCell(0, 1, &isnull));
 	SPI_freetuptable(SPI_tuptable);
 
-	CdpRun(&load_cursors, NULL, NULL);
+	CdpRun(statement, args, NULL);
 	set->cursors = palloc0(sizeof(CdpCursor) * (SPI_processed + 1));
 	for (i = 0; i < SPI_processed; i++)
 	{
@@ -242,6 +257,20 @@ CdpCursorsLoad(void)
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return set;
+}
+
+CdpCursorSet *
+CdpCursorsLoad(void)
+{
+	return load_cursor_set(&load_cursors, NULL);
+}
+
+CdpCursorSet *
+CdpCursorsLoadChange(int64 change)
+{
+	Datum		arg = Int64GetDatum(change);
+
+	return load_cursor_set(&load_change, &arg);
 }
 
 CdpCursorSet *
@@ -482,10 +511,7 @@ CdpCursorsRewind(CdpCursorSet *set)
 
 	for (i = 0; i < set->n; i++)
 	{
-		/*
-		 * A target that is half worked off is possible only in a restored
-		 * log that nobody has activated; it is pending again then.
-		 */
+		/* a target that is half worked off is pending again */
 		set->cursors[i].target = set->cursors[i].done;
 		set->cursors[i].done = simple_snapshot(1);
 		set->cursors[i].position_xid = 0;
@@ -508,16 +534,38 @@ CdpCursorsApplied(CdpCursorSet *before, int32 incarnation, int64 xid, int64 id)
 		 (xid == cursor->position_xid && id <= cursor->position_id));
 }
 
-void
-CdpCursorsWrite(CdpCursorSet *set)
+bool
+CdpCursorsReach(CdpCursorSet *set, int32 incarnation, int64 xid)
+{
+	CdpCursor  *cursor = find_cursor(set, incarnation);
+
+	if (cursor == NULL)
+		return false;
+	return CdpSnapshotVisible(cursor->done, xid) ||
+		(cursor->target != NULL && CdpSnapshotVisible(cursor->target, xid));
+}
+
+bool
+CdpCursorsWorking(CdpCursorSet *set)
+{
+	int			i;
+
+	for (i = 0; i < set->n; i++)
+		if (set->cursors[i].target != NULL)
+			return true;
+	return false;
+}
+
+static void
+write_cursors(CdpCursorSet *set, CdpStatement *statement, int64 change)
 {
 	int			i;
 
 	for (i = 0; i < set->n; i++)
 	{
 		CdpCursor  *cursor = &set->cursors[i];
-		Datum		args[5];
-		char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
+		Datum		args[6];
+		char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
 
 		args[0] = Int32GetDatum(cursor->incarnation);
 		args[1] = CStringGetTextDatum(CdpSnapshotFormat(cursor->done));
@@ -527,6 +575,19 @@ CdpCursorsWrite(CdpCursorSet *set)
 			nulls[2] = 'n';
 		args[3] = Int64GetDatum(cursor->position_xid);
 		args[4] = Int64GetDatum(cursor->position_id);
-		CdpRun(&write_cursor, args, nulls);
+		args[5] = Int64GetDatum(change);
+		CdpRun(statement, args, nulls);
 	}
+}
+
+void
+CdpCursorsWrite(CdpCursorSet *set)
+{
+	write_cursors(set, &write_cursor, 0);
+}
+
+void
+CdpCursorsWriteChange(CdpCursorSet *set, int64 change)
+{
+	write_cursors(set, &write_change, change);
 }

@@ -47,6 +47,13 @@ extern char *CdpSnapshotFormat(const CdpSnapshot *snapshot);
 extern CdpSnapshot *CdpSnapshotNow(void);
 
 extern CdpCursorSet *CdpCursorsLoad(void);
+/* How far a change of the rules has come, see rules.c. */
+extern CdpCursorSet *CdpCursorsLoadChange(int64 change);
+extern void CdpCursorsWriteChange(CdpCursorSet *set, int64 change);
+/* Does any of the cursor's snapshots see the transaction? */
+extern bool CdpCursorsReach(CdpCursorSet *set, int32 incarnation, int64 xid);
+/* Is a target being worked off? */
+extern bool CdpCursorsWorking(CdpCursorSet *set);
 /*
  * Is there a live entry?  Then, or when forced, make the live incarnation's
  * cursor and one for every older incarnation that the log holds.

@@ -137,8 +137,8 @@ content_hash(CdpEntry *entry)
  * the same in every batch, for the copy that counts is looked for among all
  * that were applied.
  */
-static bool
-better(CdpEntry *a, CdpEntry *b)
+bool
+CdpEntryOutdoes(CdpEntry *a, CdpEntry *b)
 {
 	int			cmp;
 
@@ -180,6 +180,21 @@ find_message(HTAB *messages, CdpEntry *entry)
 }
 
 /*
+ * Is the entry in the batch?  What is read again has been applied and is in the
+ * batch nevertheless.
+ */
+static bool
+in_batch(CdpBatch *batch, int64 id)
+{
+	int			i;
+
+	for (i = 0; i < batch->nentries; i++)
+		if (batch->entries[i].id == id)
+			return true;
+	return false;
+}
+
+/*
  * The applied copies of the batch's messages: those in the log that earlier
  * batches have read and not refused.
  */
@@ -210,6 +225,9 @@ load_applied(CdpBatch *batch, CdpCursorSet *before, HTAB *messages,
 							   DatumGetInt64(values[CDP_EVENTS_XID]),
 							   DatumGetInt64(values[CDP_EVENTS_ID])))
 			continue;
+		if (batch->rereading &&
+			in_batch(batch, DatumGetInt64(values[CDP_EVENTS_ID])))
+			continue;
 		copy = palloc(sizeof(CdpEntry));
 		CdpEntryFromRow(copy, values, isnull);
 		key = message_key(copy);
@@ -222,7 +240,7 @@ load_applied(CdpBatch *batch, CdpCursorSet *before, HTAB *messages,
 		CdpGraphCheck(batch->graph, copy, 1);
 		if (copy->reject_reason != NULL)
 			continue;
-		if (message->applied == NULL || better(copy, message->applied))
+		if (message->applied == NULL || CdpEntryOutdoes(copy, message->applied))
 			message->applied = copy;
 	}
 	SPI_freetuptable(rows);
@@ -366,7 +384,7 @@ CdpMessagesEnd(CdpBatch *batch)
 
 	if (applied_messages.filter == NULL)
 		return;
-	for (i = 0; i < batch->nentries; i++)
+	for (i = 0; i < batch->nread; i++)
 	{
 		CdpEntry   *entry = &batch->entries[i];
 
@@ -409,7 +427,7 @@ CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
 			n++;
 		if (message->best < 0)
 			message->best = i;
-		else if (better(entry, &batch->entries[message->best]))
+		else if (CdpEntryOutdoes(entry, &batch->entries[message->best]))
 		{
 			CdpHistoryOutdone(batch, &batch->entries[message->best], entry);
 			batch->counts[message->best] = false;
@@ -430,7 +448,7 @@ CdpFindDuplicates(CdpBatch *batch, CdpCursorSet *before)
 	{
 		if (message->applied == NULL)
 			continue;
-		if (better(&batch->entries[message->best], message->applied))
+		if (CdpEntryOutdoes(&batch->entries[message->best], message->applied))
 			replaced = lappend(replaced, message->applied);
 		else
 		{

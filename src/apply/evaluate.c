@@ -227,7 +227,7 @@ judge_moves(CdpBatch *batch, CdpProfile *profile, HTAB *formers)
 	if (several)
 	{
 		profile->cause = CDP_CAUSE_MERGE;
-		if (absorbed != NIL && !batch->replaying)
+		if (absorbed != NIL && !batch->replaying && !batch->rereading)
 		{
 			CdpMerge   *merge = palloc(sizeof(CdpMerge));
 
@@ -339,7 +339,7 @@ CdpProfilesCollect(CdpBatch *batch)
 	for (i = 0; i < batch->nprofiles; i++)
 		if (batch->profiles[i]->moved)
 			judge_moves(batch, batch->profiles[i], formers);
-	if (!batch->replaying)
+	if (!batch->replaying && !batch->rereading)
 	{
 		forget_merged(batch);
 		CdpMergesAnnounce(batch, batch->merges);
@@ -720,7 +720,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 
 			if (segment != NULL)
 				passage(batch, left, &nleft, segment, node->id, false,
-						batch->replaying ? CDP_CAUSE_DEFINITION :
+						batch->replaying || batch->rereading ? CDP_CAUSE_DEFINITION :
 						node->is_gone ? CDP_CAUSE_RETRACTION : CDP_CAUSE_MERGE,
 						clock);
 		}
@@ -787,7 +787,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 		if (eval->values.next < root->timer || root->timer <= clock)
 			root->new_timer = eval->values.next;
 
-		if (announce && !batch->replaying)
+		if (announce && !batch->replaying && !batch->rereading)
 			announce_traits(batch, touched[i], &eval->values);
 	}
 	write_passages(batch, entered, nentered, left, nleft);

@@ -67,7 +67,7 @@ static CdpStatement load_merged = {
 
 static CdpStatement upsert_merged = {
 	"INSERT INTO cdp.merged_profiles AS m (profile_id, created_at, merged_at, source, message_id)"
-	" SELECT unnest($1), unnest($2), $3, unnest($4), unnest($5)"
+	" SELECT DISTINCT ON (1) unnest($1), unnest($2), $3, unnest($4), unnest($5)"
 	" ON CONFLICT (profile_id) DO UPDATE SET created_at = excluded.created_at,"
 	" merged_at = excluded.merged_at, source = excluded.source,"
 	" message_id = excluded.message_id",

@@ -64,7 +64,7 @@ typedef struct Undo
 	bool		expanded;		/* what it relates to has been loaded */
 } Undo;
 
-typedef struct Undos
+typedef struct CdpUndoSet
 {
 	HTAB	   *undos;
 	HTAB	   *targets;
@@ -540,23 +540,10 @@ join_batch(CdpBatch *batch, List *again)
 	batch->counts = counts;
 }
 
-/*
- * Load the undos that bear on the batch; false when there are none.
- */
-static bool
-load_undos(Undos *undos, CdpBatch *batch, List *replaced)
+static void
+make_tables(Undos *undos)
 {
-	Datum		arg = Int64GetDatum(UNDOS_ALL_MAX + 1);
-	bool		some = false;
-	bool		any;
 	HASHCTL		ctl;
-	int			i;
-
-	for (i = 0; i < batch->nentries && !some; i++)
-		some = batch->counts[i] && batch->entries[i].type == CDP_ENTRY_UNDO;
-	any = CdpRun(&load_all, &arg, NULL) > 0;
-	if (!any && !some)
-		return false;
 
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(int64);
@@ -573,6 +560,26 @@ load_undos(Undos *undos, CdpBatch *batch, List *replaced)
 	undos->targets = hash_create("cdp undo targets", 64, &ctl,
 								 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
 								 HASH_CONTEXT);
+}
+
+/*
+ * Load the undos that bear on the batch; false when there are none.
+ */
+static bool
+load_undos(Undos *undos, CdpBatch *batch, List *replaced)
+{
+	Datum		arg = Int64GetDatum(UNDOS_ALL_MAX + 1);
+	bool		some = false;
+	bool		any;
+	int			i;
+
+	for (i = 0; i < batch->nentries && !some; i++)
+		some = batch->counts[i] && batch->entries[i].type == CDP_ENTRY_UNDO;
+	any = CdpRun(&load_all, &arg, NULL) > 0;
+	if (!any && !some)
+		return false;
+
+	make_tables(undos);
 	if (SPI_processed <= UNDOS_ALL_MAX)
 	{
 		load_rows(undos);
@@ -689,4 +696,25 @@ CdpUndo(CdpBatch *batch, CdpCursorSet *before, List *replaced)
 	}
 	join_batch(batch, again);
 	return withdrawn;
+}
+
+/*
+ * All undos there are, as the tables have them.
+ */
+CdpUndoSet *
+CdpUndoSetLoad(void)
+{
+	Undos	   *undos = palloc(sizeof(Undos));
+	Datum		arg = Int64GetDatum(PG_INT64_MAX);
+
+	make_tables(undos);
+	CdpRun(&load_all, &arg, NULL);
+	load_rows(undos);
+	return undos;
+}
+
+bool
+CdpUndoSetNames(CdpUndoSet *undos, CdpEntry *entry)
+{
+	return is_undone(undos, entry, true);
 }

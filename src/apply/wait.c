@@ -4,6 +4,9 @@
  *	  cdp.wait_applied(): wait until everything that was committed when it was
  *	  called has been applied.
  *
+ *	  A change of the rules of identity that history has not gone through is
+ *	  something to wait for, too.
+ *
  *	  Looked for is an entry that the snapshot of the call sees and that is
  *	  not in the done snapshot of the cursor.  That the cursor's snapshot is
  *	  older than ours proves nothing: the applier does not move it when there is
@@ -51,6 +54,8 @@ typedef enum Pending
  */
 static const char *pending_sql =
 "SELECT CASE"
+" WHEN EXISTS (SELECT FROM cdp.rule_changes)"
+" THEN 1"
 " WHEN EXISTS (SELECT FROM cdp.events e"
 "  WHERE e.incarnation = i.id"
 "   AND e.xid >= coalesce(pg_snapshot_xmax(c.done)::text::bigint, 0)"

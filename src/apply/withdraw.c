@@ -274,7 +274,8 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	i = 0;
 	foreach(lc, withdrawn)
 	{
-		CdpHistoryKeep(batch, lfirst(lc));
+		if (!batch->rereading)
+			CdpHistoryKeep(batch, lfirst(lc));
 		old[i++] = *(CdpEntry *) lfirst(lc);
 	}
 	CdpGraphAdd(batch->graph, old, n, false);

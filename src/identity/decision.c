@@ -46,6 +46,7 @@ typedef struct Decision
 	int64		old_b;
 	bool		was_effective;
 	bool		effective;
+	bool		again;			/* an entry of this batch says so */
 } Decision;
 
 #define DECISION_COLUMNS \
@@ -188,6 +189,7 @@ add_entry(HTAB *decisions, CdpEntry *entry)
 	d->at = entry->at;
 	d->tie = entry->tie;
 	d->xid = entry->xid;
+	d->again = true;
 	if (entry->undone)
 		return;
 	if (entry->type == CDP_ENTRY_DETACH)
@@ -443,6 +445,13 @@ CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n)
 				continue;
 			ids[nids++] = d->entry;
 			mark_nodes(graph, d->old_a, d->old_b, &detached);
+			if (d->again)
+			{
+				/* read anew: the row is made again */
+				d->on_disk = false;
+				d->old_a = d->old_b = 0;
+				continue;
+			}
 			(void) hash_search(decisions, lfirst(lc), HASH_REMOVE, NULL);
 		}
 		arg = CdpInt8Array(ids, nids);

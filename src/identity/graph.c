@@ -43,11 +43,20 @@ typedef struct CdpCandidate
  * What does a raw identifier mean?  Kept with the nodes.
  */
 static CdpRawIdentifier *
-look_at(CdpGraph *graph, CdpIdentifier *raw)
+look_at(CdpGraph *graph, CdpKindSet *kinds, CdpIdentifier *raw)
 {
 	bool		found;
-	CdpRawIdentifier *entry = hash_search(graph->raws, &raw, HASH_ENTER, &found);
+	CdpRawIdentifier *entry;
 
+	if (kinds != graph->kinds)
+	{
+		entry = palloc0(sizeof(CdpRawIdentifier));
+		entry->raw = raw;
+		entry->transient = true;
+		entry->status = CdpCanonicalise(kinds, raw, &entry->canonical, &entry->kind);
+		return entry;
+	}
+	entry = hash_search(graph->raws, &raw, HASH_ENTER, &found);
 	if (!found)
 	{
 		MemoryContext old = MemoryContextSwitchTo(graph->resident);
@@ -58,6 +67,7 @@ look_at(CdpGraph *graph, CdpIdentifier *raw)
 		entry->canonical = NULL;
 		entry->kind = NULL;
 		entry->node = NULL;
+		entry->transient = false;
 		entry->status = CdpCanonicalise(graph->kinds, entry->raw,
 										&entry->canonical, &entry->kind);
 		MemoryContextSwitchTo(old);
@@ -68,7 +78,12 @@ look_at(CdpGraph *graph, CdpIdentifier *raw)
 static CdpNode *
 node_of(CdpGraph *graph, CdpRawIdentifier *raw)
 {
-	if (raw->node == NULL)
+	if (raw->node == NULL && raw->transient)
+		raw->node = CdpGraphNodeOf(graph, raw->canonical,
+								   CdpKindLookup(graph->kinds,
+												 VARDATA_ANY(raw->canonical),
+												 CdpIdentifierKindLength(raw->canonical)));
+	else if (raw->node == NULL)
 		raw->node = CdpGraphNodeOf(graph, raw->canonical, raw->kind);
 	return raw->node;
 }
@@ -138,7 +153,8 @@ sort_candidates(Candidate *candidates, int n)
  * reject_reason when there is none.
  */
 static int
-candidates_of(CdpGraph *graph, CdpEntry *entry, Candidate **result)
+candidates_of(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry,
+			  Candidate **result)
 {
 	Datum	   *elems;
 	bool	   *nulls;
@@ -160,7 +176,8 @@ candidates_of(CdpGraph *graph, CdpEntry *entry, Candidate **result)
 
 		if (nulls[i])
 			continue;
-		candidate.raw = look_at(graph, (CdpIdentifier *) DatumGetPointer(elems[i]));
+		candidate.raw = look_at(graph, kinds,
+								(CdpIdentifier *) DatumGetPointer(elems[i]));
 		candidate.position = i;
 		if (candidate.raw->status == CDP_CANONICAL_ACCOUNT)
 			naccounts++;
@@ -214,34 +231,73 @@ check_decision(CdpEntry *entry)
 }
 
 void
+CdpGraphCheckAs(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
+{
+	int			j;
+
+	entry->ncandidates = 0;
+	if (entry->reject_reason != NULL || entry->type == CDP_ENTRY_UNDO ||
+		entry->type == CDP_ENTRY_RELEASE)
+		return;
+	entry->ncandidates = candidates_of(graph, kinds, entry, &entry->candidates);
+	if (entry->reject_reason != NULL)
+		return;
+	if (CDP_ENTRY_DECIDES(entry->type))
+	{
+		check_decision(entry);
+		return;
+	}
+
+	/* labels of an entry that has something better get no node */
+	for (j = 1; j < entry->ncandidates; j++)
+		if (!is_linking(entry->candidates[j].raw))
+			entry->ncandidates = j;
+}
+
+void
 CdpGraphCheck(CdpGraph *graph, CdpEntry *entries, int n)
 {
-	int			i,
-				j;
+	int			i;
 
 	for (i = 0; i < n; i++)
 	{
-		CdpEntry   *entry = &entries[i];
-
 		CHECK_FOR_INTERRUPTS();
-		entry->ncandidates = 0;
-		if (entry->reject_reason != NULL || entry->type == CDP_ENTRY_UNDO ||
-			entry->type == CDP_ENTRY_RELEASE)
-			continue;
-		entry->ncandidates = candidates_of(graph, entry, &entry->candidates);
-		if (entry->reject_reason != NULL)
-			continue;
-		if (CDP_ENTRY_DECIDES(entry->type))
-		{
-			check_decision(entry);
-			continue;
-		}
-
-		/* labels of an entry that has something better get no node */
-		for (j = 1; j < entry->ncandidates; j++)
-			if (!is_linking(entry->candidates[j].raw))
-				entry->ncandidates = j;
+		CdpGraphCheckAs(graph,
+						graph->reading == NULL ? graph->kinds :
+						graph->reading(graph->reading_arg, &entries[i]),
+						&entries[i]);
 	}
+}
+
+bool
+CdpGraphSameReading(const CdpEntry *a, const CdpEntry *b)
+{
+	int			i;
+
+	if ((a->reject_reason == NULL) != (b->reject_reason == NULL))
+		return false;
+	if (a->reject_reason != NULL)
+		return strcmp(a->reject_reason, b->reject_reason) == 0;
+	if (a->ncandidates != b->ncandidates)
+		return false;
+	for (i = 0; i < a->ncandidates; i++)
+	{
+		CdpRawIdentifier *x = a->candidates[i].raw;
+		CdpRawIdentifier *y = b->candidates[i].raw;
+
+		if (x->status != y->status ||
+			CdpVarlenaMatch(&x->canonical, &y->canonical, 0) != 0)
+			return false;
+	}
+	return true;
+}
+
+CdpIdentifier *
+CdpGraphOwnerOf(const CdpEntry *entry)
+{
+	if (entry->reject_reason != NULL || entry->ncandidates == 0)
+		return NULL;
+	return entry->candidates[0].raw->canonical;
 }
 
 void
@@ -259,9 +315,20 @@ CdpGraphAdd(CdpGraph *graph, CdpEntry *entries, int n, bool seen)
 			CdpRawIdentifier *raw = entries[i].candidates[j].raw;
 
 			if (raw->node != NULL)
+			{
 				CdpGraphActivate(graph, raw->node);
-			else
-				CdpGraphWant(graph, raw->canonical);
+				continue;
+			}
+
+			/* nodes stay longer than a transient reading */
+			if (raw->transient)
+			{
+				Size		size = VARSIZE_ANY(raw->canonical);
+
+				raw->canonical = memcpy(MemoryContextAlloc(graph->resident, size),
+										raw->canonical, size);
+			}
+			CdpGraphWant(graph, raw->canonical);
 		}
 	}
 	CdpGraphLoadWanted(graph);

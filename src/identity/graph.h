@@ -139,7 +139,14 @@ typedef struct CdpRawIdentifier
 	CdpIdentifier *canonical;
 	CdpKind    *kind;
 	CdpNode    *node;			/* NULL until asked for */
+	bool		transient;		/* of another reading: not kept, kind not the graph's */
 } CdpRawIdentifier;
+
+/*
+ * While a change of the rules is on its way through history, entries that it
+ * has not reached are read as they were before.
+ */
+typedef CdpKindSet *(*CdpReadingType) (void *arg, const CdpEntry *entry);
 
 typedef struct CdpGraph
 {
@@ -151,6 +158,8 @@ typedef struct CdpGraph
 	HTAB	   *identifiers;	/* canonical -> node */
 	HTAB	   *raws;			/* raw -> what it means */
 	HTAB	   *pairs;			/* (a, b) -> earliest event evidence */
+	CdpReadingType reading;		/* NULL: all entries are read by kinds */
+	void	   *reading_arg;
 
 	/* of this batch, in "context" */
 	MemoryContext context;
@@ -200,6 +209,7 @@ extern void CdpGraphActivate(CdpGraph *graph, CdpNode *node);
 extern void CdpGraphWant(CdpGraph *graph, CdpIdentifier *identifier);
 extern void CdpGraphLoadWanted(CdpGraph *graph);
 extern CdpNode *CdpGraphNodeOf(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
+extern CdpNode *CdpGraphKnown(CdpGraph *graph, CdpIdentifier *identifier);
 extern bool CdpGraphPairKnown(CdpGraph *graph, int64 x, int64 y, TimestampTz *at);
 /* The kind that keeps entries with this pair from counting, NULL: none. */
 extern bool CdpGraphPairBarred(CdpGraph *graph, int64 x, int64 y, CdpKind **by);
@@ -213,6 +223,12 @@ extern int	CdpVarlenaMatch(const void *key1, const void *key2, Size keysize);
  * usable is left.  Reads no table.
  */
 extern void CdpGraphCheck(CdpGraph *graph, CdpEntry *entries, int n);
+/* The same under given kinds. */
+extern void CdpGraphCheckAs(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry);
+/* Have both checks come to the same identifiers, or to the same refusal? */
+extern bool CdpGraphSameReading(const CdpEntry *a, const CdpEntry *b);
+/* The owner's canonical identifier after the check; NULL when there is none. */
+extern CdpIdentifier *CdpGraphOwnerOf(const CdpEntry *entry);
 /*
  * Resolve the identifiers of n checked entries to nodes, making nodes for
  * unknown ones; sets owner and nodes.  seen: they count, so their times do.

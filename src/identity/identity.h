@@ -81,10 +81,15 @@ typedef struct CdpKind
 typedef struct CdpKindSet CdpKindSet;
 
 /*
- * The kinds as of now.  Cached in the backend; generation is
- * cdp.applier.generation as the caller's snapshot sees it, or -1 to look it up.
+ * The kinds as the active snapshot sees them.  Cached in the backend, by their
+ * own generation.
  */
 extern CdpKindSet *CdpKindSetGet(int64 generation);
+/* As they were before a change of the rules (cdp.rule_changes.id). */
+extern CdpKindSet *CdpKindSetBefore(int64 change);
+extern bool CdpKindSetsReadAlike(CdpKindSet *a, CdpKindSet *b);
+extern bool CdpKindSetsPoliciesAlike(CdpKindSet *a, CdpKindSet *b);
+extern bool CdpKindSetsJudgeAlike(CdpKindSet *a, CdpKindSet *b, const char *name);
 /*
  * The kinds as they were in force at that time; *same: an identifier meant
  * then what it means now (limits aside).  Valid until the next call.

@@ -86,6 +86,35 @@ PG_FUNCTION_INFO_V1(cdp_canonical);
 PG_FUNCTION_INFO_V1(cdp_identity_rules_changing);
 PG_FUNCTION_INFO_V1(cdp_identity_rules_changed);
 
+/*
+ * The generation of the rules as the active snapshot sees it, 0 before there is
+ * a row.  A plain scan, for this is asked at every call of an SQL function.
+ */
+static int64
+read_generation(void)
+{
+	Relation	rel = table_open(CdpRelationOid("identity_rules"), AccessShareLock);
+	AttrNumber	attno = get_attnum(RelationGetRelid(rel), "generation");
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int64		result = 0;
+
+	scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(),
+							  0, NULL);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, attno, RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			result = DatumGetInt64(value);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
 /* ---- patterns ---- */
 
 static void
@@ -360,13 +389,12 @@ build_lookup(CdpKindSet *set)
 }
 
 static CdpKindSet *
-load_set(int64 generation, const char *source, Datum argument)
+load_set(int64 generation, const char *source, Oid type, Datum argument)
 {
 	MemoryContext context;
 	MemoryContext oldcontext;
 	CdpUserContext user;
 	CdpKindSet *set;
-	Oid			type = TIMESTAMPTZOID;
 	int			i;
 
 	/* goes with the caller's context until it is complete */
@@ -412,13 +440,13 @@ CdpKindSetGet(int64 generation)
 	static int64 last_serial = 0;
 	CdpKindSet *set = current_set;
 
-	if (generation < 0)
-		generation = CdpApplierGlance(NULL);
+	/* definitions of other kinds have a generation of their own */
+	generation = read_generation();
 	if (set != NULL && set->generation == generation &&
 		set->schema == CdpSchemaOid())
 		return set;
 
-	set = load_set(generation, "cdp.identifier_kinds", (Datum) 0);
+	set = load_set(generation, "cdp.identifier_kinds", INT8OID, (Datum) 0);
 	set->serial = ++last_serial;
 	MemoryContextSetParent(set->context, CacheMemoryContext);
 	if (current_set != NULL)
@@ -508,7 +536,7 @@ CdpKindSetAt(TimestampTz known_at, bool *same)
 		past->schema != present->schema || past_version != version)
 	{
 		CdpKindSet *set = load_set(present->generation, "cdp.kinds_at($1)",
-								   TimestampTzGetDatum(version));
+								   TIMESTAMPTZOID, TimestampTzGetDatum(version));
 
 		MemoryContextSetParent(set->context, CacheMemoryContext);
 		if (past != NULL)
@@ -518,6 +546,72 @@ CdpKindSetAt(TimestampTz known_at, bool *same)
 	}
 	*same = same_meaning(past, present);
 	return past;
+}
+
+/*
+ * The kinds as they were before a change of the rules that is not finished.
+ * Several may be in use at a time; those that are not asked for are let go
+ * when there are many.
+ */
+CdpKindSet *
+CdpKindSetBefore(int64 change)
+{
+	static List *sets = NIL;
+	Oid			schema = CdpSchemaOid();
+	ListCell   *lc;
+	CdpKindSet *set;
+	MemoryContext old;
+
+	foreach(lc, sets)
+	{
+		set = lfirst(lc);
+		if (set->generation == change && set->schema == schema)
+			return set;
+	}
+	if (list_length(sets) >= 64)
+	{
+		/* a batch has no more than a few of them, the latest ones */
+		free_set(linitial(sets));
+		sets = list_delete_first(sets);
+	}
+	set = load_set(change, "cdp.kinds_before($1)", INT8OID, Int64GetDatum(change));
+	set->serial = -change;
+	MemoryContextSetParent(set->context, CacheMemoryContext);
+	old = MemoryContextSwitchTo(CacheMemoryContext);
+	sets = lappend(sets, set);
+	MemoryContextSwitchTo(old);
+	return set;
+}
+
+/*
+ * Do two sets take any entry for the same identifiers in the same order?
+ */
+bool
+CdpKindSetsReadAlike(CdpKindSet *a, CdpKindSet *b)
+{
+	int			i;
+
+	if (!same_meaning(a, b))
+		return false;
+	for (i = 0; i < a->n; i++)
+		if (a->kinds[i].priority != b->kinds[i].priority)
+			return false;
+	return true;
+}
+
+/*
+ * Do two sets have the same rules about who may be one person, for a kind of
+ * this name?
+ */
+bool
+CdpKindSetsJudgeAlike(CdpKindSet *a, CdpKindSet *b, const char *name)
+{
+	CdpKind    *x = CdpKindLookup(a, name, strlen(name));
+	CdpKind    *y = CdpKindLookup(b, name, strlen(name));
+
+	return x->registered == y->registered &&
+		x->max_per_profile == y->max_per_profile && x->within == y->within &&
+		x->policy == y->policy && x->shared == y->shared;
 }
 
 int64
@@ -630,22 +724,43 @@ cdp_canonical(PG_FUNCTION_ARGS)
 }
 
 /*
- * cdp.identity_rules_changing() returns void: before the rules are written,
- * have what is pending applied under the old ones.  Under the new ones it
- * would meet links and owners that do not follow from them.
+ * Does a policy differ between the sets?
+ */
+bool
+CdpKindSetsPoliciesAlike(CdpKindSet *a, CdpKindSet *b)
+{
+	CdpKindSet *sets[2] = {a, b};
+	int			i,
+				k;
+
+	for (k = 0; k < 2; k++)
+	{
+		for (i = 0; i < sets[k]->n; i++)
+		{
+			CdpKind    *kind = &sets[k]->kinds[i];
+
+			if (CdpKindLookup(sets[1 - k], kind->name, strlen(kind->name))->policy != kind->policy)
+				return false;
+		}
+	}
+	return true;
+}
+
+/*
+ * cdp.identity_rules_changing() returns void: the rules are about to be
+ * written, by this transaction alone.
  */
 Datum
 cdp_identity_rules_changing(PG_FUNCTION_ARGS)
 {
-	CdpApplierLock();
-	if (CdpCatchUpHook != NULL)
-		CdpCatchUpHook();
+	CdpRulesLock();
+	if (CdpRulesChangingHook != NULL)
+		CdpRulesChangingHook();
 	PG_RETURN_VOID();
 }
 
 /*
- * cdp.identity_rules_changed() returns void: announce it to the applier, and
- * have the log replayed under the new rules.
+ * cdp.identity_rules_changed() returns void: they have been written.
  */
 Datum
 cdp_identity_rules_changed(PG_FUNCTION_ARGS)
@@ -656,10 +771,20 @@ cdp_identity_rules_changed(PG_FUNCTION_ARGS)
 	SPI_connect();
 	if (SPI_execute("SELECT cdp.remember_kinds()", false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not keep the version of the kinds");
+
+	/*
+	 * Numbers come from the clock so that none that was rolled back, or that
+	 * an extension had which is gone, is one that some backend has cached.
+	 */
+	if (SPI_execute("INSERT INTO cdp.identity_rules AS r (generation)"
+					" VALUES (extract(epoch FROM clock_timestamp()) * 1000000)"
+					" ON CONFLICT (one) DO UPDATE SET generation ="
+					" greatest(r.generation + 1, excluded.generation)",
+					false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not announce the rules of identity");
 	SPI_finish();
 	CdpRestoreUser(&user);
-	CdpGenerationBump();
-	if (CdpReplayHook != NULL)
-		CdpReplayHook();
+	if (CdpRulesChangedHook != NULL)
+		CdpRulesChangedHook();
 	PG_RETURN_VOID();
 }

@@ -240,6 +240,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->maxwanted = 0;
 	graph->wanted = NULL;
 	graph->links = NULL;
+	graph->reading = NULL;
 	graph->withdrawn = NIL;
 	graph->undone = NIL;
 	graph->cannot = NULL;
@@ -757,4 +758,16 @@ CdpGraphNodeOf(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind)
 	if (entry->node == NULL)
 		(void) CdpGraphMakeNode(graph, entry->identifier, kind);
 	return entry->node;
+}
+
+/*
+ * The node of a canonical identifier, when there is one in memory.
+ */
+CdpNode *
+CdpGraphKnown(CdpGraph *graph, CdpIdentifier *identifier)
+{
+	CanonicalEntry *entry = hash_search(graph->identifiers, &identifier,
+										HASH_FIND, NULL);
+
+	return entry != NULL ? entry->node : NULL;
 }
