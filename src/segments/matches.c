@@ -123,6 +123,8 @@ fold_history(Match *match, CdpProfileNodes *nodes)
 		owners[i] = nodes->nodes[i].node_id;
 	args[0] = CdpInt8Array(owners, nodes->nnodes);
 	CdpBecomeOwner(&saved);
+	/* a plan made while there was little history would read all of it for ever */
+	CdpPinPlans();
 	SPI_connect();
 	n = (int) CdpRun(&history, args, NULL);
 	MemoryContextSwitchTo(context);
