@@ -649,6 +649,30 @@ name_identifiers(CdpProfile *profile, CdpProfileEval *eval)
 }
 
 /*
+ * Which traits have changed, when a profile is touched by nothing but entries
+ * of its own and its timer is not due: what else there is stays as it was.
+ */
+static Bitmapset *
+changed_traits(CdpBatch *batch, CdpProfile *profile)
+{
+	CdpNode    *root = profile->node;
+	CdpNode    *node = profile->ring;
+	Bitmapset  *changed = NULL;
+
+	if (batch->replaying || profile->moved || profile->cause != CDP_CAUSE_ENTRY ||
+		root->old_profile != root->id || root->timer <= batch->applier.clock)
+		return NULL;
+	do
+	{
+		if (node->is_new || node->is_gone || node->old_profile != root->id ||
+			(node->acc != NULL && !CdpNodeChanges(node->acc, &changed)))
+			return NULL;
+		node = node->next;
+	} while (node != profile->ring);
+	return changed;
+}
+
+/*
  * Values, segments and timers of the profiles that are touched.
  */
 void
@@ -695,6 +719,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 			evals[i].before = root->segments;
 			evals[i].nbefore = root->nsegments;
 		}
+		evals[i].changed = changed_traits(batch, touched[i]);
 	}
 	CdpSegmentsEvaluate(batch->segments, batch->traits, evals, n, clock);
 

@@ -60,6 +60,7 @@ typedef struct Evaluation
 	CdpSegmentSet *set;
 	CdpSegment **todo;			/* in the order of evaluation */
 	SegmentErrors *errors;		/* by position in todo */
+	int64	   *evaluated;		/* likewise */
 	int			ntodo;
 	bool		safe;			/* nothing in todo can raise an error */
 	CdpProfileEval *profiles;	/* of the chunk */
@@ -210,6 +211,10 @@ run(Evaluation *e)
 			bool		is;
 
 			CHECK_FOR_INTERRUPTS();
+			if (profile->changed != NULL &&
+				!bms_overlap(segment->depends, profile->changed))
+				continue;
+			e->evaluated[e->segment]++;
 
 			/* an error leaves the profile out */
 			member[rules->column] = BoolGetDatum(false);
@@ -406,7 +411,7 @@ write_counts(void)
 }
 
 static void
-count_evaluations(Evaluation *e, int n)
+count_evaluations(Evaluation *e)
 {
 	static TimestampTz last = 0;
 
@@ -421,14 +426,18 @@ count_evaluations(Evaluation *e, int n)
 	for (int i = 0; i < e->ntodo; i++)
 	{
 		bool		found;
-		PendingCount *pending = (PendingCount *)
+		PendingCount *pending;
+
+		if (e->evaluated[i] == 0)
+			continue;
+		pending = (PendingCount *)
 			hash_search(pending_counts, &e->todo[i]->id, HASH_ENTER, &found);
 
 		if (!found)
 			pending->evaluations = 0;
-		pending->evaluations += n;
+		pending->evaluations += e->evaluated[i];
 	}
-	if (XactReadOnly || e->ntodo == 0 || n == 0 ||
+	if (XactReadOnly || hash_get_num_entries(pending_counts) == 0 ||
 		!TimestampDifferenceExceeds(last, GetCurrentTimestamp(), COUNT_INTERVAL))
 		return;
 	last = GetCurrentTimestamp();
@@ -485,6 +494,7 @@ choose_segments(Evaluation *e, const Bitmapset *only)
 			e->todo[e->ntodo++] = &set->segments[i];
 	}
 	e->errors = palloc0(Max(e->ntodo, 1) * sizeof(SegmentErrors));
+	e->evaluated = palloc0(Max(e->ntodo, 1) * sizeof(int64));
 	bms_free(wanted);
 	pfree(chosen);
 }
@@ -555,12 +565,13 @@ CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 	if (record)
 	{
 		record_errors(&e, now);
-		count_evaluations(&e, n);
+		count_evaluations(&e);
 	}
 	pfree(e.member);
 	pfree(e.never_null);
 	pfree(e.todo);
 	pfree(e.errors);
+	pfree(e.evaluated);
 }
 
 void

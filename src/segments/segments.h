@@ -23,6 +23,7 @@ typedef struct CdpSegment
 	char	   *name;
 	char	   *channel;		/* NOTIFY channel */
 	Bitmapset  *traits;			/* indexes of the traits that it reads */
+	Bitmapset  *depends;		/* those, and what they and other segments are derived from */
 	bool		clock;			/* compares with the clock: may change when a timer is due */
 	bool		identity;		/* depends on the profile's identifiers */
 	struct CdpSegmentRules *rules;	/* private: compiled predicate, exit_when */
@@ -51,6 +52,12 @@ typedef struct CdpProfileEval
 {
 	int64		profile_id;
 	CdpProfileValues values;
+	/*
+	 * Traits (indexes) that have changed since the profile's memberships were
+	 * last evaluated, when nothing else has: a segment that depends on none of
+	 * them is passed over, and values.next does not know of it.  NULL: unknown.
+	 */
+	Bitmapset  *changed;
 	int			nidentifiers;	/* needed when set->identity */
 	CdpIdentifier **identifiers;
 	int			nbefore;

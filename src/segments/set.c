@@ -288,6 +288,39 @@ order_segment(CdpSegmentSet *set, LoadedSegment *loaded, int column)
 	return this->live;
 }
 
+/*
+ * What a segment's members follow from: its traits, those that they are
+ * derived from, and what the segments that it refers to follow from.
+ */
+static void
+collect_depends(CdpSegmentSet *set, CdpTraitSet *traits, CdpSegment *segment)
+{
+	CdpSegmentRules *rules = segment->rules;
+	Bitmapset  *todo = bms_copy(segment->traits);
+	Bitmapset  *others;
+	int			index;
+
+	while ((index = bms_first_member(todo)) >= 0)
+	{
+		if (bms_is_member(index, segment->depends))
+			continue;
+		segment->depends = bms_add_member(segment->depends, index);
+		todo = bms_add_members(todo, traits->traits[index]->depends);
+	}
+	others = bms_union(rules->predicate.segments, rules->exit_when.segments);
+	others = bms_add_members(others, rules->excluded);
+	index = -1;
+	while ((index = bms_next_member(others, index)) >= 0)
+	{
+		/* one that is not evaluated does not change */
+		if (set->columns->position[index] >= 0)
+			segment->depends =
+				bms_add_members(segment->depends,
+								set->segments[set->columns->position[index]].depends);
+	}
+	bms_free(others);
+}
+
 static void
 build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 {
@@ -336,6 +369,10 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 		loaded[i].live = loaded[i].enabled && compile_definition(set, traits, &loaded[i]);
 	for (int i = 0; i < n; i++)
 		(void) order_segment(set, loaded, i);
+	MemoryContextSwitchTo(set->context);
+	for (int i = 0; i < set->nsegments; i++)
+		collect_depends(set, traits, &set->segments[i]);
+	MemoryContextSwitchTo(oldcontext);
 }
 
 CdpSegmentSet *

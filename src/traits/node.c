@@ -235,6 +235,7 @@ void
 CdpNodeReset(CdpNodeAcc *acc, const Bitmapset *only)
 {
 	acc->dirty = true;
+	acc->reset = true;
 	for (int i = 0; i < acc->set->ntraits; i++)
 	{
 		if (only != NULL && !bms_is_member(i, only))
@@ -247,6 +248,23 @@ CdpNodeReset(CdpNodeAcc *acc, const Bitmapset *only)
 		acc->declared_dirty = true;
 		acc->ndeclared = 0;
 	}
+}
+
+/*
+ * Which keys were written is not kept: all declared traits may differ.
+ */
+bool
+CdpNodeChanges(const CdpNodeAcc *acc, Bitmapset **changed)
+{
+	if (acc->reset)
+		return false;
+	for (int i = 0; acc->dirty && i < acc->set->ntraits; i++)
+	{
+		if (acc->slots[i].dirty ||
+			(acc->declared_dirty && acc->set->traits[i]->aggregate == CDP_AGG_DECLARED))
+			*changed = bms_add_member(*changed, i);
+	}
+	return true;
 }
 
 /*

@@ -54,6 +54,7 @@ struct CdpNodeAcc
 	MemoryContext context;
 	struct varlena *disk;		/* as given, detoasted */
 	bool		dirty;
+	bool		reset;			/* states were taken away */
 	CdpNodeSlot *slots;			/* by trait index */
 	const char *declared_raw;
 	int			declared_rawlen;

@@ -150,6 +150,11 @@ extern void CdpNodeFold(CdpNodeAcc *acc, const CdpEntry *entry,
 /* traits/combine.c: add what one has to the other, which shares it from then on. */
 extern void CdpNodeCombine(CdpNodeAcc *into, CdpNodeAcc *from);
 /*
+ * Add the traits (indexes) whose states of this node differ from the stored
+ * ones; false when that is not known.
+ */
+extern bool CdpNodeChanges(const CdpNodeAcc *acc, Bitmapset **changed);
+/*
  * The varlena to store, in the current context.  Window items that ended at
  * or before clock are dropped, as are states of traits that no longer exist.
  */

@@ -91,6 +91,19 @@ SELECT evaluations AS before FROM cdp.stat_segments WHERE segment = 'fragile' \g
 SELECT cdp.identify('u5', '{"n": 6}') IS NOT NULL;
 SELECT cdp.apply();
 SELECT evaluations - :before AS evaluations FROM cdp.stat_segments WHERE segment = 'fragile';
+-- an entry that touches none of a segment's traits does not evaluate it
+SELECT cdp.track('Login', user_id => 'u5') IS NOT NULL, cdp.create_segment('lately', $$did('Login', within => '1 day')$$),
+	cdp.create_segment('on_lately', $$in_segment('lately') AND n > 0$$);
+SELECT cdp.apply();
+CREATE TEMP TABLE before AS SELECT * FROM cdp.stat_segments;
+SELECT cdp.track('Login', user_id => 'u5') IS NOT NULL;
+SELECT cdp.apply();
+SELECT segment, a.evaluations - b.evaluations AS evaluations FROM cdp.stat_segments a JOIN before b USING (segment) WHERE a.evaluations <> b.evaluations ORDER BY 1;
+-- when a timer is due all are evaluated
+SET cdp.now = '2026-03-05 12:00+00';
+SELECT cdp.apply();
+SELECT bool_and(a.evaluations - b.evaluations > 0) AS all FROM cdp.stat_segments a JOIN before b USING (segment);
+SELECT who('lately');
 SELECT * FROM cdp.verify();
 DROP FUNCTION public.who;
 DROP EXTENSION cdp;
