@@ -83,7 +83,7 @@ DECLARE
 	d cdp.kind_definitions;
 BEGIN
 	IF NOT COALESCE($2, false) THEN
-		PERFORM cdp.definitions_lock();
+		PERFORM cdp.identity_rules_changing();
 	END IF;
 	RETURN QUERY
 	SELECT p.kind, n.key, o.value, n.value
@@ -97,7 +97,6 @@ BEGIN
 		RETURN;
 	END IF;
 
-	PERFORM cdp.identity_rules_changing();
 	FOR d IN SELECT p.* FROM cdp.preset_kinds($1) p LOOP
 		PERFORM cdp.check_kind(d);
 		CONTINUE WHEN EXISTS (SELECT FROM cdp.identifier_kinds i WHERE to_jsonb(i) = to_jsonb(d));
@@ -110,6 +109,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.identity_preset(text, boolean) IS
-'give the built-in kinds of identifiers the rules that another system has: segment, posthog, rudderstack, snowplow (its Identities), snowplow_dbt (its packages for dbt), mparticle_default, mparticle_profile_conversion, mparticle_profile_isolation, mparticle_best_match; default: the rules that come with the extension. Returns one row for each rule that changes: kind, rule, was, becomes (NULL: none). dry_run: change nothing. The log is replayed once. Errors: undefined_object';
+'give the built-in kinds of identifiers the rules that another system has: segment, posthog, rudderstack, snowplow (its Identities), snowplow_dbt (its packages for dbt), mparticle_default, mparticle_profile_conversion, mparticle_profile_isolation, mparticle_best_match; default: the rules that come with the extension. Returns one row for each rule that changes: kind, rule, was, becomes (NULL: none). dry_run: change nothing. History follows as with alter_identifier_kind, once for all of them. Errors: undefined_object';
 
 REVOKE ALL ON FUNCTION cdp.preset_kinds(text), cdp.identity_preset(text, boolean) FROM PUBLIC;
