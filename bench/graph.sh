@@ -1,0 +1,155 @@
+# bench/graph.sh: the access method identity_graph against two btrees: walks,
+# insertion, size, growth; components from scratch against pgRouting and SQL.
+#
+# shellcheck shell=bash
+#
+#   GRAPH_EDGES="1000000"   sizes of the rebuild (5000000 takes some minutes)
+
+# walks DB SIZE COUNT RUN: components of SIZE nodes, COUNT of them, by the
+# partial index with the visibility map, the full index with heap checks, and
+# btrees
+walks()
+{
+	local query="SELECT sum(cardinality(cdp.component_nodes(start))) FROM bench.starts WHERE size = $2 AND n <= $3;"
+	measure "walk$2" btrees "$4" "$1" <<<"SET cdp.enable_graph_index = off; $query"
+	measure "walk$2" visible "$4" "$1" <<<"$query"
+	measure "walk$2" heap "$4" "$1" <<<"BEGIN; DROP INDEX cdp.bench_accepted; $query ROLLBACK;"
+	measure "walk$2" sql "$4" "$1" <<<"SELECT sum(n) FROM (SELECT * FROM bench.starts WHERE size = $2 AND n <= greatest($3 / 10, 1)) s,
+		LATERAL (WITH RECURSIVE r(node) AS (SELECT s.start UNION SELECT x.o FROM r, LATERAL (
+			SELECT b AS o FROM cdp.links WHERE a = r.node AND status = 'accepted' UNION ALL
+			SELECT a FROM cdp.links WHERE b = r.node AND status = 'accepted' OFFSET 0) x) SELECT count(*) AS n FROM r) c;"
+}
+
+bench_graph()
+{
+	local run size count edges db=bench_graph
+	fresh $db
+	sql $db >/dev/null <<-'EOT'
+		-- chains with a shortcut at every fifth node, as evidence makes them; the
+		-- parts of a component are inserted far from each other
+		CREATE TABLE bench.starts (size int, n int, start bigint);
+		CREATE TABLE bench.edges (a bigint, b bigint);
+		DO $$
+		DECLARE
+			node bigint := 0;
+			size int;
+		BEGIN
+			FOR size IN SELECT unnest('{2,5,10,20}'::int[]) LOOP
+				INSERT INTO bench.starts SELECT size, n, node + (n - 1) * size + 1 FROM generate_series(1, 20000) n;
+				node := node + 20000 * size;
+			END LOOP;
+			INSERT INTO bench.starts VALUES (10000, 1, node + 1), (10000, 2, node + 10001), (10000, 3, node + 20001);
+			INSERT INTO bench.edges SELECT s.start + i - 1, s.start + i FROM bench.starts s, generate_series(1, s.size - 1) i;
+			INSERT INTO bench.edges SELECT s.start + i, s.start + i + 3 FROM bench.starts s, generate_series(0, s.size - 4, 5) i;
+		END $$;
+		INSERT INTO cdp.links (a, b, entry, at, tie, ord, origin, status)
+		SELECT a, b, a, '2026-01-01', 'web' || chr(1) || a, 0, 'event', 'accepted' FROM bench.edges
+		ORDER BY hashint8(a # 77), b;
+		CREATE INDEX bench_all ON cdp.links USING identity_graph (a, b);
+		CREATE INDEX bench_accepted ON cdp.links USING identity_graph (a, b) WHERE status = 'accepted';
+		VACUUM ANALYZE;
+	EOT
+	for ((run = 1; run <= runs; run++)); do
+		for size in 2 5 10 20 10000; do
+			count=20000
+			[ $size -lt 10000 ] || count=3
+			walks $db $size $count $run
+		done
+	done
+	for size in 2 5 10 20 10000; do
+		count=20000
+		[ $size -lt 10000 ] || count=3
+		line "walk of $size nodes, all-visible: rate, of two btrees ($(median walk$size visible cpu $count))" \
+			"$(ratio walk$size btrees visible)" "goal: at least $([ $size -lt 10 ] && echo 3 || echo 4)"
+		line "walk of $size nodes, heap checked: rate, of two btrees ($(median walk$size heap cpu $count))" \
+			"$(ratio walk$size btrees heap)" "goal: at least 2"
+	done
+
+	# insertion of single rows by a prepared statement, and in bulk
+	sql $db >/dev/null <<-'EOT'
+		CREATE TABLE bench.graph (a bigint, b bigint);
+		CREATE INDEX ON bench.graph USING identity_graph (a, b);
+		CREATE TABLE bench.btrees (a bigint, b bigint);
+		CREATE INDEX ON bench.btrees (a, b);
+		CREATE INDEX ON bench.btrees (b);
+		INSERT INTO bench.graph SELECT (random() * 800000)::bigint, (random() * 800000)::bigint FROM generate_series(1, 1000);
+		INSERT INTO bench.btrees TABLE bench.graph;
+		CREATE FUNCTION bench.one_by_one(t regclass, n int) RETURNS void LANGUAGE plpgsql AS $$
+		BEGIN
+			IF t = 'bench.graph'::regclass THEN
+				FOR i IN 1 .. n LOOP INSERT INTO bench.graph VALUES ((random() * 800000)::bigint, (random() * 800000)::bigint); END LOOP;
+			ELSE
+				FOR i IN 1 .. n LOOP INSERT INTO bench.btrees VALUES ((random() * 800000)::bigint, (random() * 800000)::bigint); END LOOP;
+			END IF;
+		END $$;
+	EOT
+	for ((run = 1; run <= runs; run++)); do
+		for table in btrees graph; do
+			measure bulk $table "$run" $db <<<"INSERT INTO bench.$table SELECT (random() * 800000)::bigint, (random() * 800000)::bigint FROM generate_series(1, 100000);"
+			measure edge $table "$run" $db <<<"SELECT bench.one_by_one('bench.$table', 100000);"
+		done
+	done
+	line "insert of an edge, one a statement: time, of two btrees ($(median edge graph cpu 100000))" \
+		"$(ratio edge graph btrees)" "goal: at most 1.15"
+	line "insert of an edge, in bulk: time, of two btrees ($(median bulk graph cpu 100000))" \
+		"$(ratio bulk graph btrees)" ""
+	line "bytes an edge after growth from 1,000 edges" \
+		"$(sql $db <<<"SELECT round(pg_indexes_size('bench.graph') / count(*)::numeric, 1) || ' (two btrees: ' || round(pg_indexes_size('bench.btrees') / count(*)::numeric, 1) || ')' FROM bench.graph")" "goal: at most 80"
+	sql $db <<<"SET client_min_messages = warning; REINDEX TABLE bench.graph; REINDEX TABLE bench.btrees;"
+	line "bytes an edge after a build" \
+		"$(sql $db <<<"SELECT round(pg_indexes_size('bench.graph') / count(*)::numeric, 1) || ' (two btrees: ' || round(pg_indexes_size('bench.btrees') / count(*)::numeric, 1) || ')' FROM bench.graph")" "goal: at most 60"
+
+	for edges in ${GRAPH_EDGES:-1000000}; do
+		bench_components $db "$edges"
+	done
+}
+
+# components of an edge table from scratch
+bench_components()
+{
+	local run pgrouting=
+	sql "$1" >/dev/null <<-EOT
+		DROP TABLE IF EXISTS bench.big;
+		CREATE TABLE bench.big AS SELECT i AS id, 1 + (i * 7 / 10 / 5) * 5 + (random() * 4)::bigint AS a,
+			1 + (i * 7 / 10 / 5) * 5 + (random() * 4)::bigint AS b, 1::float8 AS cost FROM generate_series(1::bigint, $2) i;
+		VACUUM ANALYZE bench.big;
+		CREATE OR REPLACE PROCEDURE bench.propagate() LANGUAGE plpgsql AS \$\$
+		DECLARE
+			changed bigint;
+		BEGIN
+			-- labels go along edges, then pointers jump, until nothing changes
+			CREATE TEMP TABLE label AS SELECT node, min(other) AS label FROM (
+				SELECT a AS node, least(a, b) AS other FROM bench.big UNION ALL SELECT b, least(a, b) FROM bench.big) e GROUP BY node;
+			LOOP
+				CREATE TEMP TABLE hop AS
+				SELECT l.node, least(l.label, min(e.label)) AS label FROM label l
+				LEFT JOIN (SELECT x.a AS node, y.label FROM bench.big x JOIN label y ON y.node = x.b
+					UNION ALL SELECT x.b, y.label FROM bench.big x JOIN label y ON y.node = x.a) e USING (node)
+				GROUP BY l.node, l.label;
+				CREATE TEMP TABLE jump AS SELECT h.node, p.label FROM hop h JOIN hop p ON p.node = h.label;
+				SELECT count(*) INTO changed FROM jump j JOIN label l USING (node) WHERE j.label <> l.label;
+				DROP TABLE label, hop;
+				ALTER TABLE jump RENAME TO label;
+				EXIT WHEN changed = 0;
+			END LOOP;
+			DROP TABLE label;
+		END \$\$;
+	EOT
+	if sql "$1" <<<"CREATE EXTENSION IF NOT EXISTS pgrouting CASCADE;" >/dev/null 2>&1; then
+		pgrouting=1
+	else
+		echo "SKIPPED: pgRouting is not installed (apt-get install postgresql-15-pgrouting): no comparison with pgr_connectedComponents" | tee -a "$report"
+	fi
+	for ((run = 1; run <= runs; run++)); do
+		measure "components$2" unionfind "$run" "$1" <<<"SELECT count(*) FROM cdp.graph_components('bench.big'::regclass);"
+		measure "components$2" scan "$run" "$1" <<<"SELECT count(a), count(b) FROM bench.big;"
+		measure "components$2" sql "$run" "$1" <<<"CALL bench.propagate();"
+		[ -z "$pgrouting" ] || measure "components$2" pgrouting "$run" "$1" \
+			<<<"SELECT count(*) FROM pgr_connectedComponents('SELECT id, a AS source, b AS target, cost FROM bench.big');"
+	done
+	line "components of $2 edges: time, of a scan ($(median "components$2" unionfind cpu))" \
+		"$(ratio "components$2" unionfind scan)" ""
+	line "components of $2 edges: rate, of label propagation in SQL" "$(ratio "components$2" sql unionfind)" ""
+	[ -z "$pgrouting" ] ||
+		line "components of $2 edges: rate, of pgr_connectedComponents" "$(ratio "components$2" pgrouting unionfind)" ""
+}
