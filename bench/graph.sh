@@ -4,6 +4,8 @@
 # shellcheck shell=bash
 #
 #   GRAPH_EDGES="1000000"   sizes of the rebuild (5000000 takes some minutes)
+#   GRAPH_WALKS=20000       components of each size
+#   GRAPH_INSERTS=100000    edges inserted in each run
 
 # walks DB SIZE COUNT RUN: components of SIZE nodes, COUNT of them, by the
 # partial index with the visibility map, the full index with heap checks, and
@@ -14,16 +16,19 @@ walks()
 	measure "walk$2" btrees "$4" "$1" <<<"SET cdp.enable_graph_index = off; $query"
 	measure "walk$2" visible "$4" "$1" <<<"$query"
 	measure "walk$2" heap "$4" "$1" <<<"BEGIN; DROP INDEX cdp.bench_accepted; $query ROLLBACK;"
-	measure "walk$2" sql "$4" "$1" <<<"SELECT sum(n) FROM (SELECT * FROM bench.starts WHERE size = $2 AND n <= greatest($3 / 10, 1)) s,
+	measure "walk$2" sql "$4" "$1" <<<"SELECT sum(c.nodes) FROM (SELECT * FROM bench.starts WHERE size = $2 AND n <= greatest($3 / 10, 1)) s,
 		LATERAL (WITH RECURSIVE r(node) AS (SELECT s.start UNION SELECT x.o FROM r, LATERAL (
 			SELECT b AS o FROM cdp.links WHERE a = r.node AND status = 'accepted' UNION ALL
-			SELECT a FROM cdp.links WHERE b = r.node AND status = 'accepted' OFFSET 0) x) SELECT count(*) AS n FROM r) c;"
+			SELECT a FROM cdp.links WHERE b = r.node AND status = 'accepted' OFFSET 0) x) SELECT count(*) AS nodes FROM r) c;"
 }
 
 bench_graph()
 {
-	local run size count edges db=bench_graph
+	local run size count edges table db=bench_graph inserts=${GRAPH_INSERTS:-100000}
 	fresh $db
+	sql $db >/dev/null <<-EOT
+		CREATE FUNCTION bench.walks() RETURNS int LANGUAGE sql IMMUTABLE RETURN ${GRAPH_WALKS:-20000};
+	EOT
 	sql $db >/dev/null <<-'EOT'
 		-- chains with a shortcut at every fifth node, as evidence makes them; the
 		-- parts of a component are inserted far from each other
@@ -35,8 +40,8 @@ bench_graph()
 			size int;
 		BEGIN
 			FOR size IN SELECT unnest('{2,5,10,20}'::int[]) LOOP
-				INSERT INTO bench.starts SELECT size, n, node + (n - 1) * size + 1 FROM generate_series(1, 20000) n;
-				node := node + 20000 * size;
+				INSERT INTO bench.starts SELECT size, n, node + (n - 1) * size + 1 FROM generate_series(1, bench.walks()) n;
+				node := node + bench.walks() * size;
 			END LOOP;
 			INSERT INTO bench.starts VALUES (10000, 1, node + 1), (10000, 2, node + 10001), (10000, 3, node + 20001);
 			INSERT INTO bench.edges SELECT s.start + i - 1, s.start + i FROM bench.starts s, generate_series(1, s.size - 1) i;
@@ -51,17 +56,17 @@ bench_graph()
 	EOT
 	for ((run = 1; run <= runs; run++)); do
 		for size in 2 5 10 20 10000; do
-			count=20000
+			count=${GRAPH_WALKS:-20000}
 			[ $size -lt 10000 ] || count=3
-			walks $db $size $count $run
+			walks $db $size "$count" "$run"
 		done
 	done
 	for size in 2 5 10 20 10000; do
-		count=20000
+		count=${GRAPH_WALKS:-20000}
 		[ $size -lt 10000 ] || count=3
-		line "walk of $size nodes, all-visible: rate, of two btrees ($(median walk$size visible cpu $count))" \
+		line "walk of $size nodes, all-visible: rate, of two btrees ($(median walk$size visible cpu "$count"))" \
 			"$(ratio walk$size btrees visible)" "goal: at least $([ $size -lt 10 ] && echo 3 || echo 4)"
-		line "walk of $size nodes, heap checked: rate, of two btrees ($(median walk$size heap cpu $count))" \
+		line "walk of $size nodes, heap checked: rate, of two btrees ($(median walk$size heap cpu "$count"))" \
 			"$(ratio walk$size btrees heap)" "goal: at least 2"
 	done
 
@@ -85,13 +90,13 @@ bench_graph()
 	EOT
 	for ((run = 1; run <= runs; run++)); do
 		for table in btrees graph; do
-			measure bulk $table "$run" $db <<<"INSERT INTO bench.$table SELECT (random() * 800000)::bigint, (random() * 800000)::bigint FROM generate_series(1, 100000);"
-			measure edge $table "$run" $db <<<"SELECT bench.one_by_one('bench.$table', 100000);"
+			measure bulk $table "$run" $db <<<"INSERT INTO bench.$table SELECT (random() * 800000)::bigint, (random() * 800000)::bigint FROM generate_series(1, $inserts);"
+			measure edge $table "$run" $db <<<"SELECT bench.one_by_one('bench.$table', $inserts);"
 		done
 	done
-	line "insert of an edge, one a statement: time, of two btrees ($(median edge graph cpu 100000))" \
+	line "insert of an edge, one a statement: time, of two btrees ($(median edge graph cpu "$inserts"))" \
 		"$(ratio edge graph btrees)" "goal: at most 1.15"
-	line "insert of an edge, in bulk: time, of two btrees ($(median bulk graph cpu 100000))" \
+	line "insert of an edge, in bulk: time, of two btrees ($(median bulk graph cpu "$inserts"))" \
 		"$(ratio bulk graph btrees)" ""
 	line "bytes an edge after growth from 1,000 edges" \
 		"$(sql $db <<<"SELECT round(pg_indexes_size('bench.graph') / count(*)::numeric, 1) || ' (two btrees: ' || round(pg_indexes_size('bench.btrees') / count(*)::numeric, 1) || ')' FROM bench.graph")" "goal: at most 80"
