@@ -314,7 +314,7 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 		}
 	}
 	CdpGraphAdd(batch->graph, batch->entries, n, true);
-	CdpWithdrawDetached(batch, CdpGraphDecide(batch->graph, batch->entries, n));
+	CdpRenewEvidence(batch, CdpGraphDecide(batch->graph, batch->entries, n));
 	CdpGraphSettle(batch->graph, batch->entries, n);
 	CdpWithhold(batch);
 	fold_entries(batch);

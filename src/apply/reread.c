@@ -284,6 +284,7 @@ static int
 judge_next(CdpBatch *batch, CdpRuleChange *change, List *names, int max)
 {
 	int64	   *nodes = palloc(sizeof(int64) * max);
+	List	   *newest = NIL;
 	ListCell   *lc;
 	int			n = 0;
 	int			i;
@@ -333,7 +334,15 @@ judge_next(CdpBatch *batch, CdpRuleChange *change, List *names, int max)
 
 	CdpGraphAddNodes(batch->graph, nodes, n);
 	for (i = 0; i < n; i++)
-		CdpGraphNode(batch->graph, nodes[i])->dirty = true;
+	{
+		CdpNode    *node = CdpGraphNode(batch->graph, nodes[i]);
+
+		node->dirty = true;
+		if (CdpNodeShared(node) == CDP_SHARED_NEWEST)
+			newest = lappend(newest, &nodes[i]);
+	}
+	/* of other kinds the latest evidence is not kept */
+	CdpRenewEvidence(batch, newest);
 	CdpGraphSettle(batch->graph, NULL, 0);
 	CdpWithhold(batch);
 	return n;

@@ -176,14 +176,15 @@ with_neighbours(const int64 *nodes, int n, int *naround)
 }
 
 /*
- * Detaches of these nodes (int64 *) have come or gone: ask the log anew for
- * the evidence that joins them with others.
+ * Ask the log anew for the evidence that joins these nodes (int64 *) with
+ * others: detaches of them have come or gone, or their latest evidence matters
+ * now and did not before.
  */
 void
-CdpWithdrawDetached(CdpBatch *batch, List *detached)
+CdpRenewEvidence(CdpBatch *batch, List *renewed)
 {
 	CdpGraph   *graph = batch->graph;
-	int64	   *nodes = palloc(sizeof(int64) * Max(list_length(detached), 1));
+	int64	   *nodes = palloc(sizeof(int64) * Max(list_length(renewed), 1));
 	int			n = 0;
 	int64	   *around;
 	int			naround;
@@ -194,7 +195,7 @@ CdpWithdrawDetached(CdpBatch *batch, List *detached)
 	ListCell   *lc;
 	int			i;
 
-	foreach(lc, detached)
+	foreach(lc, renewed)
 	{
 		int64		id = *(int64 *) lfirst(lc);
 

@@ -251,15 +251,20 @@ phase_of(CdpLink *link)
 }
 
 /*
- * By the latest evidence, the latest first.
+ * By the latest evidence, the latest first.  While a kind is on its way to
+ * "newest", links that have not been asked about have only their earliest.
  */
 static int
 newest_first(const void *a, const void *b)
 {
 	const CdpLink *x = *(CdpLink *const *) a;
 	const CdpLink *y = *(CdpLink *const *) b;
-	int			cmp = CdpOrderCompare(y->last_at, y->last_tie,
-									  x->last_at, x->last_tie);
+	int			cmp;
+
+	cmp = CdpOrderCompare(y->last_tie != NULL ? y->last_at : y->at,
+						  y->last_tie != NULL ? y->last_tie : y->tie,
+						  x->last_tie != NULL ? x->last_at : x->at,
+						  x->last_tie != NULL ? x->last_tie : x->tie);
 
 	return cmp != 0 ? cmp : CdpLinkOrder(a, b);
 }

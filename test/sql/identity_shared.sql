@@ -171,3 +171,17 @@ CALL permute('newest', ARRAY['2026-01-01Z {user_id:a,kiosk:1}', '2026-01-02Z {us
 SELECT alter_identifier_kind('kiosk', shared => 'anonymous');
 CALL permute('anonymous', ARRAY['2026-01-01Z {user_id:a,kiosk:1}', '2026-01-02Z {email:b@example.com,kiosk:1}', '2026-01-03Z {cookie:c,kiosk:2}', '2026-01-04Z {kiosk:1,kiosk:2}', '2026-01-05Z {user_id:b,email:b@example.com}']);
 SELECT rule, count(*) AS orders, count(DISTINCT (people, refused)) AS results, min(people) AS people, min(refused) AS refused FROM results GROUP BY 1 ORDER BY 1;
+
+-- newest from now on: who had it last is asked of the log, in steps
+SELECT alter_identifier_kind('kiosk', shared => 'first');
+TRUNCATE identities, links, entry_pieces;
+DELETE FROM events;
+SELECT saw('s1', '{user_id:a,kiosk:9}', '2026-02-01Z'), saw('s2', '{user_id:b,kiosk:9}', '2026-02-02Z'), saw('s3', '{user_id:c,kiosk:9}', '2026-02-03Z'), saw('s4', '{user_id:b,kiosk:9}', '2026-02-04Z');
+SELECT apply();
+SELECT * FROM people WHERE identifiers ~ ':9';
+SET cdp.replay_at_commit = 0;
+SELECT alter_identifier_kind('kiosk', shared => 'newest');
+SELECT apply(3) FROM generate_series(1, 20);
+SELECT count(*) FROM rule_changes;
+SELECT * FROM people WHERE identifiers ~ ':9';
+RESET cdp.replay_at_commit;

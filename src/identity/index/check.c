@@ -70,8 +70,9 @@ StaticAssertDecl(sizeof(Fingerprint) == 24, "no padding in Fingerprint");
 PG_FUNCTION_INFO_V1(cdp_graph_index_check);
 PG_FUNCTION_INFO_V1(cdp_graph_index_findings);
 
+/* not pg_attribute_printf: clang does not know the archetype of a gcc server */
 static void report(CheckState *state, BlockNumber block, XLogRecPtr lsn,
-				   const char *format,...) pg_attribute_printf(4, 5);
+				   const char *format,...) __attribute__((format(printf, 4, 5)));
 
 static void
 report(CheckState *state, BlockNumber block, XLogRecPtr lsn, const char *format,...)
