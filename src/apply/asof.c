@@ -92,6 +92,11 @@ static CdpStatement history_from = {
 	{NULL}
 };
 
+static CdpStatement changes_of_rules = {
+	"SELECT c.id FROM cdp.rule_changes c",
+	{NULL}
+};
+
 /* ---- what the entries add up to ---- */
 
 static uint32
@@ -359,6 +364,26 @@ component_at(CdpAsOf *asof, const CdpIdentifier *raw)
 	return CdpNodeRoot(start);
 }
 
+/*
+ * While a change of the rules is on its way, some entries are in the tables by
+ * what they meant before.
+ */
+static bool
+read_by_these_kinds(CdpKindSet *kinds)
+{
+	uint64		n = CdpRun(&changes_of_rules, NULL, NULL);
+	int64	   *changes = palloc(sizeof(int64) * Max(n, 1));
+	uint64		i;
+
+	for (i = 0; i < n; i++)
+		changes[i] = CdpCellInt8(i, 1);
+	SPI_freetuptable(SPI_tuptable);
+	for (i = 0; i < n; i++)
+		if (!CdpKindSetsReadAlike(CdpKindSetBefore(changes[i]), kinds))
+			return false;
+	return true;
+}
+
 /* ---- SQL ---- */
 
 static CdpAsOf *
@@ -370,6 +395,7 @@ begin(FunctionCallInfo fcinfo)
 	asof->at = PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1);
 	asof->known_at = PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2);
 	asof->kinds = CdpKindSetAt(asof->known_at, &asof->by_index);
+	asof->by_index = asof->by_index && read_by_these_kinds(asof->kinds);
 	asof->cursors = CdpCursorsLoad();
 	asof->items = CdpAsOfTable("cdp entries as of", 2 * sizeof(int64), sizeof(CdpLogItem));
 	asof->members = CdpAsOfTable("cdp nodes as of", sizeof(int64), sizeof(CdpMember));

@@ -425,6 +425,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 		history_first = false;
 		CdpEpochCheck(&batch, cursors->incarnation);
 		CdpBatchPrepare(&batch, rules, true);
+		CdpMessagesBegin(&batch);
 		result.reread = CdpReread(&batch, rules, before, max);
 		if (!result.more)
 			CdpCursorsWrite(cursors);

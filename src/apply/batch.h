@@ -88,6 +88,7 @@ extern List *CdpAppliedMessages(CdpBatch *batch, CdpCursorSet *before, text **so
 								text **message_ids, int n);
 /* Does copy a of a message count rather than copy b? */
 extern bool CdpEntryOutdoes(CdpEntry *a, CdpEntry *b);
+extern void CdpMessagesBegin(CdpBatch *batch);
 extern void CdpMessagesEnd(CdpBatch *batch);
 
 /* withdraw.c: undo what entries did that do not count any more */
@@ -114,6 +115,8 @@ extern int64 CdpIdentifierHash(const CdpIdentifier *canonical);
 extern void CdpHistoryKeep(CdpBatch *batch, CdpEntry *entry);
 extern void CdpHistoryOutdone(CdpBatch *batch, CdpEntry *loser, CdpEntry *winner);
 extern void CdpHistoryWrite(CdpBatch *batch);
+extern void CdpHistoryRenew(CdpBatch *batch, CdpEntry **entries,
+							CdpKindSet **before, int n);
 
 /* merges.c: what is announced about profiles that become one, or several */
 extern void CdpMergesAnnounce(CdpBatch *batch, List *merges);

@@ -375,6 +375,17 @@ have_filter(CdpBatch *batch, CdpCursorSet *before)
 }
 
 /*
+ * A batch begins that may look for no duplicates: see that the filter is not
+ * taken for good afterwards when others have applied entries since.
+ */
+void
+CdpMessagesBegin(CdpBatch *batch)
+{
+	if (applied_messages.token != batch->applier.token)
+		forget_filter();
+}
+
+/*
  * The batch has been written, under this token.
  */
 void

@@ -36,6 +36,19 @@ static CdpStatement insert_history = {
 	{"int8[]", "int8[]", "int8[]", "timestamptz[]", "timestamptz[]"}
 };
 
+/* from the hashes $1 of the entries $2 to the hashes $3 of the entries $4 */
+static CdpStatement renew_history = {
+	"WITH gone AS (DELETE FROM cdp.history_entries h"
+	" USING (SELECT DISTINCT unnest($1) AS hash, unnest($2) AS entry) AS u"
+	" WHERE h.hash = u.hash AND h.entry = u.entry"
+	" RETURNING h.entry, h.xid, h.received_at, h.until)"
+	" INSERT INTO cdp.history_entries (hash, entry, xid, received_at, until)"
+	" SELECT n.hash, g.entry, g.xid, g.received_at, max(g.until)"
+	" FROM gone g JOIN (SELECT unnest($3) AS hash, unnest($4) AS entry) AS n"
+	" ON n.entry = g.entry GROUP BY n.hash, g.entry, g.xid, g.received_at",
+	{"int8[]", "int8[]", "int8[]", "int8[]"}
+};
+
 static CdpStatement prune_history = {
 	"SELECT cdp.prune_history()",
 	{NULL}
@@ -90,7 +103,7 @@ CdpHistoryOutdone(CdpBatch *batch, CdpEntry *loser, CdpEntry *winner)
  * Hashes of the identifiers that the entry names, as far as they are usable.
  */
 static int
-hashes_of(CdpBatch *batch, CdpEntry *entry, int64 *hashes)
+hashes_of(CdpKindSet *kinds, CdpEntry *entry, int64 *hashes)
 {
 	Datum	   *elems;
 	bool	   *nulls;
@@ -108,7 +121,7 @@ hashes_of(CdpBatch *batch, CdpEntry *entry, int64 *hashes)
 
 		if (nulls[i])
 			continue;
-		(void) CdpCanonicalise(batch->kinds,
+		(void) CdpCanonicalise(kinds,
 							   (CdpIdentifier *) DatumGetPointer(elems[i]),
 							   &canonical, &kind);
 		if (canonical != NULL)
@@ -178,7 +191,7 @@ CdpHistoryWrite(CdpBatch *batch)
 			count = 1;
 		}
 		else
-			count = hashes_of(batch, entry, hashes + n);
+			count = hashes_of(batch->kinds, entry, hashes + n);
 		while (count-- > 0)
 		{
 			entries[n] = entry->id;
@@ -199,4 +212,52 @@ CdpHistoryWrite(CdpBatch *batch)
 		CdpRun(&prune_history, NULL, NULL);
 		SPI_freetuptable(SPI_tuptable);
 	}
+}
+
+/*
+ * Entries are read otherwise than before (as the kinds of the same place took
+ * them): what leads to them goes by their identifiers as they are now.
+ */
+void
+CdpHistoryRenew(CdpBatch *batch, CdpEntry **entries, CdpKindSet **before, int n)
+{
+	int			max = 0;
+	int			nold = 0;
+	int			nnew = 0;
+	int64	   *old[2];
+	int64	   *new[2];
+	Datum		args[4];
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (entries[i]->identifiers != NULL)
+			max += ArrayGetNItems(ARR_NDIM(entries[i]->identifiers),
+								  ARR_DIMS(entries[i]->identifiers));
+	for (i = 0; i < 2; i++)
+	{
+		old[i] = palloc(sizeof(int64) * Max(2 * max, 1));
+		new[i] = palloc(sizeof(int64) * Max(max, 1));
+	}
+	for (i = 0; i < n; i++)
+	{
+		int			count = hashes_of(batch->kinds, entries[i], new[0] + nnew);
+
+		CHECK_FOR_INTERRUPTS();
+		for (; count > 0; count--, nnew++)
+		{
+			new[1][nnew] = entries[i]->id;
+
+			/* it may have been kept in between */
+			old[0][nold] = new[0][nnew];
+			old[1][nold++] = entries[i]->id;
+		}
+		count = hashes_of(before[i], entries[i], old[0] + nold);
+		while (count-- > 0)
+			old[1][nold++] = entries[i]->id;
+	}
+	args[0] = CdpInt8Array(old[0], nold);
+	args[1] = CdpInt8Array(old[1], nold);
+	args[2] = CdpInt8Array(new[0], nnew);
+	args[3] = CdpInt8Array(new[1], nnew);
+	CdpRun(&renew_history, args, NULL);
 }

@@ -69,6 +69,7 @@ typedef struct Reread
 {
 	CdpEntry	was;
 	CdpEntry	is;
+	CdpKindSet *before;			/* by which it was */
 	bool		counted;
 } Reread;
 
@@ -106,6 +107,7 @@ compare_readings(CdpBatch *batch, CdpRules *rules, CdpEntry *entries, int n,
 		reread = palloc(sizeof(Reread));
 		reread->was = entries[i];
 		reread->is = entries[i];
+		reread->before = before;
 		reread->counted = false;
 		CdpGraphCheckAs(batch->graph, before, &reread->was);
 		CdpGraphCheckAs(batch->graph, rules->kinds, &reread->is);
@@ -163,6 +165,21 @@ find_counting(Reread **list, int n)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+static void
+renew_history(CdpBatch *batch, Reread **list, int n)
+{
+	CdpEntry  **entries = palloc(sizeof(CdpEntry *) * n);
+	CdpKindSet **before = palloc(sizeof(CdpKindSet *) * n);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		entries[i] = &list[i]->is;
+		before[i] = list[i]->before;
+	}
+	CdpHistoryRenew(batch, entries, before, n);
+}
+
 /*
  * The copies that count instead of entries that cannot be used any more.
  */
@@ -217,6 +234,7 @@ exchange(CdpBatch *batch, CdpCursorSet *applied, Reread **list, int n)
 	int			i;
 
 	find_counting(list, n);
+	renew_history(batch, list, n);
 	copies = other_copies(batch, applied, list, n);
 	batch->entries = palloc0(sizeof(CdpEntry) * (n + list_length(copies)));
 	batch->nentries = 0;

@@ -80,18 +80,40 @@ static CdpStatement applied_entries = {
 	{NULL}
 };
 
-static CdpStatement delete_changes = {
-	"DELETE FROM cdp.rule_changes",
+static CdpStatement last_change = {
+	"SELECT c.id FROM cdp.rule_changes c ORDER BY c.id DESC LIMIT 1",
 	{NULL}
 };
 
+static CdpStatement delete_changes = {
+	"DELETE FROM cdp.rule_changes c WHERE c.id <= $1",
+	{"int8"}
+};
+
 static CdpStatement delete_cursors = {
-	"DELETE FROM cdp.rule_cursors",
-	{NULL}
+	"DELETE FROM cdp.rule_cursors c WHERE c.change <= $1",
+	{"int8"}
 };
 
 PG_FUNCTION_INFO_V1(cdp_rules_at_commit);
 PG_FUNCTION_INFO_V1(cdp_apply_identity_changes);
+
+/*
+ * Kinds are read in the active snapshot.  Changes must be read in the same one,
+ * for whoever makes one does not wait for the applier: a change that commits
+ * while a batch is at work is the next one's business.
+ */
+static uint64
+run_in_snapshot(CdpStatement *statement)
+{
+	int			rc;
+
+	CdpPrepare(statement);
+	rc = SPI_execute_plan(statement->plan, NULL, NULL, true, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	return SPI_processed;
+}
 
 static int64
 count_entries(void)
@@ -291,7 +313,7 @@ CdpRulesLoad(CdpCursorSet *live, bool start, bool *hold)
 {
 	CdpRules   *rules;
 	int			nstarted = 0;
-	uint64		n = CdpRun(&load_changes, NULL, NULL);
+	uint64		n = run_in_snapshot(&load_changes);
 	uint64		i;
 
 	*hold = false;
@@ -319,6 +341,7 @@ CdpRulesLoad(CdpCursorSet *live, bool start, bool *hold)
 			nstarted++;
 	}
 	SPI_freetuptable(SPI_tuptable);
+	CdpKindSetsForget(rules->changes[0].id);
 	for (i = 0; i < n; i++)
 	{
 		rules->changes[i].before = CdpKindSetBefore(rules->changes[i].id);
@@ -381,6 +404,15 @@ CdpRulesWrite(CdpRules *rules, bool cursors)
 void
 CdpRulesFinish(void)
 {
-	CdpRun(&delete_changes, NULL, NULL);
-	CdpRun(&delete_cursors, NULL, NULL);
+	Datum		last;
+
+	if (run_in_snapshot(&last_change) == 0)
+	{
+		SPI_freetuptable(SPI_tuptable);
+		return;
+	}
+	last = Int64GetDatum(CdpCellInt8(0, 1));
+	SPI_freetuptable(SPI_tuptable);
+	CdpRun(&delete_changes, &last, NULL);
+	CdpRun(&delete_cursors, &last, NULL);
 }

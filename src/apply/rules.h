@@ -50,7 +50,7 @@ extern List *CdpRulesJudged(CdpRules *rules);
 extern bool CdpRulesReadOtherwise(CdpRules *rules);
 /* Must history be replayed as a whole? */
 extern bool CdpRulesNeedReplay(CdpRules *rules);
-/* All of them are done. */
+/* All of them that the active snapshot sees are done. */
 extern void CdpRulesFinish(void);
 
 /* The hooks of cdp.h. */

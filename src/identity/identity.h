@@ -87,6 +87,7 @@ typedef struct CdpKindSet CdpKindSet;
 extern CdpKindSet *CdpKindSetGet(int64 generation);
 /* As they were before a change of the rules (cdp.rule_changes.id). */
 extern CdpKindSet *CdpKindSetBefore(int64 change);
+extern void CdpKindSetsForget(int64 change);
 extern bool CdpKindSetsReadAlike(CdpKindSet *a, CdpKindSet *b);
 extern bool CdpKindSetsPoliciesAlike(CdpKindSet *a, CdpKindSet *b);
 extern bool CdpKindSetsJudgeAlike(CdpKindSet *a, CdpKindSet *b, const char *name);

@@ -548,37 +548,51 @@ CdpKindSetAt(TimestampTz known_at, bool *same)
 	return past;
 }
 
+/* The kinds before changes of the rules; all that are not finished stay. */
+static List *sets_before = NIL;
+
+/*
+ * Let go of the kinds before changes that are earlier than this one.
+ */
+void
+CdpKindSetsForget(int64 change)
+{
+	Oid			schema = CdpSchemaOid();
+	ListCell   *lc;
+
+	foreach(lc, sets_before)
+	{
+		CdpKindSet *set = lfirst(lc);
+
+		if (set->generation >= change && set->schema == schema)
+			continue;
+		sets_before = foreach_delete_current(sets_before, lc);
+		free_set(set);
+	}
+}
+
 /*
  * The kinds as they were before a change of the rules that is not finished.
- * Several may be in use at a time; those that are not asked for are let go
- * when there are many.
  */
 CdpKindSet *
 CdpKindSetBefore(int64 change)
 {
-	static List *sets = NIL;
 	Oid			schema = CdpSchemaOid();
 	ListCell   *lc;
 	CdpKindSet *set;
 	MemoryContext old;
 
-	foreach(lc, sets)
+	foreach(lc, sets_before)
 	{
 		set = lfirst(lc);
 		if (set->generation == change && set->schema == schema)
 			return set;
 	}
-	if (list_length(sets) >= 64)
-	{
-		/* a batch has no more than a few of them, the latest ones */
-		free_set(linitial(sets));
-		sets = list_delete_first(sets);
-	}
 	set = load_set(change, "cdp.kinds_before($1)", INT8OID, Int64GetDatum(change));
 	set->serial = -change;
 	MemoryContextSetParent(set->context, CacheMemoryContext);
 	old = MemoryContextSwitchTo(CacheMemoryContext);
-	sets = lappend(sets, set);
+	sets_before = lappend(sets_before, set);
 	MemoryContextSwitchTo(old);
 	return set;
 }

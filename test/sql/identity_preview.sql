@@ -136,3 +136,37 @@ SELECT apply_identity_changes();
 SELECT * FROM progress;
 TABLE people;
 SELECT * FROM verify();
+
+-- what was undone, and copies that lost, are found by what they mean now
+INSERT INTO events (source, message_id, event, identifiers, occurred_at) VALUES
+	('api', 'u1', 'Order', '{crm:Hugo,phone:+41441234567}', '2026-01-12Z'),
+	('api', 'u2', 'Order', '{crm:Hugo,email:hugo@example.com}', '2026-01-13Z'),
+	('api', 'u3', 'Order', '{crm:Hugo,cookie:h3}', '2026-01-15Z');
+SELECT apply();
+INSERT INTO events (source, type, message_id, properties, occurred_at) VALUES
+	('api', 'undo', 'u4', '{"entry": "u2"}', '2026-01-20Z');
+INSERT INTO events (source, message_id, event, identifiers, occurred_at) VALUES
+	('api', 'u3', 'Order', '{crm:Hugo,cookie:h3,device_id:h3}', '2026-01-14Z');
+SELECT apply();
+SELECT alter_identifier_kind('crm', normaliser => 'verbatim');
+-- the change is not through yet
+SELECT identifier FROM identifiers_at('crm:Hugo') ORDER BY 1;
+SELECT identifier FROM identifiers_at('crm:Hugo', '2026-01-18Z') ORDER BY 1;
+SELECT apply();
+SELECT identifier FROM identifiers_at('crm:Hugo') ORDER BY 1;
+SELECT identifier FROM identifiers_at('crm:Hugo', '2026-01-18Z') ORDER BY 1;
+SELECT * FROM verify();
+
+-- more changes at a time than anybody makes by hand
+SELECT create_identifier_kind('seat', normaliser => 'lower');
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('v1', 'Order', '{seat:A1,user_id:ida}', '2026-01-12Z'),
+	('v2', 'Order', '{seat:a1,email:ida@example.com}', '2026-01-13Z');
+SELECT apply();
+SELECT alter_identifier_kind('seat', normaliser => 'verbatim');
+DO $$ BEGIN FOR i IN 1 .. 80 LOOP PERFORM cdp.alter_identifier_kind('loyalty_id', priority => 100 + i); COMMIT; END LOOP; END $$;
+SELECT count(*) FROM rule_changes;
+SELECT apply();
+SELECT identifier FROM identities WHERE identifier::text LIKE 'seat:%' ORDER BY 1;
+SELECT count(*) FROM rule_changes;
+SELECT * FROM verify();
