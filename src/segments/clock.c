@@ -376,7 +376,7 @@ static Node *
 solve(Node *clock, ClockOperator operator, ClockOperator flipped, Node *other)
 {
 	const char *unit = NULL;
-	bool		shifted = false;	/* by an interval */
+	bool		shifted = false;	/* an interval was brought to the other side */
 	Node	   *now;
 	FuncExpr   *result;
 
@@ -410,6 +410,7 @@ solve(Node *clock, ClockOperator operator, ClockOperator flipped, Node *other)
 				case F_DATE_MII:
 					if (!left)
 						return NULL;
+					shifted |= exprType(b) == INTERVALOID;
 					other = shift(other, b, true);
 					clock = a;
 					break;
@@ -419,6 +420,7 @@ solve(Node *clock, ClockOperator operator, ClockOperator flipped, Node *other)
 				case F_DATE_PLI:
 					if (!left)
 						return NULL;
+					shifted |= exprType(b) == INTERVALOID;
 					other = shift(other, b, false);
 					clock = a;
 					break;
@@ -426,6 +428,7 @@ solve(Node *clock, ClockOperator operator, ClockOperator flipped, Node *other)
 				case F_TIMESTAMP_MI:
 				case F_DATE_MI:
 					/* now() - b < other: now() < b + other */
+					shifted |= exprType(other) == INTERVALOID;
 					other = left ? shift(b, other, true) : shift(a, other, false);
 					clock = left ? a : b;
 					if (!left)

@@ -117,6 +117,12 @@ EXECUTE m;
 BEGIN READ ONLY;
 SELECT cdp.matches('user_id:u1', $$plan = 'pro' AND did('Login')$$);
 COMMIT;
+-- a day less a month is what it is in SQL: not all months are as long
+SET cdp.now = '2026-03-31 12:00+00';
+SELECT p, pg_temp.who(p::text) FROM unnest(ARRAY[
+	$$signed_up_at::timestamptz > date_trunc('day', now()) - interval '1 month'$$, $$signed_up_at::timestamptz > current_date - interval '1 month'$$,
+	$$date_trunc('day', now()) - signed_up_at::timestamptz < interval '1 month'$$, $$signed_up_at::timestamptz > now() - interval '1 month'$$]) p;
+SET cdp.now = '2026-03-01 13:00+00';
 -- errors
 SELECT cdp.matches('user_id:u1', $$plam = 'pro'$$);
 SELECT cdp.matches('user_id:u1', $$in_segment('lately')$$);
