@@ -656,20 +656,23 @@ static Bitmapset *
 changed_traits(CdpBatch *batch, CdpProfile *profile)
 {
 	CdpNode    *root = profile->node;
-	CdpNode    *node = profile->ring;
+	CdpNode   **nodes;
 	Bitmapset  *changed = NULL;
+	bool		known = true;
+	int			n;
+	int			i;
 
 	if (batch->replaying || profile->moved || profile->cause != CDP_CAUSE_ENTRY ||
 		root->old_profile != root->id || root->timer <= batch->applier.clock)
 		return NULL;
-	do
-	{
-		if (node->is_new || node->is_gone || node->old_profile != root->id ||
-			(node->acc != NULL && !CdpNodeChanges(node->acc, &changed)))
-			return NULL;
-		node = node->next;
-	} while (node != profile->ring);
-	return changed;
+	/* those of a large profile that take no part have not changed */
+	nodes = participants(batch, profile, &n);
+	for (i = 0; i < n && known; i++)
+		known = !nodes[i]->is_new && !nodes[i]->is_gone &&
+			nodes[i]->old_profile == root->id &&
+			(nodes[i]->acc == NULL || CdpNodeChanges(nodes[i]->acc, &changed));
+	pfree(nodes);
+	return known ? changed : NULL;
 }
 
 /*
