@@ -17,6 +17,7 @@
 #include "access/transam.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
+#include "common/int.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -223,6 +224,19 @@ remove_items(CdpState *state, int position, int n)
 	state->nitems -= n;
 }
 
+/* Counts of states that come from outside may be anything. */
+static int64
+add_counts(int64 a, int64 b)
+{
+	int64		result;
+
+	if (pg_add_s64_overflow(a, b, &result))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("count of a trait's state is out of range")));
+	return result;
+}
+
 /* Add an amount to a sum. */
 static void
 add_numeric(CdpState *state, Datum *sum, Datum value)
@@ -297,18 +311,18 @@ add_scalar(CdpState *state, int64 n, Datum value, Datum value2, TimestampTz at,
 	switch (state->rules->aggregate)
 	{
 		case CDP_AGG_COUNT:
-			state->n += n;
+			state->n = add_counts(state->n, n);
 			break;
 		case CDP_AGG_EXISTS:
 			state->n = 1;
 			break;
 		case CDP_AGG_AVG:
-			state->n += n;
+			state->n = add_counts(state->n, n);
 			add_numeric(state, &state->value, value);
 			state->has_value = true;
 			break;
 		case CDP_AGG_STDDEV:
-			state->n += n;
+			state->n = add_counts(state->n, n);
 			add_numeric(state, &state->value, value);
 			add_numeric(state, &state->value2, value2);
 			state->has_value = true;
@@ -335,7 +349,7 @@ add_scalar(CdpState *state, int64 n, Datum value, Datum value2, TimestampTz at,
 			break;
 		case CDP_AGG_RATE:
 			state->at = state->n == 0 ? at : Min(state->at, at);
-			state->n += n;
+			state->n = add_counts(state->n, n);
 			break;
 		default:
 			elog(ERROR, "unexpected aggregate %d", (int) state->rules->aggregate);
@@ -365,7 +379,7 @@ add_bucket(CdpState *state, int64 bucket, int64 count)
 	}
 	if (low < state->nitems && state->items[low].at == bucket)
 	{
-		state->items[low].count += count;
+		state->items[low].count = add_counts(state->items[low].count, count);
 		return -1;
 	}
 	item.at = bucket;
@@ -468,7 +482,7 @@ join_values(const CdpStateRules *rules, CdpItem *old, const CdpItem *item)
 		return;
 	}
 	if (rules->has_counts)
-		old->count += item->count;
+		old->count = add_counts(old->count, item->count);
 	if (!rules->typbyval && compare_images(rules, item->value, old->value) < 0)
 		old->value = copy_value(rules, item->value);
 }
@@ -532,7 +546,7 @@ add_span(CdpState *state, const CdpItem *span)
 	{
 		merged.at = Min(merged.at, state->items[last].at);
 		merged.end = Max(merged.end, state->items[last].end);
-		merged.count += state->items[last].count;
+		merged.count = add_counts(merged.count, state->items[last].count);
 	}
 	if (last == low)
 	{

@@ -232,6 +232,10 @@ SELECT '\x011b00000000000000000000000001'::trait_state;
 SELECT '\x010302000000000000000000000001'::trait_state;
 SELECT '\x010305000000000000000000000001'::trait_state;
 SELECT '\x016300000000000000000000000001'::trait_state;
+-- no sum that could not be read again
+SELECT '\x010300000000000000000000000007'::trait_state + '\x010300000000007ffffffffffffff8'::trait_state;
+SELECT '\x010300000000000000000000000008'::trait_state + '\x010300000000007ffffffffffffff8'::trait_state;
+SELECT '\x010b00000000170000000100000004000000017fffffffffffffff'::trait_state + '\x010b00000000170000000100000004000000010000000000000001'::trait_state;
 CREATE FUNCTION public.mutate(s trait_state, OUT accepted int, OUT refused int) LANGUAGE plpgsql AS $$
 DECLARE
 	b bytea := trait_state_send(s);
