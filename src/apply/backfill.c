@@ -392,12 +392,11 @@ end_work(Work *work)
  * Fold history into the traits, evaluate everybody for the segments.
  */
 void
-CdpBackfill(List *trait_ids, List *segment_ids)
+CdpBackfill(List *trait_ids, List *segment_ids, bool everybody)
 {
 	CdpBatch	batch;
 	Work		work;
 	Bitmapset  *only = NULL;
-	bool		windowed = false;
 	ListCell   *lc;
 	uint64		any;
 
@@ -411,7 +410,7 @@ CdpBackfill(List *trait_ids, List *segment_ids)
 
 		if (trait == NULL)
 			elog(ERROR, "trait %d is not defined", lfirst_int(lc));
-		windowed |= trait->windowed;
+		everybody |= trait->windowed;
 		if (trait->aggregate != CDP_AGG_DECLARED &&
 			trait->aggregate != CDP_AGG_EXPRESSION)
 			only = bms_add_member(only, trait->index);
@@ -420,7 +419,7 @@ CdpBackfill(List *trait_ids, List *segment_ids)
 	{
 		if (!bms_is_empty(only))
 			fold_history(batch.traits, only, batch.applier.clock);
-		if (segment_ids != NIL || windowed)
+		if (segment_ids != NIL || everybody)
 		{
 			int			nest = NewGUCNestLevel();
 

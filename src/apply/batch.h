@@ -138,7 +138,7 @@ extern void CdpWriteRows(CdpBatch *batch);
 extern void CdpWriteRejected(CdpBatch *batch);
 
 /* backfill.c */
-extern void CdpBackfill(List *trait_ids, List *segment_ids);
+extern void CdpBackfill(List *trait_ids, List *segment_ids, bool everybody);
 extern void CdpReplay(void);
 
 /* reread.c: a step of a change of the rules; how many entries or identifiers */

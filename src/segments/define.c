@@ -206,7 +206,8 @@ store_definition(CdpSegmentDefinition *definition)
 	if (definition->enabled && CdpSegmentById(set, definition->id) == NULL)
 		elog(ERROR, "segment \"%s\" was stored and cannot be read", definition->name);
 	if (CdpBackfillHook != NULL)
-		CdpBackfillHook(created, definition->enabled ? CdpSegmentDependents(definition->id) : NIL);
+		CdpBackfillHook(created, definition->enabled ? CdpSegmentDependents(definition->id) : NIL,
+						false);
 	PopActiveSnapshot();
 	if (is_new)
 		notice_anonymous(definition);
@@ -301,7 +302,7 @@ trait_altered(int32 old_id, int32 new_id, bool published)
 					 errhint("Change the segment first.")));
 	}
 	if (CdpBackfillHook != NULL)
-		CdpBackfillHook(NIL, ids);
+		CdpBackfillHook(NIL, ids, false);
 	PopActiveSnapshot();
 }
 

@@ -73,7 +73,7 @@ compile_preview(Preview *preview, const char *text, const char *timezone)
 		CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		if (CdpBackfillHook != NULL)
-			CdpBackfillHook(created, NIL);
+			CdpBackfillHook(created, NIL, false);
 		PopActiveSnapshot();
 	}
 	CommandCounterIncrement();

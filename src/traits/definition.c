@@ -305,18 +305,43 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 }
 
 /*
+ * Does a trait change at midnights, which has to be announced?  Then profiles
+ * need timers that they may not have.
+ */
+static bool
+announces_midnights(CdpTraitSet *set, const CdpTrait *trait)
+{
+	Bitmapset  *todo = bms_make_singleton(trait->index);
+	int			index;
+
+	if (!trait->announce)
+		return false;
+	while ((index = bms_first_member(todo)) >= 0)
+	{
+		CdpTrait   *read = set->traits[index];
+
+		if (read->aggregate == CDP_AGG_RATE || read->aggregate == CDP_AGG_STREAK)
+			return true;
+		todo = bms_add_members(todo, read->depends);
+	}
+	return false;
+}
+
+/*
  * After a change: make it known, compile it, show it, fold history.
  */
 static void
 publish(int32 id, bool folds)
 {
 	CdpTraitSet *set;
+	bool		everybody;
 
 	CdpGenerationBump();
 	set = CdpTraitSetReload(CdpDefinitionDependants(id));
 	CdpProfileTraitsView(set, NULL, NULL);
-	if (folds && CdpBackfillHook)
-		CdpBackfillHook(list_make1_int(id), NIL);
+	everybody = announces_midnights(set, CdpTraitById(set, id));
+	if ((folds || everybody) && CdpBackfillHook)
+		CdpBackfillHook(folds ? list_make1_int(id) : NIL, NIL, everybody);
 }
 
 /* Computed traits have states; declared and derived ones do not. */

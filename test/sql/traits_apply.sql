@@ -237,6 +237,20 @@ SELECT apply();
 SELECT * FROM verify();
 SELECT count(*) FILTER (WHERE traits ? 'total') FROM profiles;
 
+-- what changes at midnight is announced from when that is asked for
+SET cdp.now = '2030-01-01 12:00+00';
+SELECT track('Day', user_id => 'u3') IS NOT NULL;
+SELECT apply();
+SELECT create_trait('days', aggregate => 'streak', event => 'Day', options => '{"announce": true}');
+SELECT create_trait('pace', aggregate => 'rate', event => 'Day');
+SET cdp.now = '2030-01-03 12:00+00';
+SELECT apply();
+SELECT create_trait('pace_twice', expression => 'pace * 2');
+SELECT alter_trait('pace_twice', options => '{"announce": true}');
+SET cdp.now = '2030-01-04 12:00+00';
+SELECT apply();
+SELECT payload->>'trait' AS trait, (payload->'old')::numeric(3, 2) AS old, (payload->'new')::numeric(3, 2) AS new FROM changes WHERE kind = 'trait_changed' AND payload->>'trait' ~ '^(days|pace)' ORDER BY seq;
+
 SET client_min_messages = error;
 DROP EXTENSION cdp CASCADE;
 DROP TABLE public.input;
