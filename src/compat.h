@@ -87,6 +87,27 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 #define CdpCheckCanSetRole(member, role) check_is_member_of_role(member, role)
 #endif
 
+/* 18 asks whether ANALYZE waits, and looks beyond btrees. */
+#if PG_VERSION_NUM >= 180000
+#define CdpVacuumDelayPoint() vacuum_delay_point(false)
+#define CdpBtreeInterpretation(operator) get_op_index_interpretation(operator)
+#else
+#define CdpVacuumDelayPoint() vacuum_delay_point()
+#define CdpBtreeInterpretation(operator) get_op_btree_interpretation(operator)
+#endif
+
+/* 16 renamed what says where a file is. */
+#if PG_VERSION_NUM >= 160000
+#define CdpSmgrLocator(smgr) ((smgr)->smgr_rlocator.locator)
+#else
+#define CdpSmgrLocator(smgr) ((smgr)->smgr_rnode.node)
+#endif
+
+/* 18 put this before the declaration. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /* 18 added the argument for instrumentation. */
 #if PG_VERSION_NUM >= 180000
 #define CdpIndexBeginScan(heap, index, snapshot, nkeys, norderbys) \

@@ -300,8 +300,9 @@ collect_depends(CdpSegmentSet *set, CdpTraitSet *traits, CdpSegment *segment)
 	Bitmapset  *others;
 	int			index;
 
-	while ((index = bms_first_member(todo)) >= 0)
+	while ((index = bms_next_member(todo, -1)) >= 0)
 	{
+		todo = bms_del_member(todo, index);
 		if (bms_is_member(index, segment->depends))
 			continue;
 		segment->depends = bms_add_member(segment->depends, index);

@@ -16,6 +16,7 @@
 #include "utils/lsyscache.h"
 
 #include "cdp.h"
+#include "compat.h"
 #include "traits/traitset.h"
 
 bool
@@ -194,7 +195,7 @@ can_fail_walker(Node *node, void *context)
 				if (list_length(op->args) != 2 ||
 					!is_plain(exprType(linitial(op->args))) ||
 					!is_plain(exprType(lsecond(op->args))) ||
-					get_op_btree_interpretation(op->opno) == NIL)
+					CdpBtreeInterpretation(op->opno) == NIL)
 					return true;
 				break;
 			}

@@ -409,7 +409,7 @@ cdpgbuildempty(Relation index)
 		}
 		PageSetChecksumInplace(page, n);
 		smgrextend(RelationGetSmgr(index), INIT_FORKNUM, n, (char *) page, true);
-		log_newpage(&RelationGetSmgr(index)->smgr_rnode.node, INIT_FORKNUM, n, page, true);
+		log_newpage(&CdpSmgrLocator(RelationGetSmgr(index)), INIT_FORKNUM, n, page, true);
 	}
 	smgrimmedsync(RelationGetSmgr(index), INIT_FORKNUM);
 }

@@ -23,6 +23,8 @@
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
+#include "compat.h"
+
 #define CDPG_MAGIC			0x43445047	/* "CDPG" */
 #define CDPG_VERSION		1
 #define CDPG_PAGE_ID		0xFFA7	/* last two bytes of every page */
@@ -265,7 +267,7 @@ extern void CdpgHubGet(Page page, int i, CdpgEntry *entry);
 extern void CdpgHubAdd(Page page, const CdpgEntry *entry);
 extern void CdpgHubSet(Page page, int i, const CdpgEntry *entry);
 extern void CdpgHubTruncate(Page page, int n);
-extern void CdpgReportCorrupt(Relation index, Buffer buffer, const char *what) pg_attribute_noreturn();
+pg_noreturn extern void CdpgReportCorrupt(Relation index, Buffer buffer, const char *what);
 
 /* store.c: meta page, directory, locks, allocation */
 extern CdpgCache *CdpgCacheGet(Relation index);

@@ -250,7 +250,7 @@ cdpgbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 
 	for (bucket = 0;; bucket++)
 	{
-		vacuum_delay_point();
+		CdpVacuumDelayPoint();
 		if (bucket >= CdpgCacheGet(info->index)->nbuckets &&
 			bucket >= CdpgCacheRefresh(info->index)->nbuckets)
 			break;
@@ -294,7 +294,7 @@ cdpgvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
 		Buffer		buffer;
 		Page		page;
 
-		vacuum_delay_point();
+		CdpVacuumDelayPoint();
 		buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, info->strategy);
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
 		page = BufferGetPage(buffer);
