@@ -86,6 +86,24 @@ is($node->safe_psql('postgres', q(SELECT cdp.graph_index_check('e_graph', true))
 is($node->safe_psql('postgres', 'VACUUM e') . $node->safe_psql('postgres', q(SELECT cdp.graph_index_check('e_graph', true))),
 	'', 'and after VACUUM');
 is($node->safe_psql('postgres', q(SELECT deadlocks FROM pg_stat_database WHERE datname = 'postgres')), 0, 'no deadlocks');
+
+# an index that grows while it is verified is not damaged
+$node->safe_psql('postgres', q(
+	CREATE TABLE growing (a bigint, b bigint);
+	INSERT INTO growing SELECT i, i + 1 FROM generate_series(1, 20000) i;
+	CREATE INDEX growing_graph ON growing USING identity_graph (a, b)));
+my $growth = IPC::Run::start(
+	[ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
+		'INSERT INTO growing SELECT i, i + 7 FROM generate_series(100000, 250000) i' ]);
+my ($checks, $findings) = (0, '');
+do
+{
+	$findings .= $node->safe_psql('postgres', q(SELECT finding FROM cdp.graph_index_findings('growing_graph', true) LIMIT 3));
+	$checks++;
+} while ($findings eq '' && $growth->pumpable && $node->safe_psql('postgres',
+		q(SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO growing%' AND state = 'active')));
+is($findings, '', "$checks checks of an index that grows find nothing");
+ok($growth->finish, 'it has grown');
 unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC|XX00/, 'no crash');
 
 SKIP:

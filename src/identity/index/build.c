@@ -324,6 +324,7 @@ cdpgbuild(Relation heap, Relation index, struct IndexInfo *info)
 	bool		nulls_first = false;
 	int			fillfactor = fillfactor_of(index);
 	double		buckets;
+	double		heap_rows;
 	uint32		i;
 
 	check_columns(index);
@@ -344,7 +345,7 @@ cdpgbuild(Relation heap, Relation index, struct IndexInfo *info)
 
 	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE,
 								 PROGRESS_CREATEIDX_SUBPHASE_INITIALIZE);
-	(void) table_index_build_scan(heap, index, info, true, true, build_callback, state, NULL);
+	heap_rows = table_index_build_scan(heap, index, info, true, true, build_callback, state, NULL);
 	tuplesort_performsort(state->sort);
 	ExecDropSingleTupleTableSlot(state->slot);
 	state->slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
@@ -366,7 +367,8 @@ cdpgbuild(Relation heap, Relation index, struct IndexInfo *info)
 		log_newpage_range(index, MAIN_FORKNUM, 0, RelationGetNumberOfBlocks(index), true);
 
 	result = (IndexBuildResult *) palloc(sizeof(IndexBuildResult));
-	result->heap_tuples = result->index_tuples = state->rows;
+	result->heap_tuples = heap_rows;	/* of which a partial index has some */
+	result->index_tuples = state->rows;
 	pfree(state->primaries);
 	pfree(state);
 	return result;

@@ -393,7 +393,8 @@ check_structure(CheckState *state)
 		while (bucket < state->nbuckets)
 		{
 			uint32		number = bucket / CDPG_PER_DIRECTORY;
-			uint32		n = Min(state->nbuckets - bucket, CDPG_PER_DIRECTORY);
+			uint32		skip = bucket % CDPG_PER_DIRECTORY; /* it has grown since */
+			uint32		n = Min(state->nbuckets - bucket, CDPG_PER_DIRECTORY - skip);
 			BlockNumber blocks[CDPG_PER_DIRECTORY];
 			uint32		i;
 
@@ -402,7 +403,7 @@ check_structure(CheckState *state)
 			buffer = read_page(state, meta.directories[number], CDPG_DIRECTORY);
 			if (!BufferIsValid(buffer))
 				return false;
-			memcpy(blocks, CdpgPageDirectory(BufferGetPage(buffer)), sizeof(BlockNumber) * n);
+			memcpy(blocks, CdpgPageDirectory(BufferGetPage(buffer)) + skip, sizeof(BlockNumber) * n);
 			lsn = PageGetLSN(BufferGetPage(buffer));
 			UnlockReleaseBuffer(buffer);
 			for (i = 0; i < n; i++)

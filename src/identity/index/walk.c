@@ -295,6 +295,7 @@ CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpNeighbour **neighbours)
 		{
 			CdpNeighbour *neighbour = &walk->found[i];
 
+			CHECK_FOR_INTERRUPTS();
 			if (!neighbour->all_visible || walk->by_status)
 			{
 				int64		a;
@@ -327,6 +328,7 @@ CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpNeighbour **neighbours)
 				ItemPointer tid = index_getnext_tid(walk->scans[i], ForwardScanDirection);
 				CdpNeighbour neighbour;
 
+				CHECK_FOR_INTERRUPTS();
 				if (tid == NULL)
 					break;
 				/* the root of a hot chain, from which the row is found again */
