@@ -300,6 +300,7 @@ extern int	CdpgMakeEntries(Relation index, const Datum *values,
 /* split.c */
 extern void CdpgSplit(Relation index);
 extern void CdpgFinishSplit(Relation index, Buffer old, Buffer new, uint32 base);
+extern uint32 CdpgUnfinishedSplit(Relation index, Buffer primary);
 extern void CdpgFinishSplitOf(Relation index, uint32 bucket);
 extern void CdpgSqueeze(Relation index, Buffer primary);
 

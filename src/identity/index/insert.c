@@ -371,7 +371,7 @@ lock_for_insert(Relation index, uint32 bucket, uint32 nbuckets, Buffer *buffer,
 	}
 	if (opaque->flags & (CDPG_SPLITTING | CDPG_FILLING))
 	{
-		*unfinished = (opaque->flags & CDPG_SPLITTING) ? opaque->stamp - 1 : bucket;
+		*unfinished = CdpgUnfinishedSplit(index, *buffer);
 		UnlockReleaseBuffer(*buffer);
 		return false;
 	}

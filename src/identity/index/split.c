@@ -219,6 +219,23 @@ CdpgFinishSplit(Relation index, Buffer old, Buffer new, uint32 base)
 }
 
 /*
+ * The bucket that is to be filled before the one of this page, marked as
+ * unfinished, may be written to.
+ */
+uint32
+CdpgUnfinishedSplit(Relation index, Buffer primary)
+{
+	CdpgOpaque	opaque = CdpgPageOpaque(BufferGetPage(primary));
+	bool		splitting = (opaque->flags & CDPG_SPLITTING) != 0;
+	uint32		bucket = splitting ? opaque->stamp - 1 : opaque->bucket;
+	uint32		base = CdpgCacheGet(index)->base;
+
+	if (bucket < base || (splitting && CdpgParent(bucket, base) != opaque->bucket))
+		CdpgReportCorrupt(index, primary, "marks of a split that cannot be");
+	return bucket;
+}
+
+/*
  * End the split that made this bucket, if it has not ended.
  */
 void
@@ -245,6 +262,9 @@ CdpgFinishSplitOf(Relation index, uint32 bucket)
 	new = CdpgLockBucket(index, bucket, BUFFER_LOCK_EXCLUSIVE, NULL);
 	if (CdpgPageOpaque(BufferGetPage(new))->flags & CDPG_FILLING)
 		CdpgFinishSplit(index, old, new, base);
+	else if ((CdpgPageOpaque(BufferGetPage(old))->flags & CDPG_SPLITTING) &&
+			 CdpgPageOpaque(BufferGetPage(old))->stamp == bucket + 1)
+		CdpgReportCorrupt(index, old, "marks of a split that has ended");
 	UnlockReleaseBuffer(new);
 	UnlockReleaseBuffer(old);
 }
@@ -329,7 +349,7 @@ CdpgSplit(Relation index)
 	opaque = CdpgPageOpaque(BufferGetPage(old));
 	if (opaque->flags & (CDPG_SPLITTING | CDPG_FILLING))
 	{
-		uint32		unfinished = (opaque->flags & CDPG_SPLITTING) ? opaque->stamp - 1 : parent;
+		uint32		unfinished = CdpgUnfinishedSplit(index, old);
 
 		/* what was left over is done instead */
 		UnlockReleaseBuffer(old);

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "storage/buf_internals.h"
 #include "storage/freespace.h"
 #include "storage/indexfsm.h"
 #include "storage/lmgr.h"
@@ -184,6 +185,11 @@ CdpgReadChain(Relation index, BlockNumber block, int lock, uint16 kinds,
 	CdpgOpaque	opaque;
 
 	buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
+
+	/* a damaged chain that leads back would keep us waiting for ourselves */
+	if (!BufferIsLocal(buffer) &&
+		LWLockHeldByMe(BufferDescriptorGetContentLock(GetBufferDescriptor(buffer - 1))))
+		CdpgReportCorrupt(index, buffer, "chain of pages that leads back");
 	LockBuffer(buffer, lock);
 	check_page(index, buffer, kinds);
 	opaque = CdpgPageOpaque(BufferGetPage(buffer));

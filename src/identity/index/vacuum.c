@@ -207,7 +207,7 @@ vacuum_bucket(VacuumState *state, uint32 bucket)
 		opaque = CdpgPageOpaque(BufferGetPage(primary));
 		if ((opaque->flags & (CDPG_SPLITTING | CDPG_FILLING)) == 0)
 			break;
-		unfinished = (opaque->flags & CDPG_SPLITTING) ? opaque->stamp - 1 : bucket;
+		unfinished = CdpgUnfinishedSplit(index, primary);
 		UnlockReleaseBuffer(primary);
 		CdpgFinishSplitOf(index, unfinished);
 	}
