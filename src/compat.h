@@ -44,6 +44,13 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 	} while (0)
 #endif
 
+/* 16 renamed the place of a relation's files. */
+#if PG_VERSION_NUM >= 160000
+#define CdpRelationLocator(rel) ((rel)->rd_locator)
+#else
+#define CdpRelationLocator(rel) ((rel)->rd_node)
+#endif
+
 /* 18 replaced isBackgroundWorker by its opposite. */
 #if PG_VERSION_NUM >= 180000
 #define CdpProcIsBackgroundWorker(proc) (!(proc)->isRegularBackend)

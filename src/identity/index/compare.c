@@ -129,7 +129,7 @@ compare(ReturnSetInfo *info, tally_hash *tallies, bool accepted, bool by_index)
 			int			i;
 
 			CHECK_FOR_INTERRUPTS();
-			n = CdpWalkNeighbours(walk, node->node, &neighbours);
+			n = CdpWalkNeighbours(walk, node->node, NULL, NULL, &neighbours);
 			for (i = 0; i < n; i++)
 				count(&found, neighbours[i].other);
 			if (found.count != is->count || found.sum != is->sum)

@@ -47,6 +47,24 @@ typedef struct Reached
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
+/* A node that was reached. */
+typedef struct NodeEntry
+{
+	int64		node;			/* hash key */
+	char		status;			/* simplehash */
+} NodeEntry;
+
+#define SH_PREFIX node
+#define SH_ELEMENT_TYPE NodeEntry
+#define SH_KEY_TYPE int64
+#define SH_KEY node
+#define SH_HASH_KEY(tb, key) ((uint32) murmurhash32((uint32) (key) ^ (uint32) ((uint64) (key) >> 32)))
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
 /* The order of evidence, and where it is in a row. */
 typedef struct Columns
 {
@@ -78,50 +96,119 @@ node_cmp(const void *a, const void *b)
 }
 
 /*
+ * The nodes of a component, in the order in which they were reached.  While
+ * there are few, looking through them is cheaper than a hash table.
+ */
+#define FEW_NODES			24
+
+typedef struct Nodes
+{
+	int64	   *nodes;
+	int			n;
+	int			max;
+	node_hash  *table;			/* NULL while they are few */
+	int64		few[FEW_NODES];
+} Nodes;
+
+static bool
+is_member(const Nodes *nodes, int64 node)
+{
+	int			i;
+
+	if (nodes->table != NULL)
+		return node_lookup(nodes->table, node) != NULL;
+	for (i = 0; i < nodes->n; i++)
+	{
+		if (nodes->nodes[i] == node)
+			return true;
+	}
+	return false;
+}
+
+/* CdpWalkFilter: nodes that have not been reached */
+static bool
+not_reached(int64 node, void *arg)
+{
+	return !is_member((const Nodes *) arg, node);
+}
+
+/* A node that is not there yet. */
+static void
+add_node(Nodes *nodes, int64 node)
+{
+	bool		found;
+
+	if (nodes->n == nodes->max)
+	{
+		nodes->max *= 2;
+		if (nodes->table == NULL)
+		{
+			int			i;
+
+			nodes->table = node_create(CurrentMemoryContext, nodes->max, NULL);
+			for (i = 0; i < nodes->n; i++)
+				node_insert(nodes->table, nodes->nodes[i], &found);
+			nodes->nodes = palloc(sizeof(int64) * nodes->max);
+			memcpy(nodes->nodes, nodes->few, sizeof(nodes->few));
+		}
+		else
+			nodes->nodes = repalloc_huge(nodes->nodes, sizeof(int64) * (Size) nodes->max);
+	}
+	nodes->nodes[nodes->n++] = node;
+	if (nodes->table != NULL)
+		node_insert(nodes->table, node, &found);
+}
+
+/*
  * cdp.component_nodes(node bigint) returns bigint[]
  */
 Datum
 cdp_component_nodes(PG_FUNCTION_ARGS)
 {
-	reached_hash *seen = reached_create(CurrentMemoryContext, 32, NULL);
-	int			max = 32;
-	int			n = 0;
-	int			next = 0;
-	int64	   *nodes = palloc(sizeof(int64) * max);
-	Datum	   *values;
+	Nodes		nodes;
 	CdpWalk    *walk;
-	bool		found;
-	int			i;
+	ArrayType  *result;
+	int			next = 0;
 
-	nodes[n++] = PG_GETARG_INT64(0);
-	reached_insert(seen, nodes[0], &found);
+	nodes.nodes = nodes.few;
+	nodes.n = 0;
+	nodes.max = FEW_NODES;
+	nodes.table = NULL;
+	add_node(&nodes, PG_GETARG_INT64(0));
 	walk = CdpWalkBegin(true);
-	while (next < n)
+	while (next < nodes.n)
 	{
 		CdpNeighbour *neighbours;
-		int			nneighbours = CdpWalkNeighbours(walk, nodes[next++], &neighbours);
+		int			count;
+		int			i;
 
 		CHECK_FOR_INTERRUPTS();
-		for (i = 0; i < nneighbours; i++)
+		count = CdpWalkNeighbours(walk, nodes.nodes[next++], not_reached, &nodes,
+								  &neighbours);
+		for (i = 0; i < count; i++)
 		{
-			reached_insert(seen, neighbours[i].other, &found);
-			if (found)
+			/* two links may lead to the same node */
+			if (is_member(&nodes, neighbours[i].other))
 				continue;
-			if (n == max)
-			{
-				max *= 2;
-				nodes = repalloc_huge(nodes, sizeof(int64) * (Size) max);
-			}
-			nodes[n++] = neighbours[i].other;
+			add_node(&nodes, neighbours[i].other);
+			CdpWalkExpect(walk, neighbours[i].other);
 		}
 	}
 	CdpWalkEnd(walk);
-	qsort(nodes, n, sizeof(int64), node_cmp);
-	values = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Datum) * (Size) n);
-	for (i = 0; i < n; i++)
-		values[i] = Int64GetDatum(nodes[i]);
-	PG_RETURN_ARRAYTYPE_P(construct_array(values, n, INT8OID, sizeof(int64),
-										  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	qsort(nodes.nodes, nodes.n, sizeof(int64), node_cmp);
+	if ((Size) nodes.n > (MaxAllocSize - ARR_OVERHEAD_NONULLS(1)) / sizeof(int64))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("component of %d nodes does not fit into an array", nodes.n)));
+	result = palloc(ARR_OVERHEAD_NONULLS(1) + sizeof(int64) * (Size) nodes.n);
+	SET_VARSIZE(result, ARR_OVERHEAD_NONULLS(1) + sizeof(int64) * (Size) nodes.n);
+	result->ndim = 1;
+	result->dataoffset = 0;
+	result->elemtype = INT8OID;
+	ARR_DIMS(result)[0] = nodes.n;
+	ARR_LBOUND(result)[0] = 1;
+	memcpy(ARR_DATA_PTR(result), nodes.nodes, sizeof(int64) * (Size) nodes.n);
+	PG_RETURN_ARRAYTYPE_P(result);
 }
 
 static void
@@ -201,6 +288,23 @@ put_row(ReturnSetInfo *info, CdpWalk *walk, const Columns *columns, const Reache
 	tuplestore_putvalues(info->setResult, info->setDesc, values, nulls);
 }
 
+/* What has been reached before the level at work. */
+typedef struct Level
+{
+	reached_hash *seen;
+	int			depth;
+} Level;
+
+/* CdpWalkFilter: nodes that have not been reached before this level */
+static bool
+not_before(int64 node, void *arg)
+{
+	Level	   *level = (Level *) arg;
+	Reached    *reached = reached_lookup(level->seen, node);
+
+	return reached == NULL || reached->depth >= level->depth;
+}
+
 /*
  * cdp.graph_walk(start bigint, target bigint)
  *		returns table (depth int, node bigint, via bigint, origin text)
@@ -248,7 +352,9 @@ cdp_graph_walk(PG_FUNCTION_ARGS)
 		for (; next < end; next++)
 		{
 			CdpNeighbour *neighbours;
-			int			count = CdpWalkNeighbours(walk, nodes[next], &neighbours);
+			Level		level = {seen, depth};
+			int			count = CdpWalkNeighbours(walk, nodes[next], not_before, &level,
+												  &neighbours);
 			int64		via = nodes[next];
 			int			i;
 

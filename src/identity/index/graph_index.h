@@ -174,6 +174,13 @@ typedef struct CdpgOptions
 
 #define CDPG_FILLFACTOR			80
 
+/* Where a bucket's primary page is. */
+typedef struct CdpgPlace
+{
+	BlockNumber block;			/* 0: not known yet */
+	Buffer		recent;			/* the buffer it was in: a hint */
+} CdpgPlace;
+
 /* In rd_amcache, one chunk: what is known of meta page and directories. */
 typedef struct CdpgCache
 {
@@ -182,7 +189,7 @@ typedef struct CdpgCache
 	uint32		ndirectories;
 	uint32		capacity;		/* length of primary */
 	BlockNumber directories[CDPG_MAX_DIRECTORIES];
-	BlockNumber primary[FLEXIBLE_ARRAY_MEMBER]; /* 0: not known yet */
+	CdpgPlace	primary[FLEXIBLE_ARRAY_MEMBER];
 } CdpgCache;
 
 /*
@@ -216,6 +223,26 @@ CdpgUnhash(uint64 h)
 }
 
 #define CdpgSlot(hash) ((int) ((hash) >> 24) & (CDPG_SLOTS - 1))
+
+/*
+ * Lines of a page of a bucket that whoever looks for this hash will read: they
+ * are far from each other, and their turns would come one after the other.
+ */
+#if defined(__GNUC__)
+#define CdpgPrefetch(p) __builtin_prefetch(p)
+#else
+#define CdpgPrefetch(p) ((void) 0)
+#endif
+
+static inline void
+CdpgPrefetchPage(const void *page, uint64 hash)
+{
+	const char *start = (const char *) page;
+
+	CdpgPrefetch(start);
+	CdpgPrefetch(start + MAXALIGN(SizeOfPageHeaderData) + CdpgSlot(hash) * sizeof(uint16));
+	CdpgPrefetch(start + BLCKSZ - sizeof(CdpgOpaqueData));
+}
 
 /* How many buckets there were when the last round of splits began. */
 static inline uint32
@@ -322,6 +349,8 @@ extern void cdpgendscan(IndexScanDesc scan);
  * other locks than the visibility map's, nor fail for long.
  */
 typedef void (*CdpgVisit) (const CdpgEntry *entry, void *arg);
+/* A hint that this node will be visited soon. */
+extern void CdpgExpectNode(Relation index, int64 node);
 extern void CdpgVisitNode(Relation index, int64 node, Snapshot snapshot,
 						  CdpgVisit visit, void *arg);
 

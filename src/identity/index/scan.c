@@ -190,6 +190,23 @@ visit_bucket(Relation index, Buffer primary, int64 node, CdpgVisit visit, void *
 }
 
 /*
+ * Have the lines of memory fetched that a visit of the node will read first.
+ */
+void
+CdpgExpectNode(Relation index, int64 node)
+{
+	CdpgCache  *cache = (CdpgCache *) index->rd_amcache;
+	uint64		hash = CdpgHash(node);
+	Buffer		buffer;
+
+	if (cache == NULL)
+		return;
+	buffer = cache->primary[CdpgBucket(hash, cache->nbuckets, cache->base)].recent;
+	if (buffer > 0 && buffer <= NBuffers)
+		CdpgPrefetchPage(BufferGetPage(buffer), hash);
+}
+
+/*
  * Visit all entries of a node under the lock of its bucket.  snapshot: for
  * predicate locks, may be NULL.
  */

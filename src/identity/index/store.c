@@ -23,6 +23,7 @@
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 
+#include "compat.h"
 #include "identity/index/graph_index.h"
 
 void
@@ -105,11 +106,11 @@ CdpgCacheRefresh(Relation index)
 
 		cache = MemoryContextAllocZero(index->rd_indexcxt,
 									   offsetof(CdpgCache, primary) +
-										   sizeof(BlockNumber) * (Size) capacity);
+										   sizeof(CdpgPlace) * (Size) capacity);
 		cache->capacity = capacity;
 		if (old != NULL)
 		{
-			memcpy(cache->primary, old->primary, sizeof(BlockNumber) * (Size) old->capacity);
+			memcpy(cache->primary, old->primary, sizeof(CdpgPlace) * (Size) old->capacity);
 			pfree(old);
 		}
 		index->rd_amcache = cache;
@@ -149,7 +150,7 @@ CdpgPrimaryBlock(Relation index, uint32 bucket)
 	CdpgCache  *cache = CdpgCacheGet(index);
 
 	Assert(bucket < cache->nbuckets);
-	if (cache->primary[bucket] == 0)
+	if (cache->primary[bucket].block == 0)
 	{
 		uint32		number = bucket / CDPG_PER_DIRECTORY;
 		uint32		first = number * CDPG_PER_DIRECTORY;
@@ -166,11 +167,22 @@ CdpgPrimaryBlock(Relation index, uint32 bucket)
 		{
 			if (blocks[i] == 0 || blocks[i] > MaxBlockNumber)
 				CdpgReportCorrupt(index, buffer, "directory without a bucket's page");
-			cache->primary[first + i] = blocks[i];
+			cache->primary[first + i].block = blocks[i];
 		}
 		UnlockReleaseBuffer(buffer);
 	}
-	return cache->primary[bucket];
+	return cache->primary[bucket].block;
+}
+
+static void
+check_chain(Relation index, Buffer buffer, uint16 kinds, uint32 bucket)
+{
+	CdpgOpaque	opaque;
+
+	check_page(index, buffer, kinds);
+	opaque = CdpgPageOpaque(BufferGetPage(buffer));
+	if ((opaque->flags & (CDPG_PRIMARY | CDPG_OVERFLOW)) && opaque->bucket != bucket)
+		CdpgReportCorrupt(index, buffer, "page of another bucket");
 }
 
 /*
@@ -182,7 +194,6 @@ CdpgReadChain(Relation index, BlockNumber block, int lock, uint16 kinds,
 			  uint32 bucket, BufferAccessStrategy strategy)
 {
 	Buffer		buffer;
-	CdpgOpaque	opaque;
 
 	buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
 
@@ -191,10 +202,7 @@ CdpgReadChain(Relation index, BlockNumber block, int lock, uint16 kinds,
 		LWLockHeldByMe(BufferDescriptorGetContentLock(GetBufferDescriptor(buffer - 1))))
 		CdpgReportCorrupt(index, buffer, "chain of pages that leads back");
 	LockBuffer(buffer, lock);
-	check_page(index, buffer, kinds);
-	opaque = CdpgPageOpaque(BufferGetPage(buffer));
-	if ((opaque->flags & (CDPG_PRIMARY | CDPG_OVERFLOW)) && opaque->bucket != bucket)
-		CdpgReportCorrupt(index, buffer, "page of another bucket");
+	check_chain(index, buffer, kinds, bucket);
 	return buffer;
 }
 
@@ -205,8 +213,24 @@ CdpgReadChain(Relation index, BlockNumber block, int lock, uint16 kinds,
 Buffer
 CdpgLockBucket(Relation index, uint32 bucket, int lock, BufferAccessStrategy strategy)
 {
-	return CdpgReadChain(index, CdpgPrimaryBlock(index, bucket), lock,
-						 CDPG_PRIMARY, bucket, strategy);
+	BlockNumber block = CdpgPrimaryBlock(index, bucket);
+	CdpgPlace  *place = &CdpgCacheGet(index)->primary[bucket];
+	Buffer		buffer = place->recent;
+	static uint32 turn = 0;
+
+	/*
+	 * The server checks that the hint is right.  It does not count this as a
+	 * use of the buffer, so do it the long way now and then, lest it be evicted.
+	 */
+	if (strategy != NULL || !BufferIsValid(buffer) || ++turn % 8 == 0 ||
+		!ReadRecentBuffer(CdpRelationLocator(index), MAIN_FORKNUM, block, buffer))
+	{
+		buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
+		CdpgCacheGet(index)->primary[bucket].recent = buffer;
+	}
+	LockBuffer(buffer, lock);
+	check_chain(index, buffer, CDPG_PRIMARY, bucket);
+	return buffer;
 }
 
 /*

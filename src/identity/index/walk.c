@@ -28,6 +28,7 @@
 #include "storage/predicate.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
@@ -45,6 +46,7 @@ struct CdpWalk
 	bool		by_status;		/* rows have to be looked at for their status */
 	Relation	links;
 	Snapshot	snapshot;
+	MemoryContext context;		/* the walk's own */
 	AttrNumber	a;
 	AttrNumber	b;
 	AttrNumber	status;
@@ -62,7 +64,26 @@ struct CdpWalk
 	int			n;
 	int			max;
 	CdpNeighbour *found;
+	CdpNeighbour few[16];
 };
+
+/*
+ * What the catalogs say about a walk, remembered until one of these relations
+ * changes.  Not remembered while it depends on the snapshot.
+ */
+typedef struct WalkPlan
+{
+	bool		valid;
+	Oid			links;
+	Oid			btrees[2];
+	AttrNumber	a;
+	AttrNumber	b;
+	AttrNumber	status;
+	Oid			index[2];		/* of walks over all and over accepted links */
+	bool		by_status;		/* of a walk over accepted links by index[1] */
+} WalkPlan;
+
+static WalkPlan plan;
 
 typedef struct VisitState
 {
@@ -132,92 +153,142 @@ predicate_is_accepted(Relation index, AttrNumber status)
 		strcmp(TextDatumGetCString(((Const *) right)->constvalue), "accepted") == 0;
 }
 
+/*
+ * Whether an index serves a walk over all links and one over accepted links;
+ * is_accepted: it has accepted links only.
+ */
 static bool
-serves(CdpWalk *walk, Relation index, bool *is_accepted)
+serves(const WalkPlan *made, Relation index, bool *is_accepted, bool *may_change)
 {
 	Form_pg_index form = index->rd_index;
 
 	if (!CdpIsGraphIndex(index) || !form->indisvalid || !form->indisready ||
 		!form->indislive || form->indnatts != 2 ||
-		form->indkey.values[0] != walk->a || form->indkey.values[1] != walk->b)
+		form->indkey.values[0] != made->a || form->indkey.values[1] != made->b)
 		return false;
 	/* hot chains that are broken for old snapshots */
-	if (form->indcheckxmin &&
-		!TransactionIdPrecedes(HeapTupleHeaderGetXmin(index->rd_indextuple->t_data),
-							   TransactionXmin))
-		return false;
-	*is_accepted = false;
-	if (RelationGetIndexPredicate(index) == NIL)
-		return true;
-	*is_accepted = predicate_is_accepted(index, walk->status);
-	return walk->accepted && *is_accepted;
+	if (form->indcheckxmin)
+	{
+		*may_change = true;
+		if (!TransactionIdPrecedes(HeapTupleHeaderGetXmin(index->rd_indextuple->t_data),
+								   TransactionXmin))
+			return false;
+	}
+	*is_accepted = RelationGetIndexPredicate(index) != NIL;
+	return !*is_accepted || predicate_is_accepted(index, made->status);
+}
+
+/* a relation has changed: whichever it is that we know of, look again */
+static void
+forget_plan(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == plan.links || relid == plan.btrees[0] ||
+		relid == plan.btrees[1] || relid == plan.index[0] || relid == plan.index[1])
+		plan.valid = false;
 }
 
 /*
- * The index to be used, of several the one with fewer entries.
+ * Make a plan: the indexes to be used, of several the one with fewer entries.
+ * Returns it opened links.
  */
-static void
-find_index(CdpWalk *walk)
+static Relation
+make_plan(WalkPlan *made)
 {
+	static bool registered = false;
+	Relation	links;
 	List	   *indexes;
 	ListCell   *lc;
-	bool		best_accepted = false;
+	bool		may_change = false;
 
-	if (!cdp_enable_graph_index)
-		return;
-	indexes = RelationGetIndexList(walk->links);
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(forget_plan, (Datum) 0);
+		registered = true;
+	}
+	memset(made, 0, sizeof(WalkPlan));
+	made->links = CdpRelationOid("links");
+	links = table_open(made->links, AccessShareLock);
+
+	/* valid already now, so that what changes from here on is noticed */
+	plan = *made;
+	plan.valid = true;
+	made->btrees[0] = CdpRelationOid("links_a");
+	made->btrees[1] = CdpRelationOid("links_b");
+	made->a = get_attnum(made->links, "a");
+	made->b = get_attnum(made->links, "b");
+	made->status = get_attnum(made->links, "status");
+	made->by_status = true;
+	indexes = RelationGetIndexList(links);
 	foreach (lc, indexes)
 	{
-		Relation	index;
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
 		bool		is_accepted;
 
-		index = index_open(lfirst_oid(lc), AccessShareLock);
-		if (serves(walk, index, &is_accepted) &&
-			(walk->index == NULL || (is_accepted && !best_accepted)))
+		if (serves(made, index, &is_accepted, &may_change))
 		{
-			if (walk->index != NULL)
-				index_close(walk->index, AccessShareLock);
-			walk->index = index;
-			best_accepted = is_accepted;
+			if (!is_accepted && !OidIsValid(made->index[0]))
+				made->index[0] = RelationGetRelid(index);
+			if (!OidIsValid(made->index[1]) || (is_accepted && made->by_status))
+			{
+				made->index[1] = RelationGetRelid(index);
+				made->by_status = !is_accepted;
+			}
 		}
-		else
-			index_close(index, AccessShareLock);
+		index_close(index, NoLock);
 	}
 	list_free(indexes);
-	walk->by_status = walk->accepted && !best_accepted;
+	made->valid = plan.valid && !may_change;
+	plan = *made;
+	return links;
 }
 
 CdpWalk *
 CdpWalkBegin(bool accepted)
 {
-	CdpWalk    *walk = palloc0(sizeof(CdpWalk));
+	CdpWalk    *walk = palloc(sizeof(CdpWalk));
+	WalkPlan	made;
 
-	walk->accepted = walk->by_status = accepted;
-	walk->links = table_open(CdpRelationOid("links"), AccessShareLock);
+	memset(walk, 0, offsetof(CdpWalk, few));
+	walk->accepted = accepted;
 	walk->snapshot = GetActiveSnapshot();
-	walk->a = get_attnum(RelationGetRelid(walk->links), "a");
-	walk->b = get_attnum(RelationGetRelid(walk->links), "b");
-	walk->status = get_attnum(RelationGetRelid(walk->links), "status");
-	walk->slot = table_slot_create(walk->links, NULL);
+	walk->context = CurrentMemoryContext;
+
+	/* the lock lets us know of changes */
+	if (plan.valid)
+		walk->links = try_table_open(plan.links, AccessShareLock);
+	if (walk->links != NULL && plan.valid)
+		made = plan;
+	else
+	{
+		if (walk->links != NULL)
+			table_close(walk->links, NoLock);
+		walk->links = make_plan(&made);
+	}
+	walk->a = made.a;
+	walk->b = made.b;
+	walk->status = made.status;
 	walk->vm = InvalidBuffer;
-	find_index(walk);
-	walk->fetch = table_index_fetch_begin(walk->links);
-	if (walk->index != NULL)
+	walk->by_status = accepted;
+	if (cdp_enable_graph_index && OidIsValid(made.index[accepted]))
+	{
+		walk->index = index_open(made.index[accepted], AccessShareLock);
+		walk->by_status = accepted && made.by_status;
 		pgstat_count_index_scan(walk->index);
+	}
 	else
 	{
 		int			i;
 
+		walk->slot = table_slot_create(walk->links, NULL);
 		for (i = 0; i < 2; i++)
 		{
-			walk->btrees[i] = index_open(CdpRelationOid(i == 0 ? "links_a" : "links_b"),
-										 AccessShareLock);
+			walk->btrees[i] = index_open(made.btrees[i], AccessShareLock);
 			walk->scans[i] = CdpIndexBeginScan(walk->links, walk->btrees[i],
 											   walk->snapshot, 1, 0);
 		}
 	}
-	walk->max = 64;
-	walk->found = palloc(sizeof(CdpNeighbour) * walk->max);
+	walk->max = lengthof(walk->few);
+	walk->found = walk->few;
 	return walk;
 }
 
@@ -233,7 +304,14 @@ keep(CdpWalk *walk, const CdpNeighbour *neighbour)
 	if (walk->n == walk->max)
 	{
 		walk->max *= 2;
-		walk->found = repalloc_huge(walk->found, sizeof(CdpNeighbour) * (Size) walk->max);
+		if (walk->found == walk->few)
+		{
+			walk->found = MemoryContextAlloc(walk->context,
+											 sizeof(CdpNeighbour) * walk->max);
+			memcpy(walk->found, walk->few, sizeof(walk->few));
+		}
+		else
+			walk->found = repalloc_huge(walk->found, sizeof(CdpNeighbour) * (Size) walk->max);
 	}
 	walk->found[walk->n++] = *neighbour;
 }
@@ -275,13 +353,25 @@ CdpWalkRow(CdpWalk *walk, ItemPointer tid)
 	bool		all_dead;
 	ItemPointerData root = *tid;
 
+	/* a walk that the visibility map answers needs neither */
+	if (walk->fetch == NULL || walk->slot == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(walk->context);
+
+		if (walk->fetch == NULL)
+			walk->fetch = table_index_fetch_begin(walk->links);
+		if (walk->slot == NULL)
+			walk->slot = table_slot_create(walk->links, NULL);
+		MemoryContextSwitchTo(old);
+	}
 	return table_index_fetch_tuple(walk->fetch, &root, walk->snapshot, walk->slot,
 								   &again, &all_dead)
 		? walk->slot : NULL;
 }
 
 int
-CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpNeighbour **neighbours)
+CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpWalkFilter filter, void *arg,
+				  CdpNeighbour **neighbours)
 {
 	walk->n = 0;
 	if (walk->index != NULL)
@@ -296,6 +386,9 @@ CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpNeighbour **neighbours)
 			CdpNeighbour *neighbour = &walk->found[i];
 
 			CHECK_FOR_INTERRUPTS();
+			/* a walk comes to most edges twice: the index knows before the heap */
+			if (filter != NULL && !filter(neighbour->other, arg))
+				continue;
 			if (!neighbour->all_visible || walk->by_status)
 			{
 				int64		a;
@@ -337,6 +430,8 @@ CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpNeighbour **neighbours)
 					continue;
 				neighbour.other = row_end(walk, i == 0 ? walk->b : walk->a);
 				neighbour.all_visible = false;
+				if (filter != NULL && !filter(neighbour.other, arg))
+					continue;
 				keep(walk, &neighbour);
 			}
 		}
@@ -346,24 +441,38 @@ CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpNeighbour **neighbours)
 }
 
 void
+CdpWalkExpect(CdpWalk *walk, int64 node)
+{
+	if (walk->index != NULL)
+		CdpgExpectNode(walk->index, node);
+}
+
+/*
+ * Locks stay to the end of the transaction, as those of a query do: the next
+ * walk of the transaction gets them for nothing.
+ */
+void
 CdpWalkEnd(CdpWalk *walk)
 {
 	int			i;
 
-	ExecDropSingleTupleTableSlot(walk->slot);
-	table_index_fetch_end(walk->fetch);
+	if (walk->slot != NULL)
+		ExecDropSingleTupleTableSlot(walk->slot);
+	if (walk->fetch != NULL)
+		table_index_fetch_end(walk->fetch);
 	if (BufferIsValid(walk->vm))
 		ReleaseBuffer(walk->vm);
 	if (walk->index != NULL)
-		index_close(walk->index, AccessShareLock);
+		index_close(walk->index, NoLock);
 	for (i = 0; i < 2; i++)
 	{
 		if (walk->scans[i] != NULL)
 			index_endscan(walk->scans[i]);
 		if (walk->btrees[i] != NULL)
-			index_close(walk->btrees[i], AccessShareLock);
+			index_close(walk->btrees[i], NoLock);
 	}
-	table_close(walk->links, AccessShareLock);
-	pfree(walk->found);
+	table_close(walk->links, NoLock);
+	if (walk->found != walk->few)
+		pfree(walk->found);
 	pfree(walk);
 }

@@ -46,8 +46,17 @@ extern void CdpGraphIndexNeighbours(Relation heap, Relation index, int64 node,
 typedef struct CdpWalk CdpWalk;
 
 extern CdpWalk *CdpWalkBegin(bool accepted);
-/* The visible neighbours of a node; the array is good until the next call. */
-extern int	CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpNeighbour **neighbours);
+/* Whether a neighbour is of interest; asked before its row is looked at. */
+typedef bool (*CdpWalkFilter) (int64 other, void *arg);
+
+/*
+ * The visible neighbours of a node that the filter (may be NULL) lets through;
+ * the array is good until the next call.
+ */
+extern int	CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpWalkFilter filter,
+							  void *arg, CdpNeighbour **neighbours);
+/* A hint that the neighbours of this node will be asked for soon. */
+extern void CdpWalkExpect(CdpWalk *walk, int64 node);
 /* The row of a neighbour; NULL when the snapshot does not see it. */
 extern TupleTableSlot *CdpWalkRow(CdpWalk *walk, ItemPointer tid);
 extern bool CdpWalkByIndex(CdpWalk *walk);
