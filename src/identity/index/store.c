@@ -174,11 +174,17 @@ CdpgPrimaryBlock(Relation index, uint32 bucket)
 	return cache->primary[bucket].block;
 }
 
+/* Lock a page that is pinned, and check that it is what it must be. */
 static void
-check_chain(Relation index, Buffer buffer, uint16 kinds, uint32 bucket)
+lock_chain(Relation index, Buffer buffer, int lock, uint16 kinds, uint32 bucket)
 {
 	CdpgOpaque	opaque;
 
+	/* a damaged chain that leads back would keep us waiting for ourselves */
+	if (!BufferIsLocal(buffer) &&
+		LWLockHeldByMe(BufferDescriptorGetContentLock(GetBufferDescriptor(buffer - 1))))
+		CdpgReportCorrupt(index, buffer, "chain of pages that leads back");
+	LockBuffer(buffer, lock);
 	check_page(index, buffer, kinds);
 	opaque = CdpgPageOpaque(BufferGetPage(buffer));
 	if ((opaque->flags & (CDPG_PRIMARY | CDPG_OVERFLOW)) && opaque->bucket != bucket)
@@ -196,13 +202,7 @@ CdpgReadChain(Relation index, BlockNumber block, int lock, uint16 kinds,
 	Buffer		buffer;
 
 	buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
-
-	/* a damaged chain that leads back would keep us waiting for ourselves */
-	if (!BufferIsLocal(buffer) &&
-		LWLockHeldByMe(BufferDescriptorGetContentLock(GetBufferDescriptor(buffer - 1))))
-		CdpgReportCorrupt(index, buffer, "chain of pages that leads back");
-	LockBuffer(buffer, lock);
-	check_chain(index, buffer, kinds, bucket);
+	lock_chain(index, buffer, lock, kinds, bucket);
 	return buffer;
 }
 
@@ -228,8 +228,7 @@ CdpgLockBucket(Relation index, uint32 bucket, int lock, BufferAccessStrategy str
 		buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
 		CdpgCacheGet(index)->primary[bucket].recent = buffer;
 	}
-	LockBuffer(buffer, lock);
-	check_chain(index, buffer, CDPG_PRIMARY, bucket);
+	lock_chain(index, buffer, lock, CDPG_PRIMARY, bucket);
 	return buffer;
 }
 
