@@ -38,7 +38,7 @@ CREATE FUNCTION cdp.graph_components(edges regclass, a name DEFAULT 'a', b name 
 	LANGUAGE c STABLE STRICT
 	AS 'MODULE_PATHNAME', 'cdp_graph_components';
 COMMENT ON FUNCTION cdp.graph_components(regclass, name, name) IS
-'the components of an edge table, computed from all of its rows by union-find in memory: each node with the smallest node of its component; a and b are the names of two bigint columns; needs SELECT on the table';
+'the components of an edge table, computed from its own rows (not those of tables that inherit from it) by union-find in memory: each node with the smallest node of its component; a and b are the names of two bigint columns; needs SELECT on the table';
 
 CREATE FUNCTION cdp.graph_components(query text)
 	RETURNS TABLE (node bigint, component bigint)

@@ -23,7 +23,6 @@
 #include "commands/vacuum.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/float.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/selfuncs.h"
@@ -38,7 +37,8 @@ static relopt_kind relopt = 0;
 /*
  * Reading a bucket is one page, whatever the size of the index; the rows are
  * the heap's.  A scan without a key reads everything and sorts it: never
- * cheaper than anything else.
+ * cheaper than anything else, not even than what enable_seqscan = off costs.
+ * Not infinite, for the planner subtracts costs.
  */
 static void
 cdpgcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
@@ -49,7 +49,7 @@ cdpgcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 
 	if (path->indexclauses == NIL)
 	{
-		*startup = *total = get_float8_infinity();
+		*startup = *total = 1e20;
 		*selectivity = 1;
 		*correlation = 0;
 		*pages = path->indexinfo->pages;

@@ -285,8 +285,8 @@ CdpgPageNext(Page page, int i)
 }
 
 /*
- * What points at entry i.  The list has been checked (CdpgPageCheckLists, or
- * because the caller came along it), so it ends.
+ * What points at entry i.  The list is followed no longer than a page has
+ * entries, should it be damaged.
  */
 static uint16 *
 pointer_to(Page page, int i)
