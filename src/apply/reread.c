@@ -208,12 +208,12 @@ other_copies(CdpBatch *batch, CdpCursorSet *applied, Reread **list, int n)
 	foreach(lc, copies)
 	{
 		CdpEntry   *copy = lfirst(lc);
+		Reread		key;
+		Reread	   *pointer = &key;
 
 		/* those that are in the batch anyway are compared there */
-		for (i = 0; i < n; i++)
-			if (list[i]->was.id == copy->id)
-				break;
-		if (i == n)
+		key.was.id = copy->id;
+		if (bsearch(&pointer, list, n, sizeof(Reread *), by_entry) == NULL)
 			result = lappend(result, copy);
 	}
 	return result;

@@ -86,11 +86,12 @@ static CdpStatement load_undos_of = {
 	{"text[]", "text[]"}
 };
 
+/* type is written so that decisions_undos, which lacks the message, is no match */
 static CdpStatement load_named = {
 	"SELECT " UNDO_COLUMNS
 	" FROM (SELECT unnest($1) AS source, unnest($2) AS message_id) AS u"
 	" JOIN cdp.decisions d ON d.source = u.source AND d.message_id = u.message_id"
-	" AND d.type = 'undo'",
+	" AND d.type || '' = 'undo'",
 	{"text[]", "text[]"}
 };
 
@@ -410,16 +411,24 @@ entry_number(const text *message_id)
 	return number;
 }
 
+static int
+number_order(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
 /*
  * Take those rows of SPI_tuptable that earlier batches have applied and that a
- * target names; clears their numbers.
+ * target names; sets found where the number, which are in order, has one.
  */
 static List *
 take_numbered(CdpBatch *batch, CdpCursorSet *before, Undos *undos,
-			  int64 *numbers, int n, List *entries)
+			  int64 *numbers, bool *found, int n, List *entries)
 {
 	uint64		r;
-	int			i;
 
 	for (r = 0; r < SPI_processed; r++)
 	{
@@ -427,6 +436,7 @@ take_numbered(CdpBatch *batch, CdpCursorSet *before, Undos *undos,
 		bool		isnull[CDP_EVENTS_NATTS];
 		CdpEntry   *entry = palloc(sizeof(CdpEntry));
 		Target	   *target;
+		int64	   *number;
 
 		heap_deform_tuple(SPI_tuptable->vals[r], SPI_tuptable->tupdesc,
 						  values, isnull);
@@ -435,9 +445,9 @@ take_numbered(CdpBatch *batch, CdpCursorSet *before, Undos *undos,
 							 HASH_FIND);
 		if (target == NULL || !target->changed)
 			continue;
-		for (i = 0; i < n; i++)
-			if (numbers[i] == entry->id)
-				numbers[i] = 0;
+		number = bsearch(&entry->id, numbers, n, sizeof(int64), number_order);
+		if (number != NULL)
+			found[number - numbers] = true;
 		if (!CdpCursorsApplied(before, entry->incarnation, entry->xid, entry->id))
 			continue;
 		(void) CdpEntryCheck(entry);
@@ -485,11 +495,20 @@ changed_entries(CdpBatch *batch, CdpCursorSet *before, Undos *undos)
 	entries = CdpAppliedMessages(batch, before, sources, ids, n);
 	if (nnumbers > 0)
 	{
+		bool	   *found = palloc0(sizeof(bool) * nnumbers);
+		int			kept = 0;
+
+		/* sources may use the same numbers */
+		qsort(numbers, nnumbers, sizeof(int64), number_order);
+		for (i = 0; i < nnumbers; i++)
+			if (kept == 0 || numbers[kept - 1] != numbers[i])
+				numbers[kept++] = numbers[i];
+		nnumbers = kept;
 		arg = CdpInt8Array(numbers, nnumbers);
 		CdpRun(&numbered_decisions, &arg, NULL);
-		entries = take_numbered(batch, before, undos, numbers, nnumbers, entries);
+		entries = take_numbered(batch, before, undos, numbers, found, nnumbers, entries);
 		for (i = 0; i < nnumbers; i++)
-			if (numbers[i] != 0)
+			if (!found[i])
 				numbers[left++] = numbers[i];
 	}
 	if (left > 0)
@@ -497,20 +516,26 @@ changed_entries(CdpBatch *batch, CdpCursorSet *before, Undos *undos)
 		/* the log has no index by number alone */
 		arg = CdpInt8Array(numbers, left);
 		CdpRun(&numbered_entries, &arg, NULL);
-		entries = take_numbered(batch, before, undos, numbers, left, entries);
+		entries = take_numbered(batch, before, undos, numbers,
+								palloc0(sizeof(bool) * left), left, entries);
 	}
 	return entries;
 }
 
-static bool
-is_listed(List *entries, int64 id)
+/*
+ * The numbers of these entries, in order.
+ */
+static int64 *
+numbers_of(List *entries)
 {
+	int64	   *ids = palloc(sizeof(int64) * Max(list_length(entries), 1));
+	int			n = 0;
 	ListCell   *lc;
 
 	foreach(lc, entries)
-		if (((CdpEntry *) lfirst(lc))->id == id)
-			return true;
-	return false;
+		ids[n++] = ((CdpEntry *) lfirst(lc))->id;
+	qsort(ids, n, sizeof(int64), number_order);
+	return ids;
 }
 
 /*
@@ -634,6 +659,7 @@ CdpUndo(CdpBatch *batch, CdpCursorSet *before, List *replaced)
 	Undos		undos;
 	List	   *withdrawn = NIL;
 	List	   *again = NIL;
+	int64	   *listed;
 	ListCell   *lc;
 	int			i;
 
@@ -677,6 +703,7 @@ CdpUndo(CdpBatch *batch, CdpCursorSet *before, List *replaced)
 		}
 	}
 
+	listed = numbers_of(replaced);
 	foreach(lc, changed_entries(batch, before, &undos))
 	{
 		CdpEntry   *entry = lfirst(lc);
@@ -684,7 +711,8 @@ CdpUndo(CdpBatch *batch, CdpCursorSet *before, List *replaced)
 		bool		is = is_undone(&undos, entry, false);
 
 		if (entry->type == CDP_ENTRY_UNDO || was == is ||
-			is_listed(replaced, entry->id))
+			bsearch(&entry->id, listed, list_length(replaced), sizeof(int64),
+					number_order) != NULL)
 			continue;
 		if (is)
 		{

@@ -58,15 +58,122 @@ static CdpStatement resting_links = {
 	{"int8[]", "int8[]"}
 };
 
+/* What one entry says about a pair of nodes, a < b. */
+typedef struct Evidence
+{
+	int64		a;
+	int64		b;
+	int			entry;			/* index */
+	int			ord;			/* place of the other node in it */
+} Evidence;
+
+typedef struct EvidenceSet
+{
+	Evidence   *list;			/* by a, b, entry */
+	int64		n;
+	CdpEntry   *entries;
+} EvidenceSet;
+
+static int
+number_order(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/*
+ * In order, each once; returns how many are left.
+ */
+static int
+sort_unique(int64 *ids, int n)
+{
+	int			kept = 0;
+	int			i;
+
+	qsort(ids, n, sizeof(int64), number_order);
+	for (i = 0; i < n; i++)
+		if (kept == 0 || ids[kept - 1] != ids[i])
+			ids[kept++] = ids[i];
+	return kept;
+}
+
+/* ids are in order */
 static bool
 is_member(const int64 *ids, int n, int64 id)
 {
-	int			i;
+	return bsearch(&id, ids, n, sizeof(int64), number_order) != NULL;
+}
+
+static int
+evidence_order(const void *a, const void *b)
+{
+	const Evidence *x = a;
+	const Evidence *y = b;
+
+	if (x->a != y->a)
+		return x->a < y->a ? -1 : 1;
+	if (x->b != y->b)
+		return x->b < y->b ? -1 : 1;
+	return x->entry < y->entry ? -1 : x->entry > y->entry ? 1 : 0;
+}
+
+/*
+ * Everything that the entries say about pairs.
+ */
+static void
+collect_evidence(CdpEntry *entries, int n, EvidenceSet *set)
+{
+	int64		max = 0;
+	int			i,
+				j;
 
 	for (i = 0; i < n; i++)
-		if (ids[i] == id)
-			return true;
-	return false;
+		max += Max(entries[i].nnodes - 1, 0);
+	set->list = palloc_extended(sizeof(Evidence) * Max(max, 1), MCXT_ALLOC_HUGE);
+	set->n = 0;
+	set->entries = entries;
+	for (i = 0; i < n; i++)
+	{
+		CdpEntry   *entry = &entries[i];
+
+		if (entry->reject_reason != NULL || CDP_ENTRY_DECIDES(entry->type))
+			continue;
+		for (j = 1; j < entry->nnodes; j++)
+		{
+			Evidence   *evidence = &set->list[set->n++];
+
+			evidence->a = Min(entry->owner, entry->nodes[j]);
+			evidence->b = Max(entry->owner, entry->nodes[j]);
+			evidence->entry = i;
+			evidence->ord = j;
+		}
+	}
+	CHECK_FOR_INTERRUPTS();
+	qsort(set->list, set->n, sizeof(Evidence), evidence_order);
+}
+
+/*
+ * The first of the set that is about the pair; set->n when none is.
+ */
+static int64
+find_evidence(EvidenceSet *set, int64 a, int64 b)
+{
+	Evidence	key = {a, b, -1, 0};
+	int64		low = 0;
+	int64		high = set->n;
+
+	while (low < high)
+	{
+		int64		middle = low + (high - low) / 2;
+
+		if (evidence_order(&set->list[middle], &key) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
 }
 
 /*
@@ -82,7 +189,7 @@ CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n)
 
 	CdpRun(&owned_entries, &arg, NULL);
 	*n = SPI_processed;
-	entries = palloc(sizeof(CdpEntry) * Max(*n, 1));
+	entries = palloc_extended(sizeof(CdpEntry) * Max((Size) *n, 1), MCXT_ALLOC_HUGE);
 	for (i = 0; i < *n; i++)
 	{
 		Datum		values[CDP_EVENTS_NATTS + 1];
@@ -105,37 +212,19 @@ CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n)
  * What the log has for a pair now: the evidence that counts, or none.
  */
 static void
-renew_link(CdpBatch *batch, CdpNode *a, CdpNode *b, CdpEntry *entries, int n)
+renew_link(CdpBatch *batch, CdpLink *link, EvidenceSet *set)
 {
-	bool		found;
-	CdpLink    *link = CdpGraphLink(batch->graph, a, b, false, &found);
 	bool		any = false;
-	int			i,
-				j;
+	int64		i;
 
-	if (!found)
-		CdpGraphLoadLinks(batch->graph, &link, 1);
 	CHECK_FOR_INTERRUPTS();
 	link->last_tie = NULL;
-	for (i = 0; i < n; i++)
+	for (i = find_evidence(set, link->a->id, link->b->id);
+		 i < set->n && set->list[i].a == link->a->id && set->list[i].b == link->b->id;
+		 i++)
 	{
-		CdpEntry   *entry = &entries[i];
-		int64		other;
+		CdpEntry   *entry = &set->entries[set->list[i].entry];
 
-		if (entry->reject_reason != NULL || entry->nnodes < 2 ||
-			CDP_ENTRY_DECIDES(entry->type))
-			continue;
-		if (entry->owner == a->id)
-			other = b->id;
-		else if (entry->owner == b->id)
-			other = a->id;
-		else
-			continue;
-		for (j = 1; j < entry->nnodes; j++)
-			if (entry->nodes[j] == other)
-				break;
-		if (j == entry->nnodes)
-			continue;
 		CdpLinkSeen(link, entry->at, entry->tie);
 		if (any && !CdpGraphEvidenceCounts(batch->graph, link, entry->at, entry->tie))
 			continue;
@@ -143,15 +232,15 @@ renew_link(CdpBatch *batch, CdpNode *a, CdpNode *b, CdpEntry *entries, int n)
 		link->entry = entry->id;
 		link->at = entry->at;
 		link->tie = entry->tie;
-		link->ord = j;
+		link->ord = set->list[i].ord;
 	}
-	a->dirty = b->dirty = true;
+	link->a->dirty = link->b->dirty = true;
 	link->gone = !any;
 	link->changed = any;
 }
 
 /*
- * The nodes themselves and all whose entries may name them.
+ * The nodes themselves, which are in order, and all whose entries may name them.
  */
 static int64 *
 with_neighbours(const int64 *nodes, int n, int *naround)
@@ -190,18 +279,15 @@ CdpRenewEvidence(CdpBatch *batch, List *renewed)
 	int			naround;
 	CdpEntry   *entries;
 	int			nentries;
+	EvidenceSet set;
 	CdpLink   **links;
 	int			nlinks;
 	ListCell   *lc;
 	int			i;
 
 	foreach(lc, renewed)
-	{
-		int64		id = *(int64 *) lfirst(lc);
-
-		if (!is_member(nodes, n, id))
-			nodes[n++] = id;
-	}
+		nodes[n++] = *(int64 *) lfirst(lc);
+	n = sort_unique(nodes, n);
 	if (n == 0)
 		return;
 	CdpGraphLoadEvidence(graph, nodes, n);
@@ -209,12 +295,13 @@ CdpRenewEvidence(CdpBatch *batch, List *renewed)
 	entries = CdpLoadOwned(batch, around, naround, &nentries);
 	CdpGraphLoadDetached(graph);
 	nlinks = CdpGraphLinksOf(graph, nodes, n, &links);
+	collect_evidence(entries, nentries, &set);
 	for (i = 0; i < nlinks; i++)
-		renew_link(batch, links[i]->a, links[i]->b, entries, nentries);
+		renew_link(batch, links[i], &set);
 }
 
 /*
- * Compute the states of owners anew from the entries.
+ * Compute the states of owners, which are in order, anew from the entries.
  */
 void
 CdpRefold(CdpBatch *batch, const int64 *owners, int nowners, CdpEntry *entries,
@@ -265,9 +352,12 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	CdpEntry   *entries;
 	int			nentries;
 	Datum		args[3];
-	SPITupleTable *rows;
-	uint64		nrows;
+	CdpLink   **links;
+	CdpLink   **missing;
+	int			nlinks = 0;
+	int			nmissing = 0;
 	uint64		r;
+	EvidenceSet set;
 	ListCell   *lc;
 	int			i,
 				j;
@@ -304,8 +394,8 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	named = palloc(sizeof(int64) * Max(max, 1));
 	for (i = 0; i < n; i++)
 		for (j = 0; j < old[i].nnodes; j++)
-			if (!is_member(named, nnamed, old[i].nodes[j]))
-				named[nnamed++] = old[i].nodes[j];
+			named[nnamed++] = old[i].nodes[j];
+	nnamed = sort_unique(named, nnamed);
 	if (nnamed == 0)
 		return;
 	around = with_neighbours(named, nnamed, &naround);
@@ -331,22 +421,28 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	/* evidence */
 	args[0] = CdpInt8Array(named, nnamed);
 	args[1] = CdpInt8Array(ids, nowned);
-	nrows = CdpRun(&resting_links, args, NULL);
-	rows = SPI_tuptable;
-	for (r = 0; r < nrows; r++)
+	CdpRun(&resting_links, args, NULL);
+	links = palloc_extended(sizeof(CdpLink *) * Max(SPI_processed, 1), MCXT_ALLOC_HUGE);
+	missing = palloc_extended(sizeof(CdpLink *) * Max(SPI_processed, 1), MCXT_ALLOC_HUGE);
+	for (r = 0; r < SPI_processed; r++)
 	{
-		CdpNode    *a;
-		CdpNode    *b;
+		CdpNode    *a = CdpGraphNode(batch->graph, CdpCellInt8(r, 1));
+		CdpNode    *b = CdpGraphNode(batch->graph, CdpCellInt8(r, 2));
+		bool		found;
 
-		SPI_tuptable = rows;
-		a = CdpGraphNode(batch->graph, CdpCellInt8(r, 1));
-		b = CdpGraphNode(batch->graph, CdpCellInt8(r, 2));
 		if (a == NULL || b == NULL)
 			elog(ERROR, "link between %lld and %lld is not in the graph",
 				 (long long) CdpCellInt8(r, 1), (long long) CdpCellInt8(r, 2));
-		renew_link(batch, a, b, entries, nentries);
+		links[nlinks] = CdpGraphLink(batch->graph, a, b, false, &found);
+		if (!found)
+			missing[nmissing++] = links[nlinks];
+		nlinks++;
 	}
-	SPI_freetuptable(rows);
+	SPI_freetuptable(SPI_tuptable);
+	CdpGraphLoadLinks(batch->graph, missing, nmissing);
+	collect_evidence(entries, nentries, &set);
+	for (i = 0; i < nlinks; i++)
+		renew_link(batch, links[i], &set);
 
-	CdpRefold(batch, owners, nowned, entries, nentries);
+	CdpRefold(batch, owners, sort_unique(owners, nowned), entries, nentries);
 }

@@ -443,8 +443,18 @@ CdpGraphEvidenceCounts(CdpGraph *graph, CdpLink *link, TimestampTz at,
 	return CdpOrderCompare(at, tie, link->at, link->tie) < 0;
 }
 
+static int
+number_order(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
 /*
- * The event links in memory that have one of the nodes at an end.
+ * The event links in memory that have one of the nodes, which are in order, at
+ * an end.
  */
 int
 CdpGraphLinksOf(CdpGraph *graph, const int64 *nodes, int n, CdpLink ***result)
@@ -452,7 +462,6 @@ CdpGraphLinksOf(CdpGraph *graph, const int64 *nodes, int n, CdpLink ***result)
 	HASH_SEQ_STATUS seq;
 	LinkEntry  *entry;
 	int			nlinks = 0;
-	int			i;
 
 	*result = NULL;
 	if (graph->links == NULL)
@@ -463,10 +472,8 @@ CdpGraphLinksOf(CdpGraph *graph, const int64 *nodes, int n, CdpLink ***result)
 	{
 		if (entry->link->manual)
 			continue;
-		for (i = 0; i < n; i++)
-			if (nodes[i] == entry->key.a || nodes[i] == entry->key.b)
-				break;
-		if (i < n)
+		if (bsearch(&entry->key.a, nodes, n, sizeof(int64), number_order) != NULL ||
+			bsearch(&entry->key.b, nodes, n, sizeof(int64), number_order) != NULL)
 			(*result)[nlinks++] = entry->link;
 	}
 	return nlinks;
