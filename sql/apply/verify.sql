@@ -245,7 +245,7 @@ BEGIN
 				SELECT * INTO v FROM cdp.verify_trait(t->>'aggregate', t->>'type', t->>'event',
 					t->>'filter_sql', t->>'value_sql', (t->>'within')::interval, t->>'timezone', t->>'empty',
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock,
-					t->>'each', (t->>'older_than')::interval, (t->>'since')::timestamptz, t->'options');
+					t->>'each', (t->>'older_than')::interval, (t->>'since')::timestamptz, t->'options', t->>'key' IS NOT NULL);
 				vals := v.vals;
 				IF v.next IS NOT NULL THEN
 					SELECT array_agg(least(u.due, u.next) ORDER BY u.comp) INTO due
@@ -257,7 +257,7 @@ BEGIN
 			t_names := t_names || (t->>'name');
 			t_types := t_types || (t->>'type');
 			t_vals := t_vals || vals::text;
-			IF t->>'key' <> t->>'name' THEN
+			IF t->>'aggregate' = 'declared' AND t->>'key' <> t->>'name' THEN
 				-- a declared trait goes by its key too
 				t_ids := t_ids || (t->>'id')::int;
 				t_names := t_names || (t->>'key');

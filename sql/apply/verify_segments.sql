@@ -211,7 +211,69 @@ BEGIN
 	RETURN result;
 END
 $function$;
-REVOKE ALL ON FUNCTION cdp.verify_arguments(text, text[]),
+-- Is a value, as jsonb, the constant of which the text is given?
+CREATE FUNCTION cdp.verify_is(val text, constant text) RETURNS text
+LANGUAGE sql IMMUTABLE
+RETURN CASE
+	WHEN constant IS NULL THEN NULL
+	WHEN constant ~* '^\s*null\s*$' THEN pg_catalog.format('%s = ''null''', val)
+	WHEN constant ~* '^\s*(true|false)\s*$' THEN pg_catalog.format('%s = ''%s''', val, pg_catalog.lower(pg_catalog.btrim(constant)))
+	WHEN constant ~ '''|\$' THEN pg_catalog.format('(jsonb_typeof(%1$s) IN (''string'', ''number'', ''boolean'') AND %1$s#>>''{}'' = %2$s)', val, constant)
+	ELSE pg_catalog.format('%s = to_jsonb(%s)', val, constant)
+END;
+
+-- changed() for every profile, as text: the calls that name the key, each beside
+-- the one before it.
+CREATE FUNCTION cdp.verify_changed(arguments text, timezone text,
+	entries bigint[], incarnations int[], ats timestamptz[], entry_comps int[], ncomps int,
+	clock timestamptz) RETURNS text[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+	args jsonb := cdp.verify_arguments(arguments, '{trait}');
+	trait text := btrim(args->>'trait', E' \n\t');
+	trait_key text;
+	c record;
+	newer interval;
+	older interval;
+	result text[];
+BEGIN
+	PERFORM set_config('TimeZone', timezone, true);
+	trait := CASE WHEN trait ~ '^"' THEN replace(substr(trait, 2, length(trait) - 2), '""', '"') ELSE lower(trait) END;
+	SELECT COALESCE(d.key, d.name) INTO trait_key
+	FROM cdp.trait_definitions d
+	WHERE d.aggregate = 'declared' AND lower(trait) IN (lower(d.name), lower(d.key))
+	ORDER BY d.name <> trait, d.key IS DISTINCT FROM trait LIMIT 1;
+	EXECUTE format('SELECT (%s)::interval, (%s)::interval',
+		COALESCE(args->>'within', args->>'newer_than', 'NULL'), COALESCE(args->>'older_than', 'NULL')) INTO newer, older;
+	c := cdp.verify_contributions(NULL, NULL, format(
+		'COALESCE(properties->%1$L, CASE WHEN (SELECT count(*) FROM jsonb_object_keys(properties) k WHERE lower(k) = lower(%1$L)) = 1
+			THEN (SELECT j.value FROM jsonb_each(properties) j WHERE lower(j.key) = lower(%1$L)) END)', trait_key),
+		NULL, entries, incarnations, true);
+	EXECUTE format('
+		SELECT array_agg((COALESCE(h.n, 0) >= %s)::text ORDER BY p.comp)
+		FROM generate_series(1, $4) p(comp)
+		LEFT JOIN (
+			SELECT w.comp, count(*) AS n
+			FROM (SELECT s.comp, s.at, s.val, row_number() OVER (PARTITION BY s.comp ORDER BY s.seq DESC) AS nth,
+						 lag(s.val, 1, ''null'') OVER (PARTITION BY s.comp ORDER BY s.seq) AS was
+				  FROM (SELECT u.seq, u.val::jsonb AS val, ($1)[u.seq] AS at, ($2)[u.seq] AS comp
+						FROM unnest($5, $6) u(seq, val)) s
+				  WHERE s.comp IS NOT NULL AND s.at <= $3) w
+			-- a list has 1000 elements, of which the first is only the value before
+			WHERE w.val <> w.was AND w.nth < 1000 AND %s AND %s
+			  AND ($7 IS NULL OR $3 < w.at + $7) AND ($8 IS NULL OR $3 >= w.at + $8)
+			GROUP BY w.comp) h ON h.comp = p.comp',
+		COALESCE(args->>'at_least', '1'),
+		COALESCE(cdp.verify_is('w.was', args->>'was'), 'w.was <> ''null'''),
+		COALESCE(cdp.verify_is('w.val', args->>'became'), 'true'))
+	INTO result USING ats, entry_comps, clock, ncomps, c.seqs, c.vals, newer, older;
+	RETURN result;
+END
+$function$;
+REVOKE ALL ON FUNCTION cdp.verify_arguments(text, text[]), cdp.verify_is(text, text),
+	cdp.verify_changed(text, text, bigint[], int[], timestamptz[], int[], int, timestamptz),
 	cdp.verify_sequence(text, text, bigint[], int[], timestamptz[], int[], int, timestamptz) FROM PUBLIC;
 
 -- A predicate or derived trait for every profile, as text.  Calls of the
@@ -265,6 +327,9 @@ BEGIN
 			j := j + 1;
 		END LOOP;
 
+		IF name IN ('transaction_timestamp', 'statement_timestamp') AND tokens[j] = '(' THEN
+			name := 'now';
+		END IF;
 		-- cdp.did() is did()
 		IF name = 'cdp' AND tokens[j] = '.' THEN
 			i := j + 1;
@@ -287,7 +352,7 @@ BEGIN
 			i := j + 1;
 			CONTINUE;
 		END IF;
-		IF name IN ('did', 'did_not', 'count_of', 'sum_of', 'first_time', 'in_segment', 'has_identifier', 'known', 'now', 'did_in_order') AND tokens[j] = '(' THEN
+		IF name IN ('did', 'did_not', 'count_of', 'sum_of', 'first_time', 'in_segment', 'has_identifier', 'known', 'now', 'did_in_order', 'changed') AND tokens[j] = '(' THEN
 			depth := 0;
 			args := '{}';
 			arg := '';
@@ -311,9 +376,12 @@ BEGIN
 			END IF;
 			i := j + 1;
 
-			IF name = 'did_in_order' THEN
-				columns := columns || cdp.verify_sequence(array_to_string(args, ','), timezone,
-					entries, incarnations, ats, entry_comps, ncomps, clock)::text;
+			IF name IN ('did_in_order', 'changed') THEN
+				columns := columns || CASE name
+					WHEN 'changed' THEN cdp.verify_changed(array_to_string(args, ','), timezone,
+						entries, incarnations, ats, entry_comps, ncomps, clock)
+					ELSE cdp.verify_sequence(array_to_string(args, ','), timezone,
+						entries, incarnations, ats, entry_comps, ncomps, clock) END::text;
 				targets := targets || format('c%s::boolean AS call_%s', cardinality(columns), cardinality(columns));
 				out_text := out_text || format('call_%s', cardinality(columns));
 				CONTINUE;

@@ -104,6 +104,15 @@ COMMENT ON FUNCTION cdp.sequence_is(timestamptz, jsonb, text) IS 'internal: what
 CREATE FUNCTION cdp.sequence_at(now timestamptz, list jsonb, rules text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'cdp_sequence_is' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.sequence_at(timestamptz, jsonb, text) IS 'internal: did_in_order(), as of an instant, in the time zone of the definition';
+CREATE FUNCTION cdp.changed_is(now timestamptz, list jsonb, rules text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_changed_is' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.changed_is(timestamptz, jsonb, text) IS 'internal: what changed() becomes';
+CREATE FUNCTION cdp.changed_at(now timestamptz, list jsonb, rules text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_changed_is' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.changed_at(timestamptz, jsonb, text) IS 'internal: changed(), as of an instant, in the time zone of the definition';
+CREATE FUNCTION cdp.declared_write(at timestamptz, properties jsonb, key text) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'cdp_declared_write' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.declared_write(timestamptz, jsonb, text) IS 'internal: time and value of a key of an identify call, for changed()';
 CREATE FUNCTION cdp.clock_at(now timestamptz, unit text) RETURNS timestamptz
 	AS 'MODULE_PATHNAME', 'cdp_clock_at' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.clock_at(timestamptz, text) IS 'internal: the begin of the unit of time in which the instant of evaluation is';

@@ -494,17 +494,22 @@ rewrite_comparison(OpExpr *op)
 }
 
 /*
- * What did_in_order() has become.
+ * For what did_in_order() and changed() have become, the function that says
+ * that it depends on the time zone; NULL for others.
  */
-static bool
-is_sequence(const Node *node)
+static char *
+function_of_list(const Node *node)
 {
 	const FuncExpr *func = (const FuncExpr *) node;
+	const char *name;
 
-	return IsA(node, FuncExpr) && list_length(func->args) == 3 &&
-		is_clock(linitial(func->args)) &&
-		get_func_namespace(func->funcid) == CdpSchemaOid() &&
-		strcmp(get_func_name(func->funcid), "sequence_is") == 0;
+	if (!IsA(node, FuncExpr) || list_length(func->args) != 3 ||
+		!is_clock(linitial(func->args)) ||
+		get_func_namespace(func->funcid) != CdpSchemaOid())
+		return NULL;
+	name = get_func_name(func->funcid);
+	return strcmp(name, "sequence_is") == 0 ? "sequence_at" :
+		strcmp(name, "changed_is") == 0 ? "changed_at" : NULL;
 }
 
 static Node *
@@ -512,6 +517,7 @@ rewrite_mutator(Node *node, void *arg)
 {
 	RewriteContext *context = (RewriteContext *) arg;
 	const char *unit;
+	char	   *of_list;
 
 	if (node == NULL)
 		return NULL;
@@ -526,17 +532,16 @@ rewrite_mutator(Node *node, void *arg)
 			return solved;
 		}
 	}
-	if (is_sequence(node))
+	of_list = function_of_list(node);
+	if (of_list != NULL)
 	{
-		FuncExpr   *sequence = (FuncExpr *) copyObject(node);
+		FuncExpr   *call = (FuncExpr *) copyObject(node);
 		Oid			argtypes[] = {TIMESTAMPTZOID, JSONBOID, TEXTOID};
 
-		/* to the function that says that it depends on the time zone */
-		sequence->funcid = LookupFuncName(list_make2(makeString("cdp"),
-													 makeString("sequence_at")),
-										  3, argtypes, false);
+		call->funcid = LookupFuncName(list_make2(makeString("cdp"), makeString(of_list)),
+									  3, argtypes, false);
 		context->used = true;
-		return (Node *) sequence;
+		return (Node *) call;
 	}
 	unit = rounding_unit(node);
 	if (unit != NULL)

@@ -296,6 +296,16 @@ resolve_column(void *arg, const char *name, int location)
 }
 
 static void
+refuse_computed(const CdpTerm *term, const char *text)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("changed() is about declared traits, and \"%s\" is computed", term->name),
+			 errhint("Ask for the entries that it is computed from, with did() or count_of()."),
+			 CdpPredicateErrorPosition(text, term->name_location)));
+}
+
+static void
 add_term(CdpReferences *references, int32 id)
 {
 	if (references->nterms == 0)
@@ -306,18 +316,49 @@ add_term(CdpReferences *references, int32 id)
 	references->terms[references->nterms++] = id;
 }
 
+/*
+ * The identify calls that write a declared trait, as changed() reads them.
+ */
+static const char *
+calls_of_trait(ResolveContext *context, CdpTerm *term)
+{
+	const CdpReferences *known = context->references;
+	Node	   *column = resolve_column(context, term->name, term->name_location);
+	const char *key = NULL;
+	char	   *call;
+
+	for (int i = 0; column != NULL && i < known->nnames && key == NULL; i++)
+	{
+		if (strcmp(known->names[i], term->name) != 0)
+			continue;
+		key = context->transient != NULL && known->traits[i] >= CDP_TRANSIENT_TRAIT ?
+			CdpTransientKey(list_nth(*context->transient,
+									 known->traits[i] - CDP_TRANSIENT_TRAIT)) :
+			CdpDeclaredKey(CdpTraitById(context->traits, known->traits[i]));
+		break;
+	}
+	if (key == NULL)
+		refuse_computed(term, context->text);
+	call = psprintf("cdp.declared_write(occurred_at, properties, %s)",
+					quote_literal_cstr(key));
+	term->value = call;
+	term->filter = psprintf("%s IS NOT NULL", call);
+	return key;
+}
+
 static int32
-hidden_trait(ResolveContext *context, const CdpTerm *term, const char *timezone)
+hidden_trait(ResolveContext *context, CdpTerm *term, const char *timezone)
 {
 	/* a sequence looks at several events */
 	const char *event = term->aggregate == CDP_AGG_LIST ? NULL : term->name;
+	const char *key = term->of_calls ? calls_of_trait(context, term) : NULL;
 	int32		id;
 
 	if (context->transient != NULL)
 	{
 		struct CdpDefinition *definition;
 
-		id = CdpHiddenTraitFind(term->aggregate, event, term->value, term->filter,
+		id = CdpHiddenTraitFind(term->aggregate, key, event, term->value, term->filter,
 								term->within, timezone, &definition);
 		if (definition != NULL)
 		{
@@ -329,7 +370,7 @@ hidden_trait(ResolveContext *context, const CdpTerm *term, const char *timezone)
 	{
 		bool		created = false;
 
-		id = CdpHiddenTrait(term->aggregate, event, term->value, term->filter,
+		id = CdpHiddenTrait(term->aggregate, key, event, term->value, term->filter,
 							term->within, timezone, &created);
 		if (created)
 			*context->created = list_append_unique_int(*context->created, id);
@@ -447,6 +488,14 @@ CdpPredicateCompile(const char *text, const char *timezone, const char *what,
 		if (*next_term >= references->nterms)
 			elog(ERROR, "terms of a predicate do not fit its text");
 		term->id = references->terms[(*next_term)++];
+		for (int i = 0; term->of_calls && i < references->nnames; i++)
+		{
+			CdpTrait   *trait = CdpTraitById(traits, references->traits[i]);
+
+			if (strcmp(references->names[i], term->name) == 0 &&
+				trait != NULL && CdpDeclaredKey(trait) == NULL)
+				refuse_computed(term, text);
+		}
 	}
 	out->expr = CdpTransformIn(raw, text, resolve_column, &context, BOOLOID, what,
 							   timezone, NULL);

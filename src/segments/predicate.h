@@ -107,6 +107,7 @@ typedef struct CdpTerm
 	char	   *value;			/* canonical; NULL: none */
 	char	   *within;			/* NULL: ever */
 	char	   *filter;			/* canonical; NULL: none, or not asked for */
+	bool		of_calls;		/* of identify calls: name is that of a declared trait */
 	int32		id;				/* hidden trait or segment; 0: neither */
 } CdpTerm;
 
@@ -129,6 +130,12 @@ extern int	CdpPredicateErrorPosition(const char *text, int location);
 
 extern char *CdpSequenceRules(int nsteps, bool then_not, const char *within,
 							  const char *newer);
+
+/* ---- changed.c: changed ---- */
+
+extern char *CdpChangedConstant(const Node *node);
+extern char *CdpChangedRules(const char *newer, const char *older, int at_least,
+							 const char *from, const char *to);
 
 /* ---- clock.c: comparisons with now() ---- */
 

@@ -19,6 +19,7 @@
  *		known()						->	"\1W"
  *		now()						->	"\1N"
  *		did_in_order(s, …)			->	cdp.sequence_is("\1N", "\1n", rules)
+ *		changed(t, …)				->	cdp.changed_is("\1N", "\1n", rules)
  *		since(t), until(t)			->	"\1N" - t, t - "\1N"
  *
  *	  where n and m are numbers of terms, counted through the text.  A call is
@@ -69,6 +70,7 @@ typedef struct Call
 
 typedef void (*CdpWordReplace) (Call *call);
 
+static void replace_changed(Call *call);
 static void replace_count(Call *call);
 static void replace_sum(Call *call);
 static void replace_first_time(Call *call);
@@ -85,6 +87,7 @@ static const struct
 	const char *word;
 	CdpWordReplace replace;
 }			vocabulary[] = {
+	{"changed", replace_changed},
 	{"count_of", replace_count},
 	{"did", replace_count},
 	{"did_in_order", replace_in_order},
@@ -106,7 +109,6 @@ static const struct
 }			later_words[] = {
 	{"all_members", "Accounts"},
 	{"any_member", "Accounts"},
-	{"changed", "The history of traits"},
 	{"consented", "Consent"},
 	{"count_members", "Accounts"},
 	{"member_of", "Accounts"},
@@ -228,7 +230,7 @@ put(Call *call, Node *node)
 /* ---- terms ---- */
 
 static CdpTerm *
-add_term(Call *call, CdpTermKind kind, const CdpWordArgument *name)
+new_term(Call *call, CdpTermKind kind, int name_location)
 {
 	CdpTerm    *term = (CdpTerm *) palloc0(sizeof(CdpTerm));
 
@@ -242,9 +244,17 @@ add_term(Call *call, CdpTermKind kind, const CdpWordArgument *name)
 	term->number = list_length(call->context->terms);
 	term->word = pstrdup(call->word);
 	term->location = call->location;
-	term->name = CdpWordName(call->word, name, call->context->text);
-	term->name_location = name->location;
+	term->name_location = name_location;
 	call->context->terms = lappend(call->context->terms, term);
+	return term;
+}
+
+static CdpTerm *
+add_term(Call *call, CdpTermKind kind, const CdpWordArgument *name)
+{
+	CdpTerm    *term = new_term(call, kind, name->location);
+
+	term->name = CdpWordName(call->word, name, call->context->text);
 	return term;
 }
 
@@ -547,6 +557,63 @@ replace_in_order(Call *call)
 								  term_column(term->number, call->location), rules);
 }
 
+/*
+ * changed(trait, within, newer_than, older_than, was, became, at_least)
+ */
+static void
+replace_changed(Call *call)
+{
+	const char *text = call->context->text;
+	CdpWordArgument args[] = {
+		{"trait"}, {"within"}, {"newer_than"}, {"older_than"}, {"was"}, {"became"}, {"at_least"}
+	};
+	A_Const    *rules = makeNode(A_Const);
+	ColumnRef  *column;
+	CdpTerm    *term;
+	Window		window;
+	char	   *constants[2] = {NULL, NULL};
+	int			at_least;
+
+	CdpWordArguments(call->node, call->word, text, args, lengthof(args), 1, 1);
+	column = (ColumnRef *) args[0].value;
+	if (!IsA(column, ColumnRef) || list_length(column->fields) != 1 ||
+		!IsA(linitial(column->fields), String) ||
+		strVal(linitial(column->fields))[0] == CDP_HIDDEN_MARK)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("argument \"trait\" of changed() must be the name of a trait"),
+				 errhint("Write for example changed(plan, within => '7 days')."),
+				 CdpPredicateErrorPosition(text, args[0].location)));
+	window = window_arguments(call, &args[1], &args[2], &args[3]);
+	for (int i = 0; i < lengthof(constants); i++)
+	{
+		CdpWordArgument *arg = &args[4 + i];
+
+		if (arg->value == NULL)
+			continue;
+		constants[i] = CdpChangedConstant(arg->value);
+		if (constants[i] == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("argument \"%s\" of changed() must be a constant", arg->name),
+					 CdpPredicateErrorPosition(text, arg->location)));
+	}
+	at_least = CdpWordCount(call->word, &args[6], text, 1);
+
+	term = new_term(call, CDP_TERM_TRAIT, args[0].location);
+	term->name = strVal(linitial(column->fields));
+	term->aggregate = CDP_AGG_LIST;
+	term->of_calls = true;
+
+	rules->val.sval.type = T_String;
+	rules->val.sval.sval = CdpChangedRules(window.newer, window.older, at_least,
+										   constants[0], constants[1]);
+	rules->location = -1;
+	call->node->funcname = list_make2(makeString("cdp"), makeString("changed_is"));
+	call->node->args = list_make3(environment_column(CDP_HIDDEN_NOW, call->location),
+								  term_column(term->number, call->location), rules);
+}
+
 static void
 replace_in_segment(Call *call)
 {
@@ -750,6 +817,8 @@ CdpTermText(const CdpTerm *term)
 		appendStringInfo(&out, "in_segment(%s)", quote_literal_cstr(term->name));
 	else if (term->kind == CDP_TERM_KIND)
 		appendStringInfo(&out, "has_identifier(%s)", quote_literal_cstr(term->name));
+	else if (term->of_calls)
+		appendStringInfo(&out, "changed(%s, ...)", quote_identifier(term->name));
 	else if (term->aggregate == CDP_AGG_LIST)
 		appendStringInfo(&out, "did_in_order(%s, ...)", quote_literal_cstr(term->name));
 	else

@@ -330,12 +330,15 @@ run_group(EvalRun *run)
 
 		if (!run->entry_open)
 		{
-			if (entry->reject_reason != NULL || entry->owner == 0 ||
-				!(entry->type == CDP_ENTRY_TRACK ||
-				  entry->type == CDP_ENTRY_PAGE ||
-				  entry->type == CDP_ENTRY_SCREEN))
+			if (entry->reject_reason != NULL || entry->owner == 0)
 				continue;
-			run->candidates = traits_of_event(lookup, entry->event);
+			if (entry->type == CDP_ENTRY_TRACK || entry->type == CDP_ENTRY_PAGE ||
+				entry->type == CDP_ENTRY_SCREEN)
+				run->candidates = traits_of_event(lookup, entry->event);
+			else if (entry->type == CDP_ENTRY_IDENTIFY)
+				run->candidates = &lookup->calls;
+			else
+				continue;
 			if (run->candidates->ntraits == 0)
 				continue;
 			if ((run->entry & 0xFF) == 0)

@@ -187,6 +187,23 @@ CdpTransientDeclared(const char *name)
 }
 
 /*
+ * See traits.h.
+ */
+const char *
+CdpTransientKey(const CdpDefinition *definition)
+{
+	return definition->aggregate == CDP_AGG_DECLARED ? definition->key : NULL;
+}
+
+const char *
+CdpDeclaredKey(const CdpTrait *trait)
+{
+	if (trait->aggregate != CDP_AGG_DECLARED)
+		return NULL;
+	return trait->rules->definition->key ? trait->rules->definition->key : trait->name;
+}
+
+/*
  * A trait that a definition names: see traits.h.
  */
 CdpTrait *
@@ -244,18 +261,19 @@ same_hidden(const CdpDefinition *definition)
 	static const char *const query =
 		"SELECT t.id FROM cdp.trait_definitions t"
 		" WHERE t.hidden AND t.owner = $1 AND t.aggregate = $2 AND t.timezone = $3"
-		" AND t.event IS NOT DISTINCT FROM $4"
+		" AND t.event IS NOT DISTINCT FROM $4 AND t.key IS NOT DISTINCT FROM $8"
 		" AND t.value_sql IS NOT DISTINCT FROM $5"
 		" AND t.filter_sql IS NOT DISTINCT FROM $6"
 		" AND t.within::text IS NOT DISTINCT FROM $7::interval::text"
 		" ORDER BY t.id LIMIT 1";
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INTERVALOID};
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INTERVALOID,
+		TEXTOID};
 	const char *texts[] = {
 		definition->owner, CdpAggregateName(definition->aggregate), definition->timezone,
 		definition->event, definition->value_sql, definition->filter_sql
 	};
-	Datum		values[7] = {0};
-	char		nulls[8] = "       ";
+	Datum		values[8] = {0};
+	char		nulls[9] = "        ";
 	CdpUserContext saved;
 	int32		id = 0;
 	bool		isnull;
@@ -271,6 +289,10 @@ same_hidden(const CdpDefinition *definition)
 		values[6] = IntervalPGetDatum(definition->within);
 	else
 		nulls[6] = 'n';
+	if (definition->key != NULL)
+		values[7] = CStringGetTextDatum(definition->key);
+	else
+		nulls[7] = 'n';
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
@@ -289,9 +311,9 @@ same_hidden(const CdpDefinition *definition)
  * The definition of a hidden trait, checked.
  */
 static void
-hidden_definition(CdpDefinition *definition, CdpAggregate aggregate, const char *event,
-				  const char *value, const char *filter, const char *within,
-				  const char *timezone)
+hidden_definition(CdpDefinition *definition, CdpAggregate aggregate, const char *key,
+				  const char *event, const char *value, const char *filter,
+				  const char *within, const char *timezone)
 {
 	CdpStateRules rules;
 
@@ -299,6 +321,7 @@ hidden_definition(CdpDefinition *definition, CdpAggregate aggregate, const char 
 	definition->name = "$";
 	definition->hidden = true;
 	definition->aggregate = aggregate;
+	definition->key = key ? pstrdup(key) : NULL;
 	definition->event = event ? pstrdup(event) : NULL;
 	definition->value = value ? pstrdup(value) : NULL;
 	definition->filter = filter ? pstrdup(filter) : NULL;
@@ -332,14 +355,14 @@ hidden_definition(CdpDefinition *definition, CdpAggregate aggregate, const char 
  * Define a hidden trait, or find the one that says the same.
  */
 int32
-CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
-			   const char *filter, const char *within, const char *timezone,
-			   bool *created)
+CdpHiddenTrait(CdpAggregate aggregate, const char *key, const char *event,
+			   const char *value, const char *filter, const char *within,
+			   const char *timezone, bool *created)
 {
 	CdpDefinition definition;
 
 	CdpApplierLock();
-	hidden_definition(&definition, aggregate, event, value, filter, within, timezone);
+	hidden_definition(&definition, aggregate, key, event, value, filter, within, timezone);
 	definition.id = same_hidden(&definition);
 	*created = definition.id == 0;
 	if (*created)
@@ -355,13 +378,13 @@ CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
  * See traits.h.
  */
 int32
-CdpHiddenTraitFind(CdpAggregate aggregate, const char *event, const char *value,
-				   const char *filter, const char *within, const char *timezone,
-				   CdpDefinition **transient)
+CdpHiddenTraitFind(CdpAggregate aggregate, const char *key, const char *event,
+				   const char *value, const char *filter, const char *within,
+				   const char *timezone, CdpDefinition **transient)
 {
 	CdpDefinition *definition = (CdpDefinition *) palloc(sizeof(CdpDefinition));
 
-	hidden_definition(definition, aggregate, event, value, filter, within, timezone);
+	hidden_definition(definition, aggregate, key, event, value, filter, within, timezone);
 	definition->id = same_hidden(definition);
 	*transient = definition->id == 0 ? definition : NULL;
 	return definition->id;

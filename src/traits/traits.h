@@ -240,11 +240,12 @@ extern char *CdpDeparseEntryExpression(Expr *expr);
 
 /*
  * Define a hidden trait (a behaviour term) or find the one that says the same:
- * count of event with filter within window.  Returns its id; *created tells
- * whether it is new (then the caller hands it to CdpBackfillHook).
+ * count of event with filter within window.  With a key it looks at identify
+ * calls instead.  Returns its id; *created tells whether it is new (then the
+ * caller hands it to CdpBackfillHook).
  */
-extern int32 CdpHiddenTrait(CdpAggregate aggregate, const char *event, const char *value,
-							const char *filter, const char *within, const char *timezone,
+extern int32 CdpHiddenTrait(CdpAggregate aggregate, const char *key, const char *event,
+							const char *value, const char *filter, const char *within, const char *timezone,
 							bool *created);
 /*
  * Traits for a read, which may not write definitions.  CdpHiddenTraitFind finds
@@ -257,11 +258,14 @@ extern int32 CdpHiddenTrait(CdpAggregate aggregate, const char *event, const cha
  */
 struct CdpDefinition;
 #define CDP_TRANSIENT_TRAIT		(INT32_MAX / 2)
-extern int32 CdpHiddenTraitFind(CdpAggregate aggregate, const char *event, const char *value,
-								const char *filter, const char *within,
-								const char *timezone, struct CdpDefinition **transient);
+extern int32 CdpHiddenTraitFind(CdpAggregate aggregate, const char *key, const char *event,
+								const char *value, const char *filter,
+								const char *within, const char *timezone, struct CdpDefinition **transient);
 extern struct CdpDefinition *CdpTransientDeclared(const char *name);
 extern Oid	CdpTransientType(const struct CdpDefinition *definition);
+/* The key of identify calls that a declared trait stands for; NULL for others. */
+extern const char *CdpDeclaredKey(const CdpTrait *trait);
+extern const char *CdpTransientKey(const struct CdpDefinition *definition);
 extern CdpTraitSet *CdpTraitSetWith(int64 generation, List *transient);
 /* An expression's text with the column "from" called "to". */
 extern char *CdpRenameColumn(const char *expression, const char *from, const char *to);

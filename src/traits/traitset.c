@@ -588,7 +588,7 @@ add_event(CdpTraitSet *set, const char *event)
 	{
 		CdpTraitRules *rules = set->traits[j]->rules;
 
-		if (rules->group >= 0 &&
+		if (rules->group >= 0 && rules->definition->key == NULL &&
 			(rules->definition->event == NULL ||
 			 strcmp(rules->definition->event, event) == 0))
 			slot->traits[slot->ntraits++] = j;
@@ -606,6 +606,7 @@ index_events(CdpTraitSet *set)
 	lookup->mask = size - 1;
 	lookup->events = (CdpEventTraits *) palloc0(mul_size(size, sizeof(CdpEventTraits)));
 	lookup->any.traits = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
+	lookup->calls.traits = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
 	for (int i = 0; i < set->ntraits; i++)
 	{
 		CdpTraitRules *rules = set->traits[i]->rules;
@@ -614,7 +615,9 @@ index_events(CdpTraitSet *set)
 			continue;
 		lookup->groups[rules->group].traits =
 			bms_add_member(lookup->groups[rules->group].traits, i);
-		if (rules->definition->event)
+		if (rules->definition->key)
+			lookup->calls.traits[lookup->calls.ntraits++] = i;
+		else if (rules->definition->event)
 			add_event(set, rules->definition->event);
 		else
 			lookup->any.traits[lookup->any.ntraits++] = i;

@@ -141,6 +141,7 @@ typedef struct CdpTraitIndex
 	uint32		mask;
 	CdpEventTraits *events;
 	CdpEventTraits any;			/* for events that no trait names */
+	CdpEventTraits calls;		/* those that look at identify calls */
 	int			ngroups;
 	CdpEvalGroup *groups;
 	List	   *shared;			/* CdpSharedExpr */

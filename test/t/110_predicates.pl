@@ -100,6 +100,15 @@ sub sequence
 	  . (chance(0.3) ? ', same => ' . pick(@same) : '') . ($not ? ', then_not => ' . step() : '') . ')';
 }
 
+sub changed
+{
+	my $trait = pick('plan', 'plan', 'age', 'member', 'tags', 'signed_up_at');
+	my %values = (plan => [ "'pro'", "'free'", 'NULL', "'team'" ], age => [ 17, 40, "'18'", '40.5', 'NULL' ], member => [ 'true', "'false'", 'NULL' ]);
+	my $values = $values{$trait} // ['NULL'];
+	return "changed($trait" . window() . (chance(0.3) ? ', was => ' . pick(@$values) : '') . (chance(0.3) ? ', became => ' . pick(@$values) : '')
+	  . (chance(0.2) ? ', at_least => ' . pick(1, 2, 3) : '') . ')';
+}
+
 sub compare { return pick('<', '<=', '=', '>=', '>', '<>'); }
 
 sub number
@@ -134,7 +143,7 @@ sub leaf
 		"did($event, at_least => " . pick(1, 2, 3) . window() . filter() . ')',
 		"did($event, at_least => 1, at_most => " . pick(1, 2, 4) . window() . ')',
 		"did_not($event" . window() . filter() . ')',
-		sequence(), sequence(), sequence(),
+		sequence(), sequence(), sequence(), changed(), changed(),
 		"first_time($event, within => " . span() . filter() . ')',
 		"plan = 'pro'", "plan <> 'pro'", "plan IN ('pro', 'team')", "plan LIKE 'p%'", "plan ~ '^[pt]'", 'plan IS NULL', "plan IS DISTINCT FROM 'pro'",
 		'member', 'member IS NOT TRUE', 'age BETWEEN 17 AND 40', 'true', 'NULL',
