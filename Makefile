@@ -44,12 +44,12 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/identity/history.sql sql/identity/presets.sql) \
                $(wildcard sql/identity/index.sql) \
                $(wildcard sql/identity/graph.sql) \
-               $(wildcard sql/identity/explain.sql) \
+               $(wildcard sql/identity/explain.sql sql/identity/accounts.sql) \
                $(wildcard sql/apply/rules.sql) \
                $(wildcard sql/activate/profile.sql) \
                $(wildcard sql/activate/segments.sql) \
                $(wildcard $(addprefix sql/apply/verify,_log.sql _identity.sql _replay.sql \
-                   _traits.sql _segments.sql .sql)) \
+                   _traits.sql _segments.sql _accounts.sql .sql)) \
                $(wildcard sql/apply/asof.sql) \
                $(wildcard sql/apply/merges.sql) \
                $(wildcard sql/apply/worker.sql) \

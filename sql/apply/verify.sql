@@ -17,7 +17,7 @@
 -- over one of them are indexed by it.
 --
 -- The recomputation of each station is in verify_log.sql, verify_identity.sql
--- and verify_replay.sql, verify_traits.sql and verify_segments.sql; here is the
+-- and verify_replay.sql, verify_traits.sql, verify_segments.sql and verify_accounts.sql; here is the
 -- comparison.
 
 -- The other side of the comparison: what the stored states of a profile yield
@@ -396,6 +396,13 @@ BEGIN
 			RAISE EXCEPTION 'segments refer to each other in a circle';
 		END IF;
 	END LOOP;
+
+	-- accounts, where there are any
+	IF EXISTS (SELECT FROM cdp.account_identities)
+		OR EXISTS (SELECT FROM cdp.events e CROSS JOIN LATERAL unnest(e.identifiers) u(raw)
+				   JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(u.raw) AND k.entity = 'account') THEN
+		RETURN QUERY SELECT * FROM cdp.verify_evidence_of_accounts(g.names, g.owners, g.withheld);
+	END IF;
 END
 $function$;
 COMMENT ON FUNCTION cdp.verify() IS 'recomputes identities, traits and memberships from the log and returns what differs from the stored state; empty means equal';

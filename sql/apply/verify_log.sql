@@ -71,7 +71,7 @@ BEGIN
 		SELECT a.*, n.names, n.links,
 			   CASE
 			   WHEN a.type IS NULL OR a.type NOT IN ('track', 'identify', 'page', 'screen',
-					'group', 'alias', 'merge', 'split', 'detach', 'undo', 'release') THEN 'unknown type'
+					'group', 'leave', 'alias', 'merge', 'split', 'detach', 'undo', 'release') THEN 'unknown type'
 			   WHEN octet_length(a.source) > 1024 OR octet_length(a.message_id) > 1024 THEN 'long message id'
 			   WHEN NOT isfinite(a.occurred_at) THEN 'infinite time'
 			   WHEN array_ndims(a.identifiers) > 1 THEN 'identifiers in several dimensions'

@@ -51,6 +51,15 @@ CREATE FUNCTION cdp.group(group_id cdp.key DEFAULT NULL, traits jsonb DEFAULT NU
 COMMENT ON FUNCTION cdp.group(cdp.key, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text) IS
 	'log that somebody belongs to an account, whose traits these are; group_id is required, somebody is not. Returns the message id; arguments and errors as cdp.track';
 
+CREATE FUNCTION cdp.leave_group(group_id cdp.key DEFAULT NULL, user_id cdp.key DEFAULT NULL,
+		anonymous_id cdp.key DEFAULT NULL,
+		identifiers cdp.identifier[] DEFAULT NULL, context jsonb DEFAULT NULL,
+		occurred_at timestamptz DEFAULT NULL, message_id text DEFAULT NULL, source text DEFAULT NULL)
+	RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_leave_group' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.leave_group(cdp.key, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text) IS
+	'log that somebody does not belong to an account any more, from occurred_at (default: now) on; group_id and somebody are required. Returns the message id; arguments and errors as cdp.track';
+
 CREATE FUNCTION cdp.alias(previous_id cdp.key DEFAULT NULL, user_id cdp.key DEFAULT NULL,
 		identifiers cdp.identifier[] DEFAULT NULL, context jsonb DEFAULT NULL,
 		occurred_at timestamptz DEFAULT NULL, message_id text DEFAULT NULL, source text DEFAULT NULL)
@@ -65,6 +74,7 @@ REVOKE EXECUTE ON FUNCTION
 	cdp.page(text, text, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text),
 	cdp.screen(text, text, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text),
 	cdp.group(cdp.key, jsonb, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text),
+	cdp.leave_group(cdp.key, cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text),
 	cdp.alias(cdp.key, cdp.key, cdp.identifier[], jsonb, timestamptz, text, text)
 	FROM PUBLIC;
 

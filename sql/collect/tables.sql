@@ -53,7 +53,7 @@ COMMENT ON TABLE cdp.events IS 'the log: everything that customers did and every
 COMMENT ON COLUMN cdp.events.id IS 'number of the entry in order of appending (not of committing)';
 COMMENT ON COLUMN cdp.events.message_id IS 'the client''s id of the message: of entries with the same source and message id one counts; NULL is as good as unique';
 COMMENT ON COLUMN cdp.events.source IS 'where the entry comes from: an application, a file, sql, manual';
-COMMENT ON COLUMN cdp.events.type IS 'track, identify, page, screen, group, alias, merge, split, detach or undo';
+COMMENT ON COLUMN cdp.events.type IS 'track, identify, page, screen, group, leave, alias, merge, split, detach, undo or release';
 COMMENT ON COLUMN cdp.events.event IS 'name of the event (track), page or screen';
 COMMENT ON COLUMN cdp.events.identifiers IS 'whom the entry is about, as the client wrote it';
 COMMENT ON COLUMN cdp.events.properties IS 'properties of the event, traits of an identify or group call';

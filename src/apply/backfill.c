@@ -492,7 +492,11 @@ CdpReplay(void)
 		("UPDATE cdp.identities SET profile_id = node_id, state = NULL,"
 		 " recent = NULL,"
 		 " first_seen = 'infinity', last_seen = '-infinity', timer = NULL"),
-		"DELETE FROM cdp.timers"
+		"DELETE FROM cdp.timers",
+		"DELETE FROM cdp.account_evidence",
+		"DELETE FROM cdp.account_nodes",
+		("UPDATE cdp.account_identities SET first_seen = 'infinity', last_seen = '-infinity',"
+		 " parent = NULL, state = NULL, timer = NULL")
 	};
 
 	begin_work(&work, &batch);
@@ -533,6 +537,8 @@ CdpReplay(void)
 		CdpWriteEntries(&batch);
 		CdpWriteRows(&batch);
 		CdpWriteRejected(&batch);
+		CdpAccountsApply(&batch);
+		batch.namings = NIL;
 		batch.applier.next_node = batch.graph->next_node;
 		MemoryContextSwitchTo(old);
 		MemoryContextDelete(chunk);
@@ -553,6 +559,8 @@ CdpReplay(void)
 					" INSERT INTO cdp.former_identities (node_id, identifier, gone_at)"
 					" SELECT g.node_id, g.identifier, cdp.clock() FROM gone g"
 					" ON CONFLICT (node_id) DO NOTHING",
+					false, 0) < 0 ||
+		SPI_execute("DELETE FROM cdp.account_identities WHERE first_seen = 'infinity'",
 					false, 0) < 0)
 		elog(ERROR, "could not clear away former profiles");
 	evaluate_all(&batch);

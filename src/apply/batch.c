@@ -336,6 +336,7 @@ CdpBatchWrite(CdpBatch *batch)
 	CdpWriteEntries(batch);
 	CdpWriteRows(batch);
 	CdpWriteRejected(batch);
+	CdpAccountsApply(batch);
 
 	if (batch->changes.n > 0)
 	{

@@ -71,6 +71,7 @@ typedef struct CdpBatch
 	bool		replaying;		/* rules changed: only fold, evaluate at the end */
 	bool		rereading;		/* rules changed: history, in batches */
 	List	   *reread;			/* applied entries (CdpEntry *) as they were read */
+	List	   *namings;		/* CdpNaming *: entries of earlier batches, see accounts.c */
 } CdpBatch;
 
 /* batch.c */
@@ -132,6 +133,10 @@ extern void CdpProfilesEvaluate(CdpBatch *batch);
 extern void CdpWriteEntries(CdpBatch *batch);
 extern void CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now);
 extern void CdpEntryForget(CdpBatch *batch, int64 owner, TimestampTz at, int64 entry);
+
+/* accounts.c, after CdpWriteRows */
+extern void CdpAccountsNote(CdpBatch *batch, CdpEntry *entry, bool gone);
+extern void CdpAccountsApply(CdpBatch *batch);
 
 /* write.c */
 extern void CdpWriteRows(CdpBatch *batch);

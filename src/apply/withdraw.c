@@ -380,6 +380,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 			batch->graph->undone = lappend(batch->graph->undone, id);
 		else
 			batch->graph->withdrawn = lappend(batch->graph->withdrawn, id);
+		CdpAccountsNote(batch, &old[i], true);
 		max += old[i].nnodes;
 		if (old[i].owner != 0)
 		{

@@ -494,11 +494,13 @@ look_at_owners(CdpBatch *batch, List *nodes)
 		if (was != NULL)
 		{
 			add_column(&forgotten, entry);
+			CdpAccountsNote(batch, entry, false);
 			in[nin++] = entry;
 		}
 		else
 		{
 			CdpEntryForget(batch, entry->owner, entry->at, entry->id);
+			CdpAccountsNote(batch, entry, true);
 			add_column(&kept, entry);
 		}
 		place = bsearch(&entry->owner, owners, nowners, sizeof(int64), number_order);

@@ -55,7 +55,8 @@ typedef enum CdpEntryType
 	CDP_ENTRY_SPLIT,
 	CDP_ENTRY_UNDO,
 	CDP_ENTRY_DETACH,
-	CDP_ENTRY_RELEASE
+	CDP_ENTRY_RELEASE,
+	CDP_ENTRY_LEAVE
 } CdpEntryType;
 
 /* Is it a decision about identifiers, rather than something that happened? */
@@ -95,6 +96,8 @@ typedef struct CdpEntry
 	int64	   *nodes;			/* all nodes that it names, hub first */
 	int			ncandidates;	/* usable identifiers, strongest first */
 	struct CdpCandidate *candidates;	/* private to identity/graph.c */
+	int			naccounts;		/* accounts that it names, each once */
+	struct varlena **accounts;	/* their canonical identifiers */
 
 	/* filled in by apply */
 	bool		undone;			/* counts for nothing because an undo names it */

@@ -43,7 +43,8 @@ static const struct
 	{"split", CDP_ENTRY_SPLIT},
 	{"undo", CDP_ENTRY_UNDO},
 	{"detach", CDP_ENTRY_DETACH},
-	{"release", CDP_ENTRY_RELEASE}
+	{"release", CDP_ENTRY_RELEASE},
+	{"leave", CDP_ENTRY_LEAVE}
 };
 
 CdpEntryType
@@ -242,7 +243,7 @@ CdpEntryCheck(CdpEntry *entry)
 						  "type is missing", NULL);
 		return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
 					  "unknown type",
-					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, alias, merge, split, undo, detach, release.",
+					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, leave, alias, merge, split, undo, detach, release.",
 							   TextDatumGetCString(entry->values[CDP_EVENTS_TYPE])));
 	}
 	/* both are keys of indexes, which have a limit */

@@ -173,13 +173,14 @@ read_type(JsonbContainer *payload, CdpEntryType *type, text **type_name,
 		case CDP_ENTRY_PAGE:
 		case CDP_ENTRY_SCREEN:
 		case CDP_ENTRY_GROUP:
+		case CDP_ENTRY_LEAVE:
 		case CDP_ENTRY_ALIAS:
 		case CDP_ENTRY_MERGE:
 			return true;
 		default:
 			return CdpRefuse(refusal, ERRCODE_INVALID_PARAMETER_VALUE,
 							 "unknown type",
-							 "The type must be track, identify, page, screen, group, alias or merge.");
+							 "The type must be track, identify, page, screen, group, leave, alias or merge.");
 	}
 }
 
@@ -295,11 +296,12 @@ read_payload(CdpIngest *ingest, JsonbContainer *payload, int len,
 			either_key(payload, "previousId", "previous_id", &value) == NULL)
 			return CdpRefuse(refusal, ERRCODE_NULL_VALUE_NOT_ALLOWED,
 							 "alias without previousId", NULL);
-		if (type == CDP_ENTRY_GROUP &&
+		if ((type == CDP_ENTRY_GROUP || type == CDP_ENTRY_LEAVE) &&
 			either_key(payload, "groupId", "group_id", &value) == NULL &&
 			either_key(context, "groupId", "group_id", &value) == NULL)
 			return CdpRefuse(refusal, ERRCODE_NULL_VALUE_NOT_ALLOWED,
-							 "group without groupId", NULL);
+							 type == CDP_ENTRY_GROUP ? "group without groupId" :
+							 "leave without groupId", NULL);
 		if (!CdpExtractTopLevel(&identifiers, type, payload, refusal) ||
 			!CdpExtractNested(&identifiers, type, body, context, refusal))
 			return false;

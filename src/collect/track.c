@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * track.c
- *	  The calls that append one entry: track, identify, page, screen, group
+ *	  The calls that append one entry: track, identify, page, screen, group, leave_group
  *	  and alias.
  *
  *	  A call comes from a programmer who can read an error, so mistakes are
@@ -26,6 +26,7 @@ PG_FUNCTION_INFO_V1(cdp_identify);
 PG_FUNCTION_INFO_V1(cdp_page);
 PG_FUNCTION_INFO_V1(cdp_screen);
 PG_FUNCTION_INFO_V1(cdp_group);
+PG_FUNCTION_INFO_V1(cdp_leave_group);
 PG_FUNCTION_INFO_V1(cdp_alias);
 
 /*
@@ -297,6 +298,31 @@ cdp_group(PG_FUNCTION_ARGS)
 	call.body = jsonb_arg(fcinfo, 1);
 	call.user_id = text_arg(fcinfo, 2);
 	call.anonymous_id = text_arg(fcinfo, 3);
+	return log_call(fcinfo, &call);
+}
+
+/*
+ * cdp.leave_group(group_id, user_id, anonymous_id, ...) returns text
+ */
+Datum
+cdp_leave_group(PG_FUNCTION_ARGS)
+{
+	Call		call = {.name = "leave",.type = CDP_ENTRY_LEAVE,.tail = 3};
+
+	call.group_id = text_arg(fcinfo, 0);
+	if (call.group_id == NULL || VARSIZE_ANY_EXHDR(call.group_id) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("leave_group without group_id")));
+	call.user_id = text_arg(fcinfo, 1);
+	call.anonymous_id = text_arg(fcinfo, 2);
+	if ((call.user_id == NULL || VARSIZE_ANY_EXHDR(call.user_id) == 0) &&
+		(call.anonymous_id == NULL || VARSIZE_ANY_EXHDR(call.anonymous_id) == 0) &&
+		PG_ARGISNULL(call.tail))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("leave_group does not say who leaves"),
+				 errhint("Say who is meant: user_id, anonymous_id or identifiers.")));
 	return log_call(fcinfo, &call);
 }
 

@@ -148,6 +148,22 @@ sort_candidates(Candidate *candidates, int n)
 }
 
 /*
+ * An account that the entry names; each once.
+ */
+static void
+add_account(CdpEntry *entry, CdpIdentifier *account, int max)
+{
+	int			i;
+
+	if (entry->accounts == NULL)
+		entry->accounts = palloc(sizeof(CdpIdentifier *) * max);
+	for (i = 0; i < entry->naccounts; i++)
+		if (CdpVarlenaMatch(&entry->accounts[i], &account, 0) == 0)
+			return;
+	entry->accounts[entry->naccounts++] = account;
+}
+
+/*
  * The usable identifiers of an entry: those that link first, then by priority
  * of their kind, then by place; each canonical identifier once.  Sets
  * reject_reason when there is none.
@@ -160,7 +176,6 @@ candidates_of(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry,
 	bool	   *nulls;
 	int			nelems = 0;
 	int			n = 0;
-	int			naccounts = 0;
 	Candidate  *candidates;
 	int			i;
 
@@ -180,14 +195,14 @@ candidates_of(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry,
 								(CdpIdentifier *) DatumGetPointer(elems[i]));
 		candidate.position = i;
 		if (candidate.raw->status == CDP_CANONICAL_ACCOUNT)
-			naccounts++;
+			add_account(entry, candidate.raw->canonical, nelems);
 		if (!is_linking(candidate.raw) &&
 			candidate.raw->status != CDP_CANONICAL_LABEL)
 			continue;
 		candidates[n++] = candidate;
 	}
 	n = sort_candidates(candidates, n);
-	if (n == 0 && naccounts == 0)
+	if (n == 0 && entry->naccounts == 0)
 	{
 		entry->reject_reason = "no usable identifier";
 		entry->reject_detail = nelems == 0
@@ -236,6 +251,8 @@ CdpGraphCheckAs(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
 	int			j;
 
 	entry->ncandidates = 0;
+	entry->naccounts = 0;
+	entry->accounts = NULL;
 	if (entry->reject_reason != NULL || entry->type == CDP_ENTRY_UNDO ||
 		entry->type == CDP_ENTRY_RELEASE)
 		return;
@@ -278,8 +295,11 @@ CdpGraphSameReading(const CdpEntry *a, const CdpEntry *b)
 		return false;
 	if (a->reject_reason != NULL)
 		return strcmp(a->reject_reason, b->reject_reason) == 0;
-	if (a->ncandidates != b->ncandidates)
+	if (a->ncandidates != b->ncandidates || a->naccounts != b->naccounts)
 		return false;
+	for (i = 0; i < a->naccounts; i++)
+		if (CdpVarlenaMatch(&a->accounts[i], &b->accounts[i], 0) != 0)
+			return false;
 	for (i = 0; i < a->ncandidates; i++)
 	{
 		CdpRawIdentifier *x = a->candidates[i].raw;

@@ -1,0 +1,96 @@
+/* sql/identity/accounts.sql: accounts, and who is a member of which */
+
+-- Numbers come from the counter of nodes: none is a profile's and an account's.
+CREATE TABLE cdp.account_identities (
+	account_id bigint PRIMARY KEY,
+	identifier cdp.identifier NOT NULL,
+	first_seen timestamptz NOT NULL,
+	last_seen timestamptz NOT NULL,
+	parent cdp.identifier,
+	state cdp.node_state,
+	segments int[],
+	timer timestamptz
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX account_identities_identifier ON cdp.account_identities (identifier);
+CREATE INDEX account_identities_parent ON cdp.account_identities (parent) WHERE parent IS NOT NULL;
+COMMENT ON TABLE cdp.account_identities IS 'every account that an entry which counts has named';
+COMMENT ON COLUMN cdp.account_identities.identifier IS 'in canonical form';
+COMMENT ON COLUMN cdp.account_identities.parent IS 'the account above it in the hierarchy, by the declared trait parent; it need not be known';
+COMMENT ON COLUMN cdp.account_identities.state IS 'what the states in cdp.account_nodes add up to';
+COMMENT ON COLUMN cdp.account_identities.segments IS 'the segments of accounts that it is in';
+COMMENT ON COLUMN cdp.account_identities.timer IS 'its instant in cdp.timers';
+
+-- Each counting entry that names an account.  Node 0: it names nobody else.
+CREATE TABLE cdp.account_evidence (
+	node_id bigint NOT NULL,
+	account_id bigint NOT NULL,
+	at timestamptz NOT NULL,
+	tie text COLLATE "C" NOT NULL,
+	leaves boolean NOT NULL,
+	entry bigint NOT NULL,
+	xid bigint NOT NULL,
+	received_at timestamptz NOT NULL
+);
+CREATE INDEX account_evidence_node ON cdp.account_evidence (node_id, account_id, at, tie);
+CREATE INDEX account_evidence_entry ON cdp.account_evidence (entry) WHERE node_id = 0;
+COMMENT ON TABLE cdp.account_evidence IS 'entries that count and name an account, by the node that owns them (0: nobody''s): it is a member from then on, or (leaves) is none any more';
+
+-- Nodes with evidence about an account, or with entries that count for it.
+CREATE TABLE cdp.account_nodes (
+	account_id bigint NOT NULL,
+	node_id bigint NOT NULL,
+	state cdp.node_state,
+	PRIMARY KEY (account_id, node_id)
+) WITH (fillfactor = 70);
+CREATE INDEX account_nodes_node ON cdp.account_nodes (node_id);
+COMMENT ON TABLE cdp.account_nodes IS 'which nodes have to do with which account, and what their entries add up to there';
+
+SELECT pg_extension_config_dump('cdp.account_identities', '');
+SELECT pg_extension_config_dump('cdp.account_evidence', '');
+SELECT pg_extension_config_dump('cdp.account_nodes', '');
+
+-- Since when is a profile, which is one at that instant, a member?  The first
+-- evidence behind the last that says that it is none.
+CREATE FUNCTION cdp.member_since(account_id bigint, profile_id bigint, at timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
+	WITH evidence AS (
+		SELECT e.at, e.tie, e.leaves
+		FROM cdp.identities i
+		JOIN cdp.account_evidence e ON e.node_id = i.node_id AND e.account_id = $1 AND e.at <= $3
+		WHERE i.profile_id = $2
+	), gone AS (
+		SELECT e.at, e.tie FROM evidence e WHERE e.leaves ORDER BY e.at DESC, e.tie DESC LIMIT 1
+	)
+	SELECT min(e.at) FROM evidence e LEFT JOIN gone g ON true
+	WHERE NOT e.leaves AND (g.at IS NULL OR (e.at, e.tie) > (g.at, g.tie));
+END;
+COMMENT ON FUNCTION cdp.member_since(bigint, bigint, timestamptz) IS 'internal: begin of a membership that holds at an instant';
+
+CREATE VIEW cdp.account_members AS
+	SELECT x.account_id, a.identifier AS account, x.profile_id, x.at AS since, x.until
+	FROM (SELECT c.account_id, c.profile_id, c.at, c.leaves,
+				 lead(c.at) OVER (PARTITION BY c.account_id, c.profile_id ORDER BY c.at, c.tie) AS until
+		  FROM (SELECT e.account_id, i.profile_id, e.at, e.tie, e.leaves,
+					   lag(e.leaves, 1, true) OVER (PARTITION BY e.account_id, i.profile_id ORDER BY e.at, e.tie) AS before
+				FROM cdp.account_evidence e
+				JOIN cdp.identities i ON i.node_id = e.node_id) c
+		  WHERE c.leaves <> c.before) x
+	JOIN cdp.account_identities a ON a.account_id = x.account_id
+	WHERE NOT x.leaves AND x.until IS DISTINCT FROM x.at;
+COMMENT ON VIEW cdp.account_members IS 'who is or was a member of which account, and from when until when (NULL: still)';
+
+CREATE FUNCTION cdp.accounts_of(identifier cdp.identifier, at timestamptz DEFAULT NULL,
+	OUT account_id bigint, OUT account cdp.identifier, OUT since timestamptz, OUT named_at timestamptz)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'cdp_accounts_of' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.accounts_of(cdp.identifier, timestamptz) IS
+	'the accounts that the profile which has the identifier is a member of, at an instant or (NULL) now: its primary account first, that is the one that its entries named last; since: begin of the membership; none when the identifier is unknown';
+CREATE FUNCTION cdp.members_of(account cdp.identifier, at timestamptz DEFAULT NULL,
+	OUT profile_id bigint, OUT since timestamptz, OUT named_at timestamptz)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'cdp_members_of' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.members_of(cdp.identifier, timestamptz) IS
+	'the profiles that are members of an account, at an instant or (NULL) now; since: begin of the membership, named_at: the last entry that named it; none when the account is unknown';
+
+REVOKE ALL ON FUNCTION cdp.member_since(bigint, bigint, timestamptz),
+	cdp.accounts_of(cdp.identifier, timestamptz), cdp.members_of(cdp.identifier, timestamptz) FROM PUBLIC;

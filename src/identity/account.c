@@ -1,0 +1,245 @@
+/*-------------------------------------------------------------------------
+ *
+ * account.c
+ *	  Who is a member of which account: questions to cdp.account_evidence.
+ *
+ *	  A profile is a member from an entry that names it together with the
+ *	  account until one that says that it has left.  Evidence belongs to nodes
+ *	  and is never moved: what is the latest among the nodes of a profile is
+ *	  asked when somebody wants to know, one index probe a node and account.
+ *
+ * IDENTIFICATION
+ *	  src/identity/account.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "cdp.h"
+#include "identity/account.h"
+#include "statement.h"
+
+/* the latest evidence of a node about an account, up to an instant */
+#define LATEST(node, account, at) \
+	" CROSS JOIN LATERAL (SELECT e.at, e.tie, e.leaves FROM cdp.account_evidence e" \
+	" WHERE e.node_id = " node " AND e.account_id = " account " AND e.at <= " at \
+	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) x"
+
+static CdpStatement accounts_of = {
+	"SELECT y.account_id, u.profile_id, y.at"
+	" FROM (SELECT unnest($1) AS profile_id) AS u"
+	" CROSS JOIN LATERAL (SELECT DISTINCT ON (n.account_id) n.account_id, x.at, x.leaves"
+	" FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id"
+	LATEST("n.node_id", "n.account_id", "$2")
+	" WHERE i.profile_id = u.profile_id"
+	" ORDER BY n.account_id, x.at DESC, x.tie DESC) y"
+	" WHERE NOT y.leaves ORDER BY u.profile_id, y.at DESC, y.account_id DESC",
+	{"int8[]", "timestamptz"}
+};
+
+static CdpStatement members_of = {
+	"SELECT u.account_id, y.profile_id, y.at"
+	" FROM (SELECT unnest($1) AS account_id) AS u"
+	" CROSS JOIN LATERAL (SELECT DISTINCT ON (i.profile_id) i.profile_id, x.at, x.leaves"
+	" FROM cdp.account_nodes n JOIN cdp.identities i ON i.node_id = n.node_id"
+	LATEST("n.node_id", "n.account_id", "$2")
+	" WHERE n.account_id = u.account_id"
+	" ORDER BY i.profile_id, x.at DESC, x.tie DESC) y"
+	" WHERE NOT y.leaves ORDER BY u.account_id, y.profile_id",
+	{"int8[]", "timestamptz"}
+};
+
+static CdpStatement account_of = {
+	"SELECT a.account_id FROM cdp.account_identities a WHERE a.identifier = $1::cdp.identifier",
+	{"text"}
+};
+
+static CdpMembership *
+read_memberships(CdpStatement *statement, const int64 *ids, int nids, TimestampTz at, int *n)
+{
+	Datum		args[2];
+	CdpMembership *result;
+
+	args[0] = CdpInt8Array(ids, nids);
+	args[1] = TimestampTzGetDatum(at);
+	*n = CdpRun(statement, args, NULL);
+	result = palloc(sizeof(CdpMembership) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+	{
+		result[i].account_id = CdpCellInt8(i, 1);
+		result[i].profile_id = CdpCellInt8(i, 2);
+		result[i].named_at = CdpCellInt8(i, 3);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return result;
+}
+
+CdpMembership *
+CdpAccountsOfProfiles(const int64 *profiles, int nprofiles, TimestampTz at, int *n)
+{
+	return read_memberships(&accounts_of, profiles, nprofiles, at, n);
+}
+
+CdpMembership *
+CdpMembersOfAccounts(const int64 *accounts, int naccounts, TimestampTz at, int *n)
+{
+	return read_memberships(&members_of, accounts, naccounts, at, n);
+}
+
+int64
+CdpAccountOfIdentifier(int64 generation, const CdpIdentifier *raw)
+{
+	CdpIdentifier *canonical = CdpCanonicalArgument(generation, raw);
+	Datum		arg = PointerGetDatum(canonical);
+	int64		account = 0;
+
+	if (canonical == NULL)
+		return 0;
+	if (CdpRun(&account_of, &arg, NULL) == 1)
+		account = CdpCellInt8(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return account;
+}
+
+bool
+CdpAccountsExist(void)
+{
+	Relation	rel = table_open(CdpRelationOid("account_identities"), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		exist = false;
+
+	if (RelationGetNumberOfBlocks(rel) > 0)
+	{
+		TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+
+		exist = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+		table_endscan(scan);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return exist;
+}
+
+CdpIdentifier *
+CdpAccountIdentifier(CdpKindSet *kinds, const char *text, int len,
+					 const char *kind, int kindlen)
+{
+	const char *colon = memchr(text, ':', len);
+	CdpIdentifier *canonical = NULL;
+	CdpIdentifier *raw;
+	CdpKind    *found;
+
+	if (colon != NULL && CdpKindLookup(kinds, text, colon - text)->account)
+	{
+		kind = text;
+		kindlen = colon - text;
+		len -= kindlen + 1;
+		text = colon + 1;
+	}
+	raw = CdpIdentifierMake(kind, kindlen, text, len);
+	if (CdpCanonicalise(kinds, raw, &canonical, &found) != CDP_CANONICAL_ACCOUNT)
+		return NULL;
+	return canonical;
+}
+
+/* ---- for SQL ---- */
+
+/*
+ * Rows with the times of memberships: since, the first evidence after the last
+ * that says otherwise.
+ */
+static const char *const accounts_query =
+	"SELECT y.account_id, a.identifier, s.since, y.at"
+	" FROM (SELECT DISTINCT ON (n.account_id) n.account_id, x.at, x.leaves"
+	" FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id"
+	LATEST("n.node_id", "n.account_id", "$2")
+	" WHERE i.profile_id = $1 ORDER BY n.account_id, x.at DESC, x.tie DESC) y"
+	" JOIN cdp.account_identities a ON a.account_id = y.account_id"
+	" CROSS JOIN LATERAL cdp.member_since(y.account_id, $1, $2) s (since)"
+	" WHERE NOT y.leaves ORDER BY y.at DESC, y.account_id DESC";
+
+static const char *const members_query =
+	"SELECT y.profile_id, s.since, y.at"
+	" FROM (SELECT DISTINCT ON (i.profile_id) i.profile_id, x.at, x.leaves"
+	" FROM cdp.account_nodes n JOIN cdp.identities i ON i.node_id = n.node_id"
+	LATEST("n.node_id", "n.account_id", "$2")
+	" WHERE n.account_id = $1 ORDER BY i.profile_id, x.at DESC, x.tie DESC) y"
+	" CROSS JOIN LATERAL cdp.member_since($1, y.profile_id, $2) s (since)"
+	" WHERE NOT y.leaves ORDER BY y.profile_id";
+
+static Datum
+run_query(FunctionCallInfo fcinfo, const char *query, int64 id)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			types[] = {INT8OID, TIMESTAMPTZOID};
+	Datum		args[2];
+
+	args[0] = Int64GetDatum(id);
+	args[1] = PG_ARGISNULL(1) ? TimestampTzGetDatum(DT_NOEND) : PG_GETARG_DATUM(1);
+	if (SPI_execute_with_args(query, 2, types, args, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read memberships of accounts");
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(cdp_accounts_of);
+
+/*
+ * cdp.accounts_of(identifier, at) returns setof record
+ */
+Datum
+cdp_accounts_of(PG_FUNCTION_ARGS)
+{
+	CdpUserContext saved;
+	int64		profile;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	profile = CdpProfileOfIdentifier(-1, PG_GETARG_IDENTIFIER_PP(0));
+	if (profile == 0)
+		return (Datum) 0;
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	run_query(fcinfo, accounts_query, profile);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(cdp_members_of);
+
+/*
+ * cdp.members_of(account, at) returns setof record
+ */
+Datum
+cdp_members_of(PG_FUNCTION_ARGS)
+{
+	CdpUserContext saved;
+	int64		account;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	account = CdpAccountOfIdentifier(-1, PG_GETARG_IDENTIFIER_PP(0));
+	if (account != 0)
+		run_query(fcinfo, members_query, account);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return (Datum) 0;
+}

@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ *
+ * account.h
+ *	  Accounts, and who is a member of which.
+ *
+ *	  An account is a canonical identifier of a kind whose entity is account.
+ *	  Its number comes from the counter that numbers the nodes of the graph, so
+ *	  that no number means both an account and a profile.  doc/accounts.md says
+ *	  what a membership is.
+ *
+ * IDENTIFICATION
+ *	  src/identity/account.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_ACCOUNT_H
+#define CDP_ACCOUNT_H
+
+#include "identity/identity.h"
+
+typedef struct CdpMembership
+{
+	int64		account_id;
+	int64		profile_id;
+	TimestampTz named_at;		/* the latest evidence of it */
+} CdpMembership;
+
+/*
+ * These run SQL: inside SPI_connect and CdpBecomeOwner.  Results are palloc'd
+ * in the current context.  at: as of that instant; DT_NOEND: now, which is
+ * after all evidence that there is.
+ */
+
+/*
+ * The accounts that these profiles are members of: by profile, in each the
+ * primary account (the one that was named last; of those named at the same
+ * instant the one with the larger number) first.
+ */
+extern CdpMembership *CdpAccountsOfProfiles(const int64 *profiles, int nprofiles,
+											TimestampTz at, int *n);
+/* The members of these accounts: by account, then by profile. */
+extern CdpMembership *CdpMembersOfAccounts(const int64 *accounts, int naccounts,
+										   TimestampTz at, int *n);
+
+/* The account that an identifier names; 0 when it is unknown. */
+extern int64 CdpAccountOfIdentifier(int64 generation, const CdpIdentifier *raw);
+/* Is there any account?  Uses the active snapshot, needs no SPI. */
+extern bool CdpAccountsExist(void);
+/*
+ * What a text that names an account means: kind:value when the kind is one of
+ * accounts, else a value of the kind that is given.  NULL: it is blocked, or
+ * not normalisable.
+ */
+extern CdpIdentifier *CdpAccountIdentifier(CdpKindSet *kinds, const char *text, int len,
+										   const char *kind, int kindlen);
+
+#endif							/* CDP_ACCOUNT_H */
