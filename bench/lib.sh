@@ -26,13 +26,14 @@ fresh()
 	psql -Xq -d postgres -c "ALTER DATABASE $1 SET cdp.now = '$clock'" -c CHECKPOINT
 }
 
-# measure WORK VARIANT RUN DB: CPU seconds of the backend that runs the script
-# on standard input, and wall seconds
+# measure WORK VARIANT RUN DB [BEFORE]: CPU seconds of the backend that runs the
+# script on standard input, and wall seconds; BEFORE is run first, unmeasured
 measure()
 {
 	local line
 	line=$({
 		echo "SET client_min_messages = warning;"
+		[ -z "${5:-}" ] || printf '\\o /dev/null\n%s\n\\o\n' "$5"
 		echo "SELECT bench.cpu() AS c0, clock_timestamp() AS t0 \\gset"
 		echo "\\o /dev/null"
 		cat

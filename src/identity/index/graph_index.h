@@ -284,6 +284,7 @@ extern void CdpgPageGet(Page page, int i, CdpgEntry *entry);
 extern bool CdpgPageFits(Page page, const CdpgEntry *entry);
 extern bool CdpgPageFitsBoth(Page page, const CdpgEntry *x, const CdpgEntry *y);
 extern bool CdpgPageAdd(Page page, const CdpgEntry *entry);
+extern void CdpgPageArrange(Page page);
 extern void CdpgPageRemove(Page page, int i);
 extern void CdpgPageSetBlock(Page page, int i, BlockNumber block);
 extern int	CdpgPageFirst(Page page, uint64 hash);

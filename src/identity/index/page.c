@@ -30,13 +30,14 @@ static inline int
 entry_size(Page page)
 {
 	return IsHub(page) ? sizeof(CdpgHubEntry) :
-		IsWide(page) ? sizeof(CdpgWideEntry) : sizeof(CdpgShortEntry);
+		IsWide(page)   ? sizeof(CdpgWideEntry) :
+						 sizeof(CdpgShortEntry);
 }
 
 static inline int
 page_count(Page page)
 {
-	int			base = PageGetContents(page) - (char *) page;
+	int base = PageGetContents(page) - (char *) page;
 
 	if (!IsHub(page))
 		base += CDPG_SLOTS_SIZE;
@@ -46,13 +47,14 @@ page_count(Page page)
 static inline int
 page_max(Page page)
 {
-	return IsHub(page) ? CDPG_MAX_HUB : IsWide(page) ? CDPG_MAX_WIDE : CDPG_MAX_SHORT;
+	return IsHub(page) ? CDPG_MAX_HUB : IsWide(page) ? CDPG_MAX_WIDE :
+													   CDPG_MAX_SHORT;
 }
 
 static inline void
 set_count(Page page, int n)
 {
-	int			base = PageGetContents(page) - (char *) page;
+	int base = PageGetContents(page) - (char *) page;
 
 	if (!IsHub(page))
 		base += CDPG_SLOTS_SIZE;
@@ -100,7 +102,7 @@ put64(uint16 *w, uint64 value)
 void
 CdpgReportCorrupt(Relation index, Buffer buffer, const char *what)
 {
-	XLogRecPtr	lsn = PageGetLSN(BufferGetPage(buffer));
+	XLogRecPtr lsn = PageGetLSN(BufferGetPage(buffer));
 
 	ereport(ERROR,
 			(errcode(ERRCODE_INDEX_CORRUPTED),
@@ -118,7 +120,7 @@ CdpgReportCorrupt(Relation index, Buffer buffer, const char *what)
 void
 CdpgPageInit(Page page, uint16 flags, uint32 bucket, uint32 stamp)
 {
-	CdpgOpaque	opaque;
+	CdpgOpaque opaque;
 
 	PageInit(page, BLCKSZ, sizeof(CdpgOpaqueData));
 	opaque = CdpgPageOpaque(page);
@@ -141,7 +143,7 @@ CdpgHubPageInit(Page page, int64 node)
 int64
 CdpgHubNode(Page page)
 {
-	CdpgOpaque	opaque = CdpgPageOpaque(page);
+	CdpgOpaque opaque = CdpgPageOpaque(page);
 
 	return (int64) ((uint64) opaque->bucket | (uint64) opaque->stamp << 32);
 }
@@ -152,7 +154,7 @@ CdpgHubNode(Page page)
 int
 CdpgPageCount(Relation index, Buffer buffer, Page page)
 {
-	int			n = page_count(page);
+	int n = page_count(page);
 
 	if (n < 0 || n > page_max(page))
 		CdpgReportCorrupt(index, buffer, "impossible number of entries");
@@ -165,7 +167,7 @@ CdpgPageCount(Relation index, Buffer buffer, Page page)
 void
 CdpgPageGet(Page page, int i, CdpgEntry *entry)
 {
-	uint16		offset;
+	uint16 offset;
 
 	if (IsWide(page))
 	{
@@ -201,7 +203,7 @@ is_short(const CdpgEntry *entry)
 bool
 CdpgPageFits(Page page, const CdpgEntry *entry)
 {
-	int			n = page_count(page);
+	int n = page_count(page);
 
 	if (n == 0)
 		return true;
@@ -216,7 +218,7 @@ CdpgPageFits(Page page, const CdpgEntry *entry)
 bool
 CdpgPageFitsBoth(Page page, const CdpgEntry *x, const CdpgEntry *y)
 {
-	int			n = page_count(page);
+	int n = page_count(page);
 
 	if (n == 0)
 		return !is_short(x) || is_short(y);
@@ -224,24 +226,14 @@ CdpgPageFitsBoth(Page page, const CdpgEntry *x, const CdpgEntry *y)
 }
 
 /*
- * Put an entry on a page; false when there is no room, or not of its form.
+ * Append an entry for which there is room, in the form of the page.
  */
-bool
-CdpgPageAdd(Page page, const CdpgEntry *entry)
+static void
+append(Page page, const CdpgEntry *entry)
 {
-	int			n = page_count(page);
-	uint16	   *head = &PageSlots(page)[CdpgSlot(CdpgHash(entry->node))];
+	int n = page_count(page) + 1;
+	uint16 *head = &PageSlots(page)[CdpgSlot(CdpgHash(entry->node))];
 
-	if (!CdpgPageFits(page, entry))
-		return false;
-	if (n == 0)
-	{
-		if (is_short(entry))
-			CdpgPageOpaque(page)->flags &= ~CDPG_WIDE;
-		else
-			CdpgPageOpaque(page)->flags |= CDPG_WIDE;
-	}
-	n++;
 	if (IsWide(page))
 	{
 		CdpgWideEntry *e = wide_entry(page, n);
@@ -266,7 +258,51 @@ CdpgPageAdd(Page page, const CdpgEntry *entry)
 	}
 	*head = n;
 	set_count(page, n);
+}
+
+/*
+ * Put an entry on a page; false when there is no room, or not of its form.
+ */
+bool
+CdpgPageAdd(Page page, const CdpgEntry *entry)
+{
+	if (!CdpgPageFits(page, entry))
+		return false;
+	if (page_count(page) == 0)
+	{
+		if (is_short(entry))
+			CdpgPageOpaque(page)->flags &= ~CDPG_WIDE;
+		else
+			CdpgPageOpaque(page)->flags |= CDPG_WIDE;
+	}
+	append(page, entry);
 	return true;
+}
+
+/*
+ * Put the entries of a page in the order of their slots, so that a list is in
+ * one or two lines of memory.
+ */
+void
+CdpgPageArrange(Page page)
+{
+	int n = page_count(page);
+	CdpgEntry *entries = palloc(sizeof(CdpgEntry) * Max(n, 1));
+	int slot;
+	int i;
+	int done = 0;
+
+	for (slot = 0; slot < CDPG_SLOTS; slot++)
+	{
+		for (i = PageSlots(page)[slot]; i != 0; i = CdpgPageNext(page, i))
+			CdpgPageGet(page, i, &entries[done++]);
+	}
+	Assert(done == n);
+	memset(PageSlots(page), 0, CDPG_SLOTS_SIZE);
+	set_count(page, 0);
+	for (i = 0; i < n; i++)
+		append(page, &entries[i]);
+	pfree(entries);
 }
 
 /*
@@ -291,9 +327,9 @@ CdpgPageNext(Page page, int i)
 static uint16 *
 pointer_to(Page page, int i)
 {
-	CdpgEntry	entry;
-	uint16	   *pointer;
-	int			left = page_max(page);
+	CdpgEntry entry;
+	uint16 *pointer;
+	int left = page_max(page);
 
 	CdpgPageGet(page, i, &entry);
 	pointer = &PageSlots(page)[CdpgSlot(CdpgHash(entry.node))];
@@ -305,7 +341,7 @@ pointer_to(Page page, int i)
 					 errmsg("entry %d of an identity_graph page is in no list", i),
 					 errhint("Please REINDEX the index.")));
 		pointer = IsWide(page) ? &wide_entry(page, *pointer)->next :
-			&short_entry(page, *pointer)->next;
+								 &short_entry(page, *pointer)->next;
 	}
 	return pointer;
 }
@@ -316,7 +352,7 @@ pointer_to(Page page, int i)
 void
 CdpgPageRemove(Page page, int i)
 {
-	int			n = page_count(page);
+	int n = page_count(page);
 
 	*pointer_to(page, i) = CdpgPageNext(page, i);
 	if (i != n)
@@ -348,15 +384,15 @@ CdpgPageSetBlock(Page page, int i, BlockNumber block)
 int
 CdpgPageCountNode(Relation index, Buffer buffer, int64 node)
 {
-	Page		page = BufferGetPage(buffer);
-	int			n = CdpgPageCount(index, buffer, page);
-	int			left = n;
-	int			count = 0;
-	int			i;
+	Page page = BufferGetPage(buffer);
+	int n = CdpgPageCount(index, buffer, page);
+	int left = n;
+	int count = 0;
+	int i;
 
 	for (i = CdpgPageFirst(page, CdpgHash(node)); i != 0; i = CdpgPageNext(page, i))
 	{
-		CdpgEntry	entry;
+		CdpgEntry entry;
 
 		if (i > n || left-- == 0)
 			CdpgReportCorrupt(index, buffer, "broken list of entries");
@@ -373,14 +409,14 @@ CdpgPageCountNode(Relation index, Buffer buffer, int64 node)
 int
 CdpgPageFindHub(Relation index, Buffer buffer, int64 node)
 {
-	Page		page = BufferGetPage(buffer);
-	int			n = CdpgPageCount(index, buffer, page);
-	int			left = n;
-	int			i;
+	Page page = BufferGetPage(buffer);
+	int n = CdpgPageCount(index, buffer, page);
+	int left = n;
+	int i;
 
 	for (i = CdpgPageFirst(page, CdpgHash(node)); i != 0; i = CdpgPageNext(page, i))
 	{
-		CdpgEntry	entry;
+		CdpgEntry entry;
 
 		if (i > n || left-- == 0)
 			CdpgReportCorrupt(index, buffer, "broken list of entries");
@@ -419,7 +455,7 @@ CdpgHubSet(Page page, int i, const CdpgEntry *entry)
 void
 CdpgHubAdd(Page page, const CdpgEntry *entry)
 {
-	int			n = page_count(page) + 1;
+	int n = page_count(page) + 1;
 
 	Assert(n <= CDPG_MAX_HUB);
 	set_count(page, n);

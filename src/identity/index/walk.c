@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -25,6 +26,7 @@
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "pgstat.h"
+#include "storage/buf_internals.h"
 #include "storage/predicate.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -38,31 +40,33 @@
 #include "identity/index/graph_index.h"
 #include "identity/index/walk.h"
 
-bool		cdp_enable_graph_index = true;
+bool cdp_enable_graph_index = true;
 
 struct CdpWalk
 {
-	bool		accepted;
-	bool		by_status;		/* rows have to be looked at for their status */
-	Relation	links;
-	Snapshot	snapshot;
-	MemoryContext context;		/* the walk's own */
-	AttrNumber	a;
-	AttrNumber	b;
-	AttrNumber	status;
+	bool accepted;
+	bool by_status; /* rows have to be looked at for their status */
+	Relation links;
+	Snapshot snapshot;
+	MemoryContext context; /* the walk's own */
+	AttrNumber a;
+	AttrNumber b;
+	AttrNumber status;
 
 	/* by index */
-	Relation	index;
+	Relation index;
 	IndexFetchTableData *fetch;
 	TupleTableSlot *slot;
-	Buffer		vm;
+	Buffer vm; /* page of the visibility map, pinned */
+	Buffer page; /* page of the table that was read last, pinned */
+	bool is_heap;
 
 	/* by btrees */
-	Relation	btrees[2];
+	Relation btrees[2];
 	IndexScanDesc scans[2];
 
-	int			n;
-	int			max;
+	int n;
+	int max;
 	CdpNeighbour *found;
 	CdpNeighbour few[16];
 };
@@ -73,61 +77,31 @@ struct CdpWalk
  */
 typedef struct WalkPlan
 {
-	bool		valid;
-	Oid			links;
-	Oid			btrees[2];
-	AttrNumber	a;
-	AttrNumber	b;
-	AttrNumber	status;
-	Oid			index[2];		/* of walks over all and over accepted links */
-	bool		by_status;		/* of a walk over accepted links by index[1] */
+	bool valid;
+	Oid links;
+	Oid btrees[2];
+	AttrNumber a;
+	AttrNumber b;
+	AttrNumber status;
+	Oid index[2]; /* of walks over all and over accepted links */
+	bool by_status; /* of a walk over accepted links by index[1] */
 } WalkPlan;
 
 static WalkPlan plan;
 
-typedef struct VisitState
+/*
+ * In which buffers pages of the table were: hints, which the server checks.  A
+ * page that is found this way is not looked for in the table of buffers.
+ */
+#define RECENT_PAGES 32768
+
+typedef struct RecentPage
 {
-	Relation	heap;
-	Snapshot	snapshot;
-	Buffer	   *vm;
-	CdpNeighbourCallback callback;
-	void	   *arg;
-} VisitState;
+	BlockNumber block;
+	Buffer buffer;
+} RecentPage;
 
-/* CdpgVisit: tell the neighbour, and whether its row need not be read */
-static void
-visit_neighbour(const CdpgEntry *entry, void *arg)
-{
-	VisitState *state = (VisitState *) arg;
-	CdpNeighbour neighbour;
-
-	if (entry->flags & CDPG_OTHER_NULL)
-		return;
-	neighbour.other = entry->other;
-	ItemPointerSet(&neighbour.tid, entry->block, entry->offset);
-
-	/* the bucket is locked, so VACUUM has not given this place away */
-	neighbour.all_visible = VM_ALL_VISIBLE(state->heap, entry->block, state->vm);
-	if (neighbour.all_visible)
-		PredicateLockPage(state->heap, entry->block, state->snapshot);
-	state->callback(&neighbour, state->arg);
-}
-
-void
-CdpGraphIndexNeighbours(Relation heap, Relation index, int64 node, Snapshot snapshot,
-						Buffer *vm, CdpNeighbourCallback callback, void *arg)
-{
-	VisitState	state;
-
-	if (!IsMVCCSnapshot(snapshot))
-		elog(ERROR, "identity_graph indexes serve MVCC snapshots only");
-	state.heap = heap;
-	state.snapshot = snapshot;
-	state.vm = vm;
-	state.callback = callback;
-	state.arg = arg;
-	CdpgVisitNode(index, node, snapshot, visit_neighbour, &state);
-}
+static RecentPage recent[RECENT_PAGES];
 
 /*
  * Whether an index has the predicate status = 'accepted'.
@@ -135,10 +109,10 @@ CdpGraphIndexNeighbours(Relation heap, Relation index, int64 node, Snapshot snap
 static bool
 predicate_is_accepted(Relation index, AttrNumber status)
 {
-	List	   *predicate = RelationGetIndexPredicate(index);
-	OpExpr	   *op;
-	Node	   *left;
-	Node	   *right;
+	List *predicate = RelationGetIndexPredicate(index);
+	OpExpr *op;
+	Node *left;
+	Node *right;
 
 	if (list_length(predicate) != 1 || !IsA(linitial(predicate), OpExpr))
 		return false;
@@ -195,10 +169,10 @@ static Relation
 make_plan(WalkPlan *made)
 {
 	static bool registered = false;
-	Relation	links;
-	List	   *indexes;
-	ListCell   *lc;
-	bool		may_change = false;
+	Relation links;
+	List *indexes;
+	ListCell *lc;
+	bool may_change = false;
 
 	if (!registered)
 	{
@@ -219,10 +193,10 @@ make_plan(WalkPlan *made)
 	made->status = get_attnum(made->links, "status");
 	made->by_status = true;
 	indexes = RelationGetIndexList(links);
-	foreach (lc, indexes)
+	foreach(lc, indexes)
 	{
-		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
-		bool		is_accepted;
+		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
+		bool is_accepted;
 
 		if (serves(made, index, &is_accepted, &may_change))
 		{
@@ -245,12 +219,14 @@ make_plan(WalkPlan *made)
 CdpWalk *
 CdpWalkBegin(bool accepted)
 {
-	CdpWalk    *walk = palloc(sizeof(CdpWalk));
-	WalkPlan	made;
+	CdpWalk *walk = palloc(sizeof(CdpWalk));
+	WalkPlan made;
 
 	memset(walk, 0, offsetof(CdpWalk, few));
 	walk->accepted = accepted;
 	walk->snapshot = GetActiveSnapshot();
+	if (!IsMVCCSnapshot(walk->snapshot))
+		elog(ERROR, "walks need an MVCC snapshot");
 	walk->context = CurrentMemoryContext;
 
 	/* the lock lets us know of changes */
@@ -267,7 +243,8 @@ CdpWalkBegin(bool accepted)
 	walk->a = made.a;
 	walk->b = made.b;
 	walk->status = made.status;
-	walk->vm = InvalidBuffer;
+	walk->vm = walk->page = InvalidBuffer;
+	walk->is_heap = walk->links->rd_tableam == GetHeapamTableAmRoutine();
 	walk->by_status = accepted;
 	if (cdp_enable_graph_index && OidIsValid(made.index[accepted]))
 	{
@@ -277,7 +254,7 @@ CdpWalkBegin(bool accepted)
 	}
 	else
 	{
-		int			i;
+		int i;
 
 		walk->slot = table_slot_create(walk->links, NULL);
 		for (i = 0; i < 2; i++)
@@ -316,29 +293,51 @@ keep(CdpWalk *walk, const CdpNeighbour *neighbour)
 	walk->found[walk->n++] = *neighbour;
 }
 
+/* CdpgVisit: keep the neighbour, and whether its row need not be read */
 static void
-keep_neighbour(const CdpNeighbour *neighbour, void *arg)
+keep_entry(const CdpgEntry *entry, void *arg)
 {
-	keep((CdpWalk *) arg, neighbour);
+	CdpWalk *walk = (CdpWalk *) arg;
+	CdpNeighbour neighbour;
+
+	if (entry->flags & CDPG_OTHER_NULL)
+		return;
+	neighbour.other = entry->other;
+	ItemPointerSet(&neighbour.tid, entry->block, entry->offset);
+
+	/* the bucket is locked, so VACUUM has not given this place away */
+	neighbour.all_visible = !walk->by_status &&
+		VM_ALL_VISIBLE(walk->links, entry->block, &walk->vm);
+	if (neighbour.all_visible)
+		PredicateLockPage(walk->links, entry->block, walk->snapshot);
+	keep(walk, &neighbour);
+}
+
+static bool
+is_accepted_status(Datum status)
+{
+	struct varlena *text = (struct varlena *) DatumGetPointer(status);
+
+	return VARSIZE_ANY_EXHDR(text) == 8 &&
+		memcmp(VARDATA_ANY(text), "accepted", 8) == 0;
 }
 
 static bool
 row_counts(CdpWalk *walk)
 {
-	Datum		status;
-	bool		isnull;
+	Datum status;
+	bool isnull;
 
 	if (!walk->by_status)
 		return true;
 	status = slot_getattr(walk->slot, walk->status, &isnull);
-	return !isnull && VARSIZE_ANY_EXHDR(DatumGetPointer(status)) == 8 &&
-		memcmp(VARDATA_ANY(DatumGetPointer(status)), "accepted", 8) == 0;
+	return !isnull && is_accepted_status(status);
 }
 
 static int64
 row_end(CdpWalk *walk, AttrNumber column)
 {
-	bool		isnull;
+	bool isnull;
 
 	return DatumGetInt64(slot_getattr(walk->slot, column, &isnull));
 }
@@ -349,8 +348,8 @@ row_end(CdpWalk *walk, AttrNumber column)
 TupleTableSlot *
 CdpWalkRow(CdpWalk *walk, ItemPointer tid)
 {
-	bool		again = false;
-	bool		all_dead;
+	bool again = false;
+	bool all_dead;
 	ItemPointerData root = *tid;
 
 	/* a walk that the visibility map answers needs neither */
@@ -365,8 +364,150 @@ CdpWalkRow(CdpWalk *walk, ItemPointer tid)
 		MemoryContextSwitchTo(old);
 	}
 	return table_index_fetch_tuple(walk->fetch, &root, walk->snapshot, walk->slot,
-								   &again, &all_dead)
-		? walk->slot : NULL;
+								   &again, &all_dead) ?
+		walk->slot :
+		NULL;
+}
+
+/*
+ * Have the lines of memory fetched that reading a row begins with.
+ */
+static void
+expect_row(const ItemPointerData *tid)
+{
+	BlockNumber block = ItemPointerGetBlockNumber(tid);
+	RecentPage *place = &recent[block % RECENT_PAGES];
+
+	if (place->block == block && place->buffer > 0 && place->buffer <= NBuffers)
+	{
+		char *page = (char *) BufferGetPage(place->buffer);
+
+		CdpgPrefetch(GetBufferDescriptor(place->buffer - 1));
+		CdpgPrefetch(page);
+		CdpgPrefetch(page + SizeOfPageHeaderData +
+					 sizeof(ItemIdData) * (ItemPointerGetOffsetNumber(tid) - 1));
+	}
+}
+
+/*
+ * Pin a page of the table, in place of the one that was read before.
+ */
+static void
+read_page(CdpWalk *walk, BlockNumber block)
+{
+	RecentPage *place = &recent[block % RECENT_PAGES];
+	static uint32 turn = 0;
+
+	if (BufferIsValid(walk->page))
+	{
+		if (BufferGetBlockNumber(walk->page) == block)
+			return;
+		ReleaseBuffer(walk->page);
+		walk->page = InvalidBuffer;
+	}
+
+	/* as CdpgLockBucket does */
+	if (place->block == block && BufferIsValid(place->buffer) && ++turn % 8 != 0 &&
+		ReadRecentBuffer(CdpRelationLocator(walk->links), MAIN_FORKNUM, block,
+						 place->buffer))
+		walk->page = place->buffer;
+	else
+	{
+		walk->page = ReadBuffer(walk->links, block);
+		place->block = block;
+		place->buffer = walk->page;
+	}
+}
+
+/*
+ * Whether the snapshot sees the row of a neighbour, and it is an edge between
+ * the two that counts.  What a table access method does for an index scan, with
+ * less around it: no slot, no pruning on the way, no search for the buffer.
+ */
+static bool
+edge_counts(CdpWalk *walk, int64 node, const CdpNeighbour *neighbour)
+{
+	int64 a;
+	int64 b;
+	bool counts = true;
+
+	if (walk->is_heap)
+	{
+		ItemPointerData root = neighbour->tid;
+		HeapTupleData tuple;
+		bool all_dead;
+		bool isnull;
+
+		read_page(walk, ItemPointerGetBlockNumber(&root));
+		LockBuffer(walk->page, BUFFER_LOCK_SHARE);
+		if (!heap_hot_search_buffer(&root, walk->links, walk->page, walk->snapshot,
+									&tuple, &all_dead, true))
+		{
+			LockBuffer(walk->page, BUFFER_LOCK_UNLOCK);
+			return false;
+		}
+		a = DatumGetInt64(heap_getattr(&tuple, walk->a, RelationGetDescr(walk->links), &isnull));
+		b = DatumGetInt64(heap_getattr(&tuple, walk->b, RelationGetDescr(walk->links), &isnull));
+		if (walk->by_status)
+		{
+			Datum status = heap_getattr(&tuple, walk->status,
+										RelationGetDescr(walk->links), &isnull);
+
+			counts = !isnull && is_accepted_status(status);
+		}
+		LockBuffer(walk->page, BUFFER_LOCK_UNLOCK);
+	}
+	else
+	{
+		ItemPointerData root = neighbour->tid;
+
+		if (CdpWalkRow(walk, &root) == NULL)
+			return false;
+		counts = row_counts(walk);
+		a = row_end(walk, walk->a);
+		b = row_end(walk, walk->b);
+	}
+	return counts && ((a == node && b == neighbour->other) || (b == node && a == neighbour->other));
+}
+
+static int
+neighbours_by_index(CdpWalk *walk, int64 node, CdpWalkFilter filter, void *arg)
+{
+	int n = 0;
+	int counting = 0;
+	int i;
+
+	CdpgVisitNode(walk->index, node, walk->snapshot, keep_entry, walk);
+
+	/*
+	 * A walk comes to most edges twice: the index knows before the heap.  What
+	 * is left will be read soon, now the row and then the node behind it.
+	 */
+	for (i = 0; i < walk->n; i++)
+	{
+		CdpNeighbour *neighbour = &walk->found[i];
+
+		if (filter != NULL && !filter(neighbour->other, arg))
+			continue;
+		if (!neighbour->all_visible)
+			expect_row(&neighbour->tid);
+		CdpgExpectNode(walk->index, neighbour->other);
+		if (n != i)
+			walk->found[n] = *neighbour;
+		n++;
+	}
+	for (i = 0; i < n; i++)
+	{
+		CdpNeighbour *neighbour = &walk->found[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (!neighbour->all_visible && !edge_counts(walk, node, neighbour))
+			continue;
+		if (counting != i)
+			walk->found[counting] = *neighbour;
+		counting++;
+	}
+	return counting;
 }
 
 int
@@ -375,40 +516,10 @@ CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpWalkFilter filter, void *arg,
 {
 	walk->n = 0;
 	if (walk->index != NULL)
-	{
-		int			n = 0;
-		int			i;
-
-		CdpGraphIndexNeighbours(walk->links, walk->index, node, walk->snapshot,
-								&walk->vm, keep_neighbour, walk);
-		for (i = 0; i < walk->n; i++)
-		{
-			CdpNeighbour *neighbour = &walk->found[i];
-
-			CHECK_FOR_INTERRUPTS();
-			/* a walk comes to most edges twice: the index knows before the heap */
-			if (filter != NULL && !filter(neighbour->other, arg))
-				continue;
-			if (!neighbour->all_visible || walk->by_status)
-			{
-				int64		a;
-				int64		b;
-
-				if (CdpWalkRow(walk, &neighbour->tid) == NULL || !row_counts(walk))
-					continue;
-				a = row_end(walk, walk->a);
-				b = row_end(walk, walk->b);
-				if (!(a == node && b == neighbour->other) &&
-					!(b == node && a == neighbour->other))
-					continue;
-			}
-			walk->found[n++] = *neighbour;
-		}
-		walk->n = n;
-	}
+		walk->n = neighbours_by_index(walk, node, filter, arg);
 	else
 	{
-		int			i;
+		int i;
 
 		for (i = 0; i < 2; i++)
 		{
@@ -440,13 +551,6 @@ CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpWalkFilter filter, void *arg,
 	return walk->n;
 }
 
-void
-CdpWalkExpect(CdpWalk *walk, int64 node)
-{
-	if (walk->index != NULL)
-		CdpgExpectNode(walk->index, node);
-}
-
 /*
  * Locks stay to the end of the transaction, as those of a query do: the next
  * walk of the transaction gets them for nothing.
@@ -454,7 +558,7 @@ CdpWalkExpect(CdpWalk *walk, int64 node)
 void
 CdpWalkEnd(CdpWalk *walk)
 {
-	int			i;
+	int i;
 
 	if (walk->slot != NULL)
 		ExecDropSingleTupleTableSlot(walk->slot);
@@ -462,6 +566,8 @@ CdpWalkEnd(CdpWalk *walk)
 		table_index_fetch_end(walk->fetch);
 	if (BufferIsValid(walk->vm))
 		ReleaseBuffer(walk->vm);
+	if (BufferIsValid(walk->page))
+		ReleaseBuffer(walk->page);
 	if (walk->index != NULL)
 		index_close(walk->index, NoLock);
 	for (i = 0; i < 2; i++)

@@ -25,20 +25,6 @@ typedef struct CdpNeighbour
 	bool		all_visible;	/* the row is visible, unread */
 } CdpNeighbour;
 
-typedef void (*CdpNeighbourCallback) (const CdpNeighbour *neighbour, void *arg);
-
-/*
- * Every entry of a node in an identity_graph index, dead ones included.  Where
- * all_visible is not set, the caller has to look in the heap, with the same
- * MVCC snapshot.  The callback is called with the bucket locked: it should
- * copy and return.  vm: a pinned page of the visibility map, to be kept by the
- * caller from call to call, InvalidBuffer at first, released by him.  An edge
- * from a node to itself is called for twice, one with a NULL end never.
- */
-extern void CdpGraphIndexNeighbours(Relation heap, Relation index, int64 node,
-									Snapshot snapshot, Buffer *vm,
-									CdpNeighbourCallback callback, void *arg);
-
 /*
  * A walk over cdp.links with the active snapshot.  accepted: only over evidence
  * that counts.
@@ -55,8 +41,6 @@ typedef bool (*CdpWalkFilter) (int64 other, void *arg);
  */
 extern int	CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpWalkFilter filter,
 							  void *arg, CdpNeighbour **neighbours);
-/* A hint that the neighbours of this node will be asked for soon. */
-extern void CdpWalkExpect(CdpWalk *walk, int64 node);
 /* The row of a neighbour; NULL when the snapshot does not see it. */
 extern TupleTableSlot *CdpWalkRow(CdpWalk *walk, ItemPointer tid);
 extern bool CdpWalkByIndex(CdpWalk *walk);
