@@ -35,23 +35,23 @@
 
 typedef struct BuildState
 {
-	Relation index;
+	Relation	index;
 	Tuplesortstate *sort;
 	TupleTableSlot *slot;
-	double rows;
-	double entries;
+	double		rows;
+	double		entries;
 
 	/* writing */
-	BlockNumber *primaries; /* of buckets */
+	BlockNumber *primaries;		/* of buckets */
 	BlockNumber nblocks;
-	Buffer primary; /* of the bucket at work */
-	Buffer tail; /* last page of its chain, may be primary */
-	uint32 bucket;
-	uint32 nbuckets;
+	Buffer		primary;		/* of the bucket at work */
+	Buffer		tail;			/* last page of its chain, may be primary */
+	uint32		bucket;
+	uint32		nbuckets;
 	/* entries of the node at work, until it is known to be a hub */
-	int nrun;
-	CdpgEntry run[CDPG_HUB_SIZE];
-	Buffer hub; /* last page of its chain, when it is one */
+	int			nrun;
+	CdpgEntry	run[CDPG_HUB_SIZE];
+	Buffer		hub;			/* last page of its chain, when it is one */
 } BuildState;
 
 /* to a number whose signed order is that of hashes, and back */
@@ -78,7 +78,7 @@ static bool
 get_entry(BuildState *state, CdpgEntry *entry)
 {
 	TupleTableSlot *slot = state->slot;
-	uint64 place;
+	uint64		place;
 
 	if (!tuplesort_gettupleslot(state->sort, true, false, slot, NULL))
 		return false;
@@ -97,9 +97,9 @@ build_callback(Relation index, ItemPointer tid, Datum *values, bool *isnull,
 			   bool alive, void *arg)
 {
 	BuildState *state = (BuildState *) arg;
-	CdpgEntry entries[2];
-	int n = CdpgMakeEntries(index, values, isnull, tid, entries);
-	int i;
+	CdpgEntry	entries[2];
+	int			n = CdpgMakeEntries(index, values, isnull, tid, entries);
+	int			i;
 
 	for (i = 0; i < n; i++)
 		put_entry(state, &entries[i]);
@@ -109,7 +109,7 @@ build_callback(Relation index, ItemPointer tid, Datum *values, bool *isnull,
 static Buffer
 build_page(BuildState *state)
 {
-	Buffer buffer = ReadBuffer(state->index, P_NEW);
+	Buffer		buffer = ReadBuffer(state->index, P_NEW);
 
 	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
 	if (BufferGetBlockNumber(buffer) != state->nblocks)
@@ -122,7 +122,7 @@ build_page(BuildState *state)
 static void
 finish_page(Buffer buffer)
 {
-	Page page = BufferGetPage(buffer);
+	Page		page = BufferGetPage(buffer);
 
 	if (CdpgPageOpaque(page)->flags & (CDPG_PRIMARY | CDPG_OVERFLOW))
 		CdpgPageArrange(page);
@@ -136,7 +136,7 @@ build_add(BuildState *state, const CdpgEntry *entry)
 {
 	if (!CdpgPageAdd(BufferGetPage(state->tail), entry))
 	{
-		Buffer buffer = build_page(state);
+		Buffer		buffer = build_page(state);
 
 		CdpgPageInit(BufferGetPage(buffer), CDPG_OVERFLOW, state->bucket, 0);
 		CdpgPageOpaque(BufferGetPage(state->tail))->next = BufferGetBlockNumber(buffer);
@@ -151,7 +151,7 @@ build_add(BuildState *state, const CdpgEntry *entry)
 static void
 end_run(BuildState *state)
 {
-	int i;
+	int			i;
 
 	if (BufferIsValid(state->hub))
 		finish_page(state->hub);
@@ -165,11 +165,11 @@ end_run(BuildState *state)
 static void
 add_to_run(BuildState *state, const CdpgEntry *entry)
 {
-	int i;
+	int			i;
 
 	if (!BufferIsValid(state->hub))
 	{
-		CdpgEntry hub;
+		CdpgEntry	hub;
 
 		if (state->nrun < CDPG_HUB_SIZE || (entry->flags & CDPG_NODE_NULL))
 		{
@@ -193,7 +193,7 @@ add_to_run(BuildState *state, const CdpgEntry *entry)
 	}
 	if (CdpgPageCount(state->index, state->hub, BufferGetPage(state->hub)) >= CDPG_MAX_HUB)
 	{
-		Buffer buffer = build_page(state);
+		Buffer		buffer = build_page(state);
 
 		CdpgHubPageInit(BufferGetPage(buffer), entry->node);
 		CdpgPageOpaque(BufferGetPage(state->hub))->next = BufferGetBlockNumber(buffer);
@@ -224,15 +224,15 @@ end_bucket(BuildState *state)
 static void
 write_buckets(BuildState *state)
 {
-	uint32 bucket;
-	CdpgEntry entry;
-	bool more = get_entry(state, &entry);
-	uint64 done = 0;
+	uint32		bucket;
+	CdpgEntry	entry;
+	bool		more = get_entry(state, &entry);
+	uint64		done = 0;
 
 	for (bucket = 0; bucket < state->nbuckets; bucket++)
 	{
-		int64 node = 0;
-		bool first = true;
+		int64		node = 0;
+		bool		first = true;
 
 		CHECK_FOR_INTERRUPTS();
 		begin_bucket(state, bucket);
@@ -264,11 +264,11 @@ write_buckets(BuildState *state)
 static void
 write_directory(BuildState *state, uint32 fillfactor)
 {
-	uint32 n = (state->nbuckets + CDPG_PER_DIRECTORY - 1) / CDPG_PER_DIRECTORY;
-	Buffer buffer;
-	Page page;
-	CdpgMeta meta;
-	uint32 i;
+	uint32		n = (state->nbuckets + CDPG_PER_DIRECTORY - 1) / CDPG_PER_DIRECTORY;
+	Buffer		buffer;
+	Page		page;
+	CdpgMeta	meta;
+	uint32		i;
 
 	buffer = ReadBuffer(state->index, CDPG_META_BLOCK);
 	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
@@ -282,7 +282,7 @@ write_directory(BuildState *state, uint32 fillfactor)
 
 	for (i = 0; i < n; i++)
 	{
-		uint32 first = i * CDPG_PER_DIRECTORY;
+		uint32		first = i * CDPG_PER_DIRECTORY;
 
 		buffer = ReadBuffer(state->index, CDPG_META_BLOCK + 1 + i);
 		LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
@@ -299,13 +299,14 @@ write_directory(BuildState *state, uint32 fillfactor)
 static int
 fillfactor_of(Relation index)
 {
-	return index->rd_options ? ((CdpgOptions *) index->rd_options)->fillfactor : CDPG_FILLFACTOR;
+	return index->rd_options ? ((CdpgOptions *) index->rd_options)->fillfactor
+		: CDPG_FILLFACTOR;
 }
 
 static void
 check_columns(Relation index)
 {
-	TupleDesc desc = RelationGetDescr(index);
+	TupleDesc	desc = RelationGetDescr(index);
 
 	if (desc->natts != 2 || TupleDescAttr(desc, 0)->atttypid != INT8OID ||
 		TupleDescAttr(desc, 1)->atttypid != INT8OID)
@@ -320,15 +321,15 @@ cdpgbuild(Relation heap, Relation index, struct IndexInfo *info)
 {
 	IndexBuildResult *result;
 	BuildState *state;
-	TupleDesc desc;
-	AttrNumber column = 1;
-	Oid lt = Int8LessOperator;
-	Oid collation = InvalidOid;
-	bool nulls_first = false;
-	int fillfactor = fillfactor_of(index);
-	double buckets;
-	double heap_rows;
-	uint32 i;
+	TupleDesc	desc;
+	AttrNumber	column = 1;
+	Oid			lt = Int8LessOperator;
+	Oid			collation = InvalidOid;
+	bool		nulls_first = false;
+	int			fillfactor = fillfactor_of(index);
+	double		buckets;
+	double		heap_rows;
+	uint32		i;
 
 	check_columns(index);
 
@@ -377,7 +378,7 @@ cdpgbuild(Relation heap, Relation index, struct IndexInfo *info)
 		log_newpage_range(index, MAIN_FORKNUM, 0, RelationGetNumberOfBlocks(index), true);
 
 	result = (IndexBuildResult *) palloc(sizeof(IndexBuildResult));
-	result->heap_tuples = heap_rows; /* of which a partial index has some */
+	result->heap_tuples = heap_rows;	/* of which a partial index has some */
 	result->index_tuples = state->rows;
 	pfree(state->primaries);
 	pfree(state);
@@ -393,7 +394,7 @@ void
 cdpgbuildempty(Relation index)
 {
 	PGAlignedBlock block;
-	Page page = (Page) block.data;
+	Page		page = (Page) block.data;
 	BlockNumber n;
 
 	check_columns(index);
@@ -402,15 +403,15 @@ cdpgbuildempty(Relation index)
 		switch (n)
 		{
 			case 0:
-			{
-				CdpgMeta meta;
+				{
+					CdpgMeta	meta;
 
-				CdpgMetaInit(page, 1, fillfactor_of(index));
-				meta = CdpgPageMeta(page);
-				meta->ndirectories = 1;
-				meta->directories[0] = 1;
-				break;
-			}
+					CdpgMetaInit(page, 1, fillfactor_of(index));
+					meta = CdpgPageMeta(page);
+					meta->ndirectories = 1;
+					meta->directories[0] = 1;
+					break;
+				}
 			case 1:
 				CdpgPageInit(page, CDPG_DIRECTORY, 0, 0);
 				((PageHeader) page)->pd_lower += sizeof(BlockNumber) * CDPG_PER_DIRECTORY;

@@ -39,30 +39,30 @@
 typedef struct CheckState
 {
 	/* unchanging */
-	Relation heap;
-	Relation index;
-	ReturnSetInfo *info; /* NULL: raise an error */
-	bloom_filter *filter; /* NULL: not heapallindexed */
+	Relation	heap;
+	Relation	index;
+	ReturnSetInfo *info;		/* NULL: raise an error */
+	bloom_filter *filter;		/* NULL: not heapallindexed */
 
 	/* changing */
-	uint32 nbuckets;
-	uint32 base;
-	uint32 bucket;
-	uint32 stamp;
-	bool splitting;
-	BlockNumber heap_blocks; /* as far as has been asked */
+	uint32		nbuckets;
+	uint32		base;
+	uint32		bucket;
+	uint32		stamp;
+	bool		splitting;
+	BlockNumber heap_blocks;	/* as far as has been asked */
 	BlockNumber index_blocks;
-	double missing;
+	double		missing;
 } CheckState;
 
 /* What is fingerprinted; no padding. */
 typedef struct Fingerprint
 {
-	int64 node;
-	int64 other;
-	uint32 block;
-	uint16 offset;
-	uint16 flags;
+	int64		node;
+	int64		other;
+	uint32		block;
+	uint16		offset;
+	uint16		flags;
 } Fingerprint;
 
 StaticAssertDecl(sizeof(Fingerprint) == 24, "no padding in Fingerprint");
@@ -72,13 +72,13 @@ PG_FUNCTION_INFO_V1(cdp_graph_index_findings);
 
 /* not pg_attribute_printf: clang does not know the archetype of a gcc server */
 static void report(CheckState *state, BlockNumber block, XLogRecPtr lsn,
-				   const char *format, ...) __attribute__((format(printf, 4, 5)));
+				   const char *format,...) __attribute__((format(printf, 4, 5)));
 
 static void
-report(CheckState *state, BlockNumber block, XLogRecPtr lsn, const char *format, ...)
+report(CheckState *state, BlockNumber block, XLogRecPtr lsn, const char *format,...)
 {
-	char message[512];
-	va_list args;
+	char		message[512];
+	va_list		args;
 
 	va_start(args, format);
 	vsnprintf(message, sizeof(message), format, args);
@@ -88,13 +88,12 @@ report(CheckState *state, BlockNumber block, XLogRecPtr lsn, const char *format,
 				(errcode(ERRCODE_INDEX_CORRUPTED),
 				 errmsg("index \"%s\": %s", RelationGetRelationName(state->index), message),
 				 block != InvalidBlockNumber ?
-					 errdetail_internal("Index block=%u, page lsn=%X/%X.", block,
-										LSN_FORMAT_ARGS(lsn)) :
-					 0));
+				 errdetail_internal("Index block=%u, page lsn=%X/%X.", block,
+									LSN_FORMAT_ARGS(lsn)) : 0));
 	else
 	{
-		Datum values[3];
-		bool nulls[3] = { false, false, false };
+		Datum		values[3];
+		bool		nulls[3] = {false, false, false};
 
 		values[0] = Int64GetDatum((int64) block);
 		values[1] = LSNGetDatum(lsn);
@@ -111,10 +110,10 @@ report(CheckState *state, BlockNumber block, XLogRecPtr lsn, const char *format,
 static Buffer
 read_page(CheckState *state, BlockNumber block, uint16 kinds)
 {
-	Buffer buffer;
-	Page page;
-	PageHeader header;
-	XLogRecPtr lsn;
+	Buffer		buffer;
+	Page		page;
+	PageHeader	header;
+	XLogRecPtr	lsn;
 
 	if (block >= state->index_blocks)
 	{
@@ -184,15 +183,15 @@ static void
 check_hub(CheckState *state, const CdpgEntry *hub)
 {
 	BlockNumber block = hub->block;
-	uint32 steps = 0;
+	uint32		steps = 0;
 
 	while (block != InvalidBlockNumber)
 	{
-		Buffer buffer = read_page(state, block, CDPG_HUB);
-		Page page;
-		XLogRecPtr lsn;
-		int size;
-		int i;
+		Buffer		buffer = read_page(state, block, CDPG_HUB);
+		Page		page;
+		XLogRecPtr	lsn;
+		int			size;
+		int			i;
 
 		if (!BufferIsValid(buffer))
 			return;
@@ -209,7 +208,7 @@ check_hub(CheckState *state, const CdpgEntry *hub)
 		{
 			for (i = 1; i <= size / (int) sizeof(CdpgHubEntry); i++)
 			{
-				CdpgEntry entry;
+				CdpgEntry	entry;
 
 				CdpgHubGet(page, i, &entry);
 				if (entry.flags & CDPG_IS_HUB)
@@ -234,19 +233,19 @@ check_hub(CheckState *state, const CdpgEntry *hub)
 static List *
 check_page(CheckState *state, Buffer buffer, List *hubs)
 {
-	Page page = BufferGetPage(buffer);
-	CdpgOpaque opaque = CdpgPageOpaque(page);
+	Page		page = BufferGetPage(buffer);
+	CdpgOpaque	opaque = CdpgPageOpaque(page);
 	BlockNumber block = BufferGetBlockNumber(buffer);
-	XLogRecPtr lsn = PageGetLSN(page);
-	bool wide = (opaque->flags & CDPG_WIDE) != 0;
-	int size = ((PageHeader) page)->pd_lower -
+	XLogRecPtr	lsn = PageGetLSN(page);
+	bool		wide = (opaque->flags & CDPG_WIDE) != 0;
+	int			size = ((PageHeader) page)->pd_lower -
 		MAXALIGN(SizeOfPageHeaderData) - CDPG_SLOTS_SIZE;
-	int each = wide ? sizeof(CdpgWideEntry) : sizeof(CdpgShortEntry);
-	bool seen[CDPG_MAX_SHORT + 1];
-	uint16 *slots = (uint16 *) PageGetContents(page);
-	int n;
-	int slot;
-	int i;
+	int			each = wide ? sizeof(CdpgWideEntry) : sizeof(CdpgShortEntry);
+	bool		seen[CDPG_MAX_SHORT + 1];
+	uint16	   *slots = (uint16 *) PageGetContents(page);
+	int			n;
+	int			slot;
+	int			i;
 
 	if (opaque->bucket != state->bucket)
 		report(state, block, lsn, "page of bucket %u is in the chain of bucket %u",
@@ -263,8 +262,8 @@ check_page(CheckState *state, Buffer buffer, List *hubs)
 	{
 		for (i = slots[slot]; i != 0; i = CdpgPageNext(page, i))
 		{
-			CdpgEntry entry;
-			uint64 hash;
+			CdpgEntry	entry;
+			uint64		hash;
 
 			if (i > n)
 			{
@@ -289,7 +288,7 @@ check_page(CheckState *state, Buffer buffer, List *hubs)
 			check_entry(state, block, lsn, i, &entry);
 			if (entry.flags & CDPG_IS_HUB)
 			{
-				CdpgEntry *hub = palloc(sizeof(CdpgEntry));
+				CdpgEntry  *hub = palloc(sizeof(CdpgEntry));
 
 				*hub = entry;
 				hubs = lappend(hubs, hub);
@@ -307,13 +306,13 @@ check_page(CheckState *state, Buffer buffer, List *hubs)
 static void
 check_bucket(CheckState *state, uint32 bucket, BlockNumber block)
 {
-	Buffer primary = read_page(state, block, CDPG_PRIMARY);
-	CdpgOpaque opaque;
+	Buffer		primary = read_page(state, block, CDPG_PRIMARY);
+	CdpgOpaque	opaque;
 	BlockNumber next;
-	List *hubs = NIL;
-	ListCell *lc;
-	ListCell *lc2;
-	uint32 steps = 0;
+	List	   *hubs = NIL;
+	ListCell   *lc;
+	ListCell   *lc2;
+	uint32		steps = 0;
 
 	if (!BufferIsValid(primary))
 		return;
@@ -335,7 +334,7 @@ check_bucket(CheckState *state, uint32 bucket, BlockNumber block)
 		next = opaque->next;
 		while (next != InvalidBlockNumber)
 		{
-			Buffer buffer = read_page(state, next, CDPG_OVERFLOW);
+			Buffer		buffer = read_page(state, next, CDPG_OVERFLOW);
 
 			if (!BufferIsValid(buffer))
 				break;
@@ -348,9 +347,9 @@ check_bucket(CheckState *state, uint32 bucket, BlockNumber block)
 				break;
 			}
 		}
-		foreach(lc, hubs)
+		foreach (lc, hubs)
 		{
-			CdpgEntry *hub = lfirst(lc);
+			CdpgEntry  *hub = lfirst(lc);
 
 			for_each_cell(lc2, hubs, lnext(hubs, lc))
 			{
@@ -369,10 +368,10 @@ check_bucket(CheckState *state, uint32 bucket, BlockNumber block)
 static bool
 check_structure(CheckState *state)
 {
-	Buffer buffer = read_page(state, CDPG_META_BLOCK, CDPG_META);
+	Buffer		buffer = read_page(state, CDPG_META_BLOCK, CDPG_META);
 	CdpgMetaData meta;
-	XLogRecPtr lsn;
-	uint32 bucket = 0;
+	XLogRecPtr	lsn;
+	uint32		bucket = 0;
 
 	if (!BufferIsValid(buffer))
 		return false;
@@ -393,11 +392,11 @@ check_structure(CheckState *state)
 		state->base = meta.base;
 		while (bucket < state->nbuckets)
 		{
-			uint32 number = bucket / CDPG_PER_DIRECTORY;
-			uint32 skip = bucket % CDPG_PER_DIRECTORY; /* it has grown since */
-			uint32 n = Min(state->nbuckets - bucket, CDPG_PER_DIRECTORY - skip);
+			uint32		number = bucket / CDPG_PER_DIRECTORY;
+			uint32		skip = bucket % CDPG_PER_DIRECTORY; /* it has grown since */
+			uint32		n = Min(state->nbuckets - bucket, CDPG_PER_DIRECTORY - skip);
 			BlockNumber blocks[CDPG_PER_DIRECTORY];
-			uint32 i;
+			uint32		i;
 
 			if (number >= meta.ndirectories)
 				break;
@@ -436,9 +435,9 @@ heap_callback(Relation index, ItemPointer tid, Datum *values, bool *isnull,
 			  bool alive, void *arg)
 {
 	CheckState *state = (CheckState *) arg;
-	CdpgEntry entries[2];
-	int n = CdpgMakeEntries(index, values, isnull, tid, entries);
-	int i;
+	CdpgEntry	entries[2];
+	int			n = CdpgMakeEntries(index, values, isnull, tid, entries);
+	int			i;
 
 	for (i = 0; i < n; i++)
 	{
@@ -459,12 +458,12 @@ heap_callback(Relation index, ItemPointer tid, Datum *values, bool *isnull,
 static void
 check_index(Oid index_oid, bool heapallindexed, ReturnSetInfo *info)
 {
-	Oid heap_oid = IndexGetRelation(index_oid, true);
-	CheckState state;
-	Oid save_userid;
-	int save_context;
-	int save_nestlevel;
-	Snapshot snapshot = NULL;
+	Oid			heap_oid = IndexGetRelation(index_oid, true);
+	CheckState	state;
+	Oid			save_userid;
+	int			save_context;
+	int			save_nestlevel;
+	Snapshot	snapshot = NULL;
 
 	memset(&state, 0, sizeof(state));
 	state.info = info;
@@ -501,8 +500,8 @@ check_index(Oid index_oid, bool heapallindexed, ReturnSetInfo *info)
 	{
 		if (heapallindexed)
 		{
-			int64 rows = Max((int64) state.heap->rd_rel->reltuples,
-							 (int64) RelationGetNumberOfBlocks(state.heap) * 50);
+			int64		rows = Max((int64) state.heap->rd_rel->reltuples,
+								   (int64) RelationGetNumberOfBlocks(state.heap) * 50);
 
 			state.filter = bloom_create(Max(rows * 2, 1000), maintenance_work_mem, 0);
 			snapshot = RegisterSnapshot(GetTransactionSnapshot());
@@ -516,7 +515,7 @@ check_index(Oid index_oid, bool heapallindexed, ReturnSetInfo *info)
 		}
 		if (check_structure(&state) && heapallindexed)
 		{
-			IndexInfo *index_info = BuildIndexInfo(state.index);
+			IndexInfo  *index_info = BuildIndexInfo(state.index);
 			TableScanDesc scan = table_beginscan_strat(state.heap, snapshot, 0, NULL, true, true);
 
 			index_info->ii_Concurrent = true;

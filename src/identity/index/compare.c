@@ -29,16 +29,16 @@
 /* How many neighbours a node has, and a sum of their hashes. */
 typedef struct Tally
 {
-	uint64 count;
-	uint64 sum;
+	uint64		count;
+	uint64		sum;
 } Tally;
 
 typedef struct NodeTally
 {
-	int64 node; /* hash key */
-	Tally all;
-	Tally accepted;
-	char status; /* simplehash */
+	int64		node;			/* hash key */
+	Tally		all;
+	Tally		accepted;
+	char		status;			/* simplehash */
 } NodeTally;
 
 #define SH_PREFIX tally
@@ -65,22 +65,22 @@ static tally_hash *
 tally_table(void)
 {
 	tally_hash *tallies = tally_create(CurrentMemoryContext, 1024, NULL);
-	Oid relid = CdpRelationOid("links");
-	Relation links = table_open(relid, AccessShareLock);
-	AttrNumber columns[2];
-	AttrNumber status = get_attnum(relid, "status");
+	Oid			relid = CdpRelationOid("links");
+	Relation	links = table_open(relid, AccessShareLock);
+	AttrNumber	columns[2];
+	AttrNumber	status = get_attnum(relid, "status");
 	TupleTableSlot *slot = table_slot_create(links, NULL);
 	TableScanDesc scan = table_beginscan(links, GetActiveSnapshot(), 0, NULL);
-	bool isnull;
+	bool		isnull;
 
 	columns[0] = get_attnum(relid, "a");
 	columns[1] = get_attnum(relid, "b");
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		int64 ends[2];
-		char *word;
-		bool accepted;
-		int i;
+		int64		ends[2];
+		char	   *word;
+		bool		accepted;
+		int			i;
 
 		CHECK_FOR_INTERRUPTS();
 		for (i = 0; i < 2; i++)
@@ -90,8 +90,8 @@ tally_table(void)
 		pfree(word);
 		for (i = 0; i < 2; i++)
 		{
-			bool found;
-			NodeTally *node = tally_insert(tallies, ends[i], &found);
+			bool		found;
+			NodeTally  *node = tally_insert(tallies, ends[i], &found);
 
 			if (!found)
 			{
@@ -112,9 +112,9 @@ tally_table(void)
 static void
 compare(ReturnSetInfo *info, tally_hash *tallies, bool accepted, bool by_index)
 {
-	CdpWalk *walk;
+	CdpWalk    *walk;
 	tally_iterator iterator;
-	NodeTally *node;
+	NodeTally  *node;
 
 	walk = CdpWalkBegin(accepted);
 	if (CdpWalkByIndex(walk) == by_index)
@@ -122,11 +122,11 @@ compare(ReturnSetInfo *info, tally_hash *tallies, bool accepted, bool by_index)
 		tally_start_iterate(tallies, &iterator);
 		while ((node = tally_iterate(tallies, &iterator)) != NULL)
 		{
-			Tally *is = accepted ? &node->accepted : &node->all;
-			Tally found = { 0, 0 };
+			Tally	   *is = accepted ? &node->accepted : &node->all;
+			Tally		found = {0, 0};
 			CdpNeighbour *neighbours;
-			int n;
-			int i;
+			int			n;
+			int			i;
 
 			CHECK_FOR_INTERRUPTS();
 			n = CdpWalkNeighbours(walk, node->node, NULL, NULL, &neighbours);
@@ -134,8 +134,8 @@ compare(ReturnSetInfo *info, tally_hash *tallies, bool accepted, bool by_index)
 				count(&found, neighbours[i].other);
 			if (found.count != is->count || found.sum != is->sum)
 			{
-				Datum values[2];
-				bool nulls[2] = { false, false };
+				Datum		values[2];
+				bool		nulls[2] = {false, false};
 
 				values[0] = Int64GetDatum(node->node);
 				values[1] = CStringGetTextDatum(psprintf("%s: " UINT64_FORMAT " %s, the table has " UINT64_FORMAT "%s",
@@ -158,14 +158,14 @@ Datum
 cdp_graph_check_walks(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool saved = cdp_enable_graph_index;
+	bool		saved = cdp_enable_graph_index;
 	tally_hash *tallies;
 
 	InitMaterializedSRF(fcinfo, 0);
 	tallies = tally_table();
 	PG_TRY();
 	{
-		int i;
+		int			i;
 
 		for (i = 0; i < 4; i++)
 		{

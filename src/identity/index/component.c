@@ -29,11 +29,11 @@
 /* What is known of the link through which a node was reached. */
 typedef struct Reached
 {
-	int64 node; /* hash key */
-	int64 via;
-	int depth;
+	int64		node;			/* hash key */
+	int64		via;
+	int			depth;
 	ItemPointerData tid;
-	char status; /* simplehash */
+	char		status;			/* simplehash */
 } Reached;
 
 #define SH_PREFIX reached
@@ -50,8 +50,8 @@ typedef struct Reached
 /* A node that was reached. */
 typedef struct NodeEntry
 {
-	int64 node; /* hash key */
-	char status; /* simplehash */
+	int64		node;			/* hash key */
+	char		status;			/* simplehash */
 } NodeEntry;
 
 #define SH_PREFIX node
@@ -68,19 +68,19 @@ typedef struct NodeEntry
 /* The order of evidence, and where it is in a row. */
 typedef struct Columns
 {
-	AttrNumber at;
-	AttrNumber tie;
-	AttrNumber ord;
-	AttrNumber origin;
+	AttrNumber	at;
+	AttrNumber	tie;
+	AttrNumber	ord;
+	AttrNumber	origin;
 } Columns;
 
 typedef struct Evidence
 {
 	TimestampTz at;
-	text *tie;
-	int32 ord;
-	int64 via;
-	text *origin;
+	text	   *tie;
+	int32		ord;
+	int64		via;
+	text	   *origin;
 } Evidence;
 
 PG_FUNCTION_INFO_V1(cdp_component_nodes);
@@ -97,21 +97,21 @@ PG_FUNCTION_INFO_V1(cdp_graph_walk);
  * The nodes of a component, in the order in which they were reached.  While
  * there are few, looking through them is cheaper than a hash table.
  */
-#define FEW_NODES 24
+#define FEW_NODES			24
 
 typedef struct Nodes
 {
-	int64 *nodes;
-	int n;
-	int max;
-	node_hash *table; /* NULL while they are few */
-	int64 few[FEW_NODES];
+	int64	   *nodes;
+	int			n;
+	int			max;
+	node_hash  *table;			/* NULL while they are few */
+	int64		few[FEW_NODES];
 } Nodes;
 
 static bool
 is_member(const Nodes *nodes, int64 node)
 {
-	int i;
+	int			i;
 
 	if (nodes->table != NULL)
 		return node_lookup(nodes->table, node) != NULL;
@@ -134,7 +134,7 @@ not_reached(int64 node, void *arg)
 static void
 add_node(Nodes *nodes, int64 node)
 {
-	bool found;
+	bool		found;
 
 	if (nodes->table == NULL && is_member(nodes, node))
 		return;
@@ -143,7 +143,7 @@ add_node(Nodes *nodes, int64 node)
 		nodes->max *= 2;
 		if (nodes->table == NULL)
 		{
-			int i;
+			int			i;
 
 			nodes->table = node_create(CurrentMemoryContext, nodes->max, NULL);
 			for (i = 0; i < nodes->n; i++)
@@ -169,10 +169,10 @@ add_node(Nodes *nodes, int64 node)
 Datum
 cdp_component_nodes(PG_FUNCTION_ARGS)
 {
-	Nodes nodes;
-	CdpWalk *walk;
-	ArrayType *result;
-	int next = 0;
+	Nodes		nodes;
+	CdpWalk    *walk;
+	ArrayType  *result;
+	int			next = 0;
 
 	nodes.nodes = nodes.few;
 	nodes.n = 0;
@@ -183,8 +183,8 @@ cdp_component_nodes(PG_FUNCTION_ARGS)
 	while (next < nodes.n)
 	{
 		CdpNeighbour *neighbours;
-		int count;
-		int i;
+		int			count;
+		int			i;
 
 		CHECK_FOR_INTERRUPTS();
 		count = CdpWalkNeighbours(walk, nodes.nodes[next++], not_reached, &nodes,
@@ -204,10 +204,8 @@ cdp_component_nodes(PG_FUNCTION_ARGS)
 	result->ndim = 1;
 	result->dataoffset = 0;
 	result->elemtype = INT8OID;
-	ARR_DIMS(result)
-	[0] = nodes.n;
-	ARR_LBOUND(result)
-	[0] = 1;
+	ARR_DIMS(result)[0] = nodes.n;
+	ARR_LBOUND(result)[0] = 1;
 	memcpy(ARR_DATA_PTR(result), nodes.nodes, sizeof(int64) * (Size) nodes.n);
 	PG_RETURN_ARRAYTYPE_P(result);
 }
@@ -215,7 +213,7 @@ cdp_component_nodes(PG_FUNCTION_ARGS)
 static void
 find_columns(Columns *columns)
 {
-	Oid links = CdpRelationOid("links");
+	Oid			links = CdpRelationOid("links");
 
 	columns->at = get_attnum(links, "at");
 	columns->tie = get_attnum(links, "tie");
@@ -228,7 +226,7 @@ read_evidence(CdpWalk *walk, const Columns *columns, ItemPointer tid, int64 via,
 			  Evidence *evidence)
 {
 	TupleTableSlot *slot = CdpWalkRow(walk, tid);
-	bool isnull;
+	bool		isnull;
 
 	if (slot == NULL)
 		elog(ERROR, "a link that was visible is not visible any more");
@@ -242,9 +240,9 @@ read_evidence(CdpWalk *walk, const Columns *columns, ItemPointer tid, int64 via,
 static int
 text_cmp(const text *a, const text *b)
 {
-	int x = VARSIZE_ANY_EXHDR(a);
-	int y = VARSIZE_ANY_EXHDR(b);
-	int cmp = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), Min(x, y));
+	int			x = VARSIZE_ANY_EXHDR(a);
+	int			y = VARSIZE_ANY_EXHDR(b);
+	int			cmp = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), Min(x, y));
 
 	return cmp != 0 ? cmp : x - y;
 }
@@ -253,7 +251,7 @@ text_cmp(const text *a, const text *b)
 static bool
 is_earlier(const Evidence *x, const Evidence *y)
 {
-	int cmp;
+	int			cmp;
 
 	if (x->at != y->at)
 		return x->at < y->at;
@@ -270,8 +268,8 @@ is_earlier(const Evidence *x, const Evidence *y)
 static void
 put_row(ReturnSetInfo *info, CdpWalk *walk, const Columns *columns, const Reached *reached)
 {
-	Datum values[4];
-	bool nulls[4] = { false, false, false, false };
+	Datum		values[4];
+	bool		nulls[4] = {false, false, false, false};
 
 	values[0] = Int32GetDatum(reached->depth);
 	values[1] = Int64GetDatum(reached->node);
@@ -293,15 +291,15 @@ put_row(ReturnSetInfo *info, CdpWalk *walk, const Columns *columns, const Reache
 typedef struct Level
 {
 	reached_hash *seen;
-	int depth;
+	int			depth;
 } Level;
 
 /* CdpWalkFilter: nodes that have not been reached before this level */
 static bool
 not_before(int64 node, void *arg)
 {
-	Level *level = (Level *) arg;
-	Reached *reached = reached_lookup(level->seen, node);
+	Level	   *level = (Level *) arg;
+	Reached    *reached = reached_lookup(level->seen, node);
 
 	return reached == NULL || reached->depth >= level->depth;
 }
@@ -314,21 +312,21 @@ Datum
 cdp_graph_walk(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool has_target = !PG_ARGISNULL(1);
-	int64 target = has_target ? PG_GETARG_INT64(1) : 0;
+	bool		has_target = !PG_ARGISNULL(1);
+	int64		target = has_target ? PG_GETARG_INT64(1) : 0;
 	MemoryContext scratch;
 	MemoryContext old;
-	Columns columns;
+	Columns		columns;
 	reached_hash *seen;
-	Reached *reached;
-	CdpWalk *walk;
-	int64 *nodes;
-	int max = 64;
-	int n = 0;
-	int next = 0;
-	bool found;
-	bool arrived = false;
-	int depth = 0;
+	Reached    *reached;
+	CdpWalk    *walk;
+	int64	   *nodes;
+	int			max = 64;
+	int			n = 0;
+	int			next = 0;
+	bool		found;
+	bool		arrived = false;
+	int			depth = 0;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(0))
@@ -347,17 +345,17 @@ cdp_graph_walk(PG_FUNCTION_ARGS)
 	/* level by level: nodes[next .. end) are one */
 	while (next < n && !arrived)
 	{
-		int end = n;
+		int			end = n;
 
 		depth++;
 		for (; next < end; next++)
 		{
 			CdpNeighbour *neighbours;
-			Level level = { seen, depth };
-			int count = CdpWalkNeighbours(walk, nodes[next], not_before, &level,
-										  &neighbours);
-			int64 via = nodes[next];
-			int i;
+			Level		level = {seen, depth};
+			int			count = CdpWalkNeighbours(walk, nodes[next], not_before, &level,
+												  &neighbours);
+			int64		via = nodes[next];
+			int			i;
 
 			CHECK_FOR_INTERRUPTS();
 			for (i = 0; i < count; i++)
@@ -369,9 +367,9 @@ cdp_graph_walk(PG_FUNCTION_ARGS)
 					continue;
 				if (found)
 				{
-					Evidence was;
-					Evidence is;
-					bool earlier;
+					Evidence	was;
+					Evidence	is;
+					bool		earlier;
 
 					old = MemoryContextSwitchTo(scratch);
 					read_evidence(walk, &columns, &reached->tid, reached->via, &was);
@@ -402,7 +400,7 @@ cdp_graph_walk(PG_FUNCTION_ARGS)
 
 	if (arrived)
 	{
-		int64 node = target;
+		int64		node = target;
 
 		do
 		{
@@ -413,7 +411,7 @@ cdp_graph_walk(PG_FUNCTION_ARGS)
 	}
 	else if (!has_target)
 	{
-		int i;
+		int			i;
 
 		for (i = 0; i < n; i++)
 			put_row(info, walk, &columns, reached_lookup(seen, nodes[i]));

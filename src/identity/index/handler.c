@@ -68,7 +68,7 @@ static bytea *
 cdpgoptions(Datum reloptions, bool validate)
 {
 	static const relopt_parse_elt table[] = {
-		{ "fillfactor", RELOPT_TYPE_INT, offsetof(CdpgOptions, fillfactor) }
+		{"fillfactor", RELOPT_TYPE_INT, offsetof(CdpgOptions, fillfactor)}
 	};
 
 	if (relopt == 0)
@@ -95,15 +95,15 @@ cdpgbuildphasename(int64 phase)
 static bool
 cdpgvalidate(Oid opclassoid)
 {
-	bool result = true;
-	HeapTuple classtup;
+	bool		result = true;
+	HeapTuple	classtup;
 	Form_pg_opclass classform;
-	char *classname;
-	Oid family;
-	CatCList *oprlist;
-	CatCList *proclist;
-	bool own = false;
-	int i;
+	char	   *classname;
+	Oid			family;
+	CatCList   *oprlist;
+	CatCList   *proclist;
+	bool		own = false;
+	int			i;
 
 	classtup = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclassoid));
 	if (!HeapTupleIsValid(classtup))
@@ -189,7 +189,7 @@ cdp_identity_graph_handler(PG_FUNCTION_ARGS)
 	am->amcanbackward = false;
 	am->amcanunique = false;
 	am->amcanmulticol = true;
-	am->amoptionalkey = true; /* b = x alone is served as well as a = x */
+	am->amoptionalkey = true;	/* b = x alone is served as well as a = x */
 	am->amsearcharray = false;
 	am->amsearchnulls = false;
 	am->amstorage = false;

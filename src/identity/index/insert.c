@@ -25,19 +25,19 @@
 /* where an entry goes */
 typedef struct Target
 {
-	CdpgEntry *entry;
-	Buffer primary; /* the bucket's, locked by the caller */
-	Buffer page; /* gets the entry; may be primary */
-	Buffer owner; /* HUB_NEW: has the hub's entry; may be primary */
-	int hub; /* its number there */
-	BlockNumber next; /* of a new page */
+	CdpgEntry  *entry;
+	Buffer		primary;		/* the bucket's, locked by the caller */
+	Buffer		page;			/* gets the entry; may be primary */
+	Buffer		owner;			/* HUB_NEW: has the hub's entry; may be primary */
+	int			hub;			/* its number there */
+	BlockNumber next;			/* of a new page */
 	enum
 	{
-		ADD, /* to a page that has room */
-		OVERFLOW_NEW, /* to a new overflow page */
-		HUB_ADD, /* to the first page of the hub's chain */
-		HUB_NEW /* to a new first page of it */
-	} how;
+		ADD,					/* to a page that has room */
+		OVERFLOW_NEW,			/* to a new overflow page */
+		HUB_ADD,				/* to the first page of the hub's chain */
+		HUB_NEW					/* to a new first page of it */
+	}			how;
 } Target;
 
 /*
@@ -48,10 +48,10 @@ int
 CdpgMakeEntries(Relation index, const Datum *values, const bool *isnull,
 				ItemPointer tid, CdpgEntry entries[2])
 {
-	int n = 0;
-	int i;
+	int			n = 0;
+	int			i;
 	BlockNumber block = ItemPointerGetBlockNumber(tid);
-	uint16 offset = ItemPointerGetOffsetNumber(tid);
+	uint16		offset = ItemPointerGetOffsetNumber(tid);
 
 	if (offset > CDPG_OFFSET_MASK)
 		ereport(ERROR,
@@ -60,7 +60,7 @@ CdpgMakeEntries(Relation index, const Datum *values, const bool *isnull,
 						RelationGetRelationName(index), CDPG_OFFSET_MASK)));
 	for (i = 0; i < 2; i++)
 	{
-		CdpgEntry *entry = &entries[n];
+		CdpgEntry  *entry = &entries[n];
 
 		if (isnull[i])
 			continue;
@@ -91,13 +91,13 @@ CdpgMakeEntries(Relation index, const Datum *values, const bool *isnull,
 static void
 make_hub(Relation index, Buffer buffer, int64 node)
 {
-	Buffer hub_buffer = CdpgNewPage(index);
+	Buffer		hub_buffer = CdpgNewPage(index);
 	GenericXLogState *state = GenericXLogStart(index);
-	Page page = GenericXLogRegisterBuffer(state, buffer, 0);
-	Page hub = GenericXLogRegisterBuffer(state, hub_buffer,
-										 GENERIC_XLOG_FULL_IMAGE);
-	int i;
-	CdpgEntry entry;
+	Page		page = GenericXLogRegisterBuffer(state, buffer, 0);
+	Page		hub = GenericXLogRegisterBuffer(state, hub_buffer,
+												GENERIC_XLOG_FULL_IMAGE);
+	int			i;
+	CdpgEntry	entry;
 
 	CdpgHubPageInit(hub, node);
 	for (i = CdpgPageCount(index, buffer, page); i > 0; i--)
@@ -126,24 +126,24 @@ make_hub(Relation index, Buffer buffer, int64 node)
 static void
 choose(Relation index, Target *target)
 {
-	CdpgEntry *entry = target->entry;
-	bool null_node = (entry->flags & CDPG_NODE_NULL) != 0;
-	uint32 bucket = CdpgPageOpaque(BufferGetPage(target->primary))->bucket;
-	bool tried = false;
+	CdpgEntry  *entry = target->entry;
+	bool		null_node = (entry->flags & CDPG_NODE_NULL) != 0;
+	uint32		bucket = CdpgPageOpaque(BufferGetPage(target->primary))->bucket;
+	bool		tried = false;
 
 	for (;;)
 	{
-		Buffer buffer = target->primary;
-		Buffer room = InvalidBuffer;
-		bool crowded = false;
-		uint32 steps = 0;
+		Buffer		buffer = target->primary;
+		Buffer		room = InvalidBuffer;
+		bool		crowded = false;
+		uint32		steps = 0;
 
 		target->owner = InvalidBuffer;
 		for (;;)
 		{
-			Page page = BufferGetPage(buffer);
+			Page		page = BufferGetPage(buffer);
 			BlockNumber next = CdpgPageOpaque(page)->next;
-			bool keep = buffer == target->primary;
+			bool		keep = buffer == target->primary;
 
 			(void) CdpgPageCount(index, buffer, page);
 			target->hub = null_node ? 0 : CdpgPageFindHub(index, buffer, entry->node);
@@ -174,7 +174,7 @@ choose(Relation index, Target *target)
 
 		if (BufferIsValid(target->owner))
 		{
-			CdpgEntry hub;
+			CdpgEntry	hub;
 
 			if (BufferIsValid(room) && room != target->primary &&
 				room != target->owner)
@@ -207,7 +207,7 @@ choose(Relation index, Target *target)
 			for (;;)
 			{
 				BlockNumber next = CdpgPageOpaque(BufferGetPage(buffer))->next;
-				bool found = CdpgPageCountNode(index, buffer, entry->node) >= CDPG_HUB_SIZE;
+				bool		found = CdpgPageCountNode(index, buffer, entry->node) >= CDPG_HUB_SIZE;
 
 				if (found)
 					make_hub(index, buffer, entry->node);
@@ -231,11 +231,11 @@ choose(Relation index, Target *target)
 static void
 unlock_targets(Target *targets, int n)
 {
-	int i;
+	int			i;
 
 	for (i = 0; i < n; i++)
 	{
-		Target *t = &targets[i];
+		Target	   *t = &targets[i];
 
 		if (t->page != t->primary)
 			UnlockReleaseBuffer(t->page);
@@ -252,20 +252,18 @@ static void
 place(Relation index, Target *targets, int n)
 {
 	GenericXLogState *state;
-	Page primaries[2];
-	bool plain = true;
-	int i;
+	Page		primaries[2];
+	bool		plain = true;
+	int			i;
 
 	for (i = 0; i < n; i++)
 		plain &= targets[i].how == ADD || targets[i].how == HUB_ADD;
 	if (plain)
 	{
-		Buffer pages[2];
-		CdpgEntry *entries[2];
-		int first = n == 2 && targets[0].page != targets[0].primary &&
-				targets[1].page == targets[1].primary ?
-			1 :
-			0;
+		Buffer		pages[2];
+		CdpgEntry  *entries[2];
+		int			first = n == 2 && targets[0].page != targets[0].primary &&
+			targets[1].page == targets[1].primary ? 1 : 0;
 
 		for (i = 0; i < n; i++)
 		{
@@ -280,7 +278,7 @@ place(Relation index, Target *targets, int n)
 	state = GenericXLogStart(index);
 	for (i = 0; i < n; i++)
 	{
-		Target *t = &targets[i];
+		Target	   *t = &targets[i];
 
 		if (t->page == t->primary || t->owner == t->primary || t->how == OVERFLOW_NEW)
 			primaries[i] = GenericXLogRegisterBuffer(state, t->primary, 0);
@@ -289,14 +287,14 @@ place(Relation index, Target *targets, int n)
 	}
 	for (i = 0; i < n; i++)
 	{
-		Target *t = &targets[i];
-		Page page;
+		Target	   *t = &targets[i];
+		Page		page;
 
 		switch (t->how)
 		{
 			case ADD:
 				page = t->page == t->primary ? primaries[i] :
-											   GenericXLogRegisterBuffer(state, t->page, 0);
+					GenericXLogRegisterBuffer(state, t->page, 0);
 				if (!CdpgPageAdd(page, t->entry))
 					elog(ERROR, "no room on a page that had room");
 				break;
@@ -313,18 +311,18 @@ place(Relation index, Target *targets, int n)
 				CdpgHubAdd(page, t->entry);
 				break;
 			case HUB_NEW:
-			{
-				Page owner = t->owner == t->primary ? primaries[i] :
-													  GenericXLogRegisterBuffer(state, t->owner, 0);
+				{
+					Page		owner = t->owner == t->primary ? primaries[i] :
+						GenericXLogRegisterBuffer(state, t->owner, 0);
 
-				page = GenericXLogRegisterBuffer(state, t->page,
-												 GENERIC_XLOG_FULL_IMAGE);
-				CdpgHubPageInit(page, t->entry->node);
-				CdpgPageOpaque(page)->next = t->next;
-				CdpgHubAdd(page, t->entry);
-				CdpgPageSetBlock(owner, t->hub, BufferGetBlockNumber(t->page));
-				break;
-			}
+					page = GenericXLogRegisterBuffer(state, t->page,
+													 GENERIC_XLOG_FULL_IMAGE);
+					CdpgHubPageInit(page, t->entry->node);
+					CdpgPageOpaque(page)->next = t->next;
+					CdpgHubAdd(page, t->entry);
+					CdpgPageSetBlock(owner, t->hub, BufferGetBlockNumber(t->page));
+					break;
+				}
 		}
 	}
 	GenericXLogFinish(state);
@@ -338,9 +336,9 @@ place(Relation index, Target *targets, int n)
 static bool
 place_both(Relation index, Buffer primary, CdpgEntry *x, CdpgEntry *y)
 {
-	Page page = BufferGetPage(primary);
-	Buffer pages[2];
-	CdpgEntry *entries[2];
+	Page		page = BufferGetPage(primary);
+	Buffer		pages[2];
+	CdpgEntry  *entries[2];
 
 	if (CdpgPageOpaque(page)->next != InvalidBlockNumber ||
 		!CdpgPageFitsBoth(page, x, y) ||
@@ -362,7 +360,7 @@ static bool
 lock_for_insert(Relation index, uint32 bucket, uint32 nbuckets, Buffer *buffer,
 				uint32 *unfinished)
 {
-	CdpgOpaque opaque;
+	CdpgOpaque	opaque;
 
 	*buffer = CdpgLockBucket(index, bucket, BUFFER_LOCK_EXCLUSIVE, NULL);
 	opaque = CdpgPageOpaque(BufferGetPage(*buffer));
@@ -386,30 +384,30 @@ cdpginsert(Relation index, Datum *values, bool *isnull, ItemPointer heap_tid,
 		   Relation heap, IndexUniqueCheck check_unique, bool unchanged,
 		   struct IndexInfo *info)
 {
-	CdpgEntry entries[2];
-	Target targets[2];
-	Buffer buffers[2];
-	uint32 buckets[2];
-	bool overflow = false;
-	int nbuffers;
-	int n;
-	int i;
+	CdpgEntry	entries[2];
+	Target		targets[2];
+	Buffer		buffers[2];
+	uint32		buckets[2];
+	bool		overflow = false;
+	int			nbuffers;
+	int			n;
+	int			i;
 
 	n = CdpgMakeEntries(index, values, isnull, heap_tid, entries);
 	memset(targets, 0, sizeof(targets));
 	for (;;)
 	{
-		uint32 nbuckets = CdpgCacheGet(index)->nbuckets;
-		uint32 unfinished = 0;
-		bool locked;
+		uint32		nbuckets = CdpgCacheGet(index)->nbuckets;
+		uint32		unfinished = 0;
+		bool		locked;
 
 		for (i = 0; i < n; i++)
 			buckets[i] = CdpgBucket(CdpgHash(entries[i].node), nbuckets,
 									CdpgCacheGet(index)->base);
 		if (n == 2 && buckets[0] > buckets[1])
 		{
-			CdpgEntry entry = entries[0];
-			uint32 bucket = buckets[0];
+			CdpgEntry	entry = entries[0];
+			uint32		bucket = buckets[0];
 
 			entries[0] = entries[1];
 			entries[1] = entry;

@@ -30,14 +30,13 @@ static inline int
 entry_size(Page page)
 {
 	return IsHub(page) ? sizeof(CdpgHubEntry) :
-		IsWide(page)   ? sizeof(CdpgWideEntry) :
-						 sizeof(CdpgShortEntry);
+		IsWide(page) ? sizeof(CdpgWideEntry) : sizeof(CdpgShortEntry);
 }
 
 static inline int
 page_count(Page page)
 {
-	int base = PageGetContents(page) - (char *) page;
+	int			base = PageGetContents(page) - (char *) page;
 
 	if (!IsHub(page))
 		base += CDPG_SLOTS_SIZE;
@@ -47,14 +46,13 @@ page_count(Page page)
 static inline int
 page_max(Page page)
 {
-	return IsHub(page) ? CDPG_MAX_HUB : IsWide(page) ? CDPG_MAX_WIDE :
-													   CDPG_MAX_SHORT;
+	return IsHub(page) ? CDPG_MAX_HUB : IsWide(page) ? CDPG_MAX_WIDE : CDPG_MAX_SHORT;
 }
 
 static inline void
 set_count(Page page, int n)
 {
-	int base = PageGetContents(page) - (char *) page;
+	int			base = PageGetContents(page) - (char *) page;
 
 	if (!IsHub(page))
 		base += CDPG_SLOTS_SIZE;
@@ -102,7 +100,7 @@ put64(uint16 *w, uint64 value)
 void
 CdpgReportCorrupt(Relation index, Buffer buffer, const char *what)
 {
-	XLogRecPtr lsn = PageGetLSN(BufferGetPage(buffer));
+	XLogRecPtr	lsn = PageGetLSN(BufferGetPage(buffer));
 
 	ereport(ERROR,
 			(errcode(ERRCODE_INDEX_CORRUPTED),
@@ -120,7 +118,7 @@ CdpgReportCorrupt(Relation index, Buffer buffer, const char *what)
 void
 CdpgPageInit(Page page, uint16 flags, uint32 bucket, uint32 stamp)
 {
-	CdpgOpaque opaque;
+	CdpgOpaque	opaque;
 
 	PageInit(page, BLCKSZ, sizeof(CdpgOpaqueData));
 	opaque = CdpgPageOpaque(page);
@@ -143,7 +141,7 @@ CdpgHubPageInit(Page page, int64 node)
 int64
 CdpgHubNode(Page page)
 {
-	CdpgOpaque opaque = CdpgPageOpaque(page);
+	CdpgOpaque	opaque = CdpgPageOpaque(page);
 
 	return (int64) ((uint64) opaque->bucket | (uint64) opaque->stamp << 32);
 }
@@ -154,7 +152,7 @@ CdpgHubNode(Page page)
 int
 CdpgPageCount(Relation index, Buffer buffer, Page page)
 {
-	int n = page_count(page);
+	int			n = page_count(page);
 
 	if (n < 0 || n > page_max(page))
 		CdpgReportCorrupt(index, buffer, "impossible number of entries");
@@ -167,7 +165,7 @@ CdpgPageCount(Relation index, Buffer buffer, Page page)
 void
 CdpgPageGet(Page page, int i, CdpgEntry *entry)
 {
-	uint16 offset;
+	uint16		offset;
 
 	if (IsWide(page))
 	{
@@ -203,7 +201,7 @@ is_short(const CdpgEntry *entry)
 bool
 CdpgPageFits(Page page, const CdpgEntry *entry)
 {
-	int n = page_count(page);
+	int			n = page_count(page);
 
 	if (n == 0)
 		return true;
@@ -218,7 +216,7 @@ CdpgPageFits(Page page, const CdpgEntry *entry)
 bool
 CdpgPageFitsBoth(Page page, const CdpgEntry *x, const CdpgEntry *y)
 {
-	int n = page_count(page);
+	int			n = page_count(page);
 
 	if (n == 0)
 		return !is_short(x) || is_short(y);
@@ -231,8 +229,8 @@ CdpgPageFitsBoth(Page page, const CdpgEntry *x, const CdpgEntry *y)
 static void
 append(Page page, const CdpgEntry *entry)
 {
-	int n = page_count(page) + 1;
-	uint16 *head = &PageSlots(page)[CdpgSlot(CdpgHash(entry->node))];
+	int			n = page_count(page) + 1;
+	uint16	   *head = &PageSlots(page)[CdpgSlot(CdpgHash(entry->node))];
 
 	if (IsWide(page))
 	{
@@ -286,11 +284,11 @@ CdpgPageAdd(Page page, const CdpgEntry *entry)
 void
 CdpgPageArrange(Page page)
 {
-	int n = page_count(page);
-	CdpgEntry *entries = palloc(sizeof(CdpgEntry) * Max(n, 1));
-	int slot;
-	int i;
-	int done = 0;
+	int			n = page_count(page);
+	CdpgEntry  *entries = palloc(sizeof(CdpgEntry) * Max(n, 1));
+	int			slot;
+	int			i;
+	int			done = 0;
 
 	for (slot = 0; slot < CDPG_SLOTS; slot++)
 	{
@@ -327,9 +325,9 @@ CdpgPageNext(Page page, int i)
 static uint16 *
 pointer_to(Page page, int i)
 {
-	CdpgEntry entry;
-	uint16 *pointer;
-	int left = page_max(page);
+	CdpgEntry	entry;
+	uint16	   *pointer;
+	int			left = page_max(page);
 
 	CdpgPageGet(page, i, &entry);
 	pointer = &PageSlots(page)[CdpgSlot(CdpgHash(entry.node))];
@@ -341,7 +339,7 @@ pointer_to(Page page, int i)
 					 errmsg("entry %d of an identity_graph page is in no list", i),
 					 errhint("Please REINDEX the index.")));
 		pointer = IsWide(page) ? &wide_entry(page, *pointer)->next :
-								 &short_entry(page, *pointer)->next;
+			&short_entry(page, *pointer)->next;
 	}
 	return pointer;
 }
@@ -352,7 +350,7 @@ pointer_to(Page page, int i)
 void
 CdpgPageRemove(Page page, int i)
 {
-	int n = page_count(page);
+	int			n = page_count(page);
 
 	*pointer_to(page, i) = CdpgPageNext(page, i);
 	if (i != n)
@@ -384,15 +382,15 @@ CdpgPageSetBlock(Page page, int i, BlockNumber block)
 int
 CdpgPageCountNode(Relation index, Buffer buffer, int64 node)
 {
-	Page page = BufferGetPage(buffer);
-	int n = CdpgPageCount(index, buffer, page);
-	int left = n;
-	int count = 0;
-	int i;
+	Page		page = BufferGetPage(buffer);
+	int			n = CdpgPageCount(index, buffer, page);
+	int			left = n;
+	int			count = 0;
+	int			i;
 
 	for (i = CdpgPageFirst(page, CdpgHash(node)); i != 0; i = CdpgPageNext(page, i))
 	{
-		CdpgEntry entry;
+		CdpgEntry	entry;
 
 		if (i > n || left-- == 0)
 			CdpgReportCorrupt(index, buffer, "broken list of entries");
@@ -409,14 +407,14 @@ CdpgPageCountNode(Relation index, Buffer buffer, int64 node)
 int
 CdpgPageFindHub(Relation index, Buffer buffer, int64 node)
 {
-	Page page = BufferGetPage(buffer);
-	int n = CdpgPageCount(index, buffer, page);
-	int left = n;
-	int i;
+	Page		page = BufferGetPage(buffer);
+	int			n = CdpgPageCount(index, buffer, page);
+	int			left = n;
+	int			i;
 
 	for (i = CdpgPageFirst(page, CdpgHash(node)); i != 0; i = CdpgPageNext(page, i))
 	{
-		CdpgEntry entry;
+		CdpgEntry	entry;
 
 		if (i > n || left-- == 0)
 			CdpgReportCorrupt(index, buffer, "broken list of entries");
@@ -455,7 +453,7 @@ CdpgHubSet(Page page, int i, const CdpgEntry *entry)
 void
 CdpgHubAdd(Page page, const CdpgEntry *entry)
 {
-	int n = page_count(page) + 1;
+	int			n = page_count(page) + 1;
 
 	Assert(n <= CDPG_MAX_HUB);
 	set_count(page, n);

@@ -30,18 +30,18 @@
 
 typedef struct ScanState
 {
-	MemoryContext context; /* of tids */
-	bool started;
+	MemoryContext context;		/* of tids */
+	bool		started;
 	/* what is looked for */
-	bool empty; /* nothing can match */
-	bool by_a;
-	bool by_b;
-	int64 a;
-	int64 b;
+	bool		empty;			/* nothing can match */
+	bool		by_a;
+	bool		by_b;
+	int64		a;
+	int64		b;
 	/* what was found */
-	int n;
-	int max;
-	int next;
+	int			n;
+	int			max;
+	int			next;
 	ItemPointerData *tids;
 } ScanState;
 
@@ -49,7 +49,7 @@ IndexScanDesc
 cdpgbeginscan(Relation index, int nkeys, int norderbys)
 {
 	IndexScanDesc scan = RelationGetIndexScan(index, nkeys, norderbys);
-	ScanState *state = palloc0(sizeof(ScanState));
+	ScanState  *state = palloc0(sizeof(ScanState));
 
 	state->context = AllocSetContextCreate(CurrentMemoryContext,
 										   "identity_graph scan",
@@ -80,8 +80,8 @@ void
 cdpgrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys,
 		   int norderbys)
 {
-	ScanState *state = (ScanState *) scan->opaque;
-	int i;
+	ScanState  *state = (ScanState *) scan->opaque;
+	int			i;
 
 	if (keys && scan->numberOfKeys > 0)
 		memmove(scan->keyData, keys, scan->numberOfKeys * sizeof(ScanKeyData));
@@ -94,10 +94,10 @@ cdpgrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys,
 
 	for (i = 0; i < scan->numberOfKeys; i++)
 	{
-		ScanKey key = &scan->keyData[i];
-		bool *by = key->sk_attno == 1 ? &state->by_a : &state->by_b;
-		int64 *value = key->sk_attno == 1 ? &state->a : &state->b;
-		int64 v;
+		ScanKey		key = &scan->keyData[i];
+		bool	   *by = key->sk_attno == 1 ? &state->by_a : &state->by_b;
+		int64	   *value = key->sk_attno == 1 ? &state->a : &state->b;
+		int64		v;
 
 		/* = is strict */
 		if (key->sk_flags & SK_ISNULL)
@@ -118,14 +118,14 @@ static void
 visit_page(Relation index, Buffer buffer, int64 node, CdpgVisit visit, void *arg,
 		   BlockNumber *hub)
 {
-	Page page = BufferGetPage(buffer);
-	int n = CdpgPageCount(index, buffer, page);
-	int left = n;
-	int i;
+	Page		page = BufferGetPage(buffer);
+	int			n = CdpgPageCount(index, buffer, page);
+	int			left = n;
+	int			i;
 
 	for (i = CdpgPageFirst(page, CdpgHash(node)); i != 0; i = CdpgPageNext(page, i))
 	{
-		CdpgEntry entry;
+		CdpgEntry	entry;
 
 		if (i > n || left-- == 0)
 			CdpgReportCorrupt(index, buffer, "broken list of entries");
@@ -142,15 +142,15 @@ visit_page(Relation index, Buffer buffer, int64 node, CdpgVisit visit, void *arg
 static void
 visit_hub(Relation index, BlockNumber block, int64 node, CdpgVisit visit, void *arg)
 {
-	uint32 steps = 0;
+	uint32		steps = 0;
 
 	while (block != InvalidBlockNumber)
 	{
-		Buffer buffer = CdpgReadChain(index, block, BUFFER_LOCK_SHARE, CDPG_HUB, 0, NULL);
-		Page page = BufferGetPage(buffer);
-		int n = CdpgPageCount(index, buffer, page);
-		CdpgEntry entry;
-		int i;
+		Buffer		buffer = CdpgReadChain(index, block, BUFFER_LOCK_SHARE, CDPG_HUB, 0, NULL);
+		Page		page = BufferGetPage(buffer);
+		int			n = CdpgPageCount(index, buffer, page);
+		CdpgEntry	entry;
+		int			i;
 
 		if (CdpgHubNode(page) != node)
 			CdpgReportCorrupt(index, buffer, "page of another node");
@@ -169,17 +169,17 @@ visit_hub(Relation index, BlockNumber block, int64 node, CdpgVisit visit, void *
 static void
 visit_bucket(Relation index, Buffer primary, int64 node, CdpgVisit visit, void *arg)
 {
-	CdpgOpaque opaque = CdpgPageOpaque(BufferGetPage(primary));
-	uint32 bucket = opaque->bucket;
+	CdpgOpaque	opaque = CdpgPageOpaque(BufferGetPage(primary));
+	uint32		bucket = opaque->bucket;
 	BlockNumber next = opaque->next;
 	BlockNumber hub = InvalidBlockNumber;
-	uint32 steps = 0;
+	uint32		steps = 0;
 
 	visit_page(index, primary, node, visit, arg, &hub);
 	while (next != InvalidBlockNumber)
 	{
-		Buffer buffer = CdpgReadChain(index, next, BUFFER_LOCK_SHARE,
-									  CDPG_OVERFLOW, bucket, NULL);
+		Buffer		buffer = CdpgReadChain(index, next, BUFFER_LOCK_SHARE,
+										   CDPG_OVERFLOW, bucket, NULL);
 
 		visit_page(index, buffer, node, visit, arg, &hub);
 		next = CdpgPageOpaque(BufferGetPage(buffer))->next;
@@ -196,9 +196,9 @@ visit_bucket(Relation index, Buffer primary, int64 node, CdpgVisit visit, void *
 void
 CdpgExpectNode(Relation index, int64 node)
 {
-	CdpgCache *cache = (CdpgCache *) index->rd_amcache;
-	uint64 hash = CdpgHash(node);
-	Buffer buffer;
+	CdpgCache  *cache = (CdpgCache *) index->rd_amcache;
+	uint64		hash = CdpgHash(node);
+	Buffer		buffer;
 
 	if (cache == NULL)
 		return;
@@ -217,16 +217,16 @@ CdpgExpectNode(Relation index, int64 node)
 void
 CdpgVisitNode(Relation index, int64 node, Snapshot snapshot, CdpgVisit visit, void *arg)
 {
-	uint64 hash = CdpgHash(node);
+	uint64		hash = CdpgHash(node);
 
 	for (;;)
 	{
-		uint32 nbuckets = CdpgCacheGet(index)->nbuckets;
-		uint32 base = CdpgCacheGet(index)->base;
-		uint32 bucket = CdpgBucket(hash, nbuckets, base);
-		Buffer buffer = CdpgLockBucket(index, bucket, BUFFER_LOCK_SHARE, NULL);
-		CdpgOpaque opaque = CdpgPageOpaque(BufferGetPage(buffer));
-		Buffer old;
+		uint32		nbuckets = CdpgCacheGet(index)->nbuckets;
+		uint32		base = CdpgCacheGet(index)->base;
+		uint32		bucket = CdpgBucket(hash, nbuckets, base);
+		Buffer		buffer = CdpgLockBucket(index, bucket, BUFFER_LOCK_SHARE, NULL);
+		CdpgOpaque	opaque = CdpgPageOpaque(BufferGetPage(buffer));
+		Buffer		old;
 
 		if (opaque->stamp > nbuckets)
 		{
@@ -304,8 +304,8 @@ keep_tid(ScanState *state, const CdpgEntry *entry)
 static void
 visit_match(const CdpgEntry *entry, void *arg)
 {
-	ScanState *state = (ScanState *) arg;
-	bool from_b = (entry->flags & CDPG_FROM_B) != 0;
+	ScanState  *state = (ScanState *) arg;
+	bool		from_b = (entry->flags & CDPG_FROM_B) != 0;
 
 	if (from_b == state->by_a)
 		return;
@@ -329,10 +329,10 @@ tid_cmp(const void *a, const void *b)
 static void
 collect_all(IndexScanDesc scan, ScanState *state)
 {
-	Relation index = scan->indexRelation;
+	Relation	index = scan->indexRelation;
 	BlockNumber block;
-	int i;
-	int n = 0;
+	int			i;
+	int			n = 0;
 
 	PredicateLockRelation(index, scan->xs_snapshot);
 
@@ -343,22 +343,22 @@ collect_all(IndexScanDesc scan, ScanState *state)
 	 */
 	for (i = 0; i < CdpgCacheRefresh(index)->nbuckets; i++)
 	{
-		Buffer primary;
-		Buffer buffer;
+		Buffer		primary;
+		Buffer		buffer;
 		BlockNumber next;
-		uint32 steps = 0;
-		List *hubs = NIL;
-		ListCell *lc;
+		uint32		steps = 0;
+		List	   *hubs = NIL;
+		ListCell   *lc;
 
 		CHECK_FOR_INTERRUPTS();
 		primary = CdpgLockBucket(index, i, BUFFER_LOCK_SHARE, NULL);
 		buffer = primary;
 		for (;;)
 		{
-			Page page = BufferGetPage(buffer);
-			int count = CdpgPageCount(index, buffer, page);
-			CdpgEntry entry;
-			int j;
+			Page		page = BufferGetPage(buffer);
+			int			count = CdpgPageCount(index, buffer, page);
+			CdpgEntry	entry;
+			int			j;
 
 			for (j = 1; j <= count; j++)
 			{
@@ -376,15 +376,15 @@ collect_all(IndexScanDesc scan, ScanState *state)
 				break;
 			buffer = CdpgReadChain(index, next, BUFFER_LOCK_SHARE, CDPG_OVERFLOW, i, NULL);
 		}
-		foreach(lc, hubs)
+		foreach (lc, hubs)
 		{
 			block = lfirst_oid(lc);
 			while (block != InvalidBlockNumber)
 			{
-				Page page;
-				CdpgEntry entry;
-				int count;
-				int j;
+				Page		page;
+				CdpgEntry	entry;
+				int			count;
+				int			j;
 
 				buffer = CdpgReadChain(index, block, BUFFER_LOCK_SHARE, CDPG_HUB, 0, NULL);
 				page = BufferGetPage(buffer);
@@ -415,8 +415,8 @@ collect_all(IndexScanDesc scan, ScanState *state)
 static void
 start(IndexScanDesc scan)
 {
-	ScanState *state = (ScanState *) scan->opaque;
-	Relation index = scan->indexRelation;
+	ScanState  *state = (ScanState *) scan->opaque;
+	Relation	index = scan->indexRelation;
 
 	state->started = true;
 	pgstat_count_index_scan(index);
@@ -434,7 +434,7 @@ start(IndexScanDesc scan)
 bool
 cdpggettuple(IndexScanDesc scan, ScanDirection dir)
 {
-	ScanState *state = (ScanState *) scan->opaque;
+	ScanState  *state = (ScanState *) scan->opaque;
 
 	Assert(dir != BackwardScanDirection);
 	if (!state->started)
@@ -449,7 +449,7 @@ cdpggettuple(IndexScanDesc scan, ScanDirection dir)
 int64
 cdpggetbitmap(IndexScanDesc scan, TIDBitmap *tbm)
 {
-	ScanState *state = (ScanState *) scan->opaque;
+	ScanState  *state = (ScanState *) scan->opaque;
 
 	if (!state->started)
 		start(scan);
@@ -461,7 +461,7 @@ cdpggetbitmap(IndexScanDesc scan, TIDBitmap *tbm)
 void
 cdpgendscan(IndexScanDesc scan)
 {
-	ScanState *state = (ScanState *) scan->opaque;
+	ScanState  *state = (ScanState *) scan->opaque;
 
 	MemoryContextDelete(state->context);
 	pfree(state);

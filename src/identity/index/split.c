@@ -34,8 +34,8 @@ moves(const CdpgEntry *entry, uint32 new_bucket, uint32 base)
 static bool
 any_moves(Relation index, Buffer buffer, uint32 new_bucket, uint32 base, CdpgEntry *first)
 {
-	Page page = BufferGetPage(buffer);
-	int i;
+	Page		page = BufferGetPage(buffer);
+	int			i;
 
 	for (i = CdpgPageCount(index, buffer, page); i > 0; i--)
 	{
@@ -54,19 +54,19 @@ any_moves(Relation index, Buffer buffer, uint32 new_bucket, uint32 base, CdpgEnt
 static void
 move_entries(Relation index, Buffer old, Buffer source, Buffer new, uint32 base)
 {
-	uint32 new_bucket = CdpgPageOpaque(BufferGetPage(new))->bucket;
-	CdpgEntry entry;
+	uint32		new_bucket = CdpgPageOpaque(BufferGetPage(new))->bucket;
+	CdpgEntry	entry;
 
 	while (any_moves(index, source, new_bucket, base, &entry))
 	{
 		BlockNumber next = CdpgPageOpaque(BufferGetPage(new))->next;
-		Buffer target = InvalidBuffer;
-		bool is_new = false;
+		Buffer		target = InvalidBuffer;
+		bool		is_new = false;
 		GenericXLogState *state;
-		Page new_page;
-		Page from;
-		Page to;
-		int i;
+		Page		new_page;
+		Page		from;
+		Page		to;
+		int			i;
 
 		if (CdpgPageFits(BufferGetPage(new), &entry))
 			target = new;
@@ -123,18 +123,18 @@ move_entries(Relation index, Buffer old, Buffer source, Buffer new, uint32 base)
 void
 CdpgSqueeze(Relation index, Buffer primary)
 {
-	uint32 bucket = CdpgPageOpaque(BufferGetPage(primary))->bucket;
-	Buffer previous = primary;
-	uint32 steps = 0;
+	uint32		bucket = CdpgPageOpaque(BufferGetPage(primary))->bucket;
+	Buffer		previous = primary;
+	uint32		steps = 0;
 
 	for (;;)
 	{
 		BlockNumber block = CdpgPageOpaque(BufferGetPage(previous))->next;
-		Buffer buffer;
-		CdpgEntry entry;
-		bool fits = false;
-		int n;
-		int i;
+		Buffer		buffer;
+		CdpgEntry	entry;
+		bool		fits = false;
+		int			n;
+		int			i;
 
 		if (block == InvalidBlockNumber)
 			break;
@@ -150,10 +150,10 @@ CdpgSqueeze(Relation index, Buffer primary)
 		if (n == 0 || fits)
 		{
 			GenericXLogState *state = GenericXLogStart(index);
-			Page to = GenericXLogRegisterBuffer(state, primary, 0);
-			Page before = previous == primary ? to :
-												GenericXLogRegisterBuffer(state, previous, 0);
-			Page from = GenericXLogRegisterBuffer(state, buffer, 0);
+			Page		to = GenericXLogRegisterBuffer(state, primary, 0);
+			Page		before = previous == primary ? to :
+				GenericXLogRegisterBuffer(state, previous, 0);
+			Page		from = GenericXLogRegisterBuffer(state, buffer, 0);
 
 			for (i = n; i > 0; i--)
 			{
@@ -190,17 +190,17 @@ CdpgSqueeze(Relation index, Buffer primary)
 void
 CdpgFinishSplit(Relation index, Buffer old, Buffer new, uint32 base)
 {
-	uint32 bucket = CdpgPageOpaque(BufferGetPage(old))->bucket;
+	uint32		bucket = CdpgPageOpaque(BufferGetPage(old))->bucket;
 	BlockNumber next = CdpgPageOpaque(BufferGetPage(old))->next;
 	GenericXLogState *state;
-	Page page;
-	uint32 steps = 0;
+	Page		page;
+	uint32		steps = 0;
 
 	move_entries(index, old, old, new, base);
 	while (next != InvalidBlockNumber)
 	{
-		Buffer buffer = CdpgReadChain(index, next, BUFFER_LOCK_EXCLUSIVE,
-									  CDPG_OVERFLOW, bucket, NULL);
+		Buffer		buffer = CdpgReadChain(index, next, BUFFER_LOCK_EXCLUSIVE,
+										   CDPG_OVERFLOW, bucket, NULL);
 
 		CdpgChainTick(index, buffer, &steps);
 		move_entries(index, old, buffer, new, base);
@@ -225,10 +225,10 @@ CdpgFinishSplit(Relation index, Buffer old, Buffer new, uint32 base)
 uint32
 CdpgUnfinishedSplit(Relation index, Buffer primary)
 {
-	CdpgOpaque opaque = CdpgPageOpaque(BufferGetPage(primary));
-	bool splitting = (opaque->flags & CDPG_SPLITTING) != 0;
-	uint32 bucket = splitting ? opaque->stamp - 1 : opaque->bucket;
-	uint32 base = CdpgCacheGet(index)->base;
+	CdpgOpaque	opaque = CdpgPageOpaque(BufferGetPage(primary));
+	bool		splitting = (opaque->flags & CDPG_SPLITTING) != 0;
+	uint32		bucket = splitting ? opaque->stamp - 1 : opaque->bucket;
+	uint32		base = CdpgCacheGet(index)->base;
 
 	if (bucket < base || (splitting && CdpgParent(bucket, base) != opaque->bucket))
 		CdpgReportCorrupt(index, primary, "marks of a split that cannot be");
@@ -241,10 +241,10 @@ CdpgUnfinishedSplit(Relation index, Buffer primary)
 void
 CdpgFinishSplitOf(Relation index, uint32 bucket)
 {
-	uint32 base;
-	uint32 parent;
-	Buffer old;
-	Buffer new;
+	uint32		base;
+	uint32		parent;
+	Buffer		old;
+	Buffer		new;
 
 	if (bucket >= CdpgCacheGet(index)->nbuckets)
 		(void) CdpgCacheRefresh(index);
@@ -276,19 +276,19 @@ CdpgFinishSplitOf(Relation index, uint32 bucket)
 void
 CdpgSplit(Relation index)
 {
-	Buffer meta_buffer;
-	Buffer directory = InvalidBuffer;
-	Buffer old;
-	Buffer new;
-	CdpgMeta meta;
-	uint32 bucket;
-	uint32 base;
-	uint32 parent;
-	uint32 number;
-	CdpgCache *cache;
+	Buffer		meta_buffer;
+	Buffer		directory = InvalidBuffer;
+	Buffer		old;
+	Buffer		new;
+	CdpgMeta	meta;
+	uint32		bucket;
+	uint32		base;
+	uint32		parent;
+	uint32		number;
+	CdpgCache  *cache;
 	GenericXLogState *state;
-	CdpgOpaque opaque;
-	Page page;
+	CdpgOpaque	opaque;
+	Page		page;
 
 	meta_buffer = ReadBuffer(index, CDPG_META_BLOCK);
 	if (!ConditionalLockBuffer(meta_buffer))
@@ -328,7 +328,7 @@ CdpgSplit(Relation index)
 
 	/* the meta page is locked: ask the directory, not the cache */
 	{
-		uint32 parent_number = parent / CDPG_PER_DIRECTORY;
+		uint32		parent_number = parent / CDPG_PER_DIRECTORY;
 		BlockNumber block;
 
 		if (parent_number == number)
@@ -336,7 +336,7 @@ CdpgSplit(Relation index)
 		else
 		{
 			BlockNumber dir;
-			Buffer buffer;
+			Buffer		buffer;
 
 			meta = CdpgPageMeta(BufferGetPage(meta_buffer));
 			dir = meta->directories[parent_number];
@@ -349,7 +349,7 @@ CdpgSplit(Relation index)
 	opaque = CdpgPageOpaque(BufferGetPage(old));
 	if (opaque->flags & (CDPG_SPLITTING | CDPG_FILLING))
 	{
-		uint32 unfinished = CdpgUnfinishedSplit(index, old);
+		uint32		unfinished = CdpgUnfinishedSplit(index, old);
 
 		/* what was left over is done instead */
 		UnlockReleaseBuffer(old);

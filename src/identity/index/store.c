@@ -29,7 +29,7 @@
 void
 CdpgMetaInit(Page page, uint32 nbuckets, uint32 fillfactor)
 {
-	CdpgMeta meta;
+	CdpgMeta	meta;
 
 	CdpgPageInit(page, CDPG_META, 0, 0);
 	meta = CdpgPageMeta(page);
@@ -44,8 +44,8 @@ CdpgMetaInit(Page page, uint32 nbuckets, uint32 fillfactor)
 static void
 check_page(Relation index, Buffer buffer, uint16 kinds)
 {
-	Page page = BufferGetPage(buffer);
-	uint16 kind;
+	Page		page = BufferGetPage(buffer);
+	uint16		kind;
 
 	if (PageIsNew(page))
 		CdpgReportCorrupt(index, buffer, "unexpected empty page");
@@ -63,8 +63,8 @@ check_page(Relation index, Buffer buffer, uint16 kinds)
 void
 CdpgCheckMeta(Relation index, Buffer buffer)
 {
-	Page page = BufferGetPage(buffer);
-	CdpgMeta meta;
+	Page		page = BufferGetPage(buffer);
+	CdpgMeta	meta;
 
 	check_page(index, buffer, CDPG_META);
 	meta = CdpgPageMeta(page);
@@ -75,7 +75,8 @@ CdpgCheckMeta(Relation index, Buffer buffer)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("index \"%s\" has layout version %u, this library knows version %u",
 						RelationGetRelationName(index), meta->version, CDPG_VERSION),
-				 meta->version > CDPG_VERSION ? errhint("Upgrade the cdp library.") : errhint("Please REINDEX it.")));
+				 meta->version > CDPG_VERSION ? errhint("Upgrade the cdp library.")
+				 : errhint("Please REINDEX it.")));
 	if (meta->base == 0 || meta->nbuckets < meta->base ||
 		meta->nbuckets > CDPG_MAX_BUCKETS ||
 		meta->ndirectories > CDPG_MAX_DIRECTORIES ||
@@ -90,10 +91,10 @@ CdpgCheckMeta(Relation index, Buffer buffer)
 CdpgCache *
 CdpgCacheRefresh(Relation index)
 {
-	CdpgCache *old = (CdpgCache *) index->rd_amcache;
-	CdpgCache *cache = old;
-	Buffer buffer;
-	CdpgMeta meta;
+	CdpgCache  *old = (CdpgCache *) index->rd_amcache;
+	CdpgCache  *cache = old;
+	Buffer		buffer;
+	CdpgMeta	meta;
 
 	buffer = ReadBuffer(index, CDPG_META_BLOCK);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
@@ -101,7 +102,7 @@ CdpgCacheRefresh(Relation index)
 	meta = CdpgPageMeta(BufferGetPage(buffer));
 	if (old == NULL || old->capacity < meta->nbuckets)
 	{
-		uint32 capacity = pg_nextpower2_32(Max(meta->nbuckets, 64));
+		uint32		capacity = pg_nextpower2_32(Max(meta->nbuckets, 64));
 
 		cache = MemoryContextAllocZero(index->rd_indexcxt,
 									   offsetof(CdpgCache, primary) +
@@ -146,17 +147,17 @@ CdpgCacheForget(Relation index)
 BlockNumber
 CdpgPrimaryBlock(Relation index, uint32 bucket)
 {
-	CdpgCache *cache = CdpgCacheGet(index);
+	CdpgCache  *cache = CdpgCacheGet(index);
 
 	Assert(bucket < cache->nbuckets);
 	if (cache->primary[bucket].block == 0)
 	{
-		uint32 number = bucket / CDPG_PER_DIRECTORY;
-		uint32 first = number * CDPG_PER_DIRECTORY;
-		uint32 n = Min(cache->nbuckets - first, CDPG_PER_DIRECTORY);
-		Buffer buffer;
+		uint32		number = bucket / CDPG_PER_DIRECTORY;
+		uint32		first = number * CDPG_PER_DIRECTORY;
+		uint32		n = Min(cache->nbuckets - first, CDPG_PER_DIRECTORY);
+		Buffer		buffer;
 		BlockNumber *blocks;
-		uint32 i;
+		uint32		i;
 
 		buffer = ReadBuffer(index, cache->directories[number]);
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
@@ -177,7 +178,7 @@ CdpgPrimaryBlock(Relation index, uint32 bucket)
 static void
 lock_chain(Relation index, Buffer buffer, int lock, uint16 kinds, uint32 bucket)
 {
-	CdpgOpaque opaque;
+	CdpgOpaque	opaque;
 
 	/* a damaged chain that leads back would keep us waiting for ourselves */
 	if (!BufferIsLocal(buffer) &&
@@ -198,7 +199,7 @@ Buffer
 CdpgReadChain(Relation index, BlockNumber block, int lock, uint16 kinds,
 			  uint32 bucket, BufferAccessStrategy strategy)
 {
-	Buffer buffer;
+	Buffer		buffer;
 
 	buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
 	lock_chain(index, buffer, lock, kinds, bucket);
@@ -213,8 +214,8 @@ Buffer
 CdpgLockBucket(Relation index, uint32 bucket, int lock, BufferAccessStrategy strategy)
 {
 	BlockNumber block = CdpgPrimaryBlock(index, bucket);
-	CdpgPlace *place = &CdpgCacheGet(index)->primary[bucket];
-	Buffer buffer = place->recent;
+	CdpgPlace  *place = &CdpgCacheGet(index)->primary[bucket];
+	Buffer		buffer = place->recent;
 	static uint32 turn = 0;
 
 	/*
@@ -238,8 +239,8 @@ CdpgLockBucket(Relation index, uint32 bucket, int lock, BufferAccessStrategy str
 Buffer
 CdpgNewPage(Relation index)
 {
-	Buffer buffer;
-	bool lock;
+	Buffer		buffer;
+	bool		lock;
 
 	for (;;)
 	{
@@ -252,7 +253,7 @@ CdpgNewPage(Relation index)
 		/* the map may be older than the page, or somebody else was told it too */
 		if (ConditionalLockBuffer(buffer))
 		{
-			Page page = BufferGetPage(buffer);
+			Page		page = BufferGetPage(buffer);
 
 			if (PageIsNew(page) ||
 				(PageGetSpecialSize(page) == sizeof(CdpgOpaqueData) &&

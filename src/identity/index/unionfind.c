@@ -33,14 +33,14 @@
 
 #include "compat.h"
 
-#define NOWHERE 0 /* parents are places + 1 */
-#define MAX_PLACES (UINT32_MAX - 1)
+#define NOWHERE		0			/* parents are places + 1 */
+#define MAX_PLACES	(UINT32_MAX - 1)
 
 typedef struct Place
 {
-	int64 node; /* hash key */
-	uint32 place;
-	char status; /* simplehash */
+	int64		node;			/* hash key */
+	uint32		place;
+	char		status;			/* simplehash */
 } Place;
 
 #define SH_PREFIX place
@@ -57,12 +57,12 @@ typedef struct Place
 typedef struct Forest
 {
 	MemoryContext context;
-	uint64 edges;
-	uint32 *parents; /* by place; NOWHERE: no such node */
-	uint64 max; /* length of parents, and of nodes */
-	uint64 n; /* places in use */
-	place_hash *places; /* NULL: the place of a node is its number */
-	int64 *nodes; /* by place, when there is a hash table */
+	uint64		edges;
+	uint32	   *parents;		/* by place; NOWHERE: no such node */
+	uint64		max;			/* length of parents, and of nodes */
+	uint64		n;				/* places in use */
+	place_hash *places;			/* NULL: the place of a node is its number */
+	int64	   *nodes;			/* by place, when there is a hash table */
 } Forest;
 
 PG_FUNCTION_INFO_V1(cdp_graph_components);
@@ -71,7 +71,7 @@ PG_FUNCTION_INFO_V1(cdp_graph_components_query);
 static void
 grow(Forest *forest, uint64 needed)
 {
-	uint64 max = Max(forest->max * 2, 1024);
+	uint64		max = Max(forest->max * 2, 1024);
 
 	while (max < needed)
 		max *= 2;
@@ -89,11 +89,11 @@ grow(Forest *forest, uint64 needed)
 static void
 use_hash(Forest *forest)
 {
-	uint32 *old = forest->parents;
-	uint64 n = forest->n;
-	uint64 i;
-	uint32 *new_place;
-	uint32 next = 0;
+	uint32	   *old = forest->parents;
+	uint64		n = forest->n;
+	uint64		i;
+	uint32	   *new_place;
+	uint32		next = 0;
 
 	forest->places = place_create(forest->context, 1024, NULL);
 	new_place = MemoryContextAllocHuge(forest->context, sizeof(uint32) * Max(n, 1));
@@ -108,7 +108,7 @@ use_hash(Forest *forest)
 	forest->nodes = MemoryContextAllocHuge(forest->context, sizeof(int64) * forest->max);
 	for (i = 0; i < n; i++)
 	{
-		bool found;
+		bool		found;
 
 		if (old[i] == NOWHERE)
 			continue;
@@ -125,15 +125,15 @@ use_hash(Forest *forest)
 static inline uint32
 place_of(Forest *forest, int64 node)
 {
-	Place *entry;
-	bool found;
+	Place	   *entry;
+	bool		found;
 
 	if (forest->places == NULL)
 	{
 		if (node >= 0 && (uint64) node < MAX_PLACES &&
 			(uint64) node < 16 * forest->edges + (1 << 20))
 		{
-			uint64 place = (uint64) node;
+			uint64		place = (uint64) node;
 
 			if (place >= forest->max)
 				grow(forest, place + 1);
@@ -171,7 +171,7 @@ node_at(Forest *forest, uint32 place)
 static inline uint32
 root_of(Forest *forest, uint32 place)
 {
-	uint32 *parents = forest->parents;
+	uint32	   *parents = forest->parents;
 
 	while (parents[place] != place + 1)
 	{
@@ -184,15 +184,15 @@ root_of(Forest *forest, uint32 place)
 static inline void
 join_nodes(Forest *forest, int64 a, int64 b)
 {
-	bool hashed = forest->places != NULL;
-	uint32 x;
-	uint32 y;
+	bool		hashed = forest->places != NULL;
+	uint32		x;
+	uint32		y;
 
 	forest->edges++;
 	x = place_of(forest, a);
 	y = place_of(forest, b);
 	if (!hashed && forest->places != NULL)
-		x = place_of(forest, a); /* it has moved to the hash table */
+		x = place_of(forest, a);	/* it has moved to the hash table */
 	x = root_of(forest, x);
 	y = root_of(forest, y);
 	if (x == y)
@@ -208,12 +208,12 @@ join_nodes(Forest *forest, int64 a, int64 b)
 static void
 put_components(Forest *forest, ReturnSetInfo *info)
 {
-	uint64 i;
+	uint64		i;
 
 	for (i = 0; i < forest->n; i++)
 	{
-		Datum values[2];
-		bool nulls[2] = { false, false };
+		Datum		values[2];
+		bool		nulls[2] = {false, false};
 
 		if (forest->parents[i] == NOWHERE)
 			continue;
@@ -228,7 +228,7 @@ put_components(Forest *forest, ReturnSetInfo *info)
 static AttrNumber
 bigint_column(Oid relid, const char *name)
 {
-	AttrNumber column = get_attnum(relid, name);
+	AttrNumber	column = get_attnum(relid, name);
 
 	if (column == InvalidAttrNumber)
 		ereport(ERROR,
@@ -250,14 +250,14 @@ bigint_column(Oid relid, const char *name)
 Datum
 cdp_graph_components(PG_FUNCTION_ARGS)
 {
-	Oid relid = PG_GETARG_OID(0);
-	Relation relation;
+	Oid			relid = PG_GETARG_OID(0);
+	Relation	relation;
 	TableScanDesc scan;
 	TupleTableSlot *slot;
-	AttrNumber a;
-	AttrNumber b;
-	Forest forest;
-	AclResult acl;
+	AttrNumber	a;
+	AttrNumber	b;
+	Forest		forest;
+	AclResult	acl;
 
 	InitMaterializedSRF(fcinfo, 0);
 	relation = table_open(relid, AccessShareLock);
@@ -285,10 +285,10 @@ cdp_graph_components(PG_FUNCTION_ARGS)
 	scan = table_beginscan(relation, GetActiveSnapshot(), 0, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		bool no_a;
-		bool no_b;
-		Datum x = slot_getattr(slot, a, &no_a);
-		Datum y = slot_getattr(slot, b, &no_b);
+		bool		no_a;
+		bool		no_b;
+		Datum		x = slot_getattr(slot, a, &no_a);
+		Datum		y = slot_getattr(slot, b, &no_b);
 
 		if (!no_a && !no_b)
 			join_nodes(&forest, DatumGetInt64(x), DatumGetInt64(y));
@@ -307,10 +307,10 @@ cdp_graph_components(PG_FUNCTION_ARGS)
 Datum
 cdp_graph_components_query(PG_FUNCTION_ARGS)
 {
-	char *query = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	SPIPlanPtr plan;
-	Portal portal;
-	Forest forest;
+	char	   *query = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	SPIPlanPtr	plan;
+	Portal		portal;
+	Forest		forest;
 
 	InitMaterializedSRF(fcinfo, 0);
 	memset(&forest, 0, sizeof(forest));
@@ -327,7 +327,7 @@ cdp_graph_components_query(PG_FUNCTION_ARGS)
 	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 	for (;;)
 	{
-		uint64 i;
+		uint64		i;
 
 		SPI_cursor_fetch(portal, true, 1000);
 		if (SPI_processed == 0)
@@ -340,10 +340,10 @@ cdp_graph_components_query(PG_FUNCTION_ARGS)
 					 errmsg("the query must return two columns of type bigint")));
 		for (i = 0; i < SPI_processed; i++)
 		{
-			bool no_a;
-			bool no_b;
-			Datum x = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &no_a);
-			Datum y = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &no_b);
+			bool		no_a;
+			bool		no_b;
+			Datum		x = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &no_a);
+			Datum		y = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &no_b);
 
 			if (!no_a && !no_b)
 				join_nodes(&forest, DatumGetInt64(x), DatumGetInt64(y));

@@ -24,10 +24,10 @@
 
 typedef struct VacuumState
 {
-	Relation index;
+	Relation	index;
 	IndexBulkDeleteResult *stats;
 	IndexBulkDeleteCallback callback;
-	void *callback_state;
+	void	   *callback_state;
 	BufferAccessStrategy strategy;
 } VacuumState;
 
@@ -39,7 +39,7 @@ static bool
 is_dead(VacuumState *state, const CdpgEntry *entry)
 {
 	ItemPointerData tid;
-	bool counts = (entry->flags & CDPG_FROM_B) == 0 ||
+	bool		counts = (entry->flags & CDPG_FROM_B) == 0 ||
 		(entry->flags & CDPG_OTHER_NULL) != 0;
 
 	ItemPointerSet(&tid, entry->block, entry->offset);
@@ -61,24 +61,24 @@ is_dead(VacuumState *state, const CdpgEntry *entry)
 static void
 vacuum_hub(VacuumState *state, Buffer primary, Buffer owner, int i)
 {
-	Relation index = state->index;
-	Buffer previous = InvalidBuffer;
-	CdpgEntry hub;
+	Relation	index = state->index;
+	Buffer		previous = InvalidBuffer;
+	CdpgEntry	hub;
 	BlockNumber block;
-	uint32 steps = 0;
+	uint32		steps = 0;
 
 	CdpgPageGet(BufferGetPage(owner), i, &hub);
 	block = hub.block;
 	while (block != InvalidBlockNumber)
 	{
-		Buffer buffer = CdpgReadChain(index, block, BUFFER_LOCK_EXCLUSIVE,
-									  CDPG_HUB, 0, state->strategy);
-		Page page = BufferGetPage(buffer);
+		Buffer		buffer = CdpgReadChain(index, block, BUFFER_LOCK_EXCLUSIVE,
+										   CDPG_HUB, 0, state->strategy);
+		Page		page = BufferGetPage(buffer);
 		BlockNumber next = CdpgPageOpaque(page)->next;
-		int n = CdpgPageCount(index, buffer, page);
-		CdpgEntry kept[CDPG_MAX_HUB];
-		int nkept = 0;
-		int j;
+		int			n = CdpgPageCount(index, buffer, page);
+		CdpgEntry	kept[CDPG_MAX_HUB];
+		int			nkept = 0;
+		int			j;
 		GenericXLogState *record;
 
 		if (CdpgHubNode(page) != hub.node)
@@ -93,8 +93,8 @@ vacuum_hub(VacuumState *state, Buffer primary, Buffer owner, int i)
 
 		if (nkept == 0)
 		{
-			Page before;
-			Page gone;
+			Page		before;
+			Page		gone;
 
 			record = GenericXLogStart(index);
 			before = GenericXLogRegisterBuffer(record, primary, 0);
@@ -146,14 +146,14 @@ vacuum_hub(VacuumState *state, Buffer primary, Buffer owner, int i)
 static void
 vacuum_page(VacuumState *state, Buffer primary, Buffer buffer)
 {
-	Relation index = state->index;
-	Page page = BufferGetPage(buffer);
-	int n = CdpgPageCount(index, buffer, page);
-	bool dead[CDPG_MAX_SHORT + 1];
-	bool hubs = false;
-	bool any = false;
-	CdpgEntry entry;
-	int i;
+	Relation	index = state->index;
+	Page		page = BufferGetPage(buffer);
+	int			n = CdpgPageCount(index, buffer, page);
+	bool		dead[CDPG_MAX_SHORT + 1];
+	bool		hubs = false;
+	bool		any = false;
+	CdpgEntry	entry;
+	int			i;
 
 	for (i = 1; i <= n; i++)
 	{
@@ -193,15 +193,15 @@ vacuum_page(VacuumState *state, Buffer primary, Buffer buffer)
 static void
 vacuum_bucket(VacuumState *state, uint32 bucket)
 {
-	Relation index = state->index;
-	Buffer primary;
-	CdpgOpaque opaque;
+	Relation	index = state->index;
+	Buffer		primary;
+	CdpgOpaque	opaque;
 	BlockNumber next;
-	uint32 steps = 0;
+	uint32		steps = 0;
 
 	for (;;)
 	{
-		uint32 unfinished;
+		uint32		unfinished;
 
 		primary = CdpgLockBucket(index, bucket, BUFFER_LOCK_EXCLUSIVE, state->strategy);
 		opaque = CdpgPageOpaque(BufferGetPage(primary));
@@ -218,8 +218,8 @@ vacuum_bucket(VacuumState *state, uint32 bucket)
 	{
 		do
 		{
-			Buffer buffer = CdpgReadChain(index, next, BUFFER_LOCK_EXCLUSIVE,
-										  CDPG_OVERFLOW, bucket, state->strategy);
+			Buffer		buffer = CdpgReadChain(index, next, BUFFER_LOCK_EXCLUSIVE,
+											   CDPG_OVERFLOW, bucket, state->strategy);
 
 			CdpgChainTick(index, buffer, &steps);
 			vacuum_page(state, primary, buffer);
@@ -236,7 +236,7 @@ cdpgbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 			   IndexBulkDeleteCallback callback, void *callback_state)
 {
 	VacuumState state;
-	uint32 bucket;
+	uint32		bucket;
 
 	if (stats == NULL)
 		stats = (IndexBulkDeleteResult *) palloc0(sizeof(IndexBulkDeleteResult));
@@ -262,10 +262,10 @@ cdpgbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 IndexBulkDeleteResult *
 cdpgvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
 {
-	Relation index = info->index;
+	Relation	index = info->index;
 	BlockNumber nblocks;
 	BlockNumber block;
-	bool lock = !RELATION_IS_LOCAL(index);
+	bool		lock = !RELATION_IS_LOCAL(index);
 
 	if (info->analyze_only)
 		return stats;
@@ -291,8 +291,8 @@ cdpgvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
 	stats->pages_free = 0;
 	for (block = CDPG_META_BLOCK + 1; block < nblocks; block++)
 	{
-		Buffer buffer;
-		Page page;
+		Buffer		buffer;
+		Page		page;
 
 		CdpVacuumDelayPoint();
 		buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, info->strategy);

@@ -27,13 +27,13 @@
 #include "identity/index/graph_index.h"
 
 /* pieces of one page: pd_lower, flags, a head and an entry, twice */
-#define MAX_PIECES 8
+#define MAX_PIECES	8
 
 typedef struct Delta
 {
-	Buffer buffer;
-	int size;
-	char data[MAX_PIECES * (2 * sizeof(OffsetNumber) + sizeof(CdpgWideEntry))];
+	Buffer		buffer;
+	int			size;
+	char		data[MAX_PIECES * (2 * sizeof(OffsetNumber) + sizeof(CdpgWideEntry))];
 } Delta;
 
 /* Note bytes of the page as they are now. */
@@ -53,17 +53,17 @@ note(Delta *delta, Page page, const void *start, int length)
 static void
 add(Delta *delta, const CdpgEntry *entry)
 {
-	Page page = BufferGetPage(delta->buffer);
-	PageHeader header = (PageHeader) page;
-	CdpgOpaque opaque = CdpgPageOpaque(page);
-	uint16 lower = header->pd_lower;
-	uint16 flags = opaque->flags;
+	Page		page = BufferGetPage(delta->buffer);
+	PageHeader	header = (PageHeader) page;
+	CdpgOpaque	opaque = CdpgPageOpaque(page);
+	uint16		lower = header->pd_lower;
+	uint16		flags = opaque->flags;
 
 	if (flags & CDPG_HUB)
 		CdpgHubAdd(page, entry);
 	else
 	{
-		uint16 *slots = (uint16 *) PageGetContents(page);
+		uint16	   *slots = (uint16 *) PageGetContents(page);
 
 		if (!CdpgPageAdd(page, entry))
 			elog(PANIC, "no room on a page that had room");
@@ -83,9 +83,9 @@ add(Delta *delta, const CdpgEntry *entry)
 void
 CdpgAddLogged(Relation index, const Buffer *buffers, CdpgEntry *const *entries, int n)
 {
-	Delta deltas[2];
-	int npages = 0;
-	int i;
+	Delta		deltas[2];
+	int			npages = 0;
+	int			i;
 
 	START_CRIT_SECTION();
 	for (i = 0; i < n; i++)
@@ -102,7 +102,7 @@ CdpgAddLogged(Relation index, const Buffer *buffers, CdpgEntry *const *entries, 
 		MarkBufferDirty(deltas[i].buffer);
 	if (RelationNeedsWAL(index))
 	{
-		XLogRecPtr lsn;
+		XLogRecPtr	lsn;
 
 		XLogBeginInsert();
 		for (i = 0; i < npages; i++)

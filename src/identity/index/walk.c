@@ -40,33 +40,33 @@
 #include "identity/index/graph_index.h"
 #include "identity/index/walk.h"
 
-bool cdp_enable_graph_index = true;
+bool		cdp_enable_graph_index = true;
 
 struct CdpWalk
 {
-	bool accepted;
-	bool by_status; /* rows have to be looked at for their status */
-	Relation links;
-	Snapshot snapshot;
-	MemoryContext context; /* the walk's own */
-	AttrNumber a;
-	AttrNumber b;
-	AttrNumber status;
+	bool		accepted;
+	bool		by_status;		/* rows have to be looked at for their status */
+	Relation	links;
+	Snapshot	snapshot;
+	MemoryContext context;		/* the walk's own */
+	AttrNumber	a;
+	AttrNumber	b;
+	AttrNumber	status;
 
 	/* by index */
-	Relation index;
+	Relation	index;
 	IndexFetchTableData *fetch;
 	TupleTableSlot *slot;
-	Buffer vm; /* page of the visibility map, pinned */
-	Buffer page; /* page of the table that was read last, pinned */
-	bool is_heap;
+	Buffer		vm;				/* page of the visibility map, pinned */
+	Buffer		page;			/* page of the table that was read last, pinned */
+	bool		is_heap;
 
 	/* by btrees */
-	Relation btrees[2];
+	Relation	btrees[2];
 	IndexScanDesc scans[2];
 
-	int n;
-	int max;
+	int			n;
+	int			max;
 	CdpNeighbour *found;
 	CdpNeighbour few[16];
 };
@@ -77,14 +77,14 @@ struct CdpWalk
  */
 typedef struct WalkPlan
 {
-	bool valid;
-	Oid links;
-	Oid btrees[2];
-	AttrNumber a;
-	AttrNumber b;
-	AttrNumber status;
-	Oid index[2]; /* of walks over all and over accepted links */
-	bool by_status; /* of a walk over accepted links by index[1] */
+	bool		valid;
+	Oid			links;
+	Oid			btrees[2];
+	AttrNumber	a;
+	AttrNumber	b;
+	AttrNumber	status;
+	Oid			index[2];		/* of walks over all and over accepted links */
+	bool		by_status;		/* of a walk over accepted links by index[1] */
 } WalkPlan;
 
 static WalkPlan plan;
@@ -93,12 +93,12 @@ static WalkPlan plan;
  * In which buffers pages of the table were: hints, which the server checks.  A
  * page that is found this way is not looked for in the table of buffers.
  */
-#define RECENT_PAGES 32768
+#define RECENT_PAGES		32768
 
 typedef struct RecentPage
 {
 	BlockNumber block;
-	Buffer buffer;
+	Buffer		buffer;
 } RecentPage;
 
 static RecentPage recent[RECENT_PAGES];
@@ -109,10 +109,10 @@ static RecentPage recent[RECENT_PAGES];
 static bool
 predicate_is_accepted(Relation index, AttrNumber status)
 {
-	List *predicate = RelationGetIndexPredicate(index);
-	OpExpr *op;
-	Node *left;
-	Node *right;
+	List	   *predicate = RelationGetIndexPredicate(index);
+	OpExpr	   *op;
+	Node	   *left;
+	Node	   *right;
 
 	if (list_length(predicate) != 1 || !IsA(linitial(predicate), OpExpr))
 		return false;
@@ -169,10 +169,10 @@ static Relation
 make_plan(WalkPlan *made)
 {
 	static bool registered = false;
-	Relation links;
-	List *indexes;
-	ListCell *lc;
-	bool may_change = false;
+	Relation	links;
+	List	   *indexes;
+	ListCell   *lc;
+	bool		may_change = false;
 
 	if (!registered)
 	{
@@ -193,10 +193,10 @@ make_plan(WalkPlan *made)
 	made->status = get_attnum(made->links, "status");
 	made->by_status = true;
 	indexes = RelationGetIndexList(links);
-	foreach(lc, indexes)
+	foreach (lc, indexes)
 	{
-		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
-		bool is_accepted;
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		bool		is_accepted;
 
 		if (serves(made, index, &is_accepted, &may_change))
 		{
@@ -219,8 +219,8 @@ make_plan(WalkPlan *made)
 CdpWalk *
 CdpWalkBegin(bool accepted)
 {
-	CdpWalk *walk = palloc(sizeof(CdpWalk));
-	WalkPlan made;
+	CdpWalk    *walk = palloc(sizeof(CdpWalk));
+	WalkPlan	made;
 
 	memset(walk, 0, offsetof(CdpWalk, few));
 	walk->accepted = accepted;
@@ -254,7 +254,7 @@ CdpWalkBegin(bool accepted)
 	}
 	else
 	{
-		int i;
+		int			i;
 
 		walk->slot = table_slot_create(walk->links, NULL);
 		for (i = 0; i < 2; i++)
@@ -297,7 +297,7 @@ keep(CdpWalk *walk, const CdpNeighbour *neighbour)
 static void
 keep_entry(const CdpgEntry *entry, void *arg)
 {
-	CdpWalk *walk = (CdpWalk *) arg;
+	CdpWalk    *walk = (CdpWalk *) arg;
 	CdpNeighbour neighbour;
 
 	if (entry->flags & CDPG_OTHER_NULL)
@@ -325,8 +325,8 @@ is_accepted_status(Datum status)
 static bool
 row_counts(CdpWalk *walk)
 {
-	Datum status;
-	bool isnull;
+	Datum		status;
+	bool		isnull;
 
 	if (!walk->by_status)
 		return true;
@@ -337,7 +337,7 @@ row_counts(CdpWalk *walk)
 static int64
 row_end(CdpWalk *walk, AttrNumber column)
 {
-	bool isnull;
+	bool		isnull;
 
 	return DatumGetInt64(slot_getattr(walk->slot, column, &isnull));
 }
@@ -348,8 +348,8 @@ row_end(CdpWalk *walk, AttrNumber column)
 TupleTableSlot *
 CdpWalkRow(CdpWalk *walk, ItemPointer tid)
 {
-	bool again = false;
-	bool all_dead;
+	bool		again = false;
+	bool		all_dead;
 	ItemPointerData root = *tid;
 
 	/* a walk that the visibility map answers needs neither */
@@ -364,9 +364,8 @@ CdpWalkRow(CdpWalk *walk, ItemPointer tid)
 		MemoryContextSwitchTo(old);
 	}
 	return table_index_fetch_tuple(walk->fetch, &root, walk->snapshot, walk->slot,
-								   &again, &all_dead) ?
-		walk->slot :
-		NULL;
+								   &again, &all_dead)
+		? walk->slot : NULL;
 }
 
 /*
@@ -380,7 +379,7 @@ expect_row(const ItemPointerData *tid)
 
 	if (place->block == block && place->buffer > 0 && place->buffer <= NBuffers)
 	{
-		char *page = (char *) BufferGetPage(place->buffer);
+		char	   *page = (char *) BufferGetPage(place->buffer);
 
 		CdpgPrefetch(GetBufferDescriptor(place->buffer - 1));
 		CdpgPrefetch(page);
@@ -427,16 +426,16 @@ read_page(CdpWalk *walk, BlockNumber block)
 static bool
 edge_counts(CdpWalk *walk, int64 node, const CdpNeighbour *neighbour)
 {
-	int64 a;
-	int64 b;
-	bool counts = true;
+	int64		a;
+	int64		b;
+	bool		counts = true;
 
 	if (walk->is_heap)
 	{
 		ItemPointerData root = neighbour->tid;
 		HeapTupleData tuple;
-		bool all_dead;
-		bool isnull;
+		bool		all_dead;
+		bool		isnull;
 
 		read_page(walk, ItemPointerGetBlockNumber(&root));
 		LockBuffer(walk->page, BUFFER_LOCK_SHARE);
@@ -450,8 +449,8 @@ edge_counts(CdpWalk *walk, int64 node, const CdpNeighbour *neighbour)
 		b = DatumGetInt64(heap_getattr(&tuple, walk->b, RelationGetDescr(walk->links), &isnull));
 		if (walk->by_status)
 		{
-			Datum status = heap_getattr(&tuple, walk->status,
-										RelationGetDescr(walk->links), &isnull);
+			Datum		status = heap_getattr(&tuple, walk->status,
+											  RelationGetDescr(walk->links), &isnull);
 
 			counts = !isnull && is_accepted_status(status);
 		}
@@ -467,15 +466,16 @@ edge_counts(CdpWalk *walk, int64 node, const CdpNeighbour *neighbour)
 		a = row_end(walk, walk->a);
 		b = row_end(walk, walk->b);
 	}
-	return counts && ((a == node && b == neighbour->other) || (b == node && a == neighbour->other));
+	return counts && ((a == node && b == neighbour->other) ||
+					  (b == node && a == neighbour->other));
 }
 
 static int
 neighbours_by_index(CdpWalk *walk, int64 node, CdpWalkFilter filter, void *arg)
 {
-	int n = 0;
-	int counting = 0;
-	int i;
+	int			n = 0;
+	int			counting = 0;
+	int			i;
 
 	CdpgVisitNode(walk->index, node, walk->snapshot, keep_entry, walk);
 
@@ -519,7 +519,7 @@ CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpWalkFilter filter, void *arg,
 		walk->n = neighbours_by_index(walk, node, filter, arg);
 	else
 	{
-		int i;
+		int			i;
 
 		for (i = 0; i < 2; i++)
 		{
@@ -558,7 +558,7 @@ CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpWalkFilter filter, void *arg,
 void
 CdpWalkEnd(CdpWalk *walk)
 {
-	int i;
+	int			i;
 
 	if (walk->slot != NULL)
 		ExecDropSingleTupleTableSlot(walk->slot);
