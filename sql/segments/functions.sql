@@ -13,10 +13,17 @@ CREATE FUNCTION cdp.alter_segment(name text, predicate cdp.predicate DEFAULT NUL
 	description text DEFAULT NULL, exit_when text DEFAULT NULL,
 	timezone text DEFAULT NULL, options jsonb DEFAULT NULL,
 	enabled boolean DEFAULT NULL, owner text DEFAULT NULL,
-	exclude text[] DEFAULT NULL, holdout float8 DEFAULT NULL, seed text DEFAULT NULL) RETURNS void
+	exclude text[] DEFAULT NULL, holdout float8 DEFAULT NULL, seed text DEFAULT NULL,
+	OUT version int, OUT members bigint, OUT entered bigint, OUT exited bigint) RETURNS record
 	AS 'MODULE_PATHNAME', 'cdp_alter_segment' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.alter_segment(text, cdp.predicate, text, text, text, jsonb, boolean, text, text[], float8, text) IS
-	'change a segment: NULL leaves as it is, an empty description or exit_when removes it; a disabled segment keeps the members that it has';
+	'change a segment: NULL leaves as it is, an empty description or exit_when removes it; a disabled segment keeps the members that it has; returns the version of the definition and, if who is in it was worked out anew, how many members it has now and how many entered and left';
+
+CREATE FUNCTION cdp.reevaluate_segment(name text,
+	OUT version int, OUT members bigint, OUT entered bigint, OUT exited bigint) RETURNS record
+	AS 'MODULE_PATHNAME', 'cdp_reevaluate_segment' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.reevaluate_segment(text) IS
+	'work out anew who is in a segment, and in those that refer to it; needed only after it could not be evaluated for a time, see doc/segments.md; returns what alter_segment does';
 
 CREATE FUNCTION cdp.rename_segment(name text, new_name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_rename_segment' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -26,13 +33,14 @@ CREATE FUNCTION cdp.drop_segment(name text, cascade boolean DEFAULT false) RETUR
 	AS 'MODULE_PATHNAME', 'cdp_drop_segment' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.drop_segment(text, boolean) IS 'remove a segment with its memberships; cascade: also the segments that refer to it';
 
-CREATE FUNCTION cdp.preview_segment(predicate cdp.predicate, timezone text DEFAULT 'UTC',
-	segment text DEFAULT NULL,
+CREATE FUNCTION cdp.preview_segment(predicate cdp.predicate DEFAULT NULL, timezone text DEFAULT NULL,
+	segment text DEFAULT NULL, exit_when text DEFAULT NULL,
+	exclude text[] DEFAULT NULL, holdout float8 DEFAULT NULL, seed text DEFAULT NULL,
 	OUT members bigint, OUT non_members bigint, OUT unknown bigint, OUT errors bigint,
 	OUT enter bigint, OUT leave bigint) RETURNS record
 	AS 'MODULE_PATHNAME', 'cdp_preview_segment' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.preview_segment(cdp.predicate, text, text) IS
-	'how many profiles a segment with that predicate would have now; unknown: the predicate is NULL, errors: it raises an error; neither are members; enter, leave: how many would, if the given segment had that predicate';
+COMMENT ON FUNCTION cdp.preview_segment(cdp.predicate, text, text, text, text[], float8, text) IS
+	'how many profiles a segment so defined would have now; unknown: the predicate is NULL, errors: it raises an error; neither are members; with a segment: what is not given is as in its definition (UTC for the time zone otherwise), and enter, leave: how many would if it were altered so';
 
 CREATE FUNCTION cdp.explain_segment(name text, identifier cdp.identifier,
 	OUT term text, OUT value text, OUT needed text) RETURNS SETOF record
@@ -91,7 +99,8 @@ REVOKE ALL ON FUNCTION
 	cdp.alter_segment(text, cdp.predicate, text, text, text, jsonb, boolean, text, text[], float8, text),
 	cdp.rename_segment(text, text),
 	cdp.drop_segment(text, boolean),
-	cdp.preview_segment(cdp.predicate, text, text),
+	cdp.reevaluate_segment(text),
+	cdp.preview_segment(cdp.predicate, text, text, text, text[], float8, text),
 	cdp.segment_overlap(text[]),
 	cdp.explain_segment(text, cdp.identifier)
 FROM PUBLIC;

@@ -320,13 +320,26 @@ announce_definitions(CdpBatch *batch, List *segment_ids)
 		CdpSegment *segment = CdpSegmentById(batch->segments, lfirst_int(lc));
 		Datum		arg = Int32GetDatum(lfirst_int(lc));
 		int64		members = count_of(&members_of, &arg);
+		int64		passed[2] = {0, 0};
 		CdpChange  *change;
 		char	   *payload;
 
 		if (segment == NULL)
 			continue;
-		payload = psprintf("{\"members\": %lld, \"profiles\": %lld}",
-						   (long long) members, (long long) profiles);
+		for (int i = 0; i < batch->changes.n; i++)
+		{
+			if (batch->changes.items[i].segment == NULL ||
+				batch->changes.items[i].segment->id != segment->id)
+				continue;
+			if (strcmp(batch->changes.items[i].kind, "segment_entered") == 0)
+				passed[0]++;
+			else if (strcmp(batch->changes.items[i].kind, "segment_exited") == 0)
+				passed[1]++;
+		}
+		CdpSegmentTold(segment->id, members, passed[0], passed[1]);
+		payload = psprintf("{\"members\": %lld, \"profiles\": %lld, \"entered\": %lld, \"exited\": %lld}",
+						   (long long) members, (long long) profiles,
+						   (long long) passed[0], (long long) passed[1]);
 		change = CdpChangeAdd(&batch->changes);
 		change->kind = "segment_defined";
 		change->segment = segment;

@@ -15,10 +15,12 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgtime.h"
@@ -31,6 +33,25 @@
 #include "cdp.h"
 #include "compat.h"
 #include "segments/predicate.h"
+
+/* What the definition that was last stored has come to. */
+static struct
+{
+	int32		id;				/* 0: nothing is known */
+	int64		members;
+	int64		entered;
+	int64		exited;
+}			told;
+
+void
+CdpSegmentTold(int32 id, int64 members, int64 entered, int64 exited)
+{
+	if (told.id != id)
+		return;
+	told.members = members;
+	told.entered = entered;
+	told.exited = exited;
+}
 
 static char *
 text_argument(FunctionCallInfo fcinfo, int n)
@@ -64,8 +85,8 @@ check_name(const char *name)
 						   CDP_SEGMENT_NAME_MAX)));
 }
 
-static void
-check_timezone(const char *timezone)
+void
+CdpSegmentCheckTimezone(const char *timezone)
 {
 	pg_tz	   *tz = pg_tzset(timezone);
 
@@ -155,8 +176,9 @@ notice_anonymous(const CdpSegmentDefinition *definition)
 /*
  * Check the texts as the owner, who becomes the owner of what they need.
  */
-static void
-define_texts(const CdpSegmentDefinition *definition, CdpReferences *references, List **created)
+void
+CdpSegmentTextsDefine(const CdpSegmentDefinition *definition, CdpReferences *references,
+					  List **created)
 {
 	Oid			owner = get_role_oid(definition->owner, true);
 	Oid			userid;
@@ -187,7 +209,7 @@ store_definition(CdpSegmentDefinition *definition)
 	CdpTraitSet *traits;
 	CdpSegmentSet *set;
 
-	define_texts(definition, &references, &created);
+	CdpSegmentTextsDefine(definition, &references, &created);
 	CdpSegmentCycleCheck(definition, &references);
 	CdpSegmentDefinitionWrite(definition, &references);
 	CdpDependsSet("segment", definition->id, references.trait_ids);
@@ -211,6 +233,35 @@ store_definition(CdpSegmentDefinition *definition)
 	PopActiveSnapshot();
 	if (is_new)
 		notice_anonymous(definition);
+}
+
+static void
+tell_of(int32 id)
+{
+	told.id = id;
+	told.members = -1;
+}
+
+/*
+ * The row that alter_segment and reevaluate_segment return: version, members,
+ * entered, exited.
+ */
+static Datum
+difference(FunctionCallInfo fcinfo, int version)
+{
+	TupleDesc	desc;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = Int32GetDatum(version);
+	values[1] = Int64GetDatum(told.members);
+	values[2] = Int64GetDatum(told.entered);
+	values[3] = Int64GetDatum(told.exited);
+	nulls[1] = nulls[2] = nulls[3] = told.members < 0;
+	told.id = 0;
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }
 
 static bool
@@ -314,8 +365,8 @@ CdpSegmentsInit(void)
 
 /* ---- functions ---- */
 
-static double
-check_holdout(double holdout)
+double
+CdpSegmentCheckHoldout(double holdout)
 {
 	if (!(holdout >= 0 && holdout < 1))
 		ereport(ERROR,
@@ -327,8 +378,8 @@ check_holdout(double holdout)
 /*
  * Names of segments to ids, in the order of ids.
  */
-static List *
-exclude_argument(ArrayType *names)
+List *
+CdpSegmentIds(ArrayType *names)
 {
 	Datum	   *elements;
 	bool	   *nulls;
@@ -374,7 +425,7 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"))) :
 		PG_GETARG_JSONB_P(6);
 	definition.exclude = NIL;
-	definition.holdout = PG_ARGISNULL(9) ? 0 : check_holdout(PG_GETARG_FLOAT8(9));
+	definition.holdout = PG_ARGISNULL(9) ? 0 : CdpSegmentCheckHoldout(PG_GETARG_FLOAT8(9));
 	definition.seed = PG_ARGISNULL(10) ? name : text_argument(fcinfo, 10);
 	definition.enabled = true;
 	definition.owner = GetUserNameFromId(GetUserId(), false);
@@ -395,12 +446,12 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unrecognized value \"%s\" of argument \"if_exists\"", if_exists),
 				 errhint("It is error, replace or skip.")));
-	check_timezone(definition.timezone);
+	CdpSegmentCheckTimezone(definition.timezone);
 	check_options(definition.options);
 
 	begin_definition();
 	if (!PG_ARGISNULL(8))
-		definition.exclude = exclude_argument(PG_GETARG_ARRAYTYPE_P(8));
+		definition.exclude = CdpSegmentIds(PG_GETARG_ARRAYTYPE_P(8));
 	if (CdpSegmentDefinitionRead(name, &existing))
 	{
 		if (strcmp(if_exists, "error") == 0)
@@ -476,7 +527,7 @@ cdp_alter_segment(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(4))
 	{
 		definition.timezone = text_argument(fcinfo, 4);
-		check_timezone(definition.timezone);
+		CdpSegmentCheckTimezone(definition.timezone);
 	}
 	if (!PG_ARGISNULL(5))
 	{
@@ -488,13 +539,51 @@ cdp_alter_segment(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(7))
 		definition.owner = check_new_owner(text_argument(fcinfo, 7));
 	if (!PG_ARGISNULL(8))
-		definition.exclude = exclude_argument(PG_GETARG_ARRAYTYPE_P(8));
+		definition.exclude = CdpSegmentIds(PG_GETARG_ARRAYTYPE_P(8));
 	if (!PG_ARGISNULL(9))
-		definition.holdout = check_holdout(PG_GETARG_FLOAT8(9));
+		definition.holdout = CdpSegmentCheckHoldout(PG_GETARG_FLOAT8(9));
 	if (!PG_ARGISNULL(10))
 		definition.seed = text_argument(fcinfo, 10);
+	tell_of(definition.id);
 	store_changes(&definition, &old);
-	PG_RETURN_VOID();
+	(void) CdpSegmentDefinitionRead(name, &definition);
+	PG_RETURN_DATUM(difference(fcinfo, definition.version));
+}
+
+PG_FUNCTION_INFO_V1(cdp_reevaluate_segment);
+
+/*
+ * cdp.reevaluate_segment(name): for everybody, and for the segments that refer
+ * to it.
+ */
+Datum
+cdp_reevaluate_segment(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_argument(fcinfo, 0);
+	CdpSegmentDefinition definition;
+	CdpTraitSet *traits;
+	CdpSegmentSet *set;
+
+	begin_definition();
+	read_own_definition(name, &definition);
+	(void) CdpSegmentsExecute("UPDATE cdp.segment_errors SET suspended = false"
+							  " WHERE segment_id = $1", definition.id, NULL);
+	CdpGenerationBump();
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	traits = CdpTraitSetGet(-1);
+	set = CdpSegmentSetGet(-1, traits);
+	if (CdpSegmentById(set, definition.id) == NULL ||
+		!OidIsValid(get_role_oid(definition.owner, true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segment \"%s\" is not evaluated", name),
+				 errhint("See the column \"state\" of cdp.segments.")));
+	tell_of(definition.id);
+	if (CdpBackfillHook != NULL)
+		CdpBackfillHook(NIL, CdpSegmentDependents(definition.id), false);
+	PopActiveSnapshot();
+	PG_RETURN_DATUM(difference(fcinfo, definition.version));
 }
 
 /*

@@ -139,7 +139,7 @@ CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out)
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (SPI_execute_with_args("SELECT id, name, predicate, exit_when, timezone, description,"
-							  " options, owner, enabled, exclude, holdout, seed"
+							  " options, owner, enabled, exclude, holdout, seed, version"
 							  " FROM cdp.segment_definitions WHERE name = $1",
 							  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the definition of a segment");
@@ -163,6 +163,7 @@ CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out)
 		out->exclude = datum_list(SPI_getbinval(tuple, desc, 10, &isnull));
 		out->holdout = DatumGetFloat8(SPI_getbinval(tuple, desc, 11, &isnull));
 		out->seed = SPI_getvalue(tuple, desc, 12);
+		out->version = DatumGetInt32(SPI_getbinval(tuple, desc, 13, &isnull));
 		MemoryContextSwitchTo(oldcontext);
 	}
 	SPI_finish();

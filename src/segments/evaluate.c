@@ -176,11 +176,29 @@ is_excluded(const CdpSegmentRules *rules, int64 profile_id, const Datum *member)
 }
 
 /*
- * Evaluate from where the work stands to the end of the chunk.
+ * Is a profile in the segment, given whether it was?
  *
  * With exit_when, who is in stays until exit_when is true, and who is out
  * enters when the predicate is true and exit_when is not: else he would go in
  * and out by turns for as long as both are true.
+ */
+bool
+CdpSegmentHolds(const CdpSegmentRules *rules, CdpPredicateSlots *slots, int64 profile_id,
+				const CdpProfileValues *values, Datum *member, bool *never_null, bool was,
+				bool *isnull)
+{
+	bool		exit_null;
+	bool		is = was && rules->exit_state != NULL;
+
+	if (!is)
+		is = CdpPredicateValue(slots, rules->predicate_state, values, member, never_null, isnull);
+	if (is && rules->exit_state != NULL)
+		is = !CdpPredicateValue(slots, rules->exit_state, values, member, never_null, &exit_null);
+	return is && !is_excluded(rules, profile_id, member);
+}
+
+/*
+ * Evaluate from where the work stands to the end of the chunk.
  */
 static void
 run(Evaluation *e)
@@ -224,15 +242,8 @@ run(Evaluation *e)
 									   profile->identifiers, profile->nidentifiers);
 			if (rules->predicate_state == NULL)
 				init_states(set, rules);
-			is = was && rules->exit_state != NULL;
-			if (!is)
-				is = CdpPredicateValue(set->columns->slots, rules->predicate_state, &profile->values,
-									   member, e->never_null, &isnull);
-			if (is && rules->exit_state != NULL)
-				is = !CdpPredicateValue(set->columns->slots, rules->exit_state, &profile->values,
-										member, e->never_null, &isnull);
-			if (is)
-				is = !is_excluded(rules, profile->profile_id, member);
+			is = CdpSegmentHolds(rules, set->columns->slots, profile->profile_id,
+								 &profile->values, member, e->never_null, was, &isnull);
 			member[rules->column] = BoolGetDatum(is);
 			profile->values.next = Min(profile->values.next, CdpClockNoted());
 		}

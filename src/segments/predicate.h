@@ -22,6 +22,7 @@
 
 #include "nodes/execnodes.h"
 #include "nodes/primnodes.h"
+#include "utils/array.h"
 #include "utils/jsonb.h"
 
 #include "segments/segments.h"
@@ -270,6 +271,7 @@ typedef struct CdpSegmentDefinition
 	Jsonb	   *options;
 	char	   *owner;
 	bool		enabled;
+	int			version;		/* as stored */
 } CdpSegmentDefinition;
 
 extern bool CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out);
@@ -287,6 +289,16 @@ extern List *CdpSegmentsOfTrait(int32 trait_id);
  * the number of rows.
  */
 extern uint64 CdpSegmentsExecute(const char *sql, int32 id, const char *string);
+
+/* ---- define.c ---- */
+
+/* Check the texts of a definition as its owner. */
+extern void CdpSegmentTextsDefine(const CdpSegmentDefinition *definition,
+								  CdpReferences *references, List **created);
+extern void CdpSegmentCheckTimezone(const char *timezone);
+extern double CdpSegmentCheckHoldout(double holdout);
+/* Ids of segments by their names, in order. */
+extern List *CdpSegmentIds(ArrayType *names);
 
 /* ---- environment.c: the rows from which predicates read ---- */
 
@@ -306,6 +318,13 @@ extern bool CdpPredicateValue(CdpPredicateSlots *slots, ExprState *state,
 
 /* ---- evaluate.c ---- */
 
+/*
+ * Is a profile in the segment, given whether it was?  isnull is set when the
+ * predicate was asked.
+ */
+extern bool CdpSegmentHolds(const CdpSegmentRules *rules, CdpPredicateSlots *slots,
+							int64 profile_id, const CdpProfileValues *values, Datum *member,
+							bool *never_null, bool was, bool *isnull);
 /* Is the profile one of those that the segment holds out? */
 extern bool CdpHeldOut(const CdpSegmentRules *rules, int64 profile_id);
 

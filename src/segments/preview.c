@@ -39,10 +39,11 @@
 
 typedef struct Preview
 {
+	CdpSegmentDefinition definition;
 	CdpTraitSet *traits;
 	CdpSegmentSet *set;
-	CdpPredicate predicate;
-	ExprState  *state;
+	CdpSegmentRules rules;
+	Bitmapset  *segments;		/* columns of those that it refers to */
 	TimestampTz now;
 	Datum	   *member;			/* by column */
 	bool	   *never_null;
@@ -50,22 +51,25 @@ typedef struct Preview
 	int64		non_members;
 	int64		unknown;
 	int64		errors;
-	int32		segment;		/* to compare with; 0: none */
 	int64		enter;
 	int64		leave;
 } Preview;
 
 /*
- * Compile a text that is not stored, as the current user.
+ * Compile a definition that is not stored, as the current user.
  */
 static void
-compile_preview(Preview *preview, const char *text, const char *timezone)
+compile_preview(Preview *preview)
 {
-	CdpReferences references = {0};
+	CdpSegmentDefinition *definition = &preview->definition;
+	CdpSegmentRules *rules = &preview->rules;
+	CdpSegmentColumns *columns;
 	List	   *created = NIL;
+	ListCell   *lc;
 	int			next_term = 0;
 
-	CdpPredicateDefine(text, timezone, "predicate", &references, &created);
+	CdpSegmentTextsDefine(definition, &rules->references, &created);
+	CdpSegmentCycleCheck(definition, &rules->references);
 	if (created != NIL)
 	{
 		CdpApplierLock();
@@ -81,12 +85,28 @@ compile_preview(Preview *preview, const char *text, const char *timezone)
 	preview->traits = CdpTraitSetGet(-1);
 	preview->set = CdpSegmentSetGet(-1, preview->traits);
 	PopActiveSnapshot();
-	CdpPredicateCompile(text, timezone, "predicate", &references, &next_term,
-						preview->traits, preview->set->columns->ids,
-						preview->set->columns->n, &preview->predicate);
-	preview->state = ExecInitExpr(preview->predicate.expr, NULL);
-	preview->member = palloc(Max(preview->set->columns->n, 1) * sizeof(Datum));
-	preview->never_null = palloc0(Max(preview->set->columns->n, 1) * sizeof(bool));
+	columns = preview->set->columns;
+	CdpPredicateCompile(definition->predicate, definition->timezone, "predicate",
+						&rules->references, &next_term, preview->traits, columns->ids,
+						columns->n, &rules->predicate);
+	CdpPredicateCompile(definition->exit_when, definition->timezone, "exit_when",
+						&rules->references, &next_term, preview->traits, columns->ids,
+						columns->n, &rules->exit_when);
+	rules->predicate_state = ExecInitExpr(rules->predicate.expr, NULL);
+	rules->exit_state = ExecInitExpr(rules->exit_when.expr, NULL);
+	rules->holdout = definition->holdout;
+	rules->seed = definition->seed;
+	foreach(lc, definition->exclude)
+	{
+		int			column = CdpSegmentColumn(preview->set, lfirst_int(lc));
+
+		if (column >= 0)
+			rules->excluded = bms_add_member(rules->excluded, column);
+	}
+	preview->segments = bms_union(rules->predicate.segments, rules->exit_when.segments);
+	preview->segments = bms_add_members(preview->segments, rules->excluded);
+	preview->member = palloc(Max(columns->n, 1) * sizeof(Datum));
+	preview->never_null = palloc0(Max(columns->n, 1) * sizeof(bool));
 }
 
 /*
@@ -100,7 +120,7 @@ evaluate_referred(Preview *preview, CdpProfileNodes *nodes, CdpProfileValues *va
 
 	for (int i = 0; i < preview->set->columns->n; i++)
 		preview->member[i] = BoolGetDatum(false);
-	if (bms_is_empty(preview->predicate.segments))
+	if (bms_is_empty(preview->segments))
 		return;
 	profile.profile_id = nodes->profile_id;
 	profile.values = *values;
@@ -109,7 +129,7 @@ evaluate_referred(Preview *preview, CdpProfileNodes *nodes, CdpProfileValues *va
 	profile.identifiers = CdpProfileIdentifiers(nodes);
 	profile.nidentifiers = nodes->nnodes;
 	CdpSegmentsEvaluateSome(preview->set, &profile, 1, preview->now,
-							preview->predicate.segments, false);
+							preview->segments, false);
 	for (int i = 0; i < profile.nafter; i++)
 	{
 		int			column = CdpSegmentColumn(preview->set, profile.after[i]);
@@ -130,37 +150,40 @@ is_in(const int32 *ids, int n, int32 id)
 	return false;
 }
 
+/*
+ * The same decision as in evaluate.c, and what it is counted as.
+ */
 static bool
-count_value(Preview *preview, CdpProfileValues *values)
+count_value(Preview *preview, int64 profile_id, CdpProfileValues *values, bool was)
 {
-	bool		isnull;
-	bool		value = CdpPredicateValue(preview->set->columns->slots, preview->state, values,
-										  preview->member, preview->never_null, &isnull);
+	bool		isnull = false;
+	bool		is = CdpSegmentHolds(&preview->rules, preview->set->columns->slots, profile_id,
+									 values, preview->member, preview->never_null, was, &isnull);
 
-	if (isnull)
-		preview->unknown++;
-	else if (value)
+	if (is)
 		preview->members++;
+	else if (isnull)
+		preview->unknown++;
 	else
 		preview->non_members++;
-	return value;
+	return is;
 }
 
 /*
  * The same for a predicate that may raise an error.
  */
 static bool
-count_guarded(Preview *preview, CdpProfileValues *values)
+count_guarded(Preview *preview, int64 profile_id, CdpProfileValues *values, bool was)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
-	volatile bool value = false;
+	volatile bool is = false;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
 	{
-		value = count_value(preview, values);
+		is = count_value(preview, profile_id, values, was);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -179,17 +202,18 @@ count_guarded(Preview *preview, CdpProfileValues *values)
 	PG_END_TRY();
 	MemoryContextSwitchTo(oldcontext);
 	CurrentResourceOwner = oldowner;
-	return value;
+	return is;
 }
 
 static void
 count_profile(Preview *preview, int64 profile_id)
 {
+	CdpSegmentRules *rules = &preview->rules;
 	CdpProfileNodes nodes;
 	CdpProfileValues values;
 	Oid			userid;
 	int			sec_context;
-	bool		value;
+	bool		is;
 	bool		was;
 
 	if (!CdpProfileRead(profile_id, preview->traits, &nodes))
@@ -197,20 +221,20 @@ count_profile(Preview *preview, int64 profile_id)
 	CdpProfileEvaluate(preview->traits, nodes.accs, nodes.nnodes, preview->now, &values);
 	evaluate_referred(preview, &nodes, &values);
 	CdpEnvironmentInstant(preview->set->columns->slots, preview->now);
-	if (preview->predicate.identity)
+	if (rules->predicate.identity || rules->exit_when.identity)
 		CdpEnvironmentIdentity(preview->set->columns->slots, preview->set->generation,
 							   CdpProfileIdentifiers(&nodes), nodes.nnodes);
 
+	was = is_in(nodes.segments, nodes.nsegments, preview->definition.id);
 	GetUserIdAndSecContext(&userid, &sec_context);
 	SetUserIdAndSecContext(userid, sec_context | SECURITY_RESTRICTED_OPERATION);
-	if (preview->predicate.safe)
-		value = count_value(preview, &values);
+	if (rules->predicate.safe && rules->exit_when.safe)
+		is = count_value(preview, profile_id, &values, was);
 	else
-		value = count_guarded(preview, &values);
+		is = count_guarded(preview, profile_id, &values, was);
 	SetUserIdAndSecContext(userid, sec_context);
-	was = is_in(nodes.segments, nodes.nsegments, preview->segment);
-	preview->enter += value && !was;
-	preview->leave += was && !value;
+	preview->enter += is && !was;
+	preview->leave += was && !is;
 }
 
 /*
@@ -264,16 +288,60 @@ count_profiles(Preview *preview, const char *timezone)
 	MemoryContextDelete(batch);
 }
 
+/*
+ * What is to be looked at: the given definition, and what it does not say is
+ * that of the segment with which it is compared.
+ */
+static void
+read_preview(FunctionCallInfo fcinfo, CdpSegmentDefinition *out)
+{
+	memset(out, 0, sizeof(CdpSegmentDefinition));
+	if (!PG_ARGISNULL(2))
+	{
+		char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(2));
+
+		(void) CdpSegmentIdByName(name);
+		(void) CdpSegmentDefinitionRead(name, out);
+	}
+	else
+	{
+		out->name = pstrdup("preview");
+		out->timezone = pstrdup("UTC");
+		out->seed = pstrdup("");
+	}
+	out->owner = GetUserNameFromId(GetUserId(), false);
+	if (!PG_ARGISNULL(0))
+		out->predicate = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (out->predicate == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"predicate\" must not be null"),
+				 errhint("Without it a segment must be given.")));
+	if (!PG_ARGISNULL(1))
+		out->timezone = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	CdpSegmentCheckTimezone(out->timezone);
+	if (!PG_ARGISNULL(3))
+	{
+		out->exit_when = text_to_cstring(PG_GETARG_TEXT_PP(3));
+		out->exit_when = out->exit_when[0] == '\0' ? NULL : CdpPredicateFromText(out->exit_when);
+	}
+	if (!PG_ARGISNULL(4))
+		out->exclude = CdpSegmentIds(PG_GETARG_ARRAYTYPE_P(4));
+	if (!PG_ARGISNULL(5))
+		out->holdout = CdpSegmentCheckHoldout(PG_GETARG_FLOAT8(5));
+	if (!PG_ARGISNULL(6))
+		out->seed = text_to_cstring(PG_GETARG_TEXT_PP(6));
+}
+
 PG_FUNCTION_INFO_V1(cdp_preview_segment);
 
 /*
- * cdp.preview_segment(predicate, timezone, segment)
+ * cdp.preview_segment(predicate, timezone, segment, exit_when, exclude,
+ * holdout, seed)
  */
 Datum
 cdp_preview_segment(PG_FUNCTION_ARGS)
 {
-	char	   *predicate;
-	char	   *timezone;
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
 	Preview    *preview = palloc0(sizeof(Preview));
@@ -284,12 +352,7 @@ cdp_preview_segment(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		PG_RETURN_NULL();
-	predicate = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	timezone = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	if (!PG_ARGISNULL(2))
-		preview->segment = CdpSegmentIdByName(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	read_preview(fcinfo, &preview->definition);
 	(void) CdpGeneration(&applied);
 	preview->now = CdpReadInstant(applied);
 
@@ -297,9 +360,9 @@ cdp_preview_segment(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
 	{
-		compile_preview(preview, predicate, timezone);
+		compile_preview(preview);
 		PushActiveSnapshot(GetTransactionSnapshot());
-		count_profiles(preview, timezone);
+		count_profiles(preview, preview->definition.timezone);
 		PopActiveSnapshot();
 	}
 	PG_CATCH();
@@ -326,7 +389,7 @@ cdp_preview_segment(PG_FUNCTION_ARGS)
 	values[3] = Int64GetDatum(preview->errors);
 	values[4] = Int64GetDatum(preview->enter);
 	values[5] = Int64GetDatum(preview->leave);
-	nulls[4] = nulls[5] = preview->segment == 0;
+	nulls[4] = nulls[5] = preview->definition.id == 0;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 

@@ -82,6 +82,12 @@ extern void CdpSegmentsEvaluate(CdpSegmentSet *set, CdpTraitSet *traits,
 extern void CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 									TimestampTz now, const Bitmapset *only, bool record);
 
+/*
+ * What a definition has come to, for the call that made it: members, and how
+ * many of them entered and left.
+ */
+extern void CdpSegmentTold(int32 id, int64 members, int64 entered, int64 exited);
+
 /* All segments have columns, disabled ones too.  -1: unknown. */
 extern int	CdpSegmentColumn(const CdpSegmentSet *set, int32 id);
 extern int	CdpSegmentColumnByName(const CdpSegmentSet *set, const char *name);
