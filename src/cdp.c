@@ -30,11 +30,14 @@ PG_MODULE_MAGIC;
 
 int			cdp_batch_size = 10000;
 int			cdp_bridge_guard = 1000;
+int			cdp_change_retention = 0;
 char	   *cdp_databases = NULL;
+bool		cdp_emit_logical = false;
 int			cdp_history_retention = 0;
 int			cdp_max_new_identifiers_per_hour = 1000;
 int			cdp_max_profile_identifiers = 10000;
 int			cdp_naptime = 1000;
+double		cdp_notify_queue_limit = 0.5;
 static char *cdp_now = NULL;
 int			cdp_replay_at_commit = 10000;
 
@@ -166,6 +169,13 @@ _PG_init(void)
 							1000, 0, INT_MAX / 2,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("cdp.change_retention",
+							"For how many days changes are kept.",
+							"What a subscription has not acknowledged is kept longer; 0 means for ever.",
+							&cdp_change_retention,
+							0, 0, 100000,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
 	DefineCustomStringVariable("cdp.databases",
 							   "Databases in which the launcher starts an applier.",
 							   "A comma-separated list, or * for every database that has the extension.",
@@ -173,6 +183,13 @@ _PG_init(void)
 							   "*",
 							   PGC_SIGHUP, 0,
 							   NULL, NULL, NULL);
+	DefineCustomBoolVariable("cdp.emit_logical",
+							 "Writes changes into the WAL as logical messages, too.",
+							 "Their prefix is cdp; needs wal_level = logical.",
+							 &cdp_emit_logical,
+							 false,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 	DefineCustomBoolVariable("cdp.enable_graph_index",
 							 "Lets walks over evidence use an identity_graph index on cdp.links.",
 							 "Without one, or when off, they use two btrees; the result is the same.",
@@ -208,6 +225,13 @@ _PG_init(void)
 							1000, 10, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	DefineCustomRealVariable("cdp.notify_queue_limit",
+							 "How full the queue of notifications may be for changes to be announced.",
+							 "A fraction; 0 means that nothing is announced.",
+							 &cdp_notify_queue_limit,
+							 0.5, 0, 1,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 	DefineCustomStringVariable("cdp.now",
 							   "Overrides the clock, for tests.",
 							   "Empty means the wall clock.",

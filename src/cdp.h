@@ -21,11 +21,14 @@
 /* settings (src/cdp.c), in alphabetical order */
 extern int	cdp_batch_size;			/* entries per applied batch */
 extern int	cdp_bridge_guard;		/* size from which a single link joins no two components */
+extern int	cdp_change_retention;	/* days; 0: for ever */
 extern char *cdp_databases;			/* comma list the launcher serves, or * */
+extern bool cdp_emit_logical;		/* changes as messages in the WAL, too */
 extern int	cdp_history_retention;	/* days; 0: for ever */
 extern int	cdp_max_new_identifiers_per_hour;	/* of a component; 0: any number */
 extern int	cdp_max_profile_identifiers;	/* size guard of a component */
 extern int	cdp_naptime;			/* ms between looks without a wake-up */
+extern double cdp_notify_queue_limit;	/* how full NOTIFY's queue may be; 0: no NOTIFY */
 extern int	cdp_replay_at_commit;	/* entries up to which rules are changed at once */
 
 /*

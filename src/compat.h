@@ -51,6 +51,15 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 #define CdpRelationLocator(rel) ((rel)->rd_node)
 #endif
 
+/* 17 added the choice to flush the WAL at once. */
+#if PG_VERSION_NUM >= 170000
+#define CdpLogLogicalMessage(prefix, message, size) \
+	LogLogicalMessage(prefix, message, size, true, false)
+#else
+#define CdpLogLogicalMessage(prefix, message, size) \
+	LogLogicalMessage(prefix, message, size, true)
+#endif
+
 /* 18 replaced isBackgroundWorker by its opposite. */
 #if PG_VERSION_NUM >= 180000
 #define CdpProcIsBackgroundWorker(proc) (!(proc)->isRegularBackend)

@@ -27,7 +27,8 @@ typedef enum CdpCause
 typedef struct CdpChange
 {
 	const char *kind;			/* segment_entered, segment_exited, … */
-	int64		profile_id;		/* 0: none */
+	const char *entity;			/* NULL: profile */
+	int64		profile_id;		/* 0: none; of an account: its number */
 	const CdpSegment *segment;	/* NULL: none */
 	Jsonb	   *payload;		/* NULL: none */
 	CdpCause	cause;

@@ -9,8 +9,12 @@
  *	  that they cannot reach NOTIFY's limit of 8,000 bytes.
  *
  *	  A notification queue that is full makes the commit of the notifier fail.
- *	  Above half of the queue nothing is announced, so that a listener which
- *	  sleeps in a transaction cannot stop the applier.
+ *	  Above half of the queue (cdp.notify_queue_limit) nothing is announced,
+ *	  so that a listener which sleeps in a transaction cannot stop the
+ *	  applier; that is counted in cdp.notify_skipped.
+ *
+ *	  With cdp.emit_logical each change also goes into the WAL as a logical
+ *	  message, for consumers that decode it.
  *
  * IDENTIFICATION
  *	  src/activate/changes.c
@@ -19,8 +23,10 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
+#include "replication/message.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/fmgroids.h"
@@ -30,21 +36,32 @@
 
 #include "activate/activate.h"
 #include "cdp.h"
+#include "compat.h"
 #include "statement.h"
 
 #define CDP_CHANNEL		"cdp"
+#define LOGICAL_PREFIX	"cdp"
 
 static CdpStatement insert_changes = {
-	"INSERT INTO cdp.changes (epoch, seq, kind, profile_id, segment, payload,"
-	" cause, occurred_at, at)"
-	" SELECT $1, u.seq, u.kind, nullif(u.profile_id, 0), u.segment, u.payload,"
+	"INSERT INTO cdp.changes (epoch, seq, kind, entity, profile_id, segment,"
+	" payload, cause, occurred_at, at)"
+	" SELECT $1, u.seq, u.kind, coalesce(u.entity, 'profile'),"
+	" nullif(u.profile_id, 0), u.segment, u.payload,"
 	" u.cause, u.occurred_at, $2"
 	" FROM (SELECT unnest($3) AS seq, unnest($4) AS kind, "
 	" unnest($5) AS profile_id, unnest($6) AS segment, "
 	" unnest($7) AS payload, unnest($8) AS cause, "
-	" unnest($9) AS occurred_at) AS u",
+	" unnest($9) AS occurred_at, unnest($10) AS entity) AS u",
 	{"int4", "timestamptz", "int8[]", "text[]", "int8[]", "text[]", "jsonb[]",
-	"text[]", "timestamptz[]"}
+	"text[]", "timestamptz[]", "text[]"}
+};
+
+static CdpStatement count_skipped = {
+	"INSERT INTO cdp.notify_skipped AS n (batches, last_at)"
+	" VALUES (1, clock_timestamp())"
+	" ON CONFLICT (one) DO UPDATE SET batches = n.batches + 1,"
+	" last_at = excluded.last_at",
+	{NULL}
 };
 
 CdpChange *
@@ -87,6 +104,62 @@ CdpCauseName(CdpCause cause)
 	return "?";
 }
 
+static void
+append_time(StringInfo buf, TimestampTz at)
+{
+	char		iso[MAXDATELEN + 1];
+
+	JsonEncodeDateTime(iso, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL);
+	escape_json(buf, iso);
+}
+
+/*
+ * Each change as a message in the WAL, part of this transaction, with the keys
+ * that cdp.changes has as columns.
+ */
+static void
+emit_logical(CdpChangeList *list, int32 epoch, int64 first_seq, TimestampTz at)
+{
+	StringInfoData buf;
+	int			i;
+
+	initStringInfo(&buf);
+	for (i = 0; i < list->n; i++)
+	{
+		CdpChange  *change = &list->items[i];
+
+		resetStringInfo(&buf);
+		appendStringInfo(&buf, "{\"v\":1,\"epoch\":%d,\"seq\":%lld,\"kind\":",
+						 epoch, (long long) (first_seq + i));
+		escape_json(&buf, change->kind);
+		appendStringInfoString(&buf, ",\"entity\":");
+		escape_json(&buf, change->entity ? change->entity : "profile");
+		if (change->profile_id != 0)
+			appendStringInfo(&buf, ",\"profile_id\":%lld",
+							 (long long) change->profile_id);
+		if (change->segment != NULL)
+		{
+			appendStringInfoString(&buf, ",\"segment\":");
+			escape_json(&buf, change->segment->name);
+		}
+		if (change->payload != NULL)
+		{
+			appendStringInfoString(&buf, ",\"payload\":");
+			(void) JsonbToCString(&buf, &change->payload->root,
+								  VARSIZE(change->payload));
+		}
+		appendStringInfoString(&buf, ",\"cause\":");
+		escape_json(&buf, CdpCauseName(change->cause));
+		appendStringInfoString(&buf, ",\"occurred_at\":");
+		append_time(&buf, change->occurred_at);
+		appendStringInfoString(&buf, ",\"at\":");
+		append_time(&buf, at);
+		appendStringInfoChar(&buf, '}');
+		CdpLogLogicalMessage(LOGICAL_PREFIX, buf.data, buf.len);
+	}
+	pfree(buf.data);
+}
+
 void
 CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
 				TimestampTz at)
@@ -99,10 +172,12 @@ CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
 			   *segments,
 			   *payloads,
 			   *causes;
+	Datum	   *entities;
 	bool	   *nosegment,
-			   *nopayload;
+			   *nopayload,
+			   *noentity;
 	int			i;
-	Datum		args[9];
+	Datum		args[10];
 
 	if (n == 0)
 		return;
@@ -113,6 +188,8 @@ CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
 	segments = palloc(sizeof(Datum) * n);
 	payloads = palloc(sizeof(Datum) * n);
 	causes = palloc(sizeof(Datum) * n);
+	entities = palloc(sizeof(Datum) * n);
+	noentity = palloc(sizeof(bool) * n);
 	nosegment = palloc(sizeof(bool) * n);
 	nopayload = palloc(sizeof(bool) * n);
 	for (i = 0; i < n; i++)
@@ -123,6 +200,9 @@ CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
 		profiles[i] = change->profile_id;
 		occurred[i] = change->occurred_at;
 		kinds[i] = CStringGetTextDatum(change->kind);
+		noentity[i] = change->entity == NULL;
+		entities[i] = noentity[i] ? (Datum) 0
+			: CStringGetTextDatum(change->entity);
 		nosegment[i] = change->segment == NULL;
 		segments[i] = nosegment[i] ? (Datum) 0
 			: CStringGetTextDatum(change->segment->name);
@@ -139,7 +219,10 @@ CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
 	args[6] = CdpVarlenaArray(payloads, nopayload, n, JSONBOID);
 	args[7] = CdpVarlenaArray(causes, NULL, n, TEXTOID);
 	args[8] = CdpTimestampArray(occurred, n);
+	args[9] = CdpVarlenaArray(entities, noentity, n, TEXTOID);
 	CdpRun(&insert_changes, args, NULL);
+	if (cdp_emit_logical && XLogLogicalInfoActive())
+		emit_logical(list, epoch, first_seq, at);
 }
 
 /*
@@ -157,6 +240,11 @@ announce(const char *channel, const CdpChange *only, int32 epoch,
 	{
 		appendStringInfo(&buf, "\"seq\":%lld,\"kind\":", (long long) from);
 		escape_json(&buf, only->kind);
+		if (only->entity != NULL && strcmp(only->entity, "profile") != 0)
+		{
+			appendStringInfoString(&buf, ",\"entity\":");
+			escape_json(&buf, only->entity);
+		}
 		if (only->segment != NULL)
 		{
 			appendStringInfoString(&buf, ",\"segment\":");
@@ -166,13 +254,7 @@ announce(const char *channel, const CdpChange *only, int32 epoch,
 			appendStringInfo(&buf, ",\"profile_id\":%lld",
 							 (long long) only->profile_id);
 		appendStringInfoString(&buf, ",\"at\":");
-		{
-			char		iso[MAXDATELEN + 1];
-
-			JsonEncodeDateTime(iso, TimestampTzGetDatum(at), TIMESTAMPTZOID,
-							   NULL);
-			escape_json(&buf, iso);
-		}
+		append_time(&buf, at);
 	}
 	else
 		appendStringInfo(&buf, "\"from\":%lld,\"to\":%lld,\"n\":%lld",
@@ -202,8 +284,14 @@ CdpChangesNotify(CdpChangeList *list, int32 epoch, int64 first_seq,
 
 	if (list->n == 0)
 		return;
-	if (DatumGetFloat8(OidFunctionCall0(F_PG_NOTIFICATION_QUEUE_USAGE)) > 0.5)
+	if (cdp_notify_queue_limit <= 0)
 		return;
+	if (DatumGetFloat8(OidFunctionCall0(F_PG_NOTIFICATION_QUEUE_USAGE)) >
+		cdp_notify_queue_limit)
+	{
+		CdpRun(&count_skipped, NULL, NULL);
+		return;
+	}
 
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(CdpSegment *);

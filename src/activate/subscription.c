@@ -29,8 +29,12 @@
 /* See CDP_LOCK_CLASS in catalog.c; the applier's session lock is 0xCD02. */
 #define CLAIM_LOCK_CLASS	0xCD03
 
+/* Who looks up a position against who removes changes before positions. */
+#define POSITION_LOCK_CLASS	0xCD04
+
 PG_FUNCTION_INFO_V1(cdp_claim_change);
 PG_FUNCTION_INFO_V1(cdp_lock_applier);
+PG_FUNCTION_INFO_V1(cdp_lock_positions);
 
 static void
 need_read_committed(const char *function)
@@ -50,6 +54,22 @@ cdp_lock_applier(PG_FUNCTION_ARGS)
 {
 	need_read_committed("a consistent look at segments and changes");
 	CdpApplierLock();
+	PG_RETURN_VOID();
+}
+
+/*
+ * cdp.lock_positions(exclusive boolean): until this transaction ends no changes
+ * are removed; with exclusive, no subscription gets another position than by
+ * going forward.
+ */
+Datum
+cdp_lock_positions(PG_FUNCTION_ARGS)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, POSITION_LOCK_CLASS);
+	(void) LockAcquire(&tag, PG_GETARG_BOOL(0) ? ExclusiveLock : ShareLock,
+					   false, false);
 	PG_RETURN_VOID();
 }
 

@@ -356,7 +356,8 @@ record_error(ApplierState *state)
 }
 
 /*
- * Make partitions ahead, in a transaction of its own.  Not before this
+ * Make partitions ahead, and remove changes that nobody needs and that are
+ * older than cdp.change_retention, in a transaction of its own.  Not before this
  * incarnation of the log is active: a restore may still be bringing its own.
  */
 static void
@@ -368,14 +369,16 @@ make_partitions(ApplierState *state)
 	StartTransactionCommand();
 	if (lock_extension(&version) == EXTENSION_READY)
 	{
-		pgstat_report_activity(STATE_RUNNING, "making partitions");
+		pgstat_report_activity(STATE_RUNNING, "looking after partitions");
 		if (!run_as_owner("SELECT FROM cdp.cursors c"
 						  " JOIN cdp.incarnation i ON c.incarnation = i.id",
 						  0, NULL, NULL))
 			state->partitions_at = 0;
 		else
 		{
-			(void) run_as_owner("SELECT cdp.make_partitions()", 0, NULL, NULL);
+			(void) run_as_owner("SELECT cdp.make_partitions(),"
+								" cdp.make_change_partitions(),"
+								" cdp.trim_changes()", 0, NULL, NULL);
 			state->partitions_at = GetCurrentTimestamp() + PARTITIONS_EVERY;
 		}
 	}

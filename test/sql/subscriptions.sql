@@ -19,15 +19,37 @@ CREATE FUNCTION got(name text, max int DEFAULT 100) RETURNS text LANGUAGE sql AS
 	FROM cdp.poll(name, max)
 $$;
 
+INSERT INTO cdp.segment_definitions (name, predicate, owner, channel) VALUES
+	('warm', 'true', current_user, 'cdp_segment_warm'), ('cold', 'true', current_user, 'cdp_segment_cold');
+
 -- names, modes, filters and starts are checked
 SELECT cdp.subscribe('');
 SELECT cdp.subscribe('x', mode => 'both');
 SELECT cdp.subscribe('x', '{"segments": "a"}');
 SELECT cdp.subscribe('x', '{"segment": 1}');
+SELECT cdp.subscribe('x', '{"segment": []}');
+SELECT cdp.subscribe('x', '{"segment": ["warm", "wram"]}');
+SELECT cdp.subscribe('x', '{"kind": "segment_enterd"}');
+SELECT cdp.subscribe('x', '{"cause": "entries"}');
+SELECT cdp.subscribe('x', '{"entity": "household"}');
+SELECT cdp.subscribe('x', '{"trait": "ltv"}');
+SELECT cdp.subscribe('x', '{"first_entry": "yes"}');
+SELECT cdp.subscribe('x', '{"max_age": "soon"}');
+SELECT cdp.subscribe('x', '{"max_age": "-1 hour"}');
 SELECT cdp.subscribe('x', '[]');
 SELECT cdp.subscribe('x', start => 'tomorrow');
 SELECT cdp.subscribe('x', start => '1');
+SELECT cdp.subscribe('x', start => '2026-13-01');
+SELECT cdp.subscribe('x', start => '2999-01-01');
+SELECT cdp.subscribe('x', start => '1:1');
 SELECT cdp.subscribe('x', include => '{"everything": true}');
+SELECT cdp.subscribe('x', include => '{"identifiers": ["emial"]}');
+SELECT cdp.subscribe('x', include => '{"traits": [1]}');
+SELECT cdp.subscribe('x', include => '{"traits": "ltv"}');
+SELECT cdp.subscribe('x', format => 'segment');
+SELECT cdp.subscribe('x', '{"kind": "profile_merged"}', format => 'segment_track');
+SELECT cdp.subscribe('x', max_tries => 0);
+SELECT cdp.subscribe('x', backoff => '0');
 SELECT cdp.subscribe('x', visibility => '-1 s');
 SELECT cdp.poll('x');
 SELECT cdp.ack('x', 1);
@@ -97,15 +119,13 @@ SELECT got('jobs', 2), got('jobs', 2), got('jobs', 2);
 SELECT cdp.ack('jobs', ARRAY[12]::bigint[]);
 SET cdp.now = '2026-01-01 00:01:01+00';
 SELECT got('jobs');
-SELECT seq, acked, tries FROM cdp.deliveries ORDER BY seq;
+SELECT seq, tries, retry FROM cdp.subscription_queue ORDER BY seq;
 SELECT cdp.ack('jobs', ARRAY[11, 13]::bigint[]);
 SELECT acked_seq FROM cdp.subscriptions WHERE name = 'jobs';
 SELECT count(*) FROM cdp.deliveries;
 SELECT got('jobs');
 
 -- a snapshot: members first, then what has happened since
-INSERT INTO cdp.segment_definitions (name, predicate, owner, channel) VALUES
-	('warm', 'true', current_user, 'cdp_segment_warm'), ('cold', 'true', current_user, 'cdp_segment_cold');
 INSERT INTO cdp.segment_members (segment_id, profile_id, member, entered_at)
 SELECT d.id, p, p <> 3, timestamptz '2025-01-01' + p * interval '1 day'
 FROM cdp.segment_definitions d, generate_series(1, 4) p WHERE d.name = 'warm' OR p = 1;
@@ -139,7 +159,7 @@ SELECT cdp.ack('all', 16);
 
 SELECT cdp.unsubscribe('snap_jobs');
 SELECT cdp.unsubscribe('jobs');
-SELECT count(*) FROM cdp.subscription_members WHERE subscription = 'snap_jobs';
+SELECT count(*) FROM cdp.subscription_queue WHERE subscription = 'snap_jobs';
 
 -- nobody but its owner may call these unless granted
 CREATE ROLE regress_cdp_consumer;
