@@ -46,6 +46,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/identity/graph.sql) \
                $(wildcard sql/identity/explain.sql sql/identity/accounts.sql) \
                $(wildcard sql/apply/rules.sql) \
+               $(wildcard sql/apply/backfill.sql) \
                $(wildcard sql/activate/profile.sql) \
                $(wildcard sql/activate/poll.sql sql/activate/retention.sql) \
                $(wildcard sql/activate/segments.sql) \

@@ -28,6 +28,8 @@
 
 PG_MODULE_MAGIC;
 
+int			cdp_backfill_at_once = 10000;
+int			cdp_backfill_rate = 0;
 int			cdp_batch_size = 10000;
 int			cdp_bridge_guard = 1000;
 int			cdp_change_retention = 0;
@@ -45,6 +47,7 @@ int			cdp_replay_at_commit = 10000;
 static TimestampTz clock_override = 0;
 
 CdpBackfillHookType CdpBackfillHook = NULL;
+CdpBackfillLaterHookType CdpBackfillLaterHook = NULL;
 CdpTraitAlteredHookType CdpTraitAlteredHook = NULL;
 CdpRulesHookType CdpRulesChangingHook = NULL;
 CdpRulesHookType CdpRulesChangedHook = NULL;
@@ -155,6 +158,20 @@ cdp_version(PG_FUNCTION_ARGS)
 void
 _PG_init(void)
 {
+	DefineCustomIntVariable("cdp.backfill_at_once",
+							"Size of the log up to which a definition is folded by the transaction that makes it.",
+							"Number of applied entries; above it, the applier does it beside what comes.  0 means always the applier.",
+							&cdp_backfill_at_once,
+							10000, 0, INT_MAX,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("cdp.backfill_rate",
+							"Entries of history that the applier folds into new definitions per second.",
+							"0 means as many as it can; -1 that it pauses.",
+							&cdp_backfill_rate,
+							0, -1, INT_MAX,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("cdp.batch_size",
 							"Number of log entries that are applied in one transaction.",
 							NULL,

@@ -19,6 +19,8 @@
 #define CDP_VERSION "1.0"
 
 /* settings (src/cdp.c), in alphabetical order */
+extern int	cdp_backfill_at_once;	/* entries up to which a definition is folded at once */
+extern int	cdp_backfill_rate;		/* entries a second, 0: any number, -1: none */
 extern int	cdp_batch_size;			/* entries per applied batch */
 extern int	cdp_bridge_guard;		/* size from which a single link joins no two components */
 extern int	cdp_change_retention;	/* days; 0: for ever */
@@ -93,6 +95,13 @@ extern void CdpRestoreUser(const CdpUserContext *saved);
  */
 typedef void (*CdpBackfillHookType) (List *trait_ids, List *segment_ids, bool everybody);
 extern CdpBackfillHookType CdpBackfillHook;
+
+/*
+ * Is there so much history that the applier should work it off, not the
+ * transaction that makes a definition?
+ */
+typedef bool (*CdpBackfillLaterHookType) (void);
+extern CdpBackfillLaterHookType CdpBackfillLaterHook;
 
 /*
  * The definition of a trait was changed, perhaps under a new id.  Called twice

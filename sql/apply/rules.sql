@@ -32,21 +32,4 @@ CREATE FUNCTION cdp.preview_identity()
 COMMENT ON FUNCTION cdp.preview_identity() IS
 'what a change of the rules of identity would do, in the transaction that makes it or while it is under way; takes no lock and writes nothing. change: merge (profile_id would be absorbed by into_profile_id), split (a part of profile_id would become, or join, into_profile_id; NULL: a new number), move (the identifier would belong to into_profile_id instead of profile_id), gone (the identifier would not be known any more), new (it is not known now; into_profile_id is NULL unless it would join a profile). No rows: nothing would change, or no change is under way. Reads the whole log; needs memory for all identifiers and their links';
 
-CREATE VIEW cdp.progress AS
-	SELECT 'identity rules'::text AS what,
-		CASE WHEN c.started_at IS NULL THEN 'waiting'
-			WHEN c.judging THEN 'judging identifiers' ELSE 'reading entries' END AS phase,
-		c.done, c.total,
-		CASE WHEN c.done > 0 THEN c.done / greatest(extract(epoch FROM clock_timestamp() - c.started_at)::float8, 0.001) END AS rate,
-		c.requested_at, c.requested_by, c.started_at,
-		CASE WHEN c.done > 0 AND c.total > c.done
-			THEN clock_timestamp() + (clock_timestamp() - c.started_at) * ((c.total - c.done) / c.done::float8) END AS estimated_end
-	FROM cdp.rule_changes c
-	WHERE c.id = (SELECT max(l.id) FROM cdp.rule_changes l);
-COMMENT ON VIEW cdp.progress IS 'work on history that is under way; no rows: none';
-COMMENT ON COLUMN cdp.progress.phase IS 'waiting for the applier, reading entries by the new rules, or judging again who may be one person';
-COMMENT ON COLUMN cdp.progress.done IS 'entries read, or identifiers judged, in this phase';
-COMMENT ON COLUMN cdp.progress.rate IS 'of them, per second since the start';
-
 REVOKE ALL ON FUNCTION cdp.preview_identity(), cdp.kinds_before(bigint), cdp.rules_at_commit(), cdp.apply_identity_changes() FROM PUBLIC;
-GRANT SELECT ON cdp.progress TO pg_monitor;

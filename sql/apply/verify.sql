@@ -224,8 +224,9 @@ BEGIN
 		traits := pending;
 		pending := '{}';
 		FOREACH t IN ARRAY traits LOOP
-			IF t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN
-				-- suspended
+			IF t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r)
+				OR (t->>'id')::int IN (SELECT b.id FROM cdp.building_traits b) THEN
+				-- suspended, or without values until it is built
 				vals := array_fill(NULL::text, ARRAY[g.ncomps]);
 			ELSIF t->>'aggregate' = 'declared' THEN
 				vals := cdp.verify_declared(declared, COALESCE(t->>'key', t->>'name'), t->>'type', t->>'timezone', t->>'empty');
@@ -347,6 +348,7 @@ BEGIN
 			FROM unnest(ARRAY(SELECT jsonb_array_elements_text(s->'trait_names')),
 						ARRAY(SELECT jsonb_array_elements_text(s->'trait_ids')::int)) n(name, id);
 			IF NOT (s->>'enabled')::boolean
+				OR (s->>'id')::int IN (SELECT w.id FROM cdp.waiting_segments w)
 				OR s->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN
 				-- keeps the members that it has
 				SELECT array_agg(m.profile_id IS NOT NULL ORDER BY p.comp) INTO vals

@@ -33,6 +33,17 @@ COMMENT ON COLUMN cdp.segment_definitions.terms IS 'by vocabulary call in predic
 COMMENT ON COLUMN cdp.segment_definitions.segment_ids IS 'segments that the texts refer to';
 COMMENT ON COLUMN cdp.segment_definitions.trait_ids IS 'by element of trait_names, a name in the texts: id of the trait that it stands for';
 
+CREATE VIEW cdp.waiting_segments AS
+	WITH RECURSIVE s(id) AS (
+		SELECT w.id FROM (
+			SELECT b.id FROM cdp.backfills b WHERE b.kind = 'segment'
+			UNION ALL
+			SELECT d.id FROM cdp.building_traits t JOIN cdp.definition_depends d ON d.trait_id = t.id AND d.kind = 'segment') w
+		UNION
+		SELECT d.id FROM s JOIN cdp.segment_definitions d ON s.id = ANY (d.segment_ids))
+	SELECT s.id FROM s;
+COMMENT ON VIEW cdp.waiting_segments IS 'internal: segments that are not evaluated yet, because their back-fill or that of what they read is not done';
+
 -- A row stays when its profile leaves, so that re-entries are numbered.
 CREATE TABLE cdp.segment_members (
 	segment_id int NOT NULL,

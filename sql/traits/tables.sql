@@ -44,6 +44,32 @@ CREATE TABLE cdp.definition_depends (
 CREATE INDEX definition_depends_trait ON cdp.definition_depends (trait_id);
 COMMENT ON TABLE cdp.definition_depends IS 'definition (kind, id) reads the trait';
 
+-- Definitions whose history is not worked off yet.
+CREATE TABLE cdp.backfills (
+	kind text NOT NULL CHECK (kind IN ('trait', 'segment')),
+	id int NOT NULL,
+	replaces int,
+	fresh boolean NOT NULL,
+	position bigint NOT NULL DEFAULT 0,
+	done bigint NOT NULL DEFAULT 0,
+	requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	requested_by text NOT NULL DEFAULT session_user,
+	started_at timestamptz,
+	PRIMARY KEY (kind, id)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE cdp.backfills IS 'definitions whose history the applier works off beside what comes; see cdp.progress';
+COMMENT ON COLUMN cdp.backfills.replaces IS 'the trait whose next version this is: it stays as it is until then';
+COMMENT ON COLUMN cdp.backfills.fresh IS 'there was nothing of that name before';
+COMMENT ON COLUMN cdp.backfills.position IS 'number of the last identifier whose entries are folded in; entries of those beyond it do not count for the trait yet';
+
+CREATE VIEW cdp.building_traits AS
+	WITH RECURSIVE t(id) AS (
+		SELECT b.id FROM cdp.backfills b WHERE b.kind = 'trait'
+		UNION
+		SELECT d.id FROM t JOIN cdp.definition_depends d ON d.trait_id = t.id AND d.kind = 'trait')
+	SELECT t.id FROM t;
+COMMENT ON VIEW cdp.building_traits IS 'internal: traits without values so far, versions that are to replace others among them';
+
 CREATE TABLE cdp.declared_keys (
 	name text NOT NULL,
 	json_type text NOT NULL,
@@ -64,5 +90,6 @@ COMMENT ON TABLE cdp.trait_errors IS 'evaluations of a trait that failed, or gav
 SELECT pg_extension_config_dump('cdp.trait_definitions', '');
 SELECT pg_extension_config_dump('cdp.trait_definitions_id_seq', '');
 SELECT pg_extension_config_dump('cdp.definition_depends', '');
+SELECT pg_extension_config_dump('cdp.backfills', '');
 SELECT pg_extension_config_dump('cdp.declared_keys', '');
 SELECT pg_extension_config_dump('cdp.trait_errors', '');

@@ -13,10 +13,15 @@ CREATE VIEW cdp.traits AS
 		t.value, t.event, t.filter, t.within, t.expression, t.type, t.entity,
 		t.empty, t.timezone, t.description, t.owner,
 		COALESCE((t.options ->> 'announce')::boolean, false) AS announce,
-		t.each, t.older_than, t.since, t.options - 'announce' AS options
+		t.each, t.older_than, t.since, t.options - 'announce' AS options,
+		CASE WHEN t.id IN (SELECT b.id FROM cdp.building_traits b) THEN 'building'
+			WHEN EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait' AND b.replaces = t.id) THEN 'altering'
+			WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = t.owner::name) THEN 'suspended'
+			ELSE 'active'
+		END AS status
 	FROM cdp.trait_definitions t
 	WHERE NOT t.hidden;
-COMMENT ON VIEW cdp.traits IS 'definitions of traits';
+COMMENT ON VIEW cdp.traits IS 'definitions of traits; status: active, building (no values until history is folded), altering (a new version is being built beside it), suspended (its owner does not exist)';
 
 CREATE VIEW cdp.stat_traits AS
 	SELECT t.name, t.aggregate,

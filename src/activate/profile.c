@@ -290,6 +290,11 @@ in_segment(ProfileRead *read, bool known, const text *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("segment \"%s\" does not exist", segment)));
+	if (CdpSegmentWaits(read->segments, column))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segment \"%s\" is being built", segment),
+				 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
 	if (!known)
 		return false;
 	profile = evaluate_segments(read, bms_make_singleton(column));

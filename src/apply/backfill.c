@@ -87,12 +87,9 @@ typedef struct Folding
 	CdpNodeAcc *acc;
 } Folding;
 
-/*
- * Fold a chunk of entries, owners filled in, into the states on disk.
- */
-static void
-fold_chunk(CdpTraitSet *traits, Bitmapset *only, CdpEntry *entries, int n,
-		   TimestampTz clock)
+void
+CdpFoldChunk(CdpTraitSet *traits, Bitmapset *only, CdpEntry *entries, int n,
+			 TimestampTz clock, CdpGraph *graph)
 {
 	CdpContributions *contributions = palloc0(sizeof(CdpContributions) * n);
 	HASHCTL		ctl;
@@ -156,8 +153,13 @@ fold_chunk(CdpTraitSet *traits, Bitmapset *only, CdpEntry *entries, int n,
 	hash_seq_init(&seq, foldings);
 	while ((folding = hash_seq_search(&seq)) != NULL)
 	{
+		struct varlena *state = CdpNodeClose(folding->acc, clock);
+		CdpNode    *node = graph ? CdpGraphNode(graph, folding->owner) : NULL;
+
+		if (node != NULL)
+			CdpGraphNewState(graph, node, state);
 		owners[nowners] = folding->owner;
-		states[nowners++] = PointerGetDatum(CdpNodeClose(folding->acc, clock));
+		states[nowners++] = PointerGetDatum(state);
 	}
 	args[0] = CdpInt8Array(owners, nowners);
 	args[1] = CdpVarlenaArray(states, NULL, nowners, CdpTypeOid("node_state"));
@@ -214,7 +216,7 @@ fold_history(CdpTraitSet *traits, Bitmapset *only, TimestampTz clock)
 			entries[i].owner = DatumGetInt64(values[0]);
 		}
 		SPI_freetuptable(SPI_tuptable);
-		fold_chunk(traits, only, entries, n, clock);
+		CdpFoldChunk(traits, only, entries, n, clock, NULL);
 		MemoryContextReset(chunk);
 	}
 	MemoryContextSwitchTo(old);
@@ -402,11 +404,13 @@ end_work(Work *work)
 }
 
 /*
- * Fold history into the traits, evaluate everybody for the segments.
+ * Fold history into the traits, evaluate everybody for the segments.  What is
+ * being built beside what comes is left to that, and what waits for it.
  */
-void
-CdpBackfill(List *trait_ids, List *segment_ids, bool everybody)
+static void
+backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 {
+	List	   *evaluated = NIL;
 	CdpBatch	batch;
 	Work		work;
 	Bitmapset  *only = NULL;
@@ -423,16 +427,29 @@ CdpBackfill(List *trait_ids, List *segment_ids, bool everybody)
 
 		if (trait == NULL)
 			elog(ERROR, "trait %d is not defined", lfirst_int(lc));
+		if (trait->building)
+			continue;
 		everybody |= trait->windowed;
 		if (trait->aggregate != CDP_AGG_DECLARED &&
 			trait->aggregate != CDP_AGG_EXPRESSION)
 			only = bms_add_member(only, trait->index);
 	}
+	foreach(lc, segment_ids)
+	{
+		int			column = CdpSegmentColumn(batch.segments, lfirst_int(lc));
+
+		if (column >= 0 && (later || CdpSegmentWaits(batch.segments, column)))
+			CdpBackfillBegin("segment", lfirst_int(lc), 0, false);
+		else
+			evaluated = lappend_int(evaluated, lfirst_int(lc));
+	}
+	if (list_length(evaluated) < list_length(segment_ids))
+		CdpGenerationBump();
 	if (any > 0)
 	{
 		if (!bms_is_empty(only))
 			fold_history(batch.traits, only, batch.applier.clock);
-		if (segment_ids != NIL || everybody)
+		if (evaluated != NIL || everybody)
 		{
 			int			nest = NewGUCNestLevel();
 
@@ -441,9 +458,22 @@ CdpBackfill(List *trait_ids, List *segment_ids, bool everybody)
 			AtEOXact_GUC(false, nest);
 		}
 	}
-	announce_definitions(&batch, segment_ids);
+	announce_definitions(&batch, evaluated);
 	finish(&batch);
 	end_work(&work);
+}
+
+void
+CdpBackfill(List *trait_ids, List *segment_ids, bool everybody)
+{
+	backfill(trait_ids, segment_ids, everybody,
+			 segment_ids != NIL && CdpBackfillNeeded());
+}
+
+void
+CdpEvaluateEverybody(List *segment_ids)
+{
+	backfill(NIL, segment_ids, true, false);
 }
 
 /*

@@ -43,7 +43,8 @@
 
 static CdpStatement load_applier = {
 	"SELECT a.generation, a.next_node, a.next_seq, a.epoch, a.clock, a.entries,"
-	" a.duplicates, a.rejected, a.token FROM cdp.applier a",
+	" a.duplicates, a.rejected, a.token, EXISTS (SELECT FROM cdp.backfills)"
+	" FROM cdp.applier a",
 	{NULL}
 };
 
@@ -109,6 +110,7 @@ CdpApplierLoad(CdpBatch *batch)
 	applier->duplicates = CdpCellInt8(0, 7);
 	applier->rejected = CdpCellInt8(0, 8);
 	applier->token = CdpCellInt8(0, 9);
+	applier->backfills = DatumGetBool(CdpCell(0, 10, &isnull));
 	SPI_freetuptable(SPI_tuptable);
 
 	/* the applied clock never goes back */
@@ -184,6 +186,7 @@ CdpBatchPrepare(CdpBatch *batch, CdpRules *rules, bool keep)
 
 	batch->kinds = rules ? rules->kinds : CdpKindSetGet(generation);
 	batch->traits = CdpTraitSetGet(generation);
+	CdpTraitsBuilt(batch->traits);
 	batch->segments = CdpSegmentSetGet(generation, batch->traits);
 	batch->graph = CdpGraphBegin(batch->kinds, batch->applier.next_node,
 								 generation,
@@ -364,6 +367,8 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	CdpCursorSet *before;
 	CdpRules   *rules;
 	bool		hold;
+	bool		building;
+	TimestampTz build_next = DT_NOEND;
 	static bool history_first = false;
 	int			max = (int) Min(max_entries, (int64) cdp_batch_size);
 	int64	   *due;
@@ -411,8 +416,12 @@ CdpApplyBatch(int64 max_entries, bool activate)
 		goto done;
 	}
 
+	building = rules == NULL && max > 0 && batch.applier.backfills &&
+		CdpBackfillDue(&build_next);
+
 	/* history and what has come take turns */
-	if (rules != NULL && rules->n > 0 && !hold && history_first && max > 0)
+	if (((rules != NULL && rules->n > 0 && !hold) || building) &&
+		history_first && max > 0)
 		batch.nentries = ndue = 0;
 	else
 	{
@@ -438,8 +447,35 @@ CdpApplyBatch(int64 max_entries, bool activate)
 		result.next_timer = when_next();
 		goto done;
 	}
+	if (batch.nentries == 0 && ndue == 0 && building)
+	{
+		bool		turn = history_first;
+
+		history_first = false;
+		if (CdpBackfillSwitch())
+			result.reread = 1;
+		else
+		{
+			CdpBatchPrepare(&batch, NULL, true);
+			CdpMessagesBegin(&batch);
+			result.reread = CdpBackfillStep(&batch, max);
+			if (result.reread >= 0)
+			{
+				CdpApplierWrite(&batch, true);
+				CdpMessagesEnd(&batch);
+				CdpGraphEnd(batch.graph, batch.applier.generation,
+							batch.applier.token);
+			}
+		}
+		if (!result.more)
+			CdpCursorsWrite(cursors);
+		result.more |= turn || result.reread >= 0;
+		result.reread = Max(result.reread, 0);
+		result.next_timer = when_next();
+		goto done;
+	}
 	history_first = true;
-	if (rules != NULL)
+	if (rules != NULL || building)
 		result.more = true;
 	if (batch.nentries == 0 && ndue == 0)
 	{
@@ -486,6 +522,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	result.next_timer = when_next();
 
 done:
+	result.next_timer = Min(result.next_timer, build_next);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	SPI_finish();
@@ -551,6 +588,7 @@ void
 CdpApplyInit(void)
 {
 	CdpBackfillHook = CdpBackfill;
+	CdpBackfillLaterHook = CdpBackfillNeeded;
 	CdpRulesChangingHook = CdpRulesChanging;
 	CdpRulesChangedHook = CdpRulesChanged;
 	CdpWorkerInit();

@@ -49,6 +49,7 @@ typedef struct CdpApplier
 	int64		duplicates;
 	int64		rejected;
 	int64		token;			/* left by the last batch, see identity/nodes.c */
+	bool		backfills;		/* are definitions being built? */
 } CdpApplier;
 
 typedef struct CdpBatch
@@ -145,6 +146,22 @@ extern void CdpWriteRejected(CdpBatch *batch);
 /* backfill.c */
 extern void CdpBackfill(List *trait_ids, List *segment_ids, bool everybody);
 extern void CdpReplay(void);
+/* The same for segments alone, at once however much there is. */
+extern void CdpEvaluateEverybody(List *segment_ids);
+/*
+ * Fold entries, owners filled in, into the states on disk, and in the graph's
+ * nodes if they are there (graph may be NULL).
+ */
+extern void CdpFoldChunk(CdpTraitSet *traits, Bitmapset *only, CdpEntry *entries, int n,
+						 TimestampTz clock, CdpGraph *graph);
+
+/* building.c: definitions that are built beside what comes */
+extern bool CdpBackfillNeeded(void);
+extern bool CdpBackfillDue(TimestampTz *until);
+/* Put whole ones in place; false: there were none. */
+extern bool CdpBackfillSwitch(void);
+/* A step of folding; entries read, -1: nothing can be done. */
+extern int64 CdpBackfillStep(CdpBatch *batch, int max);
 
 /* reread.c: a step of a change of the rules; how many entries or identifiers */
 extern int64 CdpReread(CdpBatch *batch, CdpRules *rules, CdpCursorSet *applied, int max);

@@ -5,7 +5,8 @@
  *	  called has been applied.
  *
  *	  A change of the rules of identity that history has not gone through is
- *	  something to wait for, too.
+ *	  something to wait for, too.  cdp.wait_backfill() waits for definitions
+ *	  that are being built.
  *
  *	  Looked for is an entry that the snapshot of the call sees and that is
  *	  not in the done snapshot of the cursor.  That the cursor's snapshot is
@@ -36,6 +37,7 @@
 #include "collect/collect.h"
 
 PG_FUNCTION_INFO_V1(cdp_wait_applied);
+PG_FUNCTION_INFO_V1(cdp_wait_backfill);
 
 /* First and longest pause between two looks, in ms. */
 #define MIN_PAUSE	1
@@ -45,7 +47,8 @@ typedef enum Pending
 {
 	PENDING_NOTHING,
 	PENDING_ENTRIES,
-	PENDING_INACTIVE			/* a restored log that nobody has activated */
+	PENDING_INACTIVE,			/* a restored log that nobody has activated */
+	PENDING_UNKNOWN				/* no definition has that name */
 } Pending;
 
 /*
@@ -78,7 +81,7 @@ static const char *pending_sql =
  * Run a query of one row and column as the extension's owner, in a new snapshot.
  */
 static char *
-query_value(const char *sql, int nargs, Datum *args)
+query_value(const char *sql, int nargs, Datum *args, const char *nulls)
 {
 	CdpUserContext saved;
 	Oid			type = TEXTOID;
@@ -87,7 +90,7 @@ query_value(const char *sql, int nargs, Datum *args)
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args(sql, nargs, &type, args, NULL, false, 0) != SPI_OK_SELECT ||
+	if (SPI_execute_with_args(sql, nargs, &type, args, nulls, false, 0) != SPI_OK_SELECT ||
 		SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -102,42 +105,58 @@ query_value(const char *sql, int nargs, Datum *args)
 }
 
 /*
- * cdp.wait_applied(timeout interval) returns boolean: false when the time was
- * up first.
+ * Is anything of that name being built, or is there anything that is?
  */
-Datum
-cdp_wait_applied(PG_FUNCTION_ARGS)
-{
-	Interval   *timeout = PG_GETARG_INTERVAL_P(0);
-	TimestampTz deadline;
-	Datum		snapshot;
-	long		pause = MIN_PAUSE;
+static const char *building_sql =
+"SELECT CASE WHEN $1 IS NULL THEN EXISTS (SELECT FROM cdp.backfills)::int"
+" WHEN NOT EXISTS (SELECT FROM cdp.trait_definitions t WHERE t.name = $1 AND NOT t.hidden)"
+"  AND NOT EXISTS (SELECT FROM cdp.segment_definitions s WHERE s.name = $1) THEN 3"
+" ELSE (EXISTS (SELECT FROM cdp.trait_definitions t WHERE t.name = $1 AND NOT t.hidden"
+"   AND (t.id IN (SELECT g.id FROM cdp.building_traits g)"
+"    OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait' AND b.replaces = t.id)))"
+"  OR EXISTS (SELECT FROM cdp.segment_definitions s WHERE s.name = $1"
+"   AND s.id IN (SELECT w.id FROM cdp.waiting_segments w)))::int END";
 
+/*
+ * What can be waited for only in a transaction that sees others go on.
+ */
+static void
+check_transaction(const char *what)
+{
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("cannot wait for entries in a transaction that has written"),
+				 errmsg("cannot wait for %s in a transaction that has written", what),
 				 errhint("Commit first: what a transaction appends is applied after its commit.")));
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cdp.wait_applied() needs isolation level READ COMMITTED")));
+}
+
+/*
+ * Ask until the answer is that nothing is pending; false when the time was up
+ * first.
+ */
+static bool
+wait_until(const char *sql, Datum *arg, const char *nulls, Interval *timeout)
+{
+	TimestampTz deadline;
+	long		pause = MIN_PAUSE;
 
 	deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 													   TimestampTzGetDatum(GetCurrentTimestamp()),
 													   IntervalPGetDatum(timeout)));
-	snapshot = CStringGetTextDatum(query_value("SELECT pg_current_snapshot()::text",
-											   0, NULL));
-
 	for (;;)
 	{
-		char	   *value = query_value(pending_sql, 1, &snapshot);
+		char	   *value = query_value(sql, 1, arg, nulls);
 		Pending		pending = pg_strtoint32(value);
 		TimestampTz now = GetCurrentTimestamp();
 
 		pfree(value);
 		if (pending == PENDING_NOTHING)
-			PG_RETURN_BOOL(true);
+			return true;
+		if (pending == PENDING_UNKNOWN)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("neither a trait nor a segment is called \"%s\"",
+							TextDatumGetCString(*arg))));
 		if (pending == PENDING_INACTIVE)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -145,7 +164,7 @@ cdp_wait_applied(PG_FUNCTION_ARGS)
 					 errdetail("The log was restored from a dump and has no entry since."),
 					 errhint("Run SELECT cdp.apply() or SELECT cdp.start_worker().")));
 		if (now >= deadline)
-			PG_RETURN_BOOL(false);
+			return false;
 
 		/* Without an applier this asks the launcher for one. */
 		CdpWakeNow(MyDatabaseId);
@@ -163,4 +182,43 @@ cdp_wait_applied(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		pause = Min(pause * 2, MAX_PAUSE);
 	}
+}
+
+/*
+ * cdp.wait_applied(timeout interval) returns boolean: false when the time was
+ * up first.
+ */
+Datum
+cdp_wait_applied(PG_FUNCTION_ARGS)
+{
+	Datum		snapshot;
+
+	check_transaction("entries");
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cdp.wait_applied() needs isolation level READ COMMITTED")));
+
+	snapshot = CStringGetTextDatum(query_value("SELECT pg_current_snapshot()::text",
+											   0, NULL, NULL));
+	PG_RETURN_BOOL(wait_until(pending_sql, &snapshot, NULL, PG_GETARG_INTERVAL_P(0)));
+}
+
+/*
+ * cdp.wait_backfill(name text, timeout interval) returns boolean
+ */
+Datum
+cdp_wait_backfill(PG_FUNCTION_ARGS)
+{
+	Datum		name = PG_ARGISNULL(0) ? (Datum) 0 : PG_GETARG_DATUM(0);
+
+	if (PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	check_transaction("definitions");
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cdp.wait_backfill() needs isolation level READ COMMITTED")));
+	PG_RETURN_BOOL(wait_until(building_sql, &name, PG_ARGISNULL(0) ? "n" : NULL,
+							  PG_GETARG_INTERVAL_P(1)));
 }

@@ -205,6 +205,8 @@ extern void CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n);
 extern void CdpGraphActivateDirty(CdpGraph *graph, bool all);
 extern void CdpGraphActivateMoved(CdpGraph *graph);
 extern CdpNode *CdpGraphNode(CdpGraph *graph, int64 id);
+/* Its row has got another state. */
+extern void CdpGraphNewState(CdpGraph *graph, CdpNode *node, struct varlena *state);
 extern CdpNode *CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
 /* The node takes part in this batch, and with it its profile, or what speaks for it. */
 extern void CdpGraphActivate(CdpGraph *graph, CdpNode *node);

@@ -414,6 +414,12 @@ CdpGraphPairKeep(CdpGraph *graph, int64 a, int64 b, bool gone, TimestampTz at,
 	pair->barred_by = barred_by;
 }
 
+void
+CdpGraphNewState(CdpGraph *graph, CdpNode *node, struct varlena *state)
+{
+	keep_varlena(&node->state, state, graph->resident);
+}
+
 CdpNode *
 CdpGraphNode(CdpGraph *graph, int64 id)
 {

@@ -213,6 +213,13 @@ store_definition(CdpSegmentDefinition *definition)
 	CdpSegmentCycleCheck(definition, &references);
 	CdpSegmentDefinitionWrite(definition, &references);
 	CdpDependsSet("segment", definition->id, references.trait_ids);
+	if (created != NIL && CdpBackfillLater())
+	{
+		ListCell   *lc;
+
+		foreach(lc, created)
+			CdpBackfillBegin("trait", lfirst_int(lc), 0, true);
+	}
 	if (!is_new)
 	{
 		(void) CdpSegmentsExecute("UPDATE cdp.segment_errors SET suspended = false"
@@ -225,13 +232,27 @@ store_definition(CdpSegmentDefinition *definition)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	traits = CdpTraitSetGet(-1);
 	set = CdpSegmentSetGet(-1, traits);
-	if (definition->enabled && CdpSegmentById(set, definition->id) == NULL)
+	if (definition->enabled && CdpSegmentById(set, definition->id) == NULL &&
+		!CdpSegmentWaits(set, CdpSegmentColumn(set, definition->id)))
 		elog(ERROR, "segment \"%s\" was stored and cannot be read", definition->name);
 	if (CdpBackfillHook != NULL)
 		CdpBackfillHook(created, definition->enabled ? CdpSegmentDependents(definition->id) : NIL,
 						false);
 	PopActiveSnapshot();
-	if (is_new)
+	CommandCounterIncrement();
+	if (CdpSegmentsExecute("SELECT FROM cdp.backfills b WHERE b.kind = 'segment' AND b.id = $1",
+						   definition->id, NULL) > 0)
+	{
+		ereport(NOTICE,
+				(errmsg("the applier works out the members of segment \"%s\"", definition->name),
+				 is_new ? errdetail("Until that is done, the segment has no members.") :
+				 errdetail("Until that is done, the segment keeps the members that it has."),
+				 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
+		if (is_new)
+			(void) CdpSegmentsExecute("UPDATE cdp.backfills SET fresh = true"
+									  " WHERE kind = 'segment' AND id = $1", definition->id, NULL);
+	}
+	else if (is_new)
 		notice_anonymous(definition);
 }
 
@@ -345,7 +366,8 @@ trait_altered(int32 old_id, int32 new_id, bool published)
 	set = CdpSegmentSetGet(-1, traits);
 	foreach(lc, ids)
 	{
-		if (CdpSegmentById(set, lfirst_int(lc)) == NULL)
+		if (CdpSegmentById(set, lfirst_int(lc)) == NULL &&
+			!CdpSegmentWaits(set, CdpSegmentColumn(set, lfirst_int(lc))))
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 					 errmsg("cannot change the trait because segment \"%s\" could no longer be evaluated",
@@ -732,6 +754,7 @@ drop_one(int32 id)
 							id, NULL);
 	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_definitions WHERE id = $1",
 							id, NULL);
+	(void) CdpBackfillEnd("segment", id);
 	CdpDependsSet("segment", id, NIL);
 }
 

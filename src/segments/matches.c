@@ -86,6 +86,7 @@ compile(Match *match, text *predicate, const char *timezone, int64 generation)
 	}
 	CdpPredicateCompile(string, timezone, "predicate", &references, &next_term, traits,
 						segments->columns->ids, segments->columns->n, &match->predicate);
+	CdpPredicateCheckBuilt(&match->predicate, traits, segments);
 	match->nsegments = segments->columns->n;
 	match->slots = CdpPredicateSlotsMake(traits, match->nsegments);
 	match->state = ExecInitExpr(match->predicate.expr, NULL);

@@ -250,9 +250,17 @@ struct CdpSegmentColumns
 	int		   *position;		/* by column: in set->segments; -1: not evaluated */
 	char	  **broken;			/* by column: why it could not be compiled, or NULL */
 	bool		told;			/* broken ones are recorded */
+	bool	   *waiting;		/* by column: for the back-fill of what it reads, or its own */
 	CdpPredicateSlots *slots;
 };
 typedef struct CdpSegmentColumns CdpSegmentColumns;
+
+/*
+ * Error when the predicate reads a trait or refers to a segment that is being
+ * built: it would be evaluated on a part of the history.
+ */
+extern void CdpPredicateCheckBuilt(const CdpPredicate *predicate, const CdpTraitSet *traits,
+								   const CdpSegmentSet *segments);
 
 /* ---- definition.c: rows of cdp.segment_definitions ---- */
 
@@ -283,7 +291,6 @@ extern void CdpSegmentCycleCheck(const CdpSegmentDefinition *definition,
 /* A segment's id first, then those of all that refer to it, directly or not. */
 extern List *CdpSegmentDependents(int32 id);
 /* Enabled segments whose members may change with a trait. */
-extern List *CdpSegmentsOfTrait(int32 trait_id);
 /*
  * Run a statement with a segment's id as $1 and, when not NULL, a text as $2;
  * the number of rows.

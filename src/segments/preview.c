@@ -92,6 +92,8 @@ compile_preview(Preview *preview)
 	CdpPredicateCompile(definition->exit_when, definition->timezone, "exit_when",
 						&rules->references, &next_term, preview->traits, columns->ids,
 						columns->n, &rules->exit_when);
+	CdpPredicateCheckBuilt(&rules->predicate, preview->traits, preview->set);
+	CdpPredicateCheckBuilt(&rules->exit_when, preview->traits, preview->set);
 	rules->predicate_state = ExecInitExpr(rules->predicate.expr, NULL);
 	rules->exit_state = ExecInitExpr(rules->exit_when.expr, NULL);
 	rules->holdout = definition->holdout;

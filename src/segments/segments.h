@@ -88,6 +88,13 @@ extern void CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles
  */
 extern void CdpSegmentTold(int32 id, int64 members, int64 entered, int64 exited);
 
+/*
+ * Does it wait for the back-fill of what it reads, or for its own?  Then it is
+ * not evaluated, and keeps the members that it has.
+ */
+extern bool CdpSegmentWaits(const CdpSegmentSet *set, int column);
+/* definition.c: the enabled segments whose members may change with a trait. */
+extern List *CdpSegmentsOfTrait(int32 trait_id);
 /* All segments have columns, disabled ones too.  -1: unknown. */
 extern int	CdpSegmentColumn(const CdpSegmentSet *set, int32 id);
 extern int	CdpSegmentColumnByName(const CdpSegmentSet *set, const char *name);

@@ -246,11 +246,57 @@ compile_definition(CdpSegmentSet *set, CdpTraitSet *traits, LoadedSegment *loade
 }
 
 /*
+ * Those whose own back-fill is not done.
+ */
+static void
+find_unfinished(CdpSegmentSet *set)
+{
+	CdpUserContext saved;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute("SELECT b.id FROM cdp.backfills b WHERE b.kind = 'segment'",
+					snapshot_sees(set->generation), 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the back-fills of segments");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		int			column = CdpSegmentColumn(set, DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
+																			  SPI_tuptable->tupdesc,
+																			  1, &isnull)));
+
+		if (column >= 0)
+			set->columns->waiting[column] = true;
+	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * Does it read a trait that is being built, or refer to a segment that waits?
+ */
+static bool
+must_wait(CdpSegmentSet *set, CdpTraitSet *traits, const Bitmapset *read,
+		  const Bitmapset *segments)
+{
+	int			i = -1;
+
+	while ((i = bms_next_member(read, i)) >= 0)
+		if (traits->traits[i]->building)
+			return true;
+	i = -1;
+	while ((i = bms_next_member(segments, i)) >= 0)
+		if (set->columns->waiting[i])
+			return true;
+	return false;
+}
+
+/*
  * Append a segment to the set after those that it refers to.  A cycle cannot
  * be defined; should the tables contain one, its members are left out.
  */
 static bool
-order_segment(CdpSegmentSet *set, LoadedSegment *loaded, int column)
+order_segment(CdpSegmentSet *set, CdpTraitSet *traits, LoadedSegment *loaded, int column)
 {
 	LoadedSegment *this = &loaded[column];
 	CdpSegmentRules *rules = this->segment.rules;
@@ -267,7 +313,7 @@ order_segment(CdpSegmentSet *set, LoadedSegment *loaded, int column)
 	needs = bms_add_members(needs, rules->excluded);
 	while ((other = bms_next_member(needs, other)) >= 0)
 	{
-		if (!order_segment(set, loaded, other))
+		if (!order_segment(set, traits, loaded, other))
 		{
 			this->live = false;
 			ereport(WARNING,
@@ -280,6 +326,8 @@ order_segment(CdpSegmentSet *set, LoadedSegment *loaded, int column)
 	}
 	this->visit = 2;
 	if (this->live)
+		set->columns->waiting[column] |= must_wait(set, traits, this->segment.traits, needs);
+	if (this->live && !set->columns->waiting[column])
 	{
 		set->columns->position[column] = set->nsegments;
 		set->segments[set->nsegments++] = this->segment;
@@ -339,6 +387,7 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 	columns->names = palloc(Max(n, 1) * sizeof(char *));
 	columns->position = palloc(Max(n, 1) * sizeof(int));
 	columns->broken = palloc0(Max(n, 1) * sizeof(char *));
+	columns->waiting = palloc0(Max(n, 1) * sizeof(bool));
 	for (int i = 0; i < n; i++)
 	{
 		columns->ids[i] = loaded[i].segment.id;
@@ -350,6 +399,8 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 
 	columns->slots = CdpPredicateSlotsMake(traits, n);
 	MemoryContextSwitchTo(oldcontext);
+
+	find_unfinished(set);
 
 	/* one that is gone excludes nobody */
 	for (int i = 0; i < n; i++)
@@ -369,7 +420,7 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 	for (int i = 0; i < n; i++)
 		loaded[i].live = loaded[i].enabled && compile_definition(set, traits, &loaded[i]);
 	for (int i = 0; i < n; i++)
-		(void) order_segment(set, loaded, i);
+		(void) order_segment(set, traits, loaded, i);
 	MemoryContextSwitchTo(set->context);
 	for (int i = 0; i < set->nsegments; i++)
 		collect_depends(set, traits, &set->segments[i]);
@@ -411,6 +462,39 @@ CdpSegmentById(CdpSegmentSet *set, int32 id)
 	if (column < 0 || set->columns->position[column] < 0)
 		return NULL;
 	return &set->segments[set->columns->position[column]];
+}
+
+bool
+CdpSegmentWaits(const CdpSegmentSet *set, int column)
+{
+	return column >= 0 && set->columns->waiting[column];
+}
+
+void
+CdpPredicateCheckBuilt(const CdpPredicate *predicate, const CdpTraitSet *traits,
+					   const CdpSegmentSet *segments)
+{
+	int			i = -1;
+
+	while ((i = bms_next_member(predicate->traits, i)) >= 0)
+	{
+		if (traits->traits[i]->building)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 traits->traits[i]->hidden ?
+					 errmsg("the history of an event that the predicate reads is being folded") :
+					 errmsg("trait \"%s\" is being built", traits->traits[i]->name),
+					 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
+	}
+	i = -1;
+	while ((i = bms_next_member(predicate->segments, i)) >= 0)
+	{
+		if (segments->columns->waiting[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("segment \"%s\" is being built", segments->columns->names[i]),
+					 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
+	}
 }
 
 /*

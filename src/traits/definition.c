@@ -339,7 +339,9 @@ publish(int32 id, bool folds)
 	CdpGenerationBump();
 	set = CdpTraitSetReload(CdpDefinitionDependants(id));
 	CdpProfileTraitsView(set, NULL, NULL);
-	everybody = announces_midnights(set, CdpTraitById(set, id));
+	/* one that is being built is announced when it is whole */
+	everybody = !CdpTraitById(set, id)->building &&
+		announces_midnights(set, CdpTraitById(set, id));
 	if ((folds || everybody) && CdpBackfillHook)
 		CdpBackfillHook(folds ? list_make1_int(id) : NIL, NIL, everybody);
 }
@@ -352,25 +354,47 @@ folds_entries(const CdpDefinition *definition)
 		definition->aggregate != CDP_AGG_EXPRESSION;
 }
 
+/*
+ * Begin to build a trait beside what comes, and tell who has asked for it.
+ */
+static void
+build(const char *name, int32 id, int32 replaces, bool fresh)
+{
+	CdpBackfillBegin("trait", id, replaces, fresh);
+	ereport(NOTICE,
+			(errmsg("the history of trait \"%s\" is folded by the applier", name),
+			 replaces != 0 ? errdetail("Until that is done, the trait stays as it was.") :
+			 errdetail("Until that is done, the trait has no values, and what depends on it waits."),
+			 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
+}
+
 static void
 create(CdpDefinition *definition)
 {
 	List	   *depends = CdpDefinitionPrepare(definition);
+	bool		later = folds_entries(definition) && CdpBackfillLater();
 	int32		id;
 
 	definition->id = 0;
 	id = CdpDefinitionWrite(definition, 0);
+	if (later)
+		build(definition->name, id, 0, true);
 	if (definition->aggregate == CDP_AGG_EXPRESSION)
 		CdpDependsSet("trait", id, depends);
-	publish(id, folds_entries(definition));
+	publish(id, folds_entries(definition) && !later);
 }
 
-/* Give an existing trait a new definition. */
+/*
+ * Give an existing trait a new definition.  pending: its version that is being
+ * built, NULL if there is none.
+ */
 static void
-alter(CdpDefinition *old, CdpDefinition *definition)
+alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 {
 	List	   *depends;
 	bool		folds = false;
+	bool		later = false;
+	bool		fresh = false;
 	int32		id;
 
 	if (old->aggregate == CDP_AGG_DECLARED &&
@@ -382,16 +406,51 @@ alter(CdpDefinition *old, CdpDefinition *definition)
 
 	definition->id = old->id;
 	definition->owner = GetUserNameFromId(GetUserId(), false);
+	if (pending != NULL)
+	{
+		if (CdpDefinitionSame(pending, definition))
+		{
+			definition->id = pending->id;
+			definition->name = pending->name;
+			definition->hidden = true;
+			(void) CdpDefinitionWrite(definition, pending->id);
+			CdpGenerationBump();
+			(void) CdpTraitSetReload(list_make1_int(pending->id));
+			return;
+		}
+		CdpVersionDrop(pending->id);
+	}
 	if (!CdpDefinitionSame(old, definition) && (folds_entries(old) || folds_entries(definition)))
 	{
-		definition->id = 0;
+		bool		building = CdpTraitById(CdpTraitSetFresh(), old->id)->building;
+
 		folds = folds_entries(definition);
+		later = folds && CdpBackfillLater();
+		if (later && !building && CdpSameText(old->type, definition->type))
+		{
+			char	   *name = definition->name;
+
+			definition->id = 0;
+			definition->name = NULL;
+			definition->hidden = true;
+			id = CdpDefinitionWrite(definition, 0);
+			build(name, id, old->id, false);
+			CdpGenerationBump();
+			(void) CdpTraitSetReload(list_make1_int(id));
+			return;
+		}
+		/* what has no values, or none that fit, is built in its place */
+		definition->id = 0;
+		fresh = CdpBackfillIsFresh(old->id);
+		(void) CdpBackfillEnd("trait", old->id);
 	}
 	id = CdpDefinitionWrite(definition, old->id);
+	if (later)
+		build(definition->name, id, 0, fresh);
 	CdpDependsSet("trait", id, depends);
 	if (CdpTraitAlteredHook)
 		CdpTraitAlteredHook(old->id, id, false);
-	publish(id, folds);
+	publish(id, folds && !later);
 	if (CdpTraitAlteredHook && (!CdpDefinitionSame(old, definition) ||
 								!CdpSameText(old->empty, definition->empty)))
 		CdpTraitAlteredHook(old->id, id, true);
@@ -547,6 +606,17 @@ definition_from_arguments(FunctionCallInfo fcinfo, const CdpDefinition *old)
 	return definition;
 }
 
+/*
+ * The version of a trait that is being built, under its name.
+ */
+static CdpDefinition *
+read_pending(CdpDefinition *old)
+{
+	int32		id = CdpVersionOf(old->id);
+
+	return id == 0 ? NULL : CdpDefinitionReadId(id);
+}
+
 PG_FUNCTION_INFO_V1(cdp_create_trait);
 
 /*
@@ -580,7 +650,7 @@ cdp_create_trait(PG_FUNCTION_ARGS)
 				 errmsg("trait \"%s\" already exists, skipping",
 						definition->name)));
 	else if (strcmp(if_exists, "replace") == 0 || old->implicit)
-		alter(old, definition);
+		alter(old, read_pending(old), definition);
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -599,6 +669,7 @@ Datum
 cdp_alter_trait(PG_FUNCTION_ARGS)
 {
 	CdpDefinition *old;
+	CdpDefinition *pending;
 
 	if (PG_ARGISNULL(ARG_NAME))
 		ereport(ERROR,
@@ -606,7 +677,9 @@ cdp_alter_trait(PG_FUNCTION_ARGS)
 				 errmsg("a trait needs a name")));
 	CdpApplierLock();
 	old = need_definition(text_to_cstring(PG_GETARG_TEXT_PP(ARG_NAME)));
-	alter(old, definition_from_arguments(fcinfo, old));
+	pending = read_pending(old);
+	/* what is not asked for stays as it was asked for last */
+	alter(old, pending, definition_from_arguments(fcinfo, pending ? pending : old));
 	PG_RETURN_VOID();
 }
 
@@ -722,6 +795,11 @@ cdp_drop_trait(PG_FUNCTION_ARGS)
 	}
 	foreach(lc, ids)
 	{
+		int32		version = CdpVersionOf(lfirst_int(lc));
+
+		if (version != 0)
+			CdpVersionDrop(version);
+		(void) CdpBackfillEnd("trait", lfirst_int(lc));
 		(void) CdpDefinitionIds("DELETE FROM cdp.definition_depends"
 						 " WHERE kind = 'trait' AND id = $1", lfirst_int(lc));
 		(void) CdpDefinitionIds("DELETE FROM cdp.trait_errors WHERE trait_id = $1",

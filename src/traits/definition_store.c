@@ -38,23 +38,16 @@ definition_from_result(void)
 	return definition;
 }
 
-/*
- * The visible definition of that name, NULL when there is none; palloc'd in
- * the caller's context.
- */
-CdpDefinition *
-CdpDefinitionRead(const char *name)
+static CdpDefinition *
+read_definition(const char *query, Oid type, Datum value)
 {
 	CdpUserContext saved;
 	MemoryContext context = CurrentMemoryContext;
-	Oid			types[] = {TEXTOID};
-	Datum		values[] = {CStringGetTextDatum(name)};
 	CdpDefinition *definition = NULL;
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args(SELECT_DEFINITION " WHERE name = $1 AND NOT hidden",
-							  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(query, 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read definitions of traits");
 	if (SPI_processed > 0)
 	{
@@ -66,6 +59,24 @@ CdpDefinitionRead(const char *name)
 	SPI_finish();
 	CdpRestoreUser(&saved);
 	return definition;
+}
+
+/*
+ * The visible definition of that name, NULL when there is none; palloc'd in
+ * the caller's context.
+ */
+CdpDefinition *
+CdpDefinitionRead(const char *name)
+{
+	return read_definition(SELECT_DEFINITION " WHERE name = $1 AND NOT hidden",
+						   TEXTOID, CStringGetTextDatum(name));
+}
+
+/* The same of any definition, by its id. */
+CdpDefinition *
+CdpDefinitionReadId(int32 id)
+{
+	return read_definition(SELECT_DEFINITION " WHERE id = $1", INT4OID, Int32GetDatum(id));
 }
 
 /*
@@ -328,10 +339,15 @@ CdpHiddenTraitsPrune(void)
 	gone = CdpDefinitionIds("DELETE FROM cdp.trait_definitions t WHERE t.hidden"
 					 " AND $1 = 0 AND NOT EXISTS (SELECT FROM"
 					 " cdp.definition_depends d WHERE d.trait_id = t.id)"
+					 " AND NOT EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait'"
+					 " AND b.id = t.id AND b.replaces IS NOT NULL)"
 					 " RETURNING t.id", 0);
 	foreach(lc, gone)
+	{
+		(void) CdpBackfillEnd("trait", lfirst_int(lc));
 		(void) CdpDefinitionIds("DELETE FROM cdp.trait_errors WHERE trait_id = $1",
 						 lfirst_int(lc));
+	}
 	if (gone != NIL)
 	{
 		CdpGenerationBump();

@@ -305,6 +305,10 @@ eval_trait(EvalRun *run, int index, ExprContext *econtext)
 
 	if (run->entries[run->entry].at < rules->since)
 		return;
+	/* counts when the back-fill comes to its owner */
+	if (run->set->traits[index]->building &&
+		run->entries[run->entry].owner > run->set->traits[index]->built)
+		return;
 	if (rules->each != NULL)
 		eval_elements(run, index, econtext);
 	else

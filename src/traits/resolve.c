@@ -253,27 +253,29 @@ CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
 /*
  * The hidden trait that says the same, 0 if there is none.  Asked of the table,
  * not of the set: a predicate may need hundreds of new ones, and the set is
- * compiled once when all are there.
+ * compiled once when all are there.  whole: one that is being built is of no use.
  */
 static int32
-same_hidden(const CdpDefinition *definition)
+same_hidden(const CdpDefinition *definition, bool whole)
 {
 	static const char *const query =
 		"SELECT t.id FROM cdp.trait_definitions t"
-		" WHERE t.hidden AND t.owner = $1 AND t.aggregate = $2 AND t.timezone = $3"
+		" WHERE t.hidden AND t.id <> ALL (ARRAY(SELECT b.id FROM cdp.backfills b"
+		" WHERE b.kind = 'trait' AND (b.replaces IS NOT NULL OR $9)))"
+		" AND t.owner = $1 AND t.aggregate = $2 AND t.timezone = $3"
 		" AND t.event IS NOT DISTINCT FROM $4 AND t.key IS NOT DISTINCT FROM $8"
 		" AND t.value_sql IS NOT DISTINCT FROM $5"
 		" AND t.filter_sql IS NOT DISTINCT FROM $6"
 		" AND t.within::text IS NOT DISTINCT FROM $7::interval::text"
 		" ORDER BY t.id LIMIT 1";
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INTERVALOID,
-		TEXTOID};
+		TEXTOID, BOOLOID};
 	const char *texts[] = {
 		definition->owner, CdpAggregateName(definition->aggregate), definition->timezone,
 		definition->event, definition->value_sql, definition->filter_sql
 	};
-	Datum		values[8] = {0};
-	char		nulls[9] = "        ";
+	Datum		values[9] = {0};
+	char		nulls[10] = "         ";
 	CdpUserContext saved;
 	int32		id = 0;
 	bool		isnull;
@@ -293,6 +295,7 @@ same_hidden(const CdpDefinition *definition)
 		values[7] = CStringGetTextDatum(definition->key);
 	else
 		nulls[7] = 'n';
+	values[8] = BoolGetDatum(whole);
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
@@ -363,7 +366,7 @@ CdpHiddenTrait(CdpAggregate aggregate, const char *key, const char *event,
 
 	CdpApplierLock();
 	hidden_definition(&definition, aggregate, key, event, value, filter, within, timezone);
-	definition.id = same_hidden(&definition);
+	definition.id = same_hidden(&definition, false);
 	*created = definition.id == 0;
 	if (*created)
 	{
@@ -385,7 +388,7 @@ CdpHiddenTraitFind(CdpAggregate aggregate, const char *key, const char *event,
 	CdpDefinition *definition = (CdpDefinition *) palloc(sizeof(CdpDefinition));
 
 	hidden_definition(definition, aggregate, key, event, value, filter, within, timezone);
-	definition->id = same_hidden(definition);
+	definition->id = same_hidden(definition, true);
 	*transient = definition->id == 0 ? definition : NULL;
 	return definition->id;
 }

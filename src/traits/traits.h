@@ -69,6 +69,9 @@ typedef struct CdpTrait
 	char		typalign;
 	Oid			collation;		/* of the type; values compare under "C" */
 	bool		windowed;
+	bool		building;		/* history is not folded yet, or that of a trait it reads: no value */
+	bool		version;		/* is to replace another one when it is built */
+	int64		built;			/* entries of owners beyond this number do not count yet, see CdpTraitsBuilt */
 	Bitmapset  *depends;		/* derived: indexes of the traits that it reads */
 	struct CdpTraitRules *rules;	/* private: expressions, event, window, … */
 } CdpTrait;
@@ -79,6 +82,7 @@ typedef struct CdpTraitSet
 	int64		generation;
 	int			ntraits;
 	CdpTrait  **traits;
+	int			nbuilding;		/* traits that are folded and not whole */
 	MemoryContext context;
 	struct CdpTraitIndex *lookup;	/* private: by event, by name */
 } CdpTraitSet;
@@ -110,6 +114,29 @@ extern CdpTrait *CdpTraitResolve(CdpTraitSet *set, const char *name, bool *creat
 extern int64 CdpGeneration(TimestampTz *clock);
 /* The instant that a read is about: never before what has been applied. */
 extern TimestampTz CdpReadInstant(TimestampTz applied);
+
+/* ---- versions whose history is being folded (traits/version.c) ---- */
+
+/* Is there too much history to fold it at once? */
+extern bool CdpBackfillLater(void);
+/*
+ * The definition (kind trait or segment) is built by the applier from now on.
+ * replaces: the trait whose next version it is, or 0; fresh: nothing of its
+ * name was there before.
+ */
+extern void CdpBackfillBegin(const char *kind, int32 id, int32 replaces, bool fresh);
+/* It is not any more, whether whole or dropped; false when it was not. */
+extern bool CdpBackfillEnd(const char *kind, int32 id);
+/* How far the traits of the set are built, as the applier leaves it. */
+extern void CdpTraitsBuilt(CdpTraitSet *set);
+/* Its owner is gone, or it does not compile: nothing is folded into it. */
+extern bool CdpTraitSuspended(const CdpTrait *trait);
+/* The version that is being built for a trait, 0: none. */
+extern int32 CdpVersionOf(int32 trait_id);
+/* Forget a version. */
+extern void CdpVersionDrop(int32 id);
+/* It is whole: put it in the place of the one that it replaces, if any. */
+extern void CdpVersionSwitch(int32 id);
 
 /* ---- folding (traits/fold.c) ---- */
 

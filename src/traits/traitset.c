@@ -235,6 +235,36 @@ load_definitions(CdpTraitSet *set, const List *transient)
 }
 
 /*
+ * Which of them are not whole.
+ */
+static void
+find_building(CdpTraitSet *set)
+{
+	Relation	rel = table_open(CdpRelationOid("backfills"), AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, read_snapshot(), 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		CdpTrait   *trait;
+
+		if (strcmp(TextDatumGetCString(slot_getattr(slot, 1, &isnull)), "trait") != 0)
+			continue;
+		trait = CdpTraitById(set, DatumGetInt32(slot_getattr(slot, 2, &isnull)));
+		if (trait == NULL)
+			continue;
+		(void) slot_getattr(slot, 3, &isnull);
+		trait->building = true;
+		trait->version = !isnull;
+		set->nbuilding++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/*
  * An expression of this group, shared with others that are equal.
  */
 static CdpSharedExpr *
@@ -542,6 +572,7 @@ compile_derived(DerivedState *state, CdpTrait *trait)
 {
 	CdpTraitRules *rules = trait->rules;
 	CdpTrait   *outer = state->trait;
+	int			read = -1;
 
 	check_stack_depth();
 	rules->compiling = true;
@@ -554,6 +585,8 @@ compile_derived(DerivedState *state, CdpTrait *trait)
 
 	set_type(trait, exprType((Node *) rules->expr));
 	trait->depends = CdpExpressionDepends(rules->expr);
+	while ((read = bms_next_member(trait->depends, read)) >= 0)
+		trait->building |= state->set->traits[read]->building;
 	rules->pinned = CdpNeedsSettings(rules->expr);
 	rules->safe = CdpCannotFail(rules->expr);
 	rules->exprstate = ExecInitExpr(rules->expr, NULL);
@@ -716,6 +749,7 @@ build(CdpTraitSet *set, int64 generation, const List *strict_ids, const List *tr
 	set->generation = generation;
 	set->lookup = lookup;
 	load_definitions(set, transient);
+	find_building(set);
 
 	state.set = set;
 	state.strict_ids = strict_ids;

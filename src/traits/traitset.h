@@ -184,8 +184,12 @@ extern void CdpCheckTimezone(const char *timezone);
 extern void CdpCheckWithin(const char *argument, const Interval *within);
 extern List *CdpDefinitionPrepare(CdpDefinition *definition);
 
+/* version.c */
+extern bool CdpBackfillIsFresh(int32 trait_id);
+
 /* definition_store.c */
 extern CdpDefinition *CdpDefinitionRead(const char *name);
+extern CdpDefinition *CdpDefinitionReadId(int32 id);
 extern int32 CdpDefinitionWrite(CdpDefinition *definition, int32 old_id);
 extern List *CdpDefinitionIds(const char *query, int32 id);
 extern List *CdpDefinitionDependants(int32 id);

@@ -356,7 +356,7 @@ run_fallible(ValueRun *run)
 		int			sec_context;
 		int			nest_level = 0;
 
-		if (rules->suspended)
+		if (rules->suspended || trait->building)
 			continue;
 		GetUserIdAndSecContext(&userid, &sec_context);
 		if (rules->owner != userid && trait->aggregate == CDP_AGG_EXPRESSION)
@@ -448,7 +448,7 @@ harmless(CdpTraitSet *set, CdpProfileStates *profile)
 		CdpDeclared *declared;
 		JsonbValue	v;
 
-		if (rules->suspended)
+		if (rules->suspended || trait->building)
 			continue;
 		if (trait->aggregate != CDP_AGG_DECLARED)
 		{
@@ -493,7 +493,8 @@ computed_values(CdpTraitSet *set, CdpProfileStates *profile, TimestampTz now)
 		int			nstates = 0;
 		bool		has_value = false;
 
-		if (rules->suspended || trait->aggregate == CDP_AGG_DECLARED ||
+		if (rules->suspended || trait->building ||
+			trait->aggregate == CDP_AGG_DECLARED ||
 			trait->aggregate == CDP_AGG_EXPRESSION)
 			continue;
 		for (int j = 0; j < profile->nnodes; j++)

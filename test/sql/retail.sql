@@ -27,7 +27,8 @@ SET cdp.batch_size = 5000;
 SELECT cdp.apply(5000) AS applied;
 SELECT cdp.apply() AS applied;
 
--- ... the others are back-filled.
+-- ... the others are back-filled: too many for a call, the applier does it.
+SET client_min_messages = warning;
 SELECT cdp.create_trait('units', aggregate => 'sum', event => 'Order Completed',
 						value => $$(properties->>'units')::int$$) \g /dev/null
 SELECT cdp.create_trait('largest', aggregate => 'max', event => 'Order Completed',
@@ -47,6 +48,10 @@ SELECT cdp.create_trait('countries', aggregate => 'unique_count', event => 'Orde
 SELECT cdp.create_trait('orders_90d', aggregate => 'count', event => 'Order Completed',
 						within => '90 days') \g /dev/null
 SELECT cdp.create_segment('lapsed', $$orders > 1 AND NOT did('Order Completed', within => '180 days')$$) \g /dev/null
+RESET client_min_messages;
+SELECT count(*) AS building FROM cdp.progress;
+SELECT cdp.apply() AS applied;
+SELECT count(*) AS building FROM cdp.progress;
 
 CREATE VIEW by_cdp AS
 SELECT cdp.value(i.identifier)::text AS customer_id,

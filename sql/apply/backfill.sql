@@ -1,0 +1,47 @@
+/* sql/apply/backfill.sql: history under new definitions, beside what comes */
+
+CREATE FUNCTION cdp.wait_backfill(name text DEFAULT NULL, timeout interval DEFAULT interval '1 hour') RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_wait_backfill' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.wait_backfill(text, interval) IS
+'wait until a trait or segment of that name (NULL: every definition) is whole, for at most so long; true when it is, false when the time was up first. Errors: undefined_object, active_sql_transaction (the transaction has written), object_not_in_prerequisite_state (no applier runs)';
+
+CREATE FUNCTION cdp.cancel_backfill(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'cdp_cancel_backfill' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.cancel_backfill(text) IS
+'stop building a trait or segment: one that is new is dropped, one that is being altered stays as it was. Errors: undefined_object (nothing of that name is being built), dependent_objects_still_exist (of a new one), object_not_in_prerequisite_state (it was altered in a way that has taken the old version away: alter it again, or drop it)';
+
+CREATE VIEW cdp.progress AS
+	SELECT p.what, p.phase, p.done, p.total,
+		CASE WHEN p.done > 0 THEN p.done / greatest(extract(epoch FROM clock_timestamp() - p.started_at)::float8, 0.001) END AS rate,
+		p.requested_at, p.requested_by, p.started_at,
+		CASE WHEN p.done > 0 AND p.total > p.done
+			THEN clock_timestamp() + (clock_timestamp() - p.started_at) * ((p.total - p.done) / p.done::float8) END AS estimated_end
+	FROM (
+		SELECT 'identity rules'::text AS what,
+			CASE WHEN c.started_at IS NULL THEN 'waiting'
+				WHEN c.judging THEN 'judging identifiers' ELSE 'reading entries' END AS phase,
+			c.done, c.total, c.requested_at, c.requested_by, c.started_at
+		FROM cdp.rule_changes c
+		WHERE c.id = (SELECT max(l.id) FROM cdp.rule_changes l)
+		UNION ALL
+		SELECT b.kind || ' ' || COALESCE(o.name, t.name, s.name),
+			CASE WHEN b.kind = 'segment' AND b.id IN (SELECT d.id FROM cdp.definition_depends d
+					JOIN cdp.building_traits g ON g.id = d.trait_id WHERE d.kind = 'segment') THEN 'waiting for traits'
+				WHEN b.kind = 'segment' THEN 'waiting'
+				WHEN b.started_at IS NULL THEN 'waiting'
+				WHEN b.position = 9223372036854775807 THEN 'switching'
+				ELSE 'folding entries' END,
+			b.done, CASE WHEN b.kind = 'trait' THEN (SELECT greatest(a.entries - a.duplicates - a.rejected, b.done) FROM cdp.applier a) END,
+			b.requested_at, b.requested_by, b.started_at
+		FROM cdp.backfills b
+		LEFT JOIN cdp.trait_definitions t ON b.kind = 'trait' AND t.id = b.id
+		LEFT JOIN cdp.trait_definitions o ON b.kind = 'trait' AND o.id = b.replaces
+		LEFT JOIN cdp.segment_definitions s ON b.kind = 'segment' AND s.id = b.id) p;
+COMMENT ON VIEW cdp.progress IS 'work on history that is under way; no rows: none';
+COMMENT ON COLUMN cdp.progress.what IS 'identity rules, or the definition that is being built; $number is an event that a segment asks for';
+COMMENT ON COLUMN cdp.progress.phase IS 'rules: waiting for the applier, reading entries by the new rules, or judging again who may be one person; definitions: waiting, waiting for traits, folding entries, switching (whole, and about to be seen)';
+COMMENT ON COLUMN cdp.progress.done IS 'entries read, or identifiers judged, in this phase; entries folded';
+COMMENT ON COLUMN cdp.progress.rate IS 'of them, per second since the start';
+
+REVOKE ALL ON FUNCTION cdp.wait_backfill(text, interval), cdp.cancel_backfill(text) FROM PUBLIC;
+GRANT SELECT ON cdp.progress TO pg_monitor;

@@ -1,0 +1,390 @@
+/*-------------------------------------------------------------------------
+ *
+ * building.c
+ *	  Definitions that are built beside what comes.
+ *
+ *	  Where there is much history, a definition is not folded by the
+ *	  transaction that makes it.  The applier does it, a step at a time, between
+ *	  its batches: a step takes the next nodes by number, folds the entries that
+ *	  they own by then, and moves the position; the position commits with the
+ *	  states.  What comes meanwhile counts for the nodes up to the position only
+ *	  (CdpTraitsEvaluate), what is withdrawn or changes its owner likewise.  New
+ *	  nodes have greater numbers than all others, so the work ends; from then on
+ *	  the position is beyond every node.
+ *
+ *	  Whole definitions are put in their place in one transaction, which also
+ *	  evaluates the segments that depend on them for everybody.
+ *
+ * IDENTIFICATION
+ *	  src/apply/building.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "apply/batch.h"
+#include "cdp.h"
+#include "statement.h"
+
+/* Rows that are worked on at a time. */
+#define CHUNK		10000
+
+/* Most nodes of a step. */
+#define MAX_NODES	10000
+
+/* The position of what is whole. */
+#define WHOLE		PG_INT64_MAX
+
+static CdpStatement count_applied = {
+	"SELECT coalesce((SELECT a.entries FROM cdp.applier a), 0)",
+	{NULL}
+};
+
+static CdpStatement next_nodes = {
+	"SELECT i.node_id FROM cdp.identities i"
+	" WHERE i.node_id > $1 AND i.node_id <= $2 ORDER BY i.node_id LIMIT $3",
+	{"int8", "int8", "int8"}
+};
+
+static CdpStatement owned_entries = {
+	"SELECT n.owner, " CDP_EVENTS_COLUMNS
+	" FROM (SELECT unnest($1) AS owner) AS u"
+	" CROSS JOIN LATERAL cdp.entries_of(u.owner) n"
+	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
+	" AND e.received_at = n.received_at",
+	{"int8[]"}
+};
+
+static CdpStatement move_position = {
+	"UPDATE cdp.backfills b SET position = $2, done = b.done + $3,"
+	" started_at = coalesce(b.started_at, clock_timestamp())"
+	" WHERE b.kind = 'trait' AND b.id = ANY ($1)",
+	{"int4[]", "int8", "int8"}
+};
+
+static CdpStatement whole_traits = {
+	"SELECT b.id, b.replaces IS NOT NULL FROM cdp.backfills b"
+	" WHERE b.kind = 'trait' AND b.position = $1 ORDER BY b.id",
+	{"int8"}
+};
+
+/* segments that wait for nothing but to be evaluated */
+static CdpStatement ready_segments = {
+	"WITH RECURSIVE t(id) AS (SELECT b.id FROM cdp.backfills b"
+	" WHERE b.kind = 'trait' AND b.replaces IS NULL"
+	" UNION SELECT d.id FROM t JOIN cdp.definition_depends d"
+	" ON d.trait_id = t.id AND d.kind = 'trait'),"
+	" s(id) AS (SELECT d.id FROM t JOIN cdp.definition_depends d"
+	" ON d.trait_id = t.id AND d.kind = 'segment'"
+	" UNION SELECT d.id FROM s JOIN cdp.segment_definitions d ON s.id = ANY (d.segment_ids))"
+	" SELECT b.id FROM cdp.backfills b"
+	" WHERE b.kind = 'segment' AND b.id NOT IN (SELECT s.id FROM s) ORDER BY b.id",
+	{NULL}
+};
+
+static CdpStatement find_backfill = {
+	"SELECT b.kind, b.id, b.replaces IS NOT NULL, b.fresh FROM cdp.backfills b"
+	" LEFT JOIN cdp.trait_definitions t ON b.kind = 'trait' AND t.id = coalesce(b.replaces, b.id)"
+	" LEFT JOIN cdp.segment_definitions s ON b.kind = 'segment' AND s.id = b.id"
+	" WHERE coalesce(t.name, s.name) = $1 AND t.hidden IS NOT TRUE ORDER BY b.kind DESC LIMIT 1",
+	{"text"}
+};
+
+/* When the next step may begin, by cdp.backfill_rate. */
+static TimestampTz not_before = 0;
+
+/*
+ * The hook of cdp.h.
+ */
+bool
+CdpBackfillNeeded(void)
+{
+	CdpUserContext saved;
+	int64		entries;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	CdpRun(&count_applied, NULL, NULL);
+	entries = CdpCellInt8(0, 1);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return entries > cdp_backfill_at_once;
+}
+
+/*
+ * May a step be made?  Otherwise *until is when, on the extension's clock.
+ */
+bool
+CdpBackfillDue(TimestampTz *until)
+{
+	TimestampTz now;
+
+	*until = DT_NOEND;
+	if (cdp_backfill_rate < 0)
+		return false;
+	now = GetCurrentTimestamp();
+	if (cdp_backfill_rate == 0 || now >= not_before)
+		return true;
+	*until = CdpClock() + (not_before - now);
+	return false;
+}
+
+/*
+ * The traits that are behind most; they go on together until they meet those
+ * that are ahead of them.
+ */
+static Bitmapset *
+choose_traits(CdpTraitSet *set, int64 *after, int64 *upto)
+{
+	Bitmapset  *chosen = NULL;
+	int			i;
+
+	*after = *upto = WHOLE;
+	for (i = 0; i < set->ntraits; i++)
+	{
+		CdpTrait   *trait = set->traits[i];
+
+		if (!trait->building || trait->aggregate == CDP_AGG_EXPRESSION ||
+			trait->built == WHOLE || CdpTraitSuspended(trait))
+			continue;
+		if (trait->built < *after)
+		{
+			*upto = *after;
+			*after = trait->built;
+			bms_free(chosen);
+			chosen = NULL;
+		}
+		if (trait->built == *after)
+			chosen = bms_add_member(chosen, i);
+		else
+			*upto = Min(*upto, trait->built);
+	}
+	return chosen;
+}
+
+/*
+ * Fold what these nodes own.
+ */
+static int64
+fold_owned(CdpBatch *batch, Bitmapset *only, const int64 *nodes, int nnodes)
+{
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext chunk;
+	Datum		arg = CdpInt8Array(nodes, nnodes);
+	Portal		portal;
+	int64		total = 0;
+
+	CdpPrepare(&owned_entries);
+	portal = SPI_cursor_open(NULL, owned_entries.plan, &arg, NULL, false);
+	chunk = AllocSetContextCreate(old, "cdp backfill", ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		CdpEntry   *entries;
+		int			n;
+		int			i;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(chunk);
+		SPI_cursor_fetch(portal, true, CHUNK);
+		n = SPI_processed;
+		if (n == 0)
+			break;
+		entries = palloc(sizeof(CdpEntry) * n);
+		for (i = 0; i < n; i++)
+		{
+			Datum		values[CDP_EVENTS_NATTS + 1];
+			bool		isnull[CDP_EVENTS_NATTS + 1];
+
+			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+							  values, isnull);
+			CdpEntryFromRow(&entries[i], values + 1, isnull + 1);
+			entries[i].owner = DatumGetInt64(values[0]);
+		}
+		SPI_freetuptable(SPI_tuptable);
+		CdpFoldChunk(batch->traits, only, entries, n, batch->applier.clock, batch->graph);
+		total += n;
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(chunk);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(chunk);
+	SPI_cursor_close(portal);
+	return total;
+}
+
+int64
+CdpBackfillStep(CdpBatch *batch, int max)
+{
+	static double entries_per_node = 10;
+	CdpTraitSet *set = batch->traits;
+	int64		after;
+	int64		upto;
+	Bitmapset  *chosen = choose_traits(set, &after, &upto);
+	int32	   *ids;
+	int64	   *nodes;
+	int64		entries = 0;
+	int			limit;
+	int			nids = 0;
+	int			n;
+	int			i;
+	Datum		args[3];
+
+	if (bms_is_empty(chosen))
+		return -1;
+	if (cdp_backfill_rate > 0)
+		max = Min(max, cdp_backfill_rate);
+	if (after == 0)
+		entries_per_node = Max(1, batch->applier.entries / (double) batch->applier.next_node);
+	limit = (int) Max(1, Min(MAX_NODES, max / entries_per_node));
+
+	args[0] = Int64GetDatum(after);
+	args[1] = Int64GetDatum(upto);
+	args[2] = Int64GetDatum(limit);
+	n = CdpRun(&next_nodes, args, NULL);
+	nodes = palloc(sizeof(int64) * Max(n, 1));
+	for (i = 0; i < n; i++)
+		nodes[i] = CdpCellInt8(i, 1);
+	SPI_freetuptable(SPI_tuptable);
+	if (n == limit)
+		upto = nodes[n - 1];
+
+	ids = palloc(sizeof(int32) * bms_num_members(chosen));
+	for (i = -1; (i = bms_next_member(chosen, i)) >= 0;)
+	{
+		set->traits[i]->built = upto;
+		ids[nids++] = set->traits[i]->id;
+	}
+	if (n > 0)
+	{
+		entries = fold_owned(batch, chosen, nodes, n);
+		/* not at once: there may be many that own nothing, then again those that do */
+		entries_per_node = Max(0.5, (3 * entries_per_node + entries / (double) n) / 4);
+	}
+
+	args[0] = CdpInt4Array(ids, nids);
+	args[1] = Int64GetDatum(upto);
+	args[2] = Int64GetDatum(entries);
+	CdpRun(&move_position, args, NULL);
+	if (cdp_backfill_rate > 0)
+		not_before = GetCurrentTimestamp() +
+			(TimestampTz) (entries * (double) USECS_PER_SEC / cdp_backfill_rate);
+	return entries;
+}
+
+/*
+ * The first column of the statement's rows.
+ */
+static List *
+run_ids(CdpStatement *statement, Datum *args)
+{
+	List	   *ids = NIL;
+	uint64		i;
+
+	CdpRun(statement, args, NULL);
+	for (i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+
+		ids = lappend_int(ids, DatumGetInt32(CdpCell(i, 1, &isnull)));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return ids;
+}
+
+bool
+CdpBackfillSwitch(void)
+{
+	Datum		whole = Int64GetDatum(WHOLE);
+	List	   *traits = run_ids(&whole_traits, &whole);
+	List	   *segments = NIL;
+	List	   *ready;
+	ListCell   *lc;
+	bool		everybody = false;
+
+	foreach(lc, traits)
+	{
+		int32		id = lfirst_int(lc);
+		CdpTrait   *trait = CdpTraitById(CdpTraitSetFresh(), id);
+		bool		version = trait != NULL && trait->version;
+
+		/* others are evaluated when something happens to a profile */
+		everybody |= trait != NULL &&
+			(trait->windowed || trait->aggregate == CDP_AGG_RATE ||
+			 trait->aggregate == CDP_AGG_STREAK);
+		CdpVersionSwitch(id);
+		if (version)
+			segments = list_concat_unique_int(segments, CdpSegmentsOfTrait(id));
+	}
+	ready = run_ids(&ready_segments, NULL);
+	foreach(lc, ready)
+	{
+		(void) CdpBackfillEnd("segment", lfirst_int(lc));
+		segments = list_append_unique_int(segments, lfirst_int(lc));
+	}
+	if (traits == NIL && ready == NIL)
+		return false;
+	CdpGenerationBump();
+	if (segments != NIL || everybody)
+		CdpEvaluateEverybody(segments);
+	return true;
+}
+
+PG_FUNCTION_INFO_V1(cdp_cancel_backfill);
+
+/*
+ * cdp.cancel_backfill(name text) returns void
+ */
+Datum
+cdp_cancel_backfill(PG_FUNCTION_ARGS)
+{
+	Datum		name = PG_GETARG_DATUM(0);
+	Oid			type = TEXTOID;
+	CdpUserContext saved;
+	char	   *kind = NULL;
+	int32		id = 0;
+	bool		version = false;
+	bool		fresh = false;
+	bool		isnull;
+
+	CdpApplierLock();
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (CdpRun(&find_backfill, &name, NULL) > 0)
+	{
+		kind = TextDatumGetCString(CdpCell(0, 1, &isnull));
+		id = DatumGetInt32(CdpCell(0, 2, &isnull));
+		version = DatumGetBool(CdpCell(0, 3, &isnull));
+		fresh = DatumGetBool(CdpCell(0, 4, &isnull));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	CdpRestoreUser(&saved);
+	if (kind == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("nothing called \"%s\" is being built", TextDatumGetCString(name)),
+				 errhint("See cdp.progress.")));
+	if (version)
+	{
+		CdpVersionDrop(id);
+		CdpGenerationBump();
+	}
+	else if (!fresh)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the former version of %s \"%s\" is not kept", kind, TextDatumGetCString(name)),
+				 errhint("Alter it again, or drop it.")));
+	else if (SPI_execute_with_args(psprintf("SELECT cdp.drop_%s($1)", kind), 1, &type, &name,
+								   NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not drop %s", kind);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
