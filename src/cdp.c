@@ -36,6 +36,7 @@ int			cdp_change_retention = 0;
 char	   *cdp_databases = NULL;
 bool		cdp_emit_logical = false;
 int			cdp_history_retention = 0;
+int			cdp_max_fresh_entries = 10000;
 int			cdp_max_new_identifiers_per_hour = 1000;
 int			cdp_max_profile_identifiers = 10000;
 int			cdp_naptime = 1000;
@@ -220,6 +221,13 @@ _PG_init(void)
 							&cdp_history_retention,
 							0, 0, 100000,
 							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("cdp.max_fresh_entries",
+							"Largest number of entries not yet applied that a fresh read takes in.",
+							"With more of them cdp.profile(..., fresh => true) is an error.",
+							&cdp_max_fresh_entries,
+							10000, 0, 1000000,
+							PGC_USERSET, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("cdp.max_new_identifiers_per_hour",
 							"Largest number of identifiers of one profile that are first seen within one hour.",

@@ -27,6 +27,7 @@ extern int	cdp_change_retention;	/* days; 0: for ever */
 extern char *cdp_databases;			/* comma list the launcher serves, or * */
 extern bool cdp_emit_logical;		/* changes as messages in the WAL, too */
 extern int	cdp_history_retention;	/* days; 0: for ever */
+extern int	cdp_max_fresh_entries;
 extern int	cdp_max_new_identifiers_per_hour;	/* of a component; 0: any number */
 extern int	cdp_max_profile_identifiers;	/* size guard of a component */
 extern int	cdp_naptime;			/* ms between looks without a wake-up */

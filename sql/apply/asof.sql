@@ -1,4 +1,4 @@
-/* sql/apply/asof.sql: who was who, by valid time and by knowledge time */
+/* sql/apply/asof.sql: who was who, by valid time and by knowledge time; who is who, by all that is known */
 
 CREATE FUNCTION cdp.resolve_at(identifier cdp.identifier, at timestamptz DEFAULT NULL, known_at timestamptz DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'cdp_resolve_at' LANGUAGE C STABLE PARALLEL RESTRICTED;
@@ -16,6 +16,20 @@ CREATE FUNCTION cdp.identifiers_at(identifier cdp.identifier, at timestamptz DEF
 	AS 'MODULE_PATHNAME', 'cdp_identifiers_of_at' LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION cdp.identifiers_at(cdp.identifier, timestamptz, timestamptz) IS
 'all identifiers of the person whom an identifier belonged to, as cdp.resolve_at() sees it, with the times when they had been seen first and last; no rows when it was not known';
+
+CREATE FUNCTION cdp.profile_at(identifier cdp.identifier, at timestamptz DEFAULT NULL, known_at timestamptz DEFAULT NULL) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'cdp_profile_at' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.profile_at(cdp.identifier, timestamptz, timestamptz) IS
+'what cdp.profile() would show at that instant if the log held only the entries of effective time up to at, and received up to known_at (NULL: all), under the kinds in force at known_at and the traits and segments of now; NULL when the identifier was not known. A segment with exit_when has those who fulfil its predicate. Errors: as cdp.resolve_at()';
+
+CREATE FUNCTION cdp.profile(identifier cdp.identifier, fresh boolean) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'cdp_profile_fresh' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.profile(cdp.identifier, boolean) IS
+'fresh => true: the profile as if every entry that the query sees had been applied, those of its own transaction included; nothing is written, and profile_id is null for somebody who is new. false: as without the argument. Errors: program_limit_exceeded (more than cdp.max_fresh_entries entries wait)';
+CREATE FUNCTION cdp.profile(profile_id bigint, fresh boolean) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'cdp_profile_fresh_by_id' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.profile(bigint, boolean) IS
+'fresh => true: the profile of that id as if every entry that the query sees had been applied, those of its own transaction included. false: as without the argument. Errors: program_limit_exceeded (more than cdp.max_fresh_entries entries wait)';
 
 -- What is dropped is no more than what only questions about times before the
 -- horizon need; history_from says from when on all questions have answers.
@@ -60,5 +74,7 @@ REVOKE ALL ON FUNCTION
 	cdp.resolve_at(cdp.identifier, timestamptz, timestamptz),
 	cdp.identifiers_at(bigint, timestamptz, timestamptz),
 	cdp.identifiers_at(cdp.identifier, timestamptz, timestamptz),
+	cdp.profile_at(cdp.identifier, timestamptz, timestamptz),
+	cdp.profile(cdp.identifier, boolean), cdp.profile(bigint, boolean),
 	cdp.prune_history()
 	FROM PUBLIC;

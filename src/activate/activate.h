@@ -52,4 +52,12 @@ extern void CdpChangesNotify(CdpChangeList *list, int32 epoch, int64 first_seq,
 							 TimestampTz at);
 extern const char *CdpCauseName(CdpCause cause);
 
+/*
+ * activate/profile.c: what cdp.profile() shows of a profile whose nodes are in
+ * memory, at an instant.
+ */
+extern Jsonb *CdpProfileJson(int64 generation, const CdpProfileNodes *nodes, TimestampTz now);
+extern Datum cdp_profile(PG_FUNCTION_ARGS);
+extern Datum cdp_profile_by_id(PG_FUNCTION_ARGS);
+
 #endif							/* CDP_ACTIVATE_H */

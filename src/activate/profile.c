@@ -25,10 +25,11 @@
 #include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
+#include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "activate/activate.h"
 #include "cdp.h"
-#include "segments/segments.h"
 
 /* A read: the definitions and the instant that it is about. */
 typedef struct ProfileRead
@@ -221,9 +222,13 @@ profile_json(ProfileRead *read)
 
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_key(&state, "profile_id");
-	value.type = jbvNumeric;
-	value.val.numeric = DatumGetNumeric(DirectFunctionCall1(int8_numeric,
-															Int64GetDatum(nodes->profile_id)));
+	/* who has not been applied yet has no number */
+	value.type = jbvNull;
+	if (nodes->profile_id != 0)
+	{
+		value.type = jbvNumeric;
+		value.val.numeric = int64_to_numeric(nodes->profile_id);
+	}
 	(void) pushJsonbValue(&state, WJB_VALUE, &value);
 	push_key(&state, "identifiers");
 	push_identifiers(&state, nodes);
@@ -242,6 +247,19 @@ profile_json(ProfileRead *read)
 	push_time(&state, last_seen);
 	result = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(result);
+}
+
+Jsonb *
+CdpProfileJson(int64 generation, const CdpProfileNodes *nodes, TimestampTz now)
+{
+	ProfileRead read = {0};
+
+	read.generation = generation;
+	read.now = now;
+	read.traits = CdpTraitSetGet(generation);
+	read.segments = CdpSegmentSetGet(generation, read.traits);
+	read.nodes = *nodes;
+	return profile_json(&read);
 }
 
 PG_FUNCTION_INFO_V1(cdp_profile);
@@ -268,6 +286,7 @@ Datum
 cdp_profile_by_id(PG_FUNCTION_ARGS)
 {
 	ProfileRead read;
+
 
 	if (!read_by_id(fcinfo, &read))
 		PG_RETURN_NULL();

@@ -171,6 +171,19 @@ better(CdpEntry *a, CdpEntry *b)
 }
 
 /*
+ * Is it this item that counts, and not the other copy of the message?
+ */
+static bool
+outdoes(CdpLogItem *item, CdpLogItem *other)
+{
+	if (item->proven && !other->pending)
+		return true;
+	if (other->proven && !item->pending)
+		return false;
+	return better(item->entry, other->entry);
+}
+
+/*
  * The entries that are neither rejected nor outdone by a copy.
  */
 static CdpEntry **
@@ -198,8 +211,7 @@ counting_entries(CdpAsOf *asof, int *n)
 		key.source = item->entry->source;
 		key.message_id = item->entry->message_id;
 		message = hash_search(messages, &key, HASH_ENTER, &found);
-		if (found && (message->item->proven ||
-					  !(item->proven || better(item->entry, message->item->entry))))
+		if (found && !outdoes(item, message->item))
 			continue;
 		if (found)
 			message->item->best = false;
@@ -334,16 +346,15 @@ make_links(CdpAsOf *asof, CdpEntry **entries, int n)
 
 /*
  * The nodes that were one person with the identifier; NULL when it was not
- * known.  The ring of the result has nodes that are gone in it.
+ * known.  The ring of the result has nodes that are gone in it.  *entries are
+ * those of the cluster that count, latest first.
  */
-static CdpNode *
-component_at(CdpAsOf *asof, const CdpIdentifier *raw)
+CdpNode *
+CdpAsOfComponent(CdpAsOf *asof, const CdpIdentifier *raw, CdpEntry ***entries, int *n)
 {
 	CdpIdentifier *canonical;
 	CdpKind    *kind;
 	CdpNode    *start;
-	CdpEntry  **entries;
-	int			n;
 	int			i;
 
 	(void) CdpCanonicalise(asof->kinds, raw, &canonical, &kind);
@@ -353,9 +364,9 @@ component_at(CdpAsOf *asof, const CdpIdentifier *raw)
 	CdpGraphLoadWanted(asof->graph);
 	start = CdpGraphNodeOf(asof->graph, canonical, kind);
 	CdpAsOfCollect(asof, start);
-	entries = counting_entries(asof, &n);
-	n = drop_undone(entries, n);
-	make_links(asof, entries, n);
+	*entries = counting_entries(asof, n);
+	*n = drop_undone(*entries, *n);
+	make_links(asof, *entries, *n);
 	for (i = 0; i < asof->graph->nactive; i++)
 		asof->graph->active[i]->counted_seen = asof->graph->active[i]->first_seen;
 	if (start->first_seen == DT_NOEND)
@@ -386,14 +397,14 @@ read_by_these_kinds(CdpKindSet *kinds)
 
 /* ---- SQL ---- */
 
-static CdpAsOf *
-begin(FunctionCallInfo fcinfo)
+CdpAsOf *
+CdpAsOfBegin(TimestampTz at, TimestampTz known_at)
 {
 	CdpAsOf	   *asof = palloc0(sizeof(CdpAsOf));
 	TimestampTz from;
 
-	asof->at = PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1);
-	asof->known_at = PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2);
+	asof->at = at;
+	asof->known_at = known_at;
 	asof->kinds = CdpKindSetAt(asof->known_at, &asof->by_index);
 	asof->by_index = asof->by_index && read_by_these_kinds(asof->kinds);
 	asof->cursors = CdpCursorsLoad();
@@ -416,6 +427,13 @@ begin(FunctionCallInfo fcinfo)
 	return asof;
 }
 
+static CdpAsOf *
+begin(FunctionCallInfo fcinfo)
+{
+	return CdpAsOfBegin(PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1),
+						PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2));
+}
+
 static Datum
 names_of(CdpNode *root)
 {
@@ -434,18 +452,40 @@ names_of(CdpNode *root)
 }
 
 /*
- * What a call needs around it; the read-only statements see what the calling
- * query sees.
+ * The number of the profile, 0 when none of its identifiers has ever had one.
  */
-typedef struct Call
+int64
+CdpAsOfNumber(CdpNode *root)
 {
-	CdpUserContext user;
-	MemoryContext context;
-	MemoryContext old;
-} Call;
+	Datum		arg = names_of(root);
+	bool		isnull;
+	Datum		value;
 
-static void
-begin_call(Call *call)
+	CdpRun(&smallest_number, &arg, NULL);
+	value = CdpCell(0, 1, &isnull);
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+/*
+ * An identifier of the profile that the number stood for; NULL when unknown.
+ */
+CdpIdentifier *
+CdpAsOfIdentifierOf(int64 profile_id)
+{
+	Datum		arg = Int64GetDatum(profile_id);
+	CdpIdentifier *identifier = NULL;
+
+	if (CdpRun(&identifier_of, &arg, NULL) == 1)
+		identifier = CdpCellVarlena(0, 1, CurrentMemoryContext);
+	SPI_freetuptable(SPI_tuptable);
+	return identifier;
+}
+
+/*
+ * The read-only statements of a call see what the calling query sees.
+ */
+void
+CdpAsOfBeginCall(CdpAsOfCall *call)
 {
 	CdpBecomeOwner(&call->user);
 	CdpPinPlans();
@@ -455,8 +495,8 @@ begin_call(Call *call)
 	call->old = MemoryContextSwitchTo(call->context);
 }
 
-static void
-end_call(Call *call)
+void
+CdpAsOfEndCall(CdpAsOfCall *call)
 {
 	MemoryContextSwitchTo(call->old);
 	MemoryContextDelete(call->context);
@@ -468,8 +508,8 @@ end_call(Call *call)
  * An identifier of a kind that is not registered, and was not then, is a
  * mistake; of one that was not registered then, nothing was known.
  */
-static void
-check_kind(CdpAsOf *asof, const CdpIdentifier *raw)
+void
+CdpAsOfCheckKind(CdpAsOf *asof, const CdpIdentifier *raw)
 {
 	if (!CdpKindLookup(asof->kinds, VARDATA_ANY(raw),
 					   CdpIdentifierKindLength(raw))->registered)
@@ -483,39 +523,32 @@ check_kind(CdpAsOf *asof, const CdpIdentifier *raw)
 Datum
 cdp_resolve_at(PG_FUNCTION_ARGS)
 {
-	Call		call;
+	CdpAsOfCall call;
 	volatile int64 result = 0;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	begin_call(&call);
+	CdpAsOfBeginCall(&call);
 	PG_TRY();
 	{
 		CdpAsOf	   *asof;
 		CdpNode    *root;
+		CdpEntry  **entries;
+		int			n;
 
 		CdpStatementsReadOnly = true;
 		asof = begin(fcinfo);
-		check_kind(asof, PG_GETARG_IDENTIFIER_PP(0));
-		root = component_at(asof, PG_GETARG_IDENTIFIER_PP(0));
+		CdpAsOfCheckKind(asof, PG_GETARG_IDENTIFIER_PP(0));
+		root = CdpAsOfComponent(asof, PG_GETARG_IDENTIFIER_PP(0), &entries, &n);
 		if (root != NULL)
-		{
-			Datum		arg = names_of(root);
-			bool		isnull;
-			Datum		value;
-
-			CdpRun(&smallest_number, &arg, NULL);
-			value = CdpCell(0, 1, &isnull);
-			if (!isnull)
-				result = DatumGetInt64(value);
-		}
+			result = CdpAsOfNumber(root);
 	}
 	PG_FINALLY();
 	{
 		CdpStatementsReadOnly = false;
 	}
 	PG_END_TRY();
-	end_call(&call);
+	CdpAsOfEndCall(&call);
 	if (result == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(result);
@@ -568,34 +601,31 @@ static Datum
 identifiers_at(FunctionCallInfo fcinfo, bool by_profile)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Call		call;
+	CdpAsOfCall call;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
-	begin_call(&call);
+	CdpAsOfBeginCall(&call);
 	PG_TRY();
 	{
 		CdpAsOf	   *asof;
 		CdpIdentifier *raw = NULL;
-		CdpNode    *root;
+		CdpNode    *root = NULL;
+		CdpEntry  **entries;
+		int			n;
 
 		CdpStatementsReadOnly = true;
 		asof = begin(fcinfo);
 		if (by_profile)
-		{
-			Datum		arg = PG_GETARG_DATUM(0);
-
-			if (CdpRun(&identifier_of, &arg, NULL) == 1)
-				raw = CdpCellVarlena(0, 1, CurrentMemoryContext);
-			SPI_freetuptable(SPI_tuptable);
-		}
+			raw = CdpAsOfIdentifierOf(PG_GETARG_INT64(0));
 		else
 		{
 			raw = PG_GETARG_IDENTIFIER_PP(0);
-			check_kind(asof, raw);
+			CdpAsOfCheckKind(asof, raw);
 		}
-		root = raw != NULL ? component_at(asof, raw) : NULL;
+		if (raw != NULL)
+			root = CdpAsOfComponent(asof, raw, &entries, &n);
 		if (root != NULL)
 			return_component(rsinfo, root);
 	}
@@ -604,7 +634,7 @@ identifiers_at(FunctionCallInfo fcinfo, bool by_profile)
 		CdpStatementsReadOnly = false;
 	}
 	PG_END_TRY();
-	end_call(&call);
+	CdpAsOfEndCall(&call);
 	return (Datum) 0;
 }
 

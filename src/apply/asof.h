@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * asof.h
- *	  A question about an earlier time, shared by asof.c and asof_entries.c.
+ *	  A question about an earlier time, or about what has not been applied yet,
+ *	  shared by asof.c, asof_entries.c and asof_profile.c.
  *
  * IDENTIFICATION
  *	  src/apply/asof.h
@@ -12,6 +13,7 @@
 #define CDP_ASOF_H
 
 #include "apply/batch.h"
+#include "cdp.h"
 
 /* An entry of the log that may bear on the question. */
 typedef struct CdpLogItem
@@ -19,7 +21,8 @@ typedef struct CdpLogItem
 	int64		id;				/* hash key, with xid */
 	int64		xid;
 	CdpEntry   *entry;
-	bool		proven;			/* counts now, so no copy of it is better */
+	bool		proven;			/* counts now, so no applied copy of it is better */
+	bool		pending;		/* has not been applied */
 	bool		best;			/* of the copies of its message the one that counts */
 	bool		taken;			/* names an identifier of the cluster */
 } CdpLogItem;
@@ -39,6 +42,7 @@ typedef struct CdpAsOf
 	TimestampTz known_at;
 	CdpKindSet *kinds;
 	bool		by_index;		/* the present state leads to all entries */
+	bool		unapplied;		/* entries that have not been applied count, too */
 	CdpCursorSet *cursors;
 	CdpGraph   *graph;
 	HTAB	   *items;
@@ -49,8 +53,31 @@ typedef struct CdpAsOf
 	int			walked;			/* those of them whose identifiers are known */
 } CdpAsOf;
 
+/* What a call needs around it. */
+typedef struct CdpAsOfCall
+{
+	CdpUserContext user;
+	MemoryContext context;
+	MemoryContext old;
+} CdpAsOfCall;
+
+/* asof.c */
+extern void CdpAsOfBeginCall(CdpAsOfCall *call);
+extern void CdpAsOfEndCall(CdpAsOfCall *call);
+extern CdpAsOf *CdpAsOfBegin(TimestampTz at, TimestampTz known_at);
+extern void CdpAsOfCheckKind(CdpAsOf *asof, const CdpIdentifier *raw);
+extern CdpNode *CdpAsOfComponent(CdpAsOf *asof, const CdpIdentifier *raw,
+								 CdpEntry ***entries, int *n);
+extern int64 CdpAsOfNumber(CdpNode *root);
+extern CdpIdentifier *CdpAsOfIdentifierOf(int64 profile_id);
+
+/* asof_profile.c */
+extern void CdpAsOfProfile(CdpAsOf *asof, CdpNode *root, CdpEntry **entries, int n,
+						   CdpTraitSet *traits, CdpProfileNodes *out);
+
 /* asof_entries.c: collect the entries of the cluster around a node. */
 extern void CdpAsOfCollect(CdpAsOf *asof, CdpNode *start);
+extern void CdpAsOfTakeEntry(CdpAsOf *asof, CdpEntry *entry, bool proven);
 extern HTAB *CdpAsOfTable(const char *name, Size keysize, Size entrysize);
 
 #endif							/* CDP_ASOF_H */

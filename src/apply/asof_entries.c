@@ -101,37 +101,30 @@ in_time(const CdpAsOf *asof, const Datum *values, const bool *isnull)
 									received_at);
 
 	return at <= asof->at && received_at <= asof->known_at &&
-		CdpCursorsApplied(asof->cursors,
+		(asof->unapplied || CdpCursorsApplied(asof->cursors,
 						  DatumGetInt32(values[CDP_EVENTS_INCARNATION]),
 						  DatumGetInt64(values[CDP_EVENTS_XID]),
-						  DatumGetInt64(values[CDP_EVENTS_ID]));
+						  DatumGetInt64(values[CDP_EVENTS_ID])));
 }
 
 /*
- * Take a row of the log in, unless it is here, too late, or has no effect by
- * itself.
+ * Take an entry in, unless it is here or has no effect by itself.
  */
-static void
-take_row(CdpAsOf *asof, Datum *values, bool *isnull, bool proven)
+void
+CdpAsOfTakeEntry(CdpAsOf *asof, CdpEntry *entry, bool proven)
 {
-	int64		key[2] = {DatumGetInt64(values[CDP_EVENTS_ID]),
-	DatumGetInt64(values[CDP_EVENTS_XID])};
+	int64		key[2] = {entry->id, entry->xid};
 	bool		found;
-	CdpLogItem	   *item;
+	CdpLogItem *item = hash_search(asof->items, key, HASH_ENTER, &found);
 
-	if (!in_time(asof, values, isnull))
-		return;
-	item = hash_search(asof->items, key, HASH_ENTER, &found);
 	if (found)
-	{
-		item->proven |= proven;
 		return;
-	}
 	item->proven = proven;
+	item->pending = asof->unapplied &&
+		!CdpCursorsApplied(asof->cursors, entry->incarnation, entry->xid, entry->id);
 	item->best = false;
 	item->taken = false;
-	item->entry = palloc(sizeof(CdpEntry));
-	CdpEntryFromRow(item->entry, values, isnull);
+	item->entry = entry;
 	if (!CdpEntryCheck(item->entry))
 		return;
 	CdpGraphCheck(asof->graph, item->entry, 1);
@@ -143,6 +136,30 @@ take_row(CdpAsOf *asof, Datum *values, bool *isnull, bool proven)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("more than %d entries bear on the question", MAX_ENTRIES),
 				 errhint("Ask for an earlier time.")));
+}
+
+/*
+ * Take a row of the log in, unless it is too late.
+ */
+static void
+take_row(CdpAsOf *asof, Datum *values, bool *isnull, bool proven)
+{
+	int64		key[2] = {DatumGetInt64(values[CDP_EVENTS_ID]),
+	DatumGetInt64(values[CDP_EVENTS_XID])};
+	CdpEntry   *entry;
+	CdpLogItem *item;
+
+	if (!in_time(asof, values, isnull))
+		return;
+	item = hash_search(asof->items, key, HASH_FIND, NULL);
+	if (item != NULL)
+	{
+		item->proven |= proven;
+		return;
+	}
+	entry = palloc(sizeof(CdpEntry));
+	CdpEntryFromRow(entry, values, isnull);
+	CdpAsOfTakeEntry(asof, entry, proven);
 }
 
 static void
@@ -178,7 +195,7 @@ member_of(CdpAsOf *asof, int64 node)
 }
 
 /*
- * The entry names an identifier of the cluster, or is an undo.
+ * The entry names an identifier of the cluster, or another entry.
  */
 static void
 take_item(CdpAsOf *asof, CdpLogItem *item)
@@ -216,7 +233,8 @@ add_fresh(CdpAsOf *asof)
 	foreach(lc, fresh)
 	{
 		CdpLogItem	   *item = lfirst(lc);
-		bool		known = item->entry->type == CDP_ENTRY_UNDO;
+		bool		known = item->entry->type == CDP_ENTRY_UNDO ||
+			item->entry->type == CDP_ENTRY_RELEASE;
 
 		CHECK_FOR_INTERRUPTS();
 		CdpGraphAdd(asof->graph, item->entry, 1, false);
@@ -423,13 +441,16 @@ expand_by_reading(CdpAsOf *asof, HTAB *hashes)
 		{
 			Datum		values[CDP_EVENTS_NATTS];
 			bool		isnull[CDP_EVENTS_NATTS];
+			CdpEntryType type;
 
 			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
 							  values, isnull);
-			if (isnull[CDP_EVENTS_TYPE] ||
-				(CdpEntryTypeFromText(DatumGetTextPP(values[CDP_EVENTS_TYPE])) != CDP_ENTRY_UNDO &&
-				 (isnull[CDP_EVENTS_IDENTIFIERS] ||
-				  !names_one(asof, hashes, values[CDP_EVENTS_IDENTIFIERS]))))
+			if (isnull[CDP_EVENTS_TYPE])
+				continue;
+			type = CdpEntryTypeFromText(DatumGetTextPP(values[CDP_EVENTS_TYPE]));
+			if (type != CDP_ENTRY_UNDO && type != CDP_ENTRY_RELEASE &&
+				(isnull[CDP_EVENTS_IDENTIFIERS] ||
+				 !names_one(asof, hashes, values[CDP_EVENTS_IDENTIFIERS])))
 				continue;
 			MemoryContextSwitchTo(old);
 			take_row(asof, values, isnull, false);

@@ -102,6 +102,7 @@ extern void CdpRefold(CdpBatch *batch, const int64 *owners, int nowners,
 
 /* withhold.c: entries that do not count by the policies of kinds */
 extern void CdpWithhold(CdpBatch *batch);
+extern int	CdpWithholdByLinks(CdpGraph *graph, CdpEntry **entries, int n);
 extern void CdpWithheldWithdraw(CdpBatch *batch, CdpEntry *entries, int n);
 extern void CdpWithheldWrite(CdpBatch *batch);
 

@@ -274,7 +274,7 @@ CdpCursorsLoadChange(int64 change)
 }
 
 CdpCursorSet *
-CdpCursorsCopy(CdpCursorSet *set)
+CdpCursorsCopy(const CdpCursorSet *set)
 {
 	CdpCursorSet *copy = palloc(sizeof(CdpCursorSet));
 
@@ -501,6 +501,39 @@ CdpCursorsRead(CdpCursorSet *set, int max, CdpEntry **result, bool *more,
 		}
 	}
 	*result = entries;
+	return n;
+}
+
+int
+CdpCursorsPending(const CdpCursorSet *set, int max, CdpEntry **entries)
+{
+	CdpCursorSet *copy = CdpCursorsCopy(set);
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+	bool		more;
+	int			n;
+	uint64		i;
+	Datum		args[4];
+
+	(void) CdpCursorsActivate(copy, true);
+	n = CdpCursorsRead(copy, max, entries, &more, true);
+	if (!FullTransactionIdIsValid(own) || n == max)
+		return n;
+
+	args[0] = Int64GetDatum((int64) U64FromFullTransactionId(own));
+	args[1] = Int64GetDatum(PG_INT64_MIN);
+	args[2] = Int32GetDatum(copy->incarnation);
+	args[3] = Int64GetDatum(max - n);
+	CdpRun(&read_transaction, args, NULL);
+	for (i = 0; i < SPI_processed; i++)
+	{
+		Datum		values[CDP_EVENTS_NATTS];
+		bool		isnull[CDP_EVENTS_NATTS];
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+						  values, isnull);
+		CdpEntryFromRow(&(*entries)[n++], values, isnull);
+	}
+	SPI_freetuptable(SPI_tuptable);
 	return n;
 }
 

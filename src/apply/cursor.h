@@ -66,11 +66,16 @@ extern bool CdpCursorsActivate(CdpCursorSet *set, bool force);
  */
 extern int	CdpCursorsRead(CdpCursorSet *set, int max, CdpEntry **entries, bool *more,
 						   bool new_targets);
+/*
+ * Up to max entries that have not been applied and that the active snapshot
+ * sees, those of the transaction at work included; moves nothing.
+ */
+extern int	CdpCursorsPending(const CdpCursorSet *set, int max, CdpEntry **entries);
 /* Go back to the beginning; the targets are what has been applied. */
 extern void CdpCursorsRewind(CdpCursorSet *set);
 /* Has this entry been applied by batches before this one? */
 extern bool CdpCursorsApplied(CdpCursorSet *before, int32 incarnation, int64 xid, int64 id);
-extern CdpCursorSet *CdpCursorsCopy(CdpCursorSet *set);
+extern CdpCursorSet *CdpCursorsCopy(const CdpCursorSet *set);
 extern void CdpCursorsWrite(CdpCursorSet *set);
 
 #endif							/* CDP_CURSOR_H */

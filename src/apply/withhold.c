@@ -226,18 +226,13 @@ load_pairs(CdpGraph *graph, CdpEntry **entries, int n)
 }
 
 /*
- * Set withheld and the like of entries.
+ * Set withheld and the like of entries by their links, whatever is released.
+ * Returns how many are held.
  */
-static void
-judge_entries(CdpGraph *graph, CdpEntry **entries, int n)
+int
+CdpWithholdByLinks(CdpGraph *graph, CdpEntry **entries, int n)
 {
-	Datum	   *sources = palloc(sizeof(Datum) * Max(n, 1));
-	Datum	   *messages = palloc(sizeof(Datum) * Max(n, 1));
-	int64	   *owners = palloc(sizeof(int64) * Max(n, 1));
-	int32	   *places = palloc(sizeof(int32) * Max(n, 1));
 	int			nheld = 0;
-	Datum		args[4];
-	uint64		r;
 	int			i,
 				j;
 
@@ -272,6 +267,38 @@ judge_entries(CdpGraph *graph, CdpEntry **entries, int n)
 				entry->held = held;
 			}
 		}
+		entry->withheld = entry->withheld_by != NULL;
+		nheld += entry->held;
+	}
+	return nheld;
+}
+
+/*
+ * The same, and let what is released count.
+ */
+static void
+judge_entries(CdpGraph *graph, CdpEntry **entries, int n)
+{
+	int			max = CdpWithholdByLinks(graph, entries, n);
+	Datum	   *sources;
+	Datum	   *messages;
+	int64	   *owners;
+	int32	   *places;
+	int			nheld = 0;
+	Datum		args[4];
+	uint64		r;
+	int			i;
+
+	if (max == 0)
+		return;
+	sources = palloc(sizeof(Datum) * max);
+	messages = palloc(sizeof(Datum) * max);
+	owners = palloc(sizeof(int64) * max);
+	places = palloc(sizeof(int32) * max);
+	for (i = 0; i < n; i++)
+	{
+		CdpEntry   *entry = entries[i];
+
 		if (!entry->held)
 			continue;
 		sources[nheld] = PointerGetDatum(entry->source);
@@ -279,25 +306,21 @@ judge_entries(CdpGraph *graph, CdpEntry **entries, int n)
 		owners[nheld] = entry->owner;
 		places[nheld++] = i;
 	}
-	if (nheld > 0)
+	args[0] = CdpVarlenaArray(sources, NULL, nheld, TEXTOID);
+	args[1] = CdpVarlenaArray(messages, NULL, nheld, TEXTOID);
+	args[2] = CdpInt8Array(owners, nheld);
+	args[3] = CdpInt4Array(places, nheld);
+	CdpRun(&find_released, args, NULL);
+	for (r = 0; r < SPI_processed; r++)
 	{
-		args[0] = CdpVarlenaArray(sources, NULL, nheld, TEXTOID);
-		args[1] = CdpVarlenaArray(messages, NULL, nheld, TEXTOID);
-		args[2] = CdpInt8Array(owners, nheld);
-		args[3] = CdpInt4Array(places, nheld);
-		CdpRun(&find_released, args, NULL);
-		for (r = 0; r < SPI_processed; r++)
-		{
-			bool		isnull;
-			CdpEntry   *entry = entries[DatumGetInt32(CdpCell(r, 1, &isnull))];
+		bool		isnull;
+		CdpEntry   *entry = entries[DatumGetInt32(CdpCell(r, 1, &isnull))];
 
-			entry->withheld_by = NULL;
-			entry->held = false;
-		}
-		SPI_freetuptable(SPI_tuptable);
+		entry->withheld_by = NULL;
+		entry->held = false;
+		entry->withheld = false;
 	}
-	for (i = 0; i < n; i++)
-		entries[i]->withheld = entries[i]->withheld_by != NULL;
+	SPI_freetuptable(SPI_tuptable);
 	pfree(sources);
 	pfree(messages);
 	pfree(owners);

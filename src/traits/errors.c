@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "cdp.h"
+#include "statement.h"
 #include "traits/traitset.h"
 
 /* Keys longer than this, or more than that many, are not remembered. */
@@ -90,7 +91,8 @@ CdpSwallowError(ErrorData *edata)
 static bool
 may_write(void)
 {
-	return !XactReadOnly && !IsInParallelMode() && !RecoveryInProgress();
+	return !XactReadOnly && !IsInParallelMode() && !RecoveryInProgress() &&
+		!CdpStatementsReadOnly;
 }
 
 static PendingError *
@@ -122,8 +124,8 @@ pending_error(int32 trait_id)
 void
 CdpTraitNullsCount(int32 trait_id, int64 n)
 {
-	/* a read's own: nobody could look it up */
-	if (trait_id < CDP_TRANSIENT_TRAIT)
+	/* a read's own, which nobody could look up; or the applier counts it */
+	if (trait_id < CDP_TRANSIENT_TRAIT && !CdpStatementsReadOnly)
 		pending_error(trait_id)->nulls += n;
 }
 
@@ -132,7 +134,7 @@ CdpTraitErrorCount(int32 trait_id, int64 entry, const char *message)
 {
 	PendingError *error;
 
-	if (trait_id >= CDP_TRANSIENT_TRAIT)
+	if (trait_id >= CDP_TRANSIENT_TRAIT || CdpStatementsReadOnly)
 		return;
 	error = pending_error(trait_id);
 	error->count++;

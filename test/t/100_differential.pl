@@ -214,6 +214,22 @@ note 'no dblink: one backend applies all' unless $other;
 
 # ---- what is compared ----
 
+# What cdp.profile() shows of everybody with fresh => true, and once all is applied.
+my $fresh_sql = q{
+CREATE TEMP TABLE fresh AS SELECT n.i, cdp.profile(n.i, fresh => true) - 'segments' AS p,
+	(cdp.profile(n.i, fresh => true)->'segments') - 'lingering' AS s
+FROM (SELECT DISTINCT u.i::text::cdp.identifier AS i FROM cdp.events e, unnest(e.identifiers) u(i)) n
+JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(n.i);
+COMMIT;
+SELECT 'applied' FROM cdp.apply(NULL);
+SELECT format('DIFFERENCE fresh %s: %s %s, applied %s', f.i, f.p, f.s, cdp.profile(f.i))
+FROM fresh f
+WHERE (f.p - 'profile_id', f.s) IS DISTINCT FROM
+		(cdp.profile(f.i) - 'segments' - 'profile_id', (cdp.profile(f.i)->'segments') - 'lingering')
+	OR f.p->>'profile_id' <> cdp.profile(f.i)->>'profile_id'
+LIMIT 3;
+DROP TABLE fresh;};
+
 # Everything that must not depend on the order of arrival, numbers aside.
 my $state_sql = q{
 SELECT 'profile ' || p.names || ' ' || p.seen || ' ' || (cdp.profile_traits_at(p.profile_id, (SELECT clock FROM cdp.applier))->>'traits') || ' '
@@ -488,6 +504,7 @@ sub items
 			push @items, [ $strange ? pick('apply', 'other', 'other', 'aborted', 'partly') : 'apply',
 				chance(0.5) ? $batch : pick(1, 2, 5, 1000) ];
 			push @items, ['verify'] if chance($lean{ $stream->{class} } ? 0.01 : 0.05);
+			push @items, ['fresh'] if chance($lean{ $stream->{class} } ? 0.02 : 0.1);
 		}
 	}
 	push @items, [ 'end', stamp($end) ];
@@ -519,8 +536,11 @@ sub script
 			push @rows, $item;
 			next;
 		}
-		$flush->();
 		my ($what, $argument) = @$item;
+		# what a transaction itself has written, too
+		push @sql, 'BEGIN;' if $what eq 'fresh';
+		$flush->();
+		push @sql, $fresh_sql if $what eq 'fresh';
 		push @sql, "SET cdp.now = '$argument';" if $what =~ /now|end/;
 		push @sql, "SET cdp.$argument;" if $what eq 'set';
 		$check = $verify_sql if $what eq 'check';

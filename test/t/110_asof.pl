@@ -1,5 +1,5 @@
-# Who was who: what cdp.identifiers_at() and cdp.resolve_at() say about random
-# instants must be what a database says that was given only the entries of
+# Who was who: what cdp.identifiers_at(), cdp.resolve_at() and cdp.profile_at() say
+# about random instants must be what a database says that was given only the entries of
 # then, under the kinds of then.
 #
 #   CDP_STREAMS=60      number of streams, CDP_SEED=n of the first one
@@ -35,7 +35,13 @@ $node->start;
 for my $db ('now', 'then')
 {
 	$node->safe_psql('postgres', qq{CREATE DATABASE "$db"});
-	$node->safe_psql($db, 'CREATE EXTENSION cdp');
+	$node->safe_psql($db, q{
+		CREATE EXTENSION cdp;
+		SELECT cdp.create_trait('which', aggregate => 'list', value => 'message_id');
+		SELECT cdp.create_trait('lately', aggregate => 'count', within => '3 days');
+		SELECT cdp.create_trait('older', aggregate => 'count', older_than => '2 days', newer_than => '6 days');
+		SELECT cdp.create_segment('busy', 'lately > 1 OR older > 2');
+	});
 }
 
 my $script = PostgreSQL::Test::Utils::tempdir() . '/stream.sql';
@@ -206,6 +212,7 @@ sub script_now
 		# a profile has the smallest number of its identifiers
 		push @sql, "SELECT 'WRONG NUMBER of ' || v.i FROM (VALUES " . names($s) . ") v (i) WHERE cdp.resolve_at(v.i, $at, $known) IS DISTINCT FROM (SELECT min(coalesce((SELECT n.node_id FROM cdp.identities n WHERE n.identifier = a.identifier), (SELECT max(f.node_id) FROM cdp.former_identities f WHERE f.identifier = a.identifier))) FROM cdp.identifiers_at(v.i, $at, $known) a);"
 		  =~ s/ = a/ OPERATOR(cdp.=) a/gr;
+		push @sql, "SELECT v.i || ' is profile ' || coalesce((cdp.profile_at(v.i, $at, $known) - 'profile_id')::text, 'none') FROM (VALUES " . names($s) . ") v (i);";
 		push @sql, "SELECT 'NOT AS NOW ' || v.i FROM (VALUES " . names($s) . ") v (i) WHERE cdp.resolve_at(v.i) IS DISTINCT FROM cdp.resolve(v.i);" if !defined $q->[0] && !defined $q->[1];
 		$i++;
 	}
@@ -221,15 +228,17 @@ sub script_then
 	for my $q (@{ $s->{asked} })
 	{
 		my ($at, $known) = (instant($q->[0]), instant($q->[1]));
-		push @sql, $reset;
+		push @sql, $reset, 'RESET cdp.now;';
 		for my $rule (@{ $s->{rules} })
 		{
 			next if defined $q->[1] && $rule->[0] > $q->[1];
 			push @sql, "SELECT cdp.$rule->[1];";
 		}
 		push @sql, "INSERT INTO cdp.events ($columns) SELECT $columns FROM staged WHERE cdp.effective_at(occurred_at, received_at) <= coalesce($at, 'infinity'::timestamptz) AND received_at <= coalesce($known, 'infinity'::timestamptz) ORDER BY n;",
+		  'SET cdp.now = ' . (defined $q->[0] ? $at : instant($s->{days} + 10)) . ';',
 		  'SELECT cdp.apply() IS NULL;', "SELECT 'QUESTION $i';",
-		  "SELECT v.i || ' is ' || coalesce((SELECT string_agg(b.identifier || ' ' || b.first_seen || ' ' || b.last_seen, ', ' ORDER BY b.identifier) FROM cdp.identities a JOIN cdp.identities b ON b.profile_id = a.profile_id WHERE a.identifier OPERATOR(cdp.=) cdp.canonical(v.i)), 'unknown') FROM (VALUES " . names($s) . ") v (i);";
+		  "SELECT v.i || ' is ' || coalesce((SELECT string_agg(b.identifier || ' ' || b.first_seen || ' ' || b.last_seen, ', ' ORDER BY b.identifier) FROM cdp.identities a JOIN cdp.identities b ON b.profile_id = a.profile_id WHERE a.identifier OPERATOR(cdp.=) cdp.canonical(v.i)), 'unknown') FROM (VALUES " . names($s) . ") v (i);",
+		  "SELECT v.i || ' is profile ' || coalesce((cdp.profile((SELECT a.profile_id FROM cdp.identities a WHERE a.identifier OPERATOR(cdp.=) cdp.canonical(v.i))) - 'profile_id')::text, 'none') FROM (VALUES " . names($s) . ") v (i);";
 		$i++;
 	}
 	return join("\n", @sql) . "\n";
