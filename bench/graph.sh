@@ -3,9 +3,12 @@
 #
 # shellcheck shell=bash
 #
-#   GRAPH_EDGES="1000000"   sizes of the rebuild (5000000 takes some minutes)
+#   GRAPH_PARTS="walks inserts growth components"
 #   GRAPH_WALKS=20000       components of each size
 #   GRAPH_INSERTS=100000    edges inserted in each run
+#   GRAPH_GROWTH=1000000    edges to which an index of 1,000 grows
+#   GRAPH_EDGES="1000000"   edges of which components are made from scratch
+#   GRAPH_RIVALS="sql pgrouting"   of these; the SQL takes minutes for 5000000
 
 # walks DB SIZE COUNT TIMES RUN: COUNT components of SIZE nodes, TIMES times
 # over, in a session that has walked all of them once: by the partial index with
@@ -38,12 +41,27 @@ walk_counts()
 
 bench_graph()
 {
-	local run size count times edges table db=bench_graph inserts=${GRAPH_INSERTS:-100000}
+	local part edges db=bench_graph
 	fresh $db
-	sql $db >/dev/null <<-EOT
+	for part in ${GRAPH_PARTS:-walks inserts growth components}; do
+		case $part in
+		walks) graph_walks $db ;;
+		inserts) graph_inserts $db ;;
+		growth) graph_growth $db ;;
+		components) for edges in ${GRAPH_EDGES:-1000000}; do graph_components $db "$edges"; done ;;
+		*) echo "bench/run: no such part of graph: $part" >&2 && exit 2 ;;
+		esac
+	done
+}
+
+graph_walks()
+{
+	local run size count times
+	local db=$1
+	sql "$db" >/dev/null <<-EOT
 		CREATE FUNCTION bench.walks() RETURNS int LANGUAGE sql IMMUTABLE RETURN ${GRAPH_WALKS:-20000};
 	EOT
-	sql $db >/dev/null <<-'EOT'
+	sql "$db" >/dev/null <<-'EOT'
 		-- chains with a shortcut at every fifth node, as evidence makes them; the
 		-- parts of a component are inserted far from each other
 		CREATE TABLE bench.starts (size int, n int, start bigint) PARTITION BY LIST (size);
@@ -75,12 +93,12 @@ bench_graph()
 	EOT
 	for ((run = 1; run <= runs; run++)); do
 		for size in 2 5 10 20 10000; do
-			walk_counts $size
+			walk_counts "$size"
 			walks $db $size "$count" "$times" "$run"
 		done
 	done
 	for size in 2 5 10 20 10000; do
-		walk_counts $size
+		walk_counts "$size"
 		line "walk of $size nodes, all-visible: rate, of our C walk over two btrees ($(median walk$size visible cpu $((count * times))))" \
 			"$(ratio walk$size btrees visible)" "goal: at least $([ $size -lt 10 ] && echo 3 || echo 4)"
 		line "walk of $size nodes, heap checked: rate, of our C walk over two btrees ($(median walk$size heap cpu $((count * times))))" \
@@ -88,9 +106,14 @@ bench_graph()
 		line "walk of $size nodes: by our C walk over two btrees; by a recursive SQL query over them" \
 			"$(median walk$size btrees cpu $((count * times))); $(median walk$size sql cpu "$((count < 10 ? 1 : count / 10))")" ""
 	done
+}
 
-	# insertion of single rows by a prepared statement, and in bulk
-	sql $db >/dev/null <<-'EOT'
+# insertion of single rows by a prepared statement, and in bulk
+graph_inserts()
+{
+	local run table inserts=${GRAPH_INSERTS:-100000}
+	local db=$1
+	sql "$db" >/dev/null <<-'EOT'
 		CREATE TABLE bench.graph (a bigint, b bigint);
 		CREATE INDEX ON bench.graph USING identity_graph (a, b);
 		CREATE TABLE bench.btrees (a bigint, b bigint);
@@ -109,33 +132,64 @@ bench_graph()
 	EOT
 	for ((run = 1; run <= runs; run++)); do
 		for table in btrees graph; do
-			measure bulk $table "$run" $db <<<"INSERT INTO bench.$table SELECT (random() * 800000)::bigint, (random() * 800000)::bigint FROM generate_series(1, $inserts);"
-			measure edge $table "$run" $db <<<"SELECT bench.one_by_one('bench.$table', $inserts);"
+			measure bulk $table "$run" "$db" <<<"INSERT INTO bench.$table SELECT (random() * 800000)::bigint, (random() * 800000)::bigint FROM generate_series(1, $inserts);"
+			measure edge $table "$run" "$db" <<<"SELECT bench.one_by_one('bench.$table', $inserts);"
 		done
 	done
 	line "insert of an edge, one a statement: time, of two btrees ($(median edge graph cpu "$inserts"))" \
 		"$(ratio edge graph btrees)" "goal: at most 1.15"
 	line "insert of an edge, in bulk: time, of two btrees ($(median bulk graph cpu "$inserts"))" \
 		"$(ratio bulk graph btrees)" ""
-	line "bytes an edge after growth from 1,000 edges" \
-		"$(sql $db <<<"SELECT round(pg_indexes_size('bench.graph') / count(*)::numeric, 1) || ' (two btrees: ' || round(pg_indexes_size('bench.btrees') / count(*)::numeric, 1) || ')' FROM bench.graph")" "goal: at most 80"
-	sql $db <<<"SET client_min_messages = warning; REINDEX TABLE bench.graph; REINDEX TABLE bench.btrees;"
-	line "bytes an edge after a build" \
-		"$(sql $db <<<"SELECT round(pg_indexes_size('bench.graph') / count(*)::numeric, 1) || ' (two btrees: ' || round(pg_indexes_size('bench.btrees') / count(*)::numeric, 1) || ')' FROM bench.graph")" "goal: at most 60"
-
-	for edges in ${GRAPH_EDGES:-1000000}; do
-		bench_components $db "$edges"
-	done
 }
 
-# components of an edge table from scratch
-bench_components()
+# bench.graph and bench.btrees grow from 1,000 edges, and are then built anew: the
+# cost of insertion at that size, bytes an edge, and what is read as fast as before
+graph_growth()
 {
-	local run pgrouting=
+	local run table lookups edges=${GRAPH_GROWTH:-1000000}
+	local db=$1
+	sql "$db" >/dev/null <<-EOT
+		CREATE TABLE bench.grown_graph (a bigint, b bigint);
+		CREATE TABLE bench.grown_btrees (a bigint, b bigint);
+		INSERT INTO bench.grown_graph SELECT (random() * 0.8 * $edges)::bigint, (random() * 0.8 * $edges)::bigint FROM generate_series(1, 1000);
+		INSERT INTO bench.grown_btrees TABLE bench.grown_graph;
+		CREATE INDEX ON bench.grown_graph USING identity_graph (a, b);
+		CREATE INDEX ON bench.grown_btrees (a, b);
+		CREATE INDEX ON bench.grown_btrees (b);
+	EOT
+	for table in btrees graph; do
+		measure growth $table 1 "$db" <<<"INSERT INTO bench.grown_$table SELECT (random() * 0.8 * $edges)::bigint, (random() * 0.8 * $edges)::bigint FROM generate_series(1, $edges);"
+	done
+	line "growth from 1,000 to $edges edges: time, of two btrees ($(median growth graph cpu "$edges") an edge)" \
+		"$(ratio growth graph btrees)" "goal: at most 1.15"
+	line "bytes an edge after growth from 1,000 to $edges edges" "$(bytes_an_edge "$db")" "goal: at most 80"
+	lookups="SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM generate_series(1, 200000) i, LATERAL (SELECT FROM bench.grown_graph WHERE a = hashint8(i) & 1048575 OFFSET 0) e;"
+	sql "$db" >/dev/null <<<"VACUUM ANALYZE bench.grown_graph;"
+	for ((run = 1; run <= runs; run++)); do
+		measure lookups grown "$run" "$db" "$lookups" <<<"$lookups $lookups"
+	done
+	sql "$db" <<<"SET client_min_messages = warning; REINDEX TABLE bench.grown_graph; REINDEX TABLE bench.grown_btrees;"
+	for ((run = 1; run <= runs; run++)); do
+		measure lookups built "$run" "$db" "$lookups" <<<"$lookups $lookups"
+	done
+	line "look-up in the index that has grown: time, of one in the same built anew ($(median lookups grown cpu 400000))" \
+		"$(ratio lookups grown built)" "goal: 1"
+	line "bytes an edge after a build of $edges edges" "$(bytes_an_edge "$db")" "goal: at most 60"
+}
+
+bytes_an_edge()
+{
+	sql "$1" <<<"SELECT round(pg_indexes_size('bench.grown_graph') / count(*)::numeric, 1) || ' (two btrees: ' || round(pg_indexes_size('bench.grown_btrees') / count(*)::numeric, 1) || ')' FROM bench.grown_graph"
+}
+
+# components of an edge table from scratch; the edges of one come far apart
+graph_components()
+{
+	local run pgrouting='' rivals=" ${GRAPH_RIVALS:-sql pgrouting} "
 	sql "$1" >/dev/null <<-EOT
 		DROP TABLE IF EXISTS bench.big;
 		CREATE TABLE bench.big AS SELECT i AS id, 1 + (i * 7 / 10 / 5) * 5 + (random() * 4)::bigint AS a,
-			1 + (i * 7 / 10 / 5) * 5 + (random() * 4)::bigint AS b, 1::float8 AS cost FROM generate_series(1::bigint, $2) i;
+			1 + (i * 7 / 10 / 5) * 5 + (random() * 4)::bigint AS b, 1::float8 AS cost FROM generate_series(1::bigint, $2) i ORDER BY hashint8(i);
 		VACUUM ANALYZE bench.big;
 		CREATE OR REPLACE PROCEDURE bench.propagate() LANGUAGE plpgsql AS \$\$
 		DECLARE
@@ -159,21 +213,34 @@ bench_components()
 			DROP TABLE label;
 		END \$\$;
 	EOT
-	if sql "$1" <<<"CREATE EXTENSION IF NOT EXISTS pgrouting CASCADE;" >/dev/null 2>&1; then
+	if [[ $rivals != *" pgrouting "* ]]; then
+		:
+	elif sql "$1" <<<"CREATE EXTENSION IF NOT EXISTS pgrouting CASCADE;" >/dev/null 2>&1; then
 		pgrouting=1
 	else
 		echo "SKIPPED: pgRouting is not installed (apt-get install postgresql-15-pgrouting): no comparison with pgr_connectedComponents" | tee -a "$report"
 	fi
+	gcc -O2 -Wall -o "$tmp/unionfind" "$work/bench/unionfind.c"
+	sql "$1" <<<"COPY (SELECT a, b FROM bench.big) TO STDOUT" >"$tmp/edges"
 	for ((run = 1; run <= runs; run++)); do
 		measure "components$2" unionfind "$run" "$1" <<<"SELECT count(*) FROM cdp.graph_components('bench.big'::regclass);"
 		measure "components$2" scan "$run" "$1" <<<"SELECT count(a), count(b) FROM bench.big;"
-		measure "components$2" sql "$run" "$1" <<<"CALL bench.propagate();"
+		echo "components$2 memory $run $("$tmp/unionfind" <"$tmp/edges" 2>/dev/null)" >>"$results"
+		awk -v work="components$2" -v run="$run" '$1 == work && $3 == run && $2 == "scan" { scan = $4 }
+			$1 == work && $3 == run && $2 == "memory" { print work, "limit", run, scan + 3 * $4, 0 }' "$results" >>"$results.limit"
+		cat "$results.limit" >>"$results" && rm "$results.limit"
+		[[ $rivals != *" sql "* ]] || measure "components$2" sql "$run" "$1" <<<"CALL bench.propagate();"
 		[ -z "$pgrouting" ] || measure "components$2" pgrouting "$run" "$1" \
 			<<<"SELECT count(*) FROM pgr_connectedComponents('SELECT id, a AS source, b AS target, cost FROM bench.big');"
 	done
 	line "components of $2 edges: time, of a scan ($(median "components$2" unionfind cpu))" \
 		"$(ratio "components$2" unionfind scan)" ""
-	line "components of $2 edges: rate, of label propagation in SQL" "$(ratio "components$2" sql unionfind)" ""
+	line "components of $2 edges: time, of a scan and 3 union-finds in memory ($(median "components$2" memory cpu))" \
+		"$(ratio "components$2" unionfind limit)" "goal: at most 1"
+	[[ $rivals != *" sql "* ]] ||
+		line "components of $2 edges: rate, of label propagation in SQL ($(median "components$2" sql cpu))" \
+			"$(ratio "components$2" sql unionfind)" "goal: at least 100"
 	[ -z "$pgrouting" ] ||
-		line "components of $2 edges: rate, of pgr_connectedComponents" "$(ratio "components$2" pgrouting unionfind)" ""
+		line "components of $2 edges: rate, of pgr_connectedComponents ($(median "components$2" pgrouting cpu))" \
+			"$(ratio "components$2" pgrouting unionfind)" "goal: at least 10"
 }

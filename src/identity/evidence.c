@@ -43,21 +43,6 @@ static CdpStatement load_pairs = {
 	{"int8[]", "int8[]"}
 };
 
-static CdpStatement load_from = {
-	"SELECT " LINK_COLUMNS
-	" FROM (SELECT unnest($1) AS node) AS u"
-	" JOIN cdp.links l ON l.a = u.node AND l.origin = 'event'",
-	{"int8[]"}
-};
-
-/* origin is written so that links_a, which has it, and b in the middle, is no match */
-static CdpStatement load_to = {
-	"SELECT " LINK_COLUMNS
-	" FROM (SELECT unnest($1) AS node) AS u"
-	" JOIN cdp.links l ON l.b = u.node AND l.origin || '' = 'event'",
-	{"int8[]"}
-};
-
 /* effective merges that touch a node */
 static CdpStatement load_merges = {
 	"SELECT d.a, d.b, d.entry, d.at, d.tie, 0, NULL::text, NULL::text, NULL::text,"
@@ -249,8 +234,32 @@ status_from_text(const char *status)
 }
 
 /*
- * Take rows of LINK_COLUMNS in.  A link that is here already keeps what this
- * batch has made of it (changed), unless overwrite is set.
+ * The link that a row is taken into.  NULL: a link that is here already keeps
+ * what this batch has made of it (changed), unless overwrite is set.
+ */
+static CdpLink *
+link_of_row(CdpGraph *graph, int64 x, int64 y, bool manual, bool overwrite)
+{
+	CdpNode    *a = CdpGraphNode(graph, x);
+	CdpNode    *b = CdpGraphNode(graph, y);
+	CdpLink    *link;
+	bool		found;
+
+	if (a == NULL || b == NULL)
+		elog(ERROR, "link between %lld and %lld is not in the graph",
+			 (long long) x, (long long) y);
+	link = CdpGraphLink(graph, a, b, manual, &found);
+	if (found && !overwrite && (link->changed || link->gone || link->on_disk))
+	{
+		link->on_disk |= !manual;
+		return NULL;
+	}
+	link->on_disk = !manual;
+	return link;
+}
+
+/*
+ * Take rows of LINK_COLUMNS in.
  */
 static void
 load_link_rows(CdpGraph *graph, bool manual, bool overwrite)
@@ -260,24 +269,14 @@ load_link_rows(CdpGraph *graph, bool manual, bool overwrite)
 
 	for (i = 0; i < nrows; i++)
 	{
-		CdpNode    *a = CdpGraphNode(graph, CdpCellInt8(i, 1));
-		CdpNode    *b = CdpGraphNode(graph, CdpCellInt8(i, 2));
+		CdpLink    *link = link_of_row(graph, CdpCellInt8(i, 1), CdpCellInt8(i, 2),
+									   manual, overwrite);
 		struct varlena *text;
-		CdpLink    *link;
-		bool		found;
 		bool		isnull;
 		Datum		value;
 
-		if (a == NULL || b == NULL)
-			elog(ERROR, "link between %lld and %lld is not in the graph",
-				 (long long) CdpCellInt8(i, 1), (long long) CdpCellInt8(i, 2));
-		link = CdpGraphLink(graph, a, b, manual, &found);
-		if (found && !overwrite && (link->changed || link->gone || link->on_disk))
-		{
-			link->on_disk |= !manual;
+		if (link == NULL)
 			continue;
-		}
-		link->on_disk = !manual;
 		link->entry = CdpCellInt8(i, 3);
 		link->at = CdpCellInt8(i, 4);
 		link->tie = CdpCellVarlena(i, 5, graph->context);
@@ -335,6 +334,14 @@ CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n)
 	pfree(b);
 }
 
+static bool
+is_stranger(CdpGraph *graph, int64 id)
+{
+	CdpNode    *node = CdpGraphNode(graph, id);
+
+	return node == NULL || node->batch != graph->batch;
+}
+
 /*
  * Node numbers in the first two columns of SPI_tuptable that do not take part
  * yet.
@@ -352,14 +359,60 @@ strangers(CdpGraph *graph, int64 **result)
 		for (col = 1; col <= 2; col++)
 		{
 			int64		id = CdpCellInt8(i, col);
-			CdpNode    *node = CdpGraphNode(graph, id);
 
-			if (node == NULL || node->batch != graph->batch)
+			if (is_stranger(graph, id))
 				ids[n++] = id;
 		}
 	}
 	*result = ids;
 	return n;
+}
+
+static char *
+keep_text(const text *value)
+{
+	return value == NULL ? NULL : text_to_cstring(value);
+}
+
+static text *
+keep_varlena(const text *value)
+{
+	text	   *copy = palloc(VARSIZE_ANY(value));
+
+	memcpy(copy, value, VARSIZE_ANY(value));
+	return copy;
+}
+
+/* Take the rows in that a walk has found. */
+static void
+take_rows(CdpGraph *graph, const CdpEvidenceRow *rows, int n)
+{
+	MemoryContext old = MemoryContextSwitchTo(graph->context);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		const CdpEvidenceRow *row = &rows[i];
+		CdpLink    *link = link_of_row(graph, row->a, row->b, false, false);
+
+		if (link == NULL)
+			continue;
+		link->entry = row->entry;
+		link->at = row->at;
+		link->tie = keep_varlena(row->tie);
+		link->ord = row->ord;
+		link->status = *VARDATA_ANY(row->status);
+		link->reason = keep_text(row->reason);
+		link->detail = keep_text(row->detail);
+		link->was_status = link->status;
+		link->was_reason = link->reason;
+		link->was_detail = link->detail;
+		link->last_changed = false;
+		link->last_tie = row->last_tie == NULL ? NULL : keep_varlena(row->last_tie);
+		if (row->last_tie != NULL)
+			link->last_at = row->last_at;
+	}
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -369,31 +422,48 @@ strangers(CdpGraph *graph, int64 **result)
 void
 CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n)
 {
-	CdpStatement *statements[3] = {&load_from, &load_to, &load_merges};
-	Datum		arg;
+	MemoryContext scratch;
+	MemoryContext old;
+	CdpEvidenceRow *found;
+	int			nfound;
+	SPITupleTable *rows;
+	uint64		nrows;
+	int64	   *missing;
+	int			nmissing;
 	int			i;
+	Datum		arg;
 
 	if (graph->sealed)
 		return;
-	arg = CdpInt8Array(nodes, n);
-	for (i = 0; i < 3; i++)
+	scratch = AllocSetContextCreate(CurrentMemoryContext, "evidence", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(scratch);
+	found = CdpEvidenceRows(nodes, n, &nfound);
+	missing = palloc(sizeof(int64) * 2 * Max(nfound, 1));
+	nmissing = 0;
+	for (i = 0; i < nfound; i++)
 	{
-		SPITupleTable *rows;
-		uint64		nrows;
-		int64	   *missing;
-		int			nmissing;
-
-		CdpRun(statements[i], &arg, NULL);
-		rows = SPI_tuptable;
-		nrows = SPI_processed;
-		nmissing = strangers(graph, &missing);
-		if (nmissing > 0)
-			CdpGraphAddNodes(graph, missing, nmissing);
-		SPI_tuptable = rows;
-		SPI_processed = nrows;
-		load_link_rows(graph, statements[i] == &load_merges, false);
-		pfree(missing);
+		if (is_stranger(graph, found[i].a))
+			missing[nmissing++] = found[i].a;
+		if (is_stranger(graph, found[i].b))
+			missing[nmissing++] = found[i].b;
 	}
+	MemoryContextSwitchTo(old);
+	if (nmissing > 0)
+		CdpGraphAddNodes(graph, missing, nmissing);
+	take_rows(graph, found, nfound);
+	MemoryContextDelete(scratch);
+
+	arg = CdpInt8Array(nodes, n);
+	CdpRun(&load_merges, &arg, NULL);
+	rows = SPI_tuptable;
+	nrows = SPI_processed;
+	nmissing = strangers(graph, &missing);
+	if (nmissing > 0)
+		CdpGraphAddNodes(graph, missing, nmissing);
+	SPI_tuptable = rows;
+	SPI_processed = nrows;
+	load_link_rows(graph, true, false);
+	pfree(missing);
 }
 
 /*

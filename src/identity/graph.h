@@ -118,6 +118,22 @@ typedef struct CdpLink
 	bool		last_changed;
 } CdpLink;
 
+/* A row of cdp.links as it is read. */
+typedef struct CdpEvidenceRow
+{
+	int64		a;
+	int64		b;
+	int64		entry;
+	TimestampTz at;
+	text	   *tie;
+	int			ord;
+	text	   *status;
+	text	   *reason;
+	text	   *detail;
+	TimestampTz last_at;
+	text	   *last_tie;		/* NULL: there is no last_at either */
+} CdpEvidenceRow;
+
 /* The nodes that must not be one person with a node. */
 typedef struct CdpCannot
 {
@@ -294,6 +310,9 @@ extern void CdpGraphRecount(CdpGraph *graph);
 extern void CdpGraphLookAgain(CdpGraph *graph, CdpNode *node);
 extern void CdpGraphJoinedEarly(CdpGraph *graph, CdpNode *node);
 extern void CdpGraphCheckSuspects(CdpGraph *graph);
+
+/* evidence_rows.c */
+extern CdpEvidenceRow *CdpEvidenceRows(const int64 *nodes, int n, int *nrows);
 
 /* evidence.c: cdp.links and the replay of a cluster */
 extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found);

@@ -285,6 +285,23 @@ DROP INDEX cdp.links_accepted;
 SELECT components() = :'changed' AS same;
 ROLLBACK;
 SELECT components() = :'before' AS same;
+
+-- recomputation closes clusters by an index over all links, else by the btrees
+CREATE INDEX links_graph ON cdp.links USING identity_graph (a, b);
+CREATE FUNCTION apply_late(OUT by_index boolean) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM cdp.apply();
+	by_index := pg_stat_get_xact_numscans('cdp.links_graph'::regclass) > 0;
+END $$;
+-- before everything that is linked
+SELECT count(cdp.track('x', user_id => '7', anonymous_id => 'd' || i, occurred_at => timestamptz '2025-12-01' - i * interval '1 hour'))
+FROM generate_series(1, 30, 3) i;
+SELECT cdp.undo(message_id) IS NOT NULL AS undone FROM cdp.decisions WHERE type = 'split';
+SELECT cdp.split('user_id:10', 'user_id:11') IS NOT NULL AS split;
+SELECT * FROM apply_late();
+SELECT status, count(*) > 0 AS some FROM cdp.links GROUP BY status ORDER BY status;
+SELECT * FROM cdp.verify();
+SELECT cdp.graph_index_check('cdp.links_graph', true);
 SELECT * FROM cdp.graph_check();
 -- and it finds what is wrong
 BEGIN;

@@ -510,6 +510,35 @@ neighbours_by_index(CdpWalk *walk, int64 node, CdpWalkFilter filter, void *arg)
 	return counting;
 }
 
+static void
+begin_btree(CdpWalk *walk, int column, int64 node)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(node));
+	index_rescan(walk->scans[column], &key, 1, NULL, 0);
+}
+
+/* The next visible row, in the walk's slot, with the root of its hot chain. */
+static bool
+next_by_btree(CdpWalk *walk, int column, ItemPointer root, int64 *other)
+{
+	for (;;)
+	{
+		ItemPointer tid = index_getnext_tid(walk->scans[column], ForwardScanDirection);
+
+		CHECK_FOR_INTERRUPTS();
+		if (tid == NULL)
+			return false;
+		*root = *tid;
+		if (index_fetch_heap(walk->scans[column], walk->slot))
+		{
+			*other = row_end(walk, column == 0 ? walk->b : walk->a);
+			return true;
+		}
+	}
+}
+
 int
 CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpWalkFilter filter, void *arg,
 				  CdpNeighbour **neighbours)
@@ -519,36 +548,62 @@ CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpWalkFilter filter, void *arg,
 		walk->n = neighbours_by_index(walk, node, filter, arg);
 	else
 	{
-		int			i;
+		ItemPointerData tid;
+		int64		other;
+		int			column;
 
-		for (i = 0; i < 2; i++)
+		for (column = 0; column < 2; column++)
 		{
-			ScanKeyData key;
-
-			ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(node));
-			index_rescan(walk->scans[i], &key, 1, NULL, 0);
-			for (;;)
+			begin_btree(walk, column, node);
+			while (next_by_btree(walk, column, &tid, &other))
 			{
-				ItemPointer tid = index_getnext_tid(walk->scans[i], ForwardScanDirection);
-				CdpNeighbour neighbour;
+				CdpNeighbour neighbour = {other, tid, false};
 
-				CHECK_FOR_INTERRUPTS();
-				if (tid == NULL)
-					break;
-				/* the root of a hot chain, from which the row is found again */
-				neighbour.tid = *tid;
-				if (!index_fetch_heap(walk->scans[i], walk->slot) || !row_counts(walk))
-					continue;
-				neighbour.other = row_end(walk, i == 0 ? walk->b : walk->a);
-				neighbour.all_visible = false;
-				if (filter != NULL && !filter(neighbour.other, arg))
-					continue;
-				keep(walk, &neighbour);
+				if (row_counts(walk) && (filter == NULL || filter(other, arg)))
+					keep(walk, &neighbour);
 			}
 		}
 	}
 	*neighbours = walk->found;
 	return walk->n;
+}
+
+void
+CdpWalkRows(CdpWalk *walk, int64 node, CdpWalkRowCallback callback, void *arg)
+{
+	ItemPointerData tid;
+	int64		other;
+	int			i;
+
+	Assert(!walk->accepted);
+	if (walk->index == NULL)
+	{
+		for (i = 0; i < 2; i++)
+		{
+			begin_btree(walk, i, node);
+			while (next_by_btree(walk, i, &tid, &other))
+				callback(walk->slot, other, arg);
+		}
+		return;
+	}
+
+	walk->n = 0;
+	CdpgVisitNode(walk->index, node, walk->snapshot, keep_entry, walk);
+	for (i = 0; i < walk->n; i++)
+		expect_row(&walk->found[i].tid);
+	for (i = 0; i < walk->n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		other = walk->found[i].other;
+		if (CdpWalkRow(walk, &walk->found[i].tid) != NULL)
+		{
+			int64		a = row_end(walk, walk->a);
+			int64		b = row_end(walk, walk->b);
+
+			if ((a == node && b == other) || (b == node && a == other))
+				callback(walk->slot, other, arg);
+		}
+	}
 }
 
 /*

@@ -41,6 +41,13 @@ typedef bool (*CdpWalkFilter) (int64 other, void *arg);
  */
 extern int	CdpWalkNeighbours(CdpWalk *walk, int64 node, CdpWalkFilter filter,
 							  void *arg, CdpNeighbour **neighbours);
+/*
+ * Call for each visible row that has the node at an end, with the other end;
+ * the row is good until the callback returns.  For walks over all evidence.
+ */
+typedef void (*CdpWalkRowCallback) (TupleTableSlot *row, int64 other, void *arg);
+extern void CdpWalkRows(CdpWalk *walk, int64 node, CdpWalkRowCallback callback,
+						void *arg);
 /* The row of a neighbour; NULL when the snapshot does not see it. */
 extern TupleTableSlot *CdpWalkRow(CdpWalk *walk, ItemPointer tid);
 extern bool CdpWalkByIndex(CdpWalk *walk);
