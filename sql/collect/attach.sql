@@ -1,0 +1,110 @@
+/* sql/collect/attach.sql: tables and views as sources of entries */
+
+CREATE TABLE cdp.attachment_definitions (
+	id int PRIMARY KEY,
+	name text NOT NULL UNIQUE,
+	relation text NOT NULL,
+	source text NOT NULL UNIQUE,
+	mapping jsonb NOT NULL,
+	capture text NOT NULL,
+	attached_by text NOT NULL,
+	attached_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	version bigint NOT NULL DEFAULT (pg_current_xact_id()::text)::bigint,
+	position timestamptz
+);
+COMMENT ON TABLE cdp.attachment_definitions IS 'attached relations, by name; see the view cdp.attachments';
+COMMENT ON COLUMN cdp.attachment_definitions.version IS 'another one whenever the definition is another one, as id can be used again';
+COMMENT ON COLUMN cdp.attachment_definitions.position IS 'up to where the mapping''s cursor has been followed';
+
+CREATE TABLE cdp.attached_rows (
+	attachment int,
+	key uuid,
+	hash uuid NOT NULL,
+	entry bigint NOT NULL,
+	at timestamptz NOT NULL,
+	PRIMARY KEY (attachment, key)
+) WITH (fillfactor = 90);
+COMMENT ON TABLE cdp.attached_rows IS 'rows of attached relations that are in the log';
+COMMENT ON COLUMN cdp.attached_rows.key IS 'MD5 of what tells the row apart';
+COMMENT ON COLUMN cdp.attached_rows.hash IS 'MD5 of what the entry says: a row that says the same again is no change';
+COMMENT ON COLUMN cdp.attached_rows.entry IS 'the entry of the log that counts for the row';
+COMMENT ON COLUMN cdp.attached_rows.at IS 'the time of that entry, which its undo must not precede';
+
+SELECT pg_extension_config_dump('cdp.attachment_definitions', '');
+SELECT pg_extension_config_dump('cdp.attached_rows', '');
+
+CREATE FUNCTION cdp.capture() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'cdp_capture' LANGUAGE C;
+COMMENT ON FUNCTION cdp.capture() IS
+	'trigger that cdp.attach() makes: logs what a statement did to an attached table. Does nothing on any other table';
+
+CREATE FUNCTION cdp.attach(relation regclass, mapping jsonb, name text DEFAULT NULL, source text DEFAULT NULL,
+		capture text DEFAULT NULL, load boolean DEFAULT true)
+	RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_attach' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean) IS
+	'make a table or view a source of entries: from now on the entries of its source that count are its rows. mapping: {"type": track, identify, page, screen or group; "event": name, or {"sql": expression}; "identifiers": {kind: expression or array of them}; "properties" or "traits": expression, list of columns or {name: expression}, default the whole row; "time": expression, default the time of the change; "key": expression or array of them, default the primary key; "filter": expression; "cursor": expression that grows with each change of a polled row; "overlap": interval by which such a row may come late}; expressions are SQL over the columns of the row r, evaluated with the rights of the caller, search_path pg_catalog and TimeZone UTC. name: of the attachment, default that of the relation; source: of its entries, default the name; capture: trigger (default for tables) or poll (default for views and foreign tables: see cdp.sync_attachments); load: log the rows that are there. Returns the name. Needs the rights to read the relation and to make triggers on it, and locks it against writing until the end of the transaction. Errors: duplicate_object, invalid_parameter_value, undefined_object, syntax_error, undefined_column, insufficient_privilege';
+REVOKE EXECUTE ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean) FROM PUBLIC;
+
+CREATE FUNCTION cdp.drop_attachment(name text, retract boolean DEFAULT false)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'cdp_drop_attachment' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.drop_attachment(text, boolean) IS
+	'end an attachment: its triggers go, and what the extension knows of its rows; what was logged stays, or with retract does not count any more. Returns how many entries were retracted. Needs the rights of the role that attached the relation. Errors: undefined_object, insufficient_privilege';
+REVOKE EXECUTE ON FUNCTION cdp.drop_attachment(text, boolean) FROM PUBLIC;
+
+CREATE FUNCTION cdp.sync_attachment(name text, OUT logged bigint, OUT retracted bigint, OUT rejected bigint)
+	AS 'MODULE_PATHNAME', 'cdp_sync_attachment' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.sync_attachment(text) IS
+	'compare the rows of an attached relation with what the log says of them and log the difference: rows that are new or other (logged; the entry before is retracted), rows that are gone (retracted; not looked for when the mapping has a cursor). Makes triggers that are missing, as after a rename-swap. Errors: undefined_object, undefined_table, insufficient_privilege';
+REVOKE EXECUTE ON FUNCTION cdp.sync_attachment(text) FROM PUBLIC;
+
+-- Each in a subtransaction of its own: one that cannot be synchronised stops
+-- no other.
+CREATE FUNCTION cdp.sync_attachments(polled_only boolean DEFAULT false)
+	RETURNS TABLE (name text, logged bigint, retracted bigint, rejected bigint, error text)
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	one text;
+BEGIN
+	FOR one IN
+		SELECT a.name FROM cdp.attachment_definitions a
+		WHERE NOT polled_only OR a.capture = 'poll' ORDER BY a.id
+	LOOP
+		name := one;
+		error := NULL;
+		BEGIN
+			SELECT s.logged, s.retracted, s.rejected INTO logged, retracted, rejected
+			FROM cdp.sync_attachment(one) s;
+		EXCEPTION WHEN OTHERS THEN
+			logged := 0;
+			retracted := 0;
+			rejected := 0;
+			error := SQLERRM;
+		END;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION cdp.sync_attachments(boolean) IS
+	'synchronise every attached relation, or with polled_only those that are polled; one row each, as of cdp.sync_attachment, with the message of the error that kept it from it';
+REVOKE EXECUTE ON FUNCTION cdp.sync_attachments(boolean) FROM PUBLIC;
+
+CREATE VIEW cdp.attachments AS
+	SELECT d.name, d.relation, d.source, d.mapping, d.capture, d.attached_by, d.attached_at,
+		   CASE
+		   WHEN to_regclass(d.relation) IS NULL THEN 'relation does not exist'
+		   WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles u WHERE u.rolname = d.attached_by)
+				THEN 'role does not exist'
+		   WHEN d.capture = 'trigger' AND (
+				SELECT count(*) < 4 FROM pg_catalog.pg_trigger t
+				WHERE t.tgrelid = to_regclass(d.relation)
+				  AND t.tgfoid = 'cdp.capture()'::regprocedure AND t.tgenabled <> 'D'
+				  AND t.tgargs = convert_to(d.name, getdatabaseencoding()::name) || '\000'::bytea)
+				THEN 'triggers are missing'
+		   ELSE 'ok' END AS status
+	FROM cdp.attachment_definitions d;
+COMMENT ON VIEW cdp.attachments IS 'attached relations; a status other than ok is mended by cdp.sync_attachment() or by dropping it';

@@ -1,0 +1,500 @@
+/*-------------------------------------------------------------------------
+ *
+ * attach.c
+ *	  Tables and views as sources of entries: attach, synchronise, detach.
+ *
+ *	  A table is stored by name and looked up when it is needed: a tool that
+ *	  builds a new table and renames it into the place of the old one changes
+ *	  what the name means, not the attachment.  What such a tool did, what
+ *	  happened while triggers were off, and the rows that were there before,
+ *	  are all found in the same way: by comparing the rows of the table with
+ *	  what the log says of them.
+ *
+ * IDENTIFICATION
+ *	  src/collect/attach.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "collect/attach.h"
+#include "collect/extract.h"
+#include "statement.h"
+
+PG_FUNCTION_INFO_V1(cdp_attach);
+PG_FUNCTION_INFO_V1(cdp_drop_attachment);
+PG_FUNCTION_INFO_V1(cdp_sync_attachment);
+
+/* "cdp_", the name and "_truncate" must fit into a name */
+#define MAX_NAME		50
+
+static CdpStatement insert_definition = {
+	"INSERT INTO cdp.attachment_definitions"
+	" (id, name, relation, source, mapping, capture, attached_by)"
+	" SELECT COALESCE(max(a.id), 0) + 1, $1, $2, $3, $4, $5, $6"
+	" FROM cdp.attachment_definitions a",
+	{"text", "text", "text", "jsonb", "text", "text"}
+};
+
+static CdpStatement same_name = {
+	"SELECT a.name = $1, a.name FROM cdp.attachment_definitions a"
+	" WHERE a.name = $1 OR a.source = $2 ORDER BY 1 DESC LIMIT 1",
+	{"text", "text"}
+};
+
+static CdpStatement lock_definition = {
+	"SELECT a.capture, a.position FROM cdp.attachment_definitions a"
+	" WHERE a.id = $1 FOR UPDATE",
+	{"int4"}
+};
+
+static CdpStatement move_position = {
+	"UPDATE cdp.attachment_definitions SET position = $2 WHERE id = $1",
+	{"int4", "timestamptz"}
+};
+
+static CdpStatement delete_definition = {
+	"DELETE FROM cdp.attachment_definitions WHERE id = $1",
+	{"int4"}
+};
+
+static CdpStatement forget_rows = {
+	"DELETE FROM cdp.attached_rows WHERE attachment = $1",
+	{"int4"}
+};
+
+static CdpStatement find_triggers = {
+	"SELECT t.tgrelid, t.tgname FROM pg_trigger t"
+	" WHERE t.tgfoid = 'cdp.capture()'::regprocedure AND NOT t.tgisinternal"
+	" AND t.tgargs = convert_to($1, getdatabaseencoding()) || '\\000'::bytea"
+	" ORDER BY 1, 2",
+	{"text"}
+};
+
+static const struct
+{
+	const char *event;
+	const char *suffix;
+	const char *tables;
+}			triggers[] =
+{
+	{"INSERT", "insert", "REFERENCING NEW TABLE AS cdp_new"},
+	{"UPDATE", "update", "REFERENCING OLD TABLE AS cdp_old NEW TABLE AS cdp_new"},
+	{"DELETE", "delete", "REFERENCING OLD TABLE AS cdp_old"},
+	{"TRUNCATE", "truncate", ""}
+};
+
+static void
+execute(const char *sql)
+{
+	int			rc = SPI_execute(sql, false, 0);
+
+	if (rc < 0)
+		elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(rc));
+}
+
+static char *
+relation_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
+}
+
+static bool
+has_trigger(Oid relid, const char *name)
+{
+	return OidIsValid(get_trigger_oid(relid, name, true));
+}
+
+/*
+ * The triggers of a table and of its partitions, those that are missing: a
+ * statement fires those of the table that it names, only.
+ */
+static void
+make_triggers(const char *name, Oid relid)
+{
+	List	   *relids = list_make1_oid(relid);
+	ListCell   *cell;
+
+	if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
+		relids = find_all_inheritors(relid, ShareRowExclusiveLock, NULL);
+	foreach(cell, relids)
+	{
+		Oid			one = lfirst_oid(cell);
+
+		if (get_rel_relkind(one) == RELKIND_FOREIGN_TABLE)
+			continue;
+		for (int i = 0; i < lengthof(triggers); i++)
+		{
+			char	   *trigger = psprintf("cdp_%s_%s", name, triggers[i].suffix);
+
+			if (has_trigger(one, trigger))
+				continue;
+			execute(psprintf("CREATE TRIGGER %s AFTER %s ON %s %s"
+							 " FOR EACH STATEMENT EXECUTE FUNCTION cdp.capture(%s)",
+							 quote_identifier(trigger), triggers[i].event,
+							 relation_name(one), triggers[i].tables,
+							 quote_literal_cstr(name)));
+		}
+	}
+}
+
+/*
+ * Compare the rows of an attached relation with what the log says of them, and
+ * write the difference to the log.
+ */
+static void
+synchronise(CdpCapture *capture, CdpAttachment *attachment)
+{
+	CdpMapping *mapping = attachment->mapping;
+	CdpUserContext saved;
+	Datum		args[2];
+	Oid			relid;
+	char	   *mode;
+	bool		isnull;
+	bool		started;
+	TimestampTz position;
+	const char *key = mapping->key;
+	char	   *from = psprintf("%s AS r", attachment->relation);
+	char	   *condition = NULL;
+
+	/* one at a time; it may have been detached meanwhile */
+	CdpBecomeOwner(&saved);
+	args[0] = Int32GetDatum(attachment->id);
+	if (CdpRun(&lock_definition, args, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("attachment \"%s\" does not exist", attachment->name)));
+	mode = TextDatumGetCString(CdpCell(0, 1, &isnull));
+	position = DatumGetTimestampTz(CdpCell(0, 2, &isnull));
+	started = !isnull;
+	CdpRestoreUser(&saved);
+
+	if (!OidIsValid(attachment->role))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the role that attached \"%s\" does not exist any more",
+						attachment->name),
+				 errhint("Drop the attachment and attach again as another role.")));
+
+	/* as who attached it, like everything that is done to the relation */
+	CdpBecomeRole(attachment->role, &saved);
+	relid = DatumGetObjectId(DirectFunctionCall1(regclassin,
+												 CStringGetDatum(attachment->relation)));
+	SetUserIdAndSecContext(attachment->role,
+						   saved.sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	if (strcmp(mode, "trigger") == 0)
+	{
+		make_triggers(attachment->name, relid);
+		/* nobody writes between the look at the rows and the commit */
+		LockRelationOid(relid, ShareLock);
+	}
+	CdpRestoreUser(&saved);
+
+	if (key == NULL)
+		key = CdpMappingPrimaryKey(relid, false);
+	CdpCaptureBegin(capture, attachment);
+	if (mapping->cursor != NULL)
+	{
+		TimestampTz next;
+
+		CdpBecomeRole(attachment->role, &saved);
+		execute(psprintf("SELECT max(%s::timestamptz) FROM %s", mapping->cursor, from));
+		next = DatumGetTimestampTz(CdpCell(0, 1, &isnull));
+		if (started)
+			condition = psprintf("%s::timestamptz >= %s::timestamptz - %s::interval",
+								 mapping->cursor,
+								 quote_literal_cstr(timestamptz_to_str(position)),
+								 quote_literal_cstr(mapping->overlap ? mapping->overlap : "0"));
+		CdpRestoreUser(&saved);
+		if (!isnull && (!started || next > position))
+		{
+			CdpBecomeOwner(&saved);
+			args[1] = TimestampTzGetDatum(next);
+			CdpRun(&move_position, args, NULL);
+			CdpRestoreUser(&saved);
+		}
+	}
+	CdpCaptureRows(capture, key, from, condition);
+	CdpCaptureWrite(capture, mapping->cursor == NULL);
+	CdpCaptureEnd(capture);
+}
+
+static void
+check_name(const char *name)
+{
+	int			len = strlen(name);
+
+	if (len == 0 || len > MAX_NAME ||
+		strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != len ||
+		(name[0] >= '0' && name[0] <= '9'))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("invalid name of an attachment: \"%s\"", name),
+				 errdetail("A name has 1 to %d lower-case letters, digits and underscores, and does not begin with a digit.",
+						   MAX_NAME),
+				 errhint("Give it with the argument name.")));
+}
+
+/*
+ * Columns that do not exist, types that do not fit, missing rights: all of it
+ * is told when a table is attached.
+ */
+static void
+try_mapping(const CdpMapping *mapping, Oid relid)
+{
+	const char *key = mapping->key;
+	char	   *from = psprintf("%s AS r", relation_name(relid));
+	CdpUserContext saved;
+
+	if (key == NULL)
+		key = CdpMappingPrimaryKey(relid, false);
+	CdpBecomeRole(GetUserId(), &saved);
+	execute(psprintf("%s LIMIT 0", CdpMappingQuery(mapping, key, from, NULL)));
+	if (mapping->cursor != NULL)
+		execute(psprintf("SELECT max(%s::timestamptz) - %s::interval FROM (SELECT * FROM %s LIMIT 0) AS r",
+						 mapping->cursor,
+						 quote_literal_cstr(mapping->overlap ? mapping->overlap : "0"),
+						 relation_name(relid)));
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * cdp.attach(relation regclass, mapping jsonb, name text, source text,
+ *			  capture text, load boolean) returns text
+ */
+Datum
+cdp_attach(PG_FUNCTION_ARGS)
+{
+	Oid			relid;
+	Jsonb	   *json;
+	CdpMapping *mapping;
+	char	   *name;
+	char	   *relation;
+	text	   *source;
+	const char *mode;
+	char		relkind;
+	CdpUserContext saved;
+	Datum		args[6];
+
+	for (int i = 0; i < 2; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be NULL", i == 0 ? "relation" : "mapping")));
+	relid = PG_GETARG_OID(0);
+	json = PG_GETARG_JSONB_P(1);
+	relkind = get_rel_relkind(relid);
+	if (relkind == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	if (get_rel_persistence(relid) == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a temporary table cannot be attached")));
+	if (get_rel_namespace(relid) == CdpSchemaOid())
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" belongs to the extension itself", get_rel_name(relid))));
+	relation = relation_name(relid);
+	name = PG_ARGISNULL(2) ? get_rel_name(relid) : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	check_name(name);
+	source = PG_ARGISNULL(3) ? cstring_to_text(name) : PG_GETARG_TEXT_PP(3);
+	if (VARSIZE_ANY_EXHDR(source) == 0 || VARSIZE_ANY_EXHDR(source) > CDP_MAX_MESSAGE_ID)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("source must have 1 to %d bytes", CDP_MAX_MESSAGE_ID)));
+
+	switch (relkind)
+	{
+		case RELKIND_RELATION:
+		case RELKIND_PARTITIONED_TABLE:
+			mode = "trigger";
+			break;
+		case RELKIND_VIEW:
+		case RELKIND_MATVIEW:
+		case RELKIND_FOREIGN_TABLE:
+			mode = "poll";
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("\"%s\" is neither a table nor a view", get_rel_name(relid))));
+	}
+	if (!PG_ARGISNULL(4))
+	{
+		char	   *asked = text_to_cstring(PG_GETARG_TEXT_PP(4));
+
+		if (strcmp(asked, "trigger") != 0 && strcmp(asked, "poll") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("capture must be trigger or poll")));
+		if (strcmp(asked, "trigger") == 0 && strcmp(mode, "poll") == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("\"%s\" cannot have triggers that see rows", get_rel_name(relid)),
+					 errhint("Leave capture out: the relation is then compared with the log by cdp.sync_attachments().")));
+		mode = strcmp(asked, "poll") == 0 ? "poll" : "trigger";
+	}
+	mapping = CdpMappingParse(json, true);
+	if (mapping->cursor != NULL && strcmp(mode, "trigger") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a cursor is for relations that are polled"),
+				 errhint("Say capture => 'poll', or leave the cursor out: triggers see every change.")));
+
+	SPI_connect();
+	try_mapping(mapping, relid);
+
+	CdpBecomeOwner(&saved);
+	LockRelationOid(CdpRelationOid("attachment_definitions"), ShareRowExclusiveLock);
+	args[0] = CStringGetTextDatum(name);
+	args[1] = PointerGetDatum(source);
+	if (CdpRun(&same_name, args, NULL) > 0)
+	{
+		bool		isnull;
+
+		if (DatumGetBool(CdpCell(0, 1, &isnull)))
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_OBJECT),
+					 errmsg("attachment \"%s\" exists already", name),
+					 errhint("Drop it first, or give this one another name.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("attachment \"%s\" has this source already",
+						TextDatumGetCString(CdpCell(0, 2, &isnull))),
+				 errhint("Give this one another with the argument source.")));
+	}
+	args[1] = CStringGetTextDatum(relation);
+	args[2] = PointerGetDatum(source);
+	args[3] = JsonbPGetDatum(json);
+	args[4] = CStringGetTextDatum(mode);
+	args[5] = CStringGetTextDatum(GetUserNameFromId(saved.userid, false));
+	CdpRun(&insert_definition, args, NULL);
+	CdpRestoreUser(&saved);
+
+	if (strcmp(mode, "trigger") == 0)
+		make_triggers(name, relid);
+	if (PG_ARGISNULL(5) || PG_GETARG_BOOL(5))
+	{
+		CdpCapture	capture;
+
+		synchronise(&capture, CdpAttachmentGet(name, false));
+		if (capture.rejected > 0)
+			ereport(NOTICE,
+					(errmsg("%lld rows of \"%s\" cannot be mapped",
+							(long long) capture.rejected, get_rel_name(relid)),
+					 errhint("They are in cdp.rejected, with the reason.")));
+	}
+	SPI_finish();
+	PG_RETURN_TEXT_P(cstring_to_text(name));
+}
+
+/*
+ * Only who attached a table, or may act as that role, changes the attachment.
+ */
+static void
+check_rights(const CdpAttachment *attachment)
+{
+	if (superuser() || (OidIsValid(attachment->role) &&
+						has_privs_of_role(GetUserId(), attachment->role)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("must have the rights of the role that attached \"%s\"",
+					attachment->name)));
+}
+
+/*
+ * cdp.drop_attachment(name text, retract boolean) returns bigint
+ */
+Datum
+cdp_drop_attachment(PG_FUNCTION_ARGS)
+{
+	CdpAttachment *attachment;
+	CdpCapture	capture;
+	CdpUserContext saved;
+	Datum		arg;
+	uint64		n;
+	Oid		   *relids;
+	char	  **names;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("name must not be NULL")));
+	SPI_connect();
+	attachment = CdpAttachmentGet(text_to_cstring(PG_GETARG_TEXT_PP(0)), false);
+	check_rights(attachment);
+
+	CdpBecomeOwner(&saved);
+	arg = CStringGetTextDatum(attachment->name);
+	n = CdpRun(&find_triggers, &arg, NULL);
+	relids = palloc_array(Oid, n);
+	names = palloc_array(char *, n);
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		relids[i] = DatumGetObjectId(CdpCell(i, 1, &isnull));
+		names[i] = pstrdup(NameStr(*DatumGetName(CdpCell(i, 2, &isnull))));
+	}
+	CdpRestoreUser(&saved);
+
+	/* as the caller, who must own the tables */
+	for (uint64 i = 0; i < n; i++)
+		execute(psprintf("DROP TRIGGER %s ON %s", quote_identifier(names[i]),
+						 relation_name(relids[i])));
+
+	CdpCaptureBegin(&capture, attachment);
+	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1))
+		CdpCaptureWrite(&capture, true);
+	CdpCaptureEnd(&capture);
+	CdpBecomeOwner(&saved);
+	arg = Int32GetDatum(attachment->id);
+	CdpRun(&forget_rows, &arg, NULL);
+	CdpRun(&delete_definition, &arg, NULL);
+	CdpRestoreUser(&saved);
+	SPI_finish();
+	PG_RETURN_INT64(capture.retracted);
+}
+
+/*
+ * cdp.sync_attachment(name text)
+ *		returns record (logged bigint, retracted bigint, rejected bigint)
+ */
+Datum
+cdp_sync_attachment(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	CdpAttachment *attachment;
+	CdpCapture	capture;
+	Datum		values[3];
+	bool		nulls[3] = {0};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	SPI_connect();
+	attachment = CdpAttachmentGet(text_to_cstring(PG_GETARG_TEXT_PP(0)), false);
+	synchronise(&capture, attachment);
+	SPI_finish();
+	values[0] = Int64GetDatum(capture.logged);
+	values[1] = Int64GetDatum(capture.retracted);
+	values[2] = Int64GetDatum(capture.rejected);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}

@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ *
+ * attach.h
+ *	  Private to collect/: tables that are sources of entries.
+ *
+ * IDENTIFICATION
+ *	  src/collect/attach.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_ATTACH_H
+#define CDP_ATTACH_H
+
+#include "utils/tuplestore.h"
+
+#include "cdp.h"
+#include "collect/collect.h"
+
+/*
+ * How a row becomes an entry.  The strings are SQL expressions over the row,
+ * which is called r; NULL where the mapping says nothing.
+ */
+typedef struct CdpMapping
+{
+	const char *type;
+	List	   *kinds;			/* char *, kind of each of ... */
+	List	   *values;			/* ... char *, its value */
+	const char *event;
+	const char *properties;
+	const char *time;
+	const char *key;			/* yields text; NULL: the primary key */
+	const char *filter;
+	const char *cursor;			/* grows with each change of a row */
+	const char *overlap;		/* interval by which a row may come late */
+} CdpMapping;
+
+/*
+ * A row of cdp.attachments.
+ */
+typedef struct CdpAttachment
+{
+	char		name[NAMEDATALEN];	/* hash key */
+	int32		id;
+	int64		version;		/* of the definition below */
+	MemoryContext context;		/* holds what follows */
+	char	   *relation;		/* as SQL writes it */
+	text	   *source;
+	Oid			role;			/* who attached it, and reads it; invalid when gone */
+	CdpMapping *mapping;
+} CdpAttachment;
+
+/* Columns that the query of a mapping yields. */
+typedef enum CdpMappedColumn
+{
+	CDP_MAPPED_KEY = 0,			/* text */
+	CDP_MAPPED_VALUES,			/* text[], one for each of kinds */
+	CDP_MAPPED_EVENT,			/* text */
+	CDP_MAPPED_PROPERTIES,		/* jsonb */
+	CDP_MAPPED_TIME,			/* timestamptz, NULL when not mapped */
+	CDP_MAPPED_NATTS
+} CdpMappedColumn;
+
+/* collect/mapping.c */
+extern CdpMapping *CdpMappingParse(Jsonb *json, bool check_kinds);
+/* The key of a relation without a key in its mapping: its primary key. */
+extern const char *CdpMappingPrimaryKey(Oid relid, bool missing_ok);
+/* The query that maps the rows of a FROM item (which may refer to $1). */
+extern char *CdpMappingQuery(const CdpMapping *mapping, const char *key,
+							 const char *from, const char *condition);
+/* The query for the keys of a FROM item, whatever the filter says, or with it. */
+extern char *CdpMappingKeyQuery(const CdpMapping *mapping, const char *key,
+								const char *from, bool filtered);
+
+/* collect/capture.c */
+
+/*
+ * The rows of one change: read and mapped as the one who attached the table,
+ * then written to the log as the owner of the extension.  Within SPI.
+ */
+typedef struct CdpCapture
+{
+	CdpAttachment *attachment;
+	Tuplestorestate *rows;		/* what they are now */
+	Tuplestorestate *gone;		/* keys of those that are not there any more */
+	int64		nrows;
+	int64		ngone;
+	int64		logged;			/* entries appended, retractions aside */
+	int64		retracted;
+	int64		rejected;
+	List	   *refused;		/* private to capture.c: what could not be mapped */
+} CdpCapture;
+
+extern CdpAttachment *CdpAttachmentGet(const char *name, bool missing_ok);
+extern void CdpCaptureBegin(CdpCapture *capture, CdpAttachment *attachment);
+extern void CdpCaptureRows(CdpCapture *capture, const char *key, const char *from,
+						   const char *condition);
+extern void CdpCaptureKeys(CdpCapture *capture, const char *query);
+extern void CdpCaptureWrite(CdpCapture *capture, bool everything);
+extern void CdpCaptureEnd(CdpCapture *capture);
+
+/* Be the one who attached the table; CdpRestoreUser undoes it. */
+extern void CdpBecomeRole(Oid role, CdpUserContext *saved);
+
+#endif							/* CDP_ATTACH_H */

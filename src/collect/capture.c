@@ -1,0 +1,907 @@
+/*-------------------------------------------------------------------------
+ *
+ * capture.c
+ *	  Rows of attached tables: mapped, compared with what the log says of
+ *	  them, and written to it.
+ *
+ *	  cdp.attached_rows knows for each row that was logged its key, the entry
+ *	  that counts and a hash of what that entry says.  So a change of a row is
+ *	  an undo of its entry and a new entry, a row that is gone is an undo, and a
+ *	  row that says what it said before is nothing.  Whatever a table went
+ *	  through, the entries of its source that count are its rows.
+ *
+ *	  A mapping is evaluated as the role that attached the table, in a
+ *	  restricted operation and with settings of its own.  An error in it must
+ *	  not stop the transaction that writes to the table: if the rows cannot be
+ *	  mapped as a set, they are mapped one by one, and those that fail go to
+ *	  cdp.rejected with what they hold.
+ *
+ * IDENTIFICATION
+ *	  src/collect/capture.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "common/md5.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/regproc.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/uuid.h"
+#include "utils/varlena.h"
+
+#include "collect/attach.h"
+#include "collect/extract.h"
+#include "compat.h"
+#include "statement.h"
+
+PG_FUNCTION_INFO_V1(cdp_capture);
+
+#define FETCH_SIZE		1000
+#define MAX_PLANS		100
+
+#define ROWS_NAME		"cdp_rows"
+#define GONE_NAME		"cdp_gone"
+
+/* the transition tables, by the names that attach.c gives them */
+#define NEW_ROWS		"cdp_new AS r"
+#define OLD_ROWS		"cdp_old AS r"
+
+typedef enum RowColumn
+{
+	ROW_KEY = 0,
+	ROW_HASH,
+	ROW_EVENT,
+	ROW_IDENTIFIERS,
+	ROW_PROPERTIES,
+	ROW_TIME,
+	ROW_NATTS
+} RowColumn;
+
+/* What could not be mapped. */
+typedef struct Refused
+{
+	int			sqlstate;
+	char	   *reason;
+	char	   *detail;
+	Jsonb	   *row;
+} Refused;
+
+/*
+ * Plans of mappings' queries.  They live as long as the backend; a query names
+ * everything that its plan depends on but the relation that r is.
+ */
+typedef struct MappingPlan
+{
+	Oid			relid;
+	char	   *query;
+	SPIPlanPtr	plan;
+} MappingPlan;
+
+static List *plans = NIL;
+
+static HTAB *attachments = NULL;
+
+static CdpStatement read_attachment = {
+	"SELECT a.id, a.version, a.relation, a.source, a.attached_by, a.mapping"
+	" FROM cdp.attachment_definitions a WHERE a.name = $1",
+	{"text"}
+};
+
+/*
+ * Ids are drawn here and not by the column's default, for both tables get
+ * them.  An undo counts only for what is earlier, hence its time.
+ */
+#define LOG_ROWS(which) \
+	"WITH fresh AS MATERIALIZED (" \
+	" SELECT nextval('cdp.events_id_seq') AS id, i.*," \
+	" COALESCE(i.occurred_at, cdp.clock()) AS at," \
+	" r.entry AS old_entry, r.at AS old_at" \
+	" FROM " which " AS i" \
+	" LEFT JOIN cdp.attached_rows r ON r.attachment = $1 AND r.key = i.key" \
+	" WHERE r.hash IS DISTINCT FROM i.hash)," \
+	" retracted AS (" \
+	" INSERT INTO cdp.events (source, type, identifiers, properties, occurred_at)" \
+	" SELECT $2, 'undo', '{}', jsonb_build_object('entry', '#' || f.old_entry)," \
+	" GREATEST(cdp.clock(), f.old_at)" \
+	" FROM fresh f WHERE f.old_entry IS NOT NULL)," \
+	" logged AS (" \
+	" INSERT INTO cdp.events (id, source, type, event, identifiers, properties, occurred_at)" \
+	" SELECT f.id, $2, $3, f.event, f.identifiers, f.properties, f.at FROM fresh f)," \
+	" kept AS (" \
+	" INSERT INTO cdp.attached_rows AS r (attachment, key, hash, entry, at)" \
+	" SELECT $1, f.key, f.hash, f.id, f.at FROM fresh f" \
+	" ON CONFLICT (attachment, key) DO UPDATE" \
+	" SET hash = excluded.hash, entry = excluded.entry, at = excluded.at)" \
+	" SELECT count(*), count(f.old_entry) FROM fresh f"
+
+static CdpStatement log_rows = {
+	LOG_ROWS(ROWS_NAME),
+	{"int4", "text", "text"}
+};
+
+/* a key of the user's own may not be one: one row counts, and it is said */
+static CdpStatement log_distinct_rows = {
+	LOG_ROWS("(SELECT DISTINCT ON (d.key) d.* FROM " ROWS_NAME " AS d ORDER BY d.key, d.hash)"),
+	{"int4", "text", "text"}
+};
+
+static CdpStatement count_doubles = {
+	"SELECT count(*) - count(DISTINCT d.key) FROM " ROWS_NAME " AS d",
+	{NULL}
+};
+
+#define RETRACT(which) \
+	"WITH gone AS (" \
+	" DELETE FROM cdp.attached_rows r " which \
+	" RETURNING r.entry, r.at)," \
+	" retracted AS (" \
+	" INSERT INTO cdp.events (source, type, identifiers, properties, occurred_at)" \
+	" SELECT $2, 'undo', '{}', jsonb_build_object('entry', '#' || g.entry)," \
+	" GREATEST(cdp.clock(), g.at) FROM gone g)" \
+	" SELECT count(*) FROM gone"
+
+static CdpStatement retract_gone = {
+	RETRACT("USING " GONE_NAME " AS o WHERE r.attachment = $1 AND r.key = o.key"),
+	{"int4", "text"}
+};
+
+static CdpStatement retract_absent = {
+	RETRACT("WHERE r.attachment = $1 AND NOT EXISTS"
+			" (SELECT FROM " ROWS_NAME " AS i WHERE i.key = r.key)"),
+	{"int4", "text"}
+};
+
+static CdpStatement refuse = {
+	"INSERT INTO cdp.rejected (source, reason, detail, sqlstate, payload)"
+	" VALUES ($1, $2, $3, $4, $5)",
+	{"text", "text", "text", "text", "jsonb"}
+};
+
+/*
+ * The attachment of that name, read again when it has changed; within SPI.
+ */
+CdpAttachment *
+CdpAttachmentGet(const char *name, bool missing_ok)
+{
+	CdpAttachment *attachment;
+	CdpUserContext saved;
+	Datum		arg = CStringGetTextDatum(name);
+	NameData	key;
+	bool		isnull;
+	bool		found;
+	int64		version;
+	char	   *role;
+
+	if (attachments == NULL)
+	{
+		HASHCTL		ctl = {.keysize = NAMEDATALEN,.entrysize = sizeof(CdpAttachment)};
+
+		attachments = hash_create("cdp attachments", 16, &ctl,
+								  HASH_ELEM | HASH_STRINGS);
+	}
+	namestrcpy(&key, name);
+	CdpBecomeOwner(&saved);
+	if (CdpRun(&read_attachment, &arg, NULL) == 0)
+	{
+		if (!missing_ok)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("attachment \"%s\" does not exist", name)));
+		CdpRestoreUser(&saved);
+		return NULL;
+	}
+	attachment = hash_search(attachments, NameStr(key), HASH_ENTER, &found);
+	if (!found)
+	{
+		attachment->context = NULL;
+		attachment->version = -1;
+	}
+	version = CdpCellInt8(0, 2);
+	if (attachment->version != version)
+	{
+		MemoryContext old;
+
+		attachment->version = -1;
+		if (attachment->context != NULL)
+			MemoryContextReset(attachment->context);
+		else
+			attachment->context = AllocSetContextCreate(CacheMemoryContext,
+														"cdp attachment",
+														ALLOCSET_SMALL_SIZES);
+		old = MemoryContextSwitchTo(attachment->context);
+		attachment->id = DatumGetInt32(CdpCell(0, 1, &isnull));
+		attachment->relation = TextDatumGetCString(CdpCell(0, 3, &isnull));
+		attachment->source = DatumGetTextPCopy(CdpCell(0, 4, &isnull));
+		attachment->mapping = CdpMappingParse(DatumGetJsonbPCopy(CdpCell(0, 6, &isnull)), false);
+		MemoryContextSwitchTo(old);
+		attachment->version = version;
+	}
+	role = TextDatumGetCString(CdpCell(0, 5, &isnull));
+	attachment->role = get_role_oid(role, true);
+	SPI_freetuptable(SPI_tuptable);
+	CdpRestoreUser(&saved);
+	return attachment;
+}
+
+void
+CdpBecomeRole(Oid role, CdpUserContext *saved)
+{
+	static const char *const pinned[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"timezone", "UTC"},
+		{"datestyle", "ISO, YMD"},
+		{"intervalstyle", "postgres"},
+		{"extra_float_digits", "1"},
+		{"bytea_output", "hex"}
+	};
+
+	GetUserIdAndSecContext(&saved->userid, &saved->sec_context);
+	SetUserIdAndSecContext(role, saved->sec_context |
+						   SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	saved->nest_level = NewGUCNestLevel();
+	for (int i = 0; i < lengthof(pinned); i++)
+		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+static TupleDesc
+row_descriptor(void)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(ROW_NATTS);
+
+	TupleDescInitEntry(desc, ROW_KEY + 1, "key", UUIDOID, -1, 0);
+	TupleDescInitEntry(desc, ROW_HASH + 1, "hash", UUIDOID, -1, 0);
+	TupleDescInitEntry(desc, ROW_EVENT + 1, "event", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, ROW_IDENTIFIERS + 1, "identifiers",
+					   get_array_type(CdpTypeOid("identifier")), -1, 0);
+	TupleDescInitEntry(desc, ROW_PROPERTIES + 1, "properties", JSONBOID, -1, 0);
+	TupleDescInitEntry(desc, ROW_TIME + 1, "occurred_at", TIMESTAMPTZOID, -1, 0);
+	return desc;
+}
+
+static TupleDesc
+gone_descriptor(void)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(1);
+
+	TupleDescInitEntry(desc, 1, "key", UUIDOID, -1, 0);
+	return desc;
+}
+
+void
+CdpCaptureBegin(CdpCapture *capture, CdpAttachment *attachment)
+{
+	memset(capture, 0, sizeof(CdpCapture));
+	capture->attachment = attachment;
+	capture->rows = tuplestore_begin_heap(false, false, work_mem);
+	capture->gone = tuplestore_begin_heap(false, false, work_mem);
+}
+
+void
+CdpCaptureEnd(CdpCapture *capture)
+{
+	tuplestore_end(capture->rows);
+	tuplestore_end(capture->gone);
+}
+
+/*
+ * 128 bits of MD5, as a value of type uuid.
+ */
+static pg_uuid_t *
+digest(const void *data, Size len)
+{
+	pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
+	const char *error = NULL;
+
+	if (!pg_md5_binary(data, len, uuid->data, &error))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not compute a hash: %s", error)));
+	return uuid;
+}
+
+static void
+hash_part(StringInfo buf, const void *data, int32 len)
+{
+	appendBinaryStringInfo(buf, (const char *) &len, sizeof(len));
+	if (len > 0)
+		appendBinaryStringInfo(buf, data, len);
+}
+
+static void
+hash_varlena(StringInfo buf, Datum value, bool isnull)
+{
+	struct varlena *v;
+
+	if (isnull)
+	{
+		hash_part(buf, NULL, -1);
+		return;
+	}
+	v = PG_DETOAST_DATUM_PACKED(value);
+	hash_part(buf, VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v));
+}
+
+/*
+ * Keep one mapped row.
+ */
+static void
+keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
+{
+	CdpMapping *mapping = capture->attachment->mapping;
+	CdpIdentifierList list;
+	Datum		values[ROW_NATTS];
+	bool		nulls[ROW_NATTS] = {0};
+	StringInfoData buf;
+	Datum	   *elements;
+	bool	   *element_nulls;
+	text	   *key;
+	int			n;
+
+	if (mapped_null[CDP_MAPPED_KEY])
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("key of the row is NULL")));
+	key = DatumGetTextPP(mapped[CDP_MAPPED_KEY]);
+	values[ROW_KEY] = UUIDPGetDatum(digest(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
+
+	CdpIdentifierListInit(&list);
+	deconstruct_array(DatumGetArrayTypeP(mapped[CDP_MAPPED_VALUES]), TEXTOID, -1,
+					  false, TYPALIGN_INT, &elements, &element_nulls, &n);
+	Assert(n == list_length(mapping->kinds));
+	for (int i = 0; i < n; i++)
+	{
+		const char *kind = list_nth(mapping->kinds, i);
+		text	   *value;
+
+		if (element_nulls[i])
+			continue;
+		value = DatumGetTextPP(elements[i]);
+		if (VARSIZE_ANY_EXHDR(value) > 0)
+			CdpIdentifierListAdd(&list, kind, strlen(kind), VARDATA_ANY(value),
+								 VARSIZE_ANY_EXHDR(value));
+	}
+	values[ROW_IDENTIFIERS] = PointerGetDatum(CdpIdentifierListArray(&list));
+	values[ROW_EVENT] = mapped[CDP_MAPPED_EVENT];
+	nulls[ROW_EVENT] = mapped_null[CDP_MAPPED_EVENT];
+	values[ROW_PROPERTIES] = mapped[CDP_MAPPED_PROPERTIES];
+	nulls[ROW_PROPERTIES] = mapped_null[CDP_MAPPED_PROPERTIES];
+	values[ROW_TIME] = mapped[CDP_MAPPED_TIME];
+	nulls[ROW_TIME] = mapped_null[CDP_MAPPED_TIME];
+
+	initStringInfo(&buf);
+	hash_part(&buf, mapping->type, strlen(mapping->type));
+	hash_varlena(&buf, values[ROW_EVENT], nulls[ROW_EVENT]);
+	for (int i = 0; i < list.count; i++)
+		hash_varlena(&buf, list.items[i], false);
+	hash_varlena(&buf, values[ROW_PROPERTIES], nulls[ROW_PROPERTIES]);
+	if (!nulls[ROW_TIME])
+		hash_part(&buf, &values[ROW_TIME], sizeof(Datum));
+	values[ROW_HASH] = UUIDPGetDatum(digest(buf.data, buf.len));
+
+	tuplestore_putvalues(capture->rows, desc, values, nulls);
+	capture->nrows++;
+}
+
+static void
+keep_gone(CdpCapture *capture, TupleDesc desc, Datum key, bool isnull)
+{
+	Datum		value;
+	bool		null = false;
+	struct varlena *data;
+
+	if (isnull)
+		return;					/* was never logged */
+	data = PG_DETOAST_DATUM_PACKED(key);
+	value = UUIDPGetDatum(digest(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)));
+	tuplestore_putvalues(capture->gone, desc, &value, &null);
+	capture->ngone++;
+}
+
+static SPIPlanPtr
+plan_of(Oid relid, const char *query, Oid argtype)
+{
+	MappingPlan *entry;
+	MemoryContext old;
+	ListCell   *cell;
+	SPIPlanPtr	plan;
+
+	foreach(cell, plans)
+	{
+		entry = lfirst(cell);
+		if (entry->relid == relid && strcmp(entry->query, query) == 0)
+			return entry->plan;
+	}
+	plan = SPI_prepare(query, OidIsValid(argtype) ? 1 : 0, &argtype);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	if (list_length(plans) >= MAX_PLANS)
+	{
+		entry = linitial(plans);
+		plans = list_delete_first(plans);
+		SPI_freeplan(entry->plan);
+		pfree(entry->query);
+		pfree(entry);
+	}
+	SPI_keepplan(plan);
+	old = MemoryContextSwitchTo(CacheMemoryContext);
+	entry = palloc(sizeof(MappingPlan));
+	entry->relid = relid;
+	entry->query = pstrdup(query);
+	entry->plan = plan;
+	plans = lappend(plans, entry);
+	MemoryContextSwitchTo(old);
+	return plan;
+}
+
+/*
+ * Errors that say something of the rows or the mapping, and not of the server
+ * or of what the user wants.
+ */
+static bool
+tolerable(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* transaction rollback */
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):	/* insufficient resources */
+		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):	/* operator intervention */
+		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):	/* system error */
+		case MAKE_SQLSTATE('X', 'X', '0', '0', '0'):	/* internal error */
+			return false;
+		default:
+			return true;
+	}
+}
+
+static void
+add_refused(CdpCapture *capture, MemoryContext context, ErrorData *error, Jsonb *row)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Refused    *one = palloc0(sizeof(Refused));
+
+	one->sqlstate = error->sqlerrcode;
+	one->reason = psprintf("attachment \"%s\": row cannot be mapped",
+						   capture->attachment->name);
+	one->detail = pstrdup(error->message);
+	if (row != NULL)
+	{
+		one->row = palloc(VARSIZE(row));
+		memcpy(one->row, row, VARSIZE(row));
+	}
+	capture->refused = lappend(capture->refused, one);
+	capture->rejected++;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * What is done with the rows that a query yields; runs in a context that is
+ * reset after each fetch.
+ */
+typedef void (*RowFunction) (CdpCapture *capture, void *arg,
+							 HeapTuple tuple, TupleDesc desc);
+
+static void
+for_each_row(CdpCapture *capture, SPIPlanPtr plan, RowFunction function, void *arg)
+{
+	Portal		portal = SPI_cursor_open(NULL, plan, NULL, NULL, false);
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
+												  "cdp rows",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		SPITupleTable *table;
+		uint64		n;
+
+		SPI_cursor_fetch(portal, true, FETCH_SIZE);
+		table = SPI_tuptable;
+		n = SPI_processed;
+		for (uint64 i = 0; i < n; i++)
+		{
+			MemoryContext old = MemoryContextSwitchTo(scratch);
+
+			CHECK_FOR_INTERRUPTS();
+			function(capture, arg, table->vals[i], table->tupdesc);
+			MemoryContextSwitchTo(old);
+			MemoryContextReset(scratch);
+		}
+		SPI_freetuptable(table);
+		if (n < FETCH_SIZE)
+			break;
+	}
+	SPI_cursor_close(portal);
+	MemoryContextDelete(scratch);
+}
+
+static void
+mapped_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
+{
+	Datum		values[CDP_MAPPED_NATTS];
+	bool		nulls[CDP_MAPPED_NATTS];
+
+	heap_deform_tuple(tuple, desc, values, nulls);
+	keep_row(capture, arg, values, nulls);
+}
+
+static void
+gone_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		key = SPI_getbinval(tuple, desc, 1, &isnull);
+
+	keep_gone(capture, arg, key, isnull);
+}
+
+/*
+ * Do something in a subtransaction; an error that can be tolerated undoes it
+ * and is returned.
+ */
+typedef struct Attempt
+{
+	CdpCapture *capture;
+	Oid			relid;
+	const char *query;
+	Oid			argtype;		/* of $1, when there is a row to be mapped */
+	Datum		row;
+	RowFunction function;
+	TupleDesc	desc;
+} Attempt;
+
+static ErrorData *
+attempt(Attempt *what)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		SPIPlanPtr	plan = plan_of(what->relid, what->query, what->argtype);
+
+		if (!OidIsValid(what->argtype))
+			for_each_row(what->capture, plan, what->function, what->desc);
+		else
+		{
+			SPI_execute_plan(plan, &what->row, NULL, false, 0);
+			if (SPI_processed > 0)
+				what->function(what->capture, what->desc, SPI_tuptable->vals[0],
+							   SPI_tuptable->tupdesc);
+			SPI_freetuptable(SPI_tuptable);
+		}
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (!tolerable(error))
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/*
+ * Rows one by one: each with what it holds as JSON, to be put aside if it
+ * cannot be mapped.
+ */
+typedef struct Single
+{
+	Attempt		attempt;
+	MemoryContext keep;
+} Single;
+
+static void
+single_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
+{
+	Single	   *single = arg;
+	ErrorData  *error;
+	bool		isnull;
+
+	single->attempt.row = SPI_getbinval(tuple, desc, 1, &isnull);
+	error = attempt(&single->attempt);
+	if (error != NULL)
+		add_refused(capture, single->keep, error,
+					DatumGetJsonbP(SPI_getbinval(tuple, desc, 2, &isnull)));
+}
+
+static Oid
+relation_of(const CdpAttachment *attachment)
+{
+	return RangeVarGetRelid(makeRangeVarFromNameList(
+#if PG_VERSION_NUM >= 160000
+													 stringToQualifiedNameList(attachment->relation, NULL)
+#else
+													 stringToQualifiedNameList(attachment->relation)
+#endif
+													 ),
+							NoLock, true);
+}
+
+/*
+ * Map the rows of a FROM item whose rows are those of a relation.
+ */
+static void
+capture_rows(CdpCapture *capture, Oid relid, const char *key, const char *from,
+			 const char *condition)
+{
+	CdpAttachment *attachment = capture->attachment;
+	Attempt		all = {.capture = capture,.relid = relid,
+		.query = CdpMappingQuery(attachment->mapping, key, from, condition),
+	.function = mapped_row,.desc = row_descriptor()};
+	CdpUserContext saved;
+	int64		before = capture->nrows;
+	ErrorData  *error;
+
+	CdpBecomeRole(attachment->role, &saved);
+	error = attempt(&all);
+	if (error != NULL)
+	{
+		Single		single = {.attempt = all,.keep = CurrentMemoryContext};
+		SPIPlanPtr	plan;
+
+		Assert(before == 0);
+		tuplestore_clear(capture->rows);
+		capture->nrows = before;
+		single.attempt.argtype = get_rel_type_id(relid);
+		single.attempt.query = CdpMappingQuery(attachment->mapping, key,
+											   "(SELECT ($1).*) AS r", condition);
+		plan = plan_of(relid, psprintf("SELECT r::%s, to_jsonb(r) FROM %s",
+									   format_type_be_qualified(single.attempt.argtype),
+									   from),
+					   InvalidOid);
+		for_each_row(capture, plan, single_row, &single);
+	}
+	CdpRestoreUser(&saved);
+}
+
+void
+CdpCaptureRows(CdpCapture *capture, const char *key, const char *from,
+			   const char *condition)
+{
+	capture_rows(capture, relation_of(capture->attachment), key, from, condition);
+}
+
+/*
+ * The keys of rows that are gone, as a query yields them.
+ */
+static void
+capture_keys(CdpCapture *capture, Oid relid, const char *query)
+{
+	Attempt		all = {.capture = capture,.relid = relid,.query = query,
+	.function = gone_row,.desc = gone_descriptor()};
+	CdpUserContext saved;
+	ErrorData  *error;
+
+	CdpBecomeRole(capture->attachment->role, &saved);
+	error = attempt(&all);
+	if (error != NULL)
+	{
+		tuplestore_clear(capture->gone);
+		capture->ngone = 0;
+		add_refused(capture, CurrentMemoryContext, error, NULL);
+	}
+	CdpRestoreUser(&saved);
+}
+
+static void
+register_rows(const char *name, Tuplestorestate *rows, TupleDesc desc, int64 n)
+{
+	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+
+	relation->md.name = pstrdup(name);
+	relation->md.reliddesc = InvalidOid;
+	relation->md.tupdesc = desc;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = n;
+	relation->reldata = rows;
+	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register the rows");
+}
+
+/*
+ * Run a statement that must see what was committed just now, even if the
+ * transaction looks at the database as it was before: a row of the table may
+ * have been logged since by a synchronisation that this transaction waited
+ * for.
+ */
+static void
+run(CdpStatement *statement, Datum *args)
+{
+	int			rc;
+
+	CdpPrepare(statement);
+	if (IsolationUsesXactSnapshot())
+		rc = SPI_execute_snapshot(statement->plan, args, NULL, GetLatestSnapshot(),
+								  InvalidSnapshot, false, true, 0);
+	else
+		rc = SPI_execute_plan(statement->plan, args, NULL, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+}
+
+static void
+write_refused(CdpCapture *capture)
+{
+	ListCell   *cell;
+
+	foreach(cell, capture->refused)
+	{
+		Refused    *one = lfirst(cell);
+		Datum		args[5];
+
+		args[0] = PointerGetDatum(capture->attachment->source);
+		args[1] = CStringGetTextDatum(one->reason);
+		args[2] = CStringGetTextDatum(one->detail);
+		args[3] = CStringGetTextDatum(unpack_sql_state(one->sqlstate));
+		args[4] = PointerGetDatum(one->row);
+		CdpRun(&refuse, args, one->row ? NULL : "    n");
+	}
+}
+
+/*
+ * Write to the log what has been captured; with everything, rows that are in
+ * it and have not been captured are gone.
+ */
+void
+CdpCaptureWrite(CdpCapture *capture, bool everything)
+{
+	CdpAttachment *attachment = capture->attachment;
+	CdpUserContext saved;
+	Datum		args[3];
+
+	CdpBecomeOwner(&saved);
+	args[0] = Int32GetDatum(attachment->id);
+	args[1] = PointerGetDatum(attachment->source);
+	args[2] = CStringGetTextDatum(attachment->mapping->type);
+	register_rows(ROWS_NAME, capture->rows, row_descriptor(), capture->nrows);
+	register_rows(GONE_NAME, capture->gone, gone_descriptor(), capture->ngone);
+
+	/* what could not be mapped stays as it was: it is not known to be gone */
+	if (everything && capture->rejected == 0)
+	{
+		run(&retract_absent, args);
+		capture->retracted += CdpCellInt8(0, 1);
+	}
+	CdpPinPlans();
+	if (capture->ngone > 0)
+	{
+		run(&retract_gone, args);
+		capture->retracted += CdpCellInt8(0, 1);
+	}
+	if (capture->nrows > 0 && attachment->mapping->key != NULL)
+	{
+		int64		doubles;
+
+		run(&count_doubles, NULL);
+		doubles = CdpCellInt8(0, 1);
+		if (doubles > 0)
+		{
+			ErrorData	error = {.sqlerrcode = ERRCODE_UNIQUE_VIOLATION};
+
+			error.message = psprintf("Rows with the key of another one: " INT64_FORMAT
+									 "; of each key one row counts.", doubles);
+			add_refused(capture, CurrentMemoryContext, &error, NULL);
+		}
+	}
+	if (capture->nrows > 0)
+	{
+		run(attachment->mapping->key != NULL ? &log_distinct_rows : &log_rows, args);
+		capture->logged += CdpCellInt8(0, 1);
+		capture->retracted += CdpCellInt8(0, 2);
+	}
+	write_refused(capture);
+	SPI_unregister_relation(ROWS_NAME);
+	SPI_unregister_relation(GONE_NAME);
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * Is the relation the attached one, or a partition of it?  Not so a trigger of
+ * somebody else's table, nor that of the table that has been renamed away.
+ */
+static bool
+is_attached(Relation rel, const CdpAttachment *attachment)
+{
+	Oid			attached = relation_of(attachment);
+
+	if (!OidIsValid(attached))
+		return false;
+	return RelationGetRelid(rel) == attached ||
+		(rel->rd_rel->relispartition &&
+		 list_member_oid(get_partition_ancestors(RelationGetRelid(rel)), attached));
+}
+
+/*
+ * cdp.capture() returns trigger: AFTER ... FOR EACH STATEMENT, with transition
+ * tables cdp_new and cdp_old; its argument is the name of the attachment.
+ */
+Datum
+cdp_capture(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	CdpAttachment *attachment;
+	CdpCapture	capture;
+	Relation	rel;
+	const char *key;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
+		trigger->tg_trigger->tgnargs != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("cdp.capture() must be called by the triggers that cdp.attach() makes")));
+	rel = trigger->tg_relation;
+
+	SPI_connect();
+	attachment = CdpAttachmentGet(trigger->tg_trigger->tgargs[0], true);
+	if (attachment == NULL || !OidIsValid(attachment->role) ||
+		!is_attached(rel, attachment))
+	{
+		SPI_finish();
+		return PointerGetDatum(NULL);
+	}
+	SPI_register_trigger_data(trigger);
+	CdpCaptureBegin(&capture, attachment);
+	key = attachment->mapping->key;
+	if (key == NULL)
+		key = CdpMappingPrimaryKey(relation_of(attachment), true);
+
+	if (key == NULL)
+	{
+		ErrorData	error = {.sqlerrcode = ERRCODE_INVALID_TABLE_DEFINITION,
+		.message = pstrdup("The table has no primary key any more.")};
+
+		add_refused(&capture, CurrentMemoryContext, &error, NULL);
+	}
+	else if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		capture_rows(&capture, RelationGetRelid(rel), key, NEW_ROWS, NULL);
+	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		capture_keys(&capture, RelationGetRelid(rel),
+					 CdpMappingKeyQuery(attachment->mapping, key, OLD_ROWS, false));
+	else if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+	{
+		capture_rows(&capture, RelationGetRelid(rel), key, NEW_ROWS, NULL);
+		capture_keys(&capture, RelationGetRelid(rel),
+					 psprintf("%s EXCEPT %s",
+							  CdpMappingKeyQuery(attachment->mapping, key, OLD_ROWS, false),
+							  CdpMappingKeyQuery(attachment->mapping, key, NEW_ROWS, true)));
+	}
+	else if (RelationGetRelid(rel) != relation_of(attachment))
+	{
+		/* a partition was emptied: what is left are the rows of the others */
+		capture_rows(&capture, relation_of(attachment), key,
+					 psprintf("%s AS r", attachment->relation), NULL);
+	}
+
+	CdpCaptureWrite(&capture, TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event));
+	CdpCaptureEnd(&capture);
+	SPI_finish();
+	return PointerGetDatum(NULL);
+}
