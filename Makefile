@@ -41,7 +41,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/identity/kinds.sql) \
                $(wildcard $(foreach s,collect identity traits segments activate apply,sql/$(s)/tables.sql)) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/functions.sql)) \
-               $(wildcard sql/collect/attach.sql) \
+               $(wildcard sql/collect/attach.sql sql/collect/attachment_presets.sql) \
                $(wildcard sql/identity/history.sql sql/identity/presets.sql) \
                $(wildcard sql/identity/index.sql) \
                $(wildcard sql/identity/graph.sql) \

@@ -43,6 +43,7 @@ int			cdp_naptime = 1000;
 double		cdp_notify_queue_limit = 0.5;
 static char *cdp_now = NULL;
 int			cdp_replay_at_commit = 10000;
+int			cdp_sync_interval = 60;
 
 /* cdp.now as a timestamp; 0 when not set */
 static TimestampTz clock_override = 0;
@@ -270,6 +271,13 @@ _PG_init(void)
 							&cdp_replay_at_commit,
 							10000, 0, INT_MAX,
 							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("cdp.sync_interval",
+							"Time between looks of the worker at attached relations that no trigger watches.",
+							"Views, foreign tables, and tables that have lost their triggers.  0 means never.",
+							&cdp_sync_interval,
+							60, 0, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("cdp");
 

@@ -10,11 +10,14 @@ CREATE TABLE cdp.attachment_definitions (
 	attached_by text NOT NULL,
 	attached_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	version bigint NOT NULL DEFAULT (pg_current_xact_id()::text)::bigint,
-	position timestamptz
+	position timestamptz,
+	synchronised_at timestamptz,
+	last_error text
 );
 COMMENT ON TABLE cdp.attachment_definitions IS 'attached relations, by name; see the view cdp.attachments';
 COMMENT ON COLUMN cdp.attachment_definitions.version IS 'another one whenever the definition is another one, as id can be used again';
 COMMENT ON COLUMN cdp.attachment_definitions.position IS 'up to where the mapping''s cursor has been followed';
+COMMENT ON COLUMN cdp.attachment_definitions.last_error IS 'why cdp.sync_attachments() could not synchronise it; NULL when it could';
 
 CREATE TABLE cdp.attached_rows (
 	attachment int,
@@ -59,9 +62,25 @@ COMMENT ON FUNCTION cdp.sync_attachment(text) IS
 	'compare the rows of an attached relation with what the log says of them and log the difference: rows that are new or other (logged; the entry before is retracted), rows that are gone (retracted; not looked for when the mapping has a cursor). Makes triggers that are missing, as after a rename-swap. Errors: undefined_object, undefined_table, insufficient_privilege';
 REVOKE EXECUTE ON FUNCTION cdp.sync_attachment(text) FROM PUBLIC;
 
+CREATE VIEW cdp.attachments AS
+	SELECT d.name, d.relation, d.source, d.mapping, d.capture, d.attached_by, d.attached_at, d.synchronised_at,
+		   CASE
+		   WHEN to_regclass(d.relation) IS NULL THEN 'relation does not exist'
+		   WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles u WHERE u.rolname = d.attached_by)
+				THEN 'role does not exist'
+		   WHEN d.capture = 'trigger' AND (
+				SELECT count(*) < 4 FROM pg_catalog.pg_trigger t
+				WHERE t.tgrelid = to_regclass(d.relation)
+				  AND t.tgfoid = 'cdp.capture()'::regprocedure AND t.tgenabled <> 'D'
+				  AND t.tgargs = convert_to(d.name, getdatabaseencoding()::name) || '\000'::bytea)
+				THEN 'triggers are missing'
+		   ELSE COALESCE(d.last_error, 'ok') END AS status
+	FROM cdp.attachment_definitions d;
+COMMENT ON VIEW cdp.attachments IS 'attached relations; a status other than ok is mended by cdp.sync_attachment(), which says what is in the way, or by cdp.drop_attachment()';
+
 -- Each in a subtransaction of its own: one that cannot be synchronised stops
--- no other.
-CREATE FUNCTION cdp.sync_attachments(polled_only boolean DEFAULT false)
+-- no other.  What the worker calls must not wait for somebody's transaction.
+CREATE FUNCTION cdp.sync_attachments(due boolean DEFAULT false)
 	RETURNS TABLE (name text, logged bigint, retracted bigint, rejected bigint, error text)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
@@ -70,9 +89,13 @@ AS $$
 DECLARE
 	one text;
 BEGIN
+	IF due THEN
+		PERFORM set_config('lock_timeout', '1s', true);
+	END IF;
 	FOR one IN
-		SELECT a.name FROM cdp.attachment_definitions a
-		WHERE NOT polled_only OR a.capture = 'poll' ORDER BY a.id
+		SELECT a.name FROM cdp.attachments a
+		WHERE NOT due OR a.capture = 'poll' OR a.status <> 'ok'
+		ORDER BY a.name
 	LOOP
 		name := one;
 		error := NULL;
@@ -85,26 +108,14 @@ BEGIN
 			rejected := 0;
 			error := SQLERRM;
 		END;
+		UPDATE cdp.attachment_definitions d
+		SET synchronised_at = CASE WHEN error IS NULL THEN clock_timestamp() ELSE d.synchronised_at END,
+			last_error = error
+		WHERE d.name = one;
 		RETURN NEXT;
 	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION cdp.sync_attachments(boolean) IS
-	'synchronise every attached relation, or with polled_only those that are polled; one row each, as of cdp.sync_attachment, with the message of the error that kept it from it';
+	'synchronise every attached relation, or those that are due: views and others without triggers, and those that are not ok. One row each, as of cdp.sync_attachment, with the message of the error that kept it from it, which the view cdp.attachments shows too. The worker does it for those that are due every cdp.sync_interval';
 REVOKE EXECUTE ON FUNCTION cdp.sync_attachments(boolean) FROM PUBLIC;
-
-CREATE VIEW cdp.attachments AS
-	SELECT d.name, d.relation, d.source, d.mapping, d.capture, d.attached_by, d.attached_at,
-		   CASE
-		   WHEN to_regclass(d.relation) IS NULL THEN 'relation does not exist'
-		   WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles u WHERE u.rolname = d.attached_by)
-				THEN 'role does not exist'
-		   WHEN d.capture = 'trigger' AND (
-				SELECT count(*) < 4 FROM pg_catalog.pg_trigger t
-				WHERE t.tgrelid = to_regclass(d.relation)
-				  AND t.tgfoid = 'cdp.capture()'::regprocedure AND t.tgenabled <> 'D'
-				  AND t.tgargs = convert_to(d.name, getdatabaseencoding()::name) || '\000'::bytea)
-				THEN 'triggers are missing'
-		   ELSE 'ok' END AS status
-	FROM cdp.attachment_definitions d;
-COMMENT ON VIEW cdp.attachments IS 'attached relations; a status other than ok is mended by cdp.sync_attachment() or by dropping it';

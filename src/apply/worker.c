@@ -99,6 +99,7 @@ typedef struct ApplierState
 	int			limit;			/* batch size, smaller after errors */
 	TimestampTz next_timer;
 	TimestampTz partitions_at;	/* when to make partitions next */
+	TimestampTz synchronised_at;	/* when attached relations were looked at */
 } ApplierState;
 
 static bool detached = false;
@@ -386,6 +387,26 @@ make_partitions(ApplierState *state)
 }
 
 /*
+ * Look at the attached relations that no trigger watches, in a transaction of
+ * its own.  What goes wrong with one of them is recorded with it and stops
+ * nothing.
+ */
+static void
+synchronise_attachments(ApplierState *state)
+{
+	char	   *version;
+
+	state->synchronised_at = GetCurrentTimestamp();
+	StartTransactionCommand();
+	if (lock_extension(&version) == EXTENSION_READY)
+	{
+		pgstat_report_activity(STATE_RUNNING, "synchronising attached relations");
+		(void) run_as_owner("SELECT cdp.sync_attachments(true)", 0, NULL, NULL);
+	}
+	CommitTransactionCommand();
+}
+
+/*
  * One batch in a transaction of its own; true when more is left.
  */
 static bool
@@ -575,6 +596,22 @@ work(ApplierState *state, MemoryContext context)
 		PG_TRY();
 		{
 			make_partitions(state);
+		}
+		PG_CATCH();
+		{
+			ignore_error(true);
+		}
+		PG_END_TRY();
+		end_turn(context);
+	}
+
+	if (state->failures == 0 && cdp_sync_interval > 0 &&
+		TimestampDifferenceExceeds(state->synchronised_at, GetCurrentTimestamp(),
+								   cdp_sync_interval * 1000))
+	{
+		PG_TRY();
+		{
+			synchronise_attachments(state);
 		}
 		PG_CATCH();
 		{

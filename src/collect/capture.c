@@ -76,7 +76,6 @@ typedef enum RowColumn
 typedef struct Refused
 {
 	int			sqlstate;
-	char	   *reason;
 	char	   *detail;
 	Jsonb	   *row;
 } Refused;
@@ -134,9 +133,9 @@ static CdpStatement log_rows = {
 	{"int4", "text", "text"}
 };
 
-/* a key of the user's own may not be one: one row counts, and it is said */
+/* a key of the user's own may not be one: the earliest row counts, and it is said */
 static CdpStatement log_distinct_rows = {
-	LOG_ROWS("(SELECT DISTINCT ON (d.key) d.* FROM " ROWS_NAME " AS d ORDER BY d.key, d.hash)"),
+	LOG_ROWS("(SELECT DISTINCT ON (d.key) d.* FROM " ROWS_NAME " AS d ORDER BY d.key, d.occurred_at, d.hash)"),
 	{"int4", "text", "text"}
 };
 
@@ -164,6 +163,12 @@ static CdpStatement retract_absent = {
 	RETRACT("WHERE r.attachment = $1 AND NOT EXISTS"
 			" (SELECT FROM " ROWS_NAME " AS i WHERE i.key = r.key)"),
 	{"int4", "text"}
+};
+
+/* when all rows are mapped anew, what was said of them before is out of date */
+static CdpStatement forget_refused = {
+	"DELETE FROM cdp.rejected WHERE source = $1 AND reason = $2 AND entry IS NULL",
+	{"text", "text"}
 };
 
 static CdpStatement refuse = {
@@ -415,7 +420,17 @@ keep_gone(CdpCapture *capture, TupleDesc desc, Datum key, bool isnull)
 }
 
 static SPIPlanPtr
-plan_of(Oid relid, const char *query, Oid argtype)
+prepare(const char *query, Oid argtype)
+{
+	SPIPlanPtr	plan = SPI_prepare(query, OidIsValid(argtype) ? 1 : 0, &argtype);
+
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+static SPIPlanPtr
+plan_of(Oid relid, const char *query)
 {
 	MappingPlan *entry;
 	MemoryContext old;
@@ -428,9 +443,7 @@ plan_of(Oid relid, const char *query, Oid argtype)
 		if (entry->relid == relid && strcmp(entry->query, query) == 0)
 			return entry->plan;
 	}
-	plan = SPI_prepare(query, OidIsValid(argtype) ? 1 : 0, &argtype);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	plan = prepare(query, InvalidOid);
 	if (list_length(plans) >= MAX_PLANS)
 	{
 		entry = linitial(plans);
@@ -477,8 +490,6 @@ add_refused(CdpCapture *capture, MemoryContext context, ErrorData *error, Jsonb 
 	Refused    *one = palloc0(sizeof(Refused));
 
 	one->sqlstate = error->sqlerrcode;
-	one->reason = psprintf("attachment \"%s\": row cannot be mapped",
-						   capture->attachment->name);
 	one->detail = pstrdup(error->message);
 	if (row != NULL)
 	{
@@ -560,6 +571,7 @@ typedef struct Attempt
 	const char *query;
 	Oid			argtype;		/* of $1, when there is a row to be mapped */
 	Datum		row;
+	SPIPlanPtr	plan;			/* not kept: a row's type may change unnoticed */
 	RowFunction function;
 	TupleDesc	desc;
 } Attempt;
@@ -575,13 +587,14 @@ attempt(Attempt *what)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		SPIPlanPtr	plan = plan_of(what->relid, what->query, what->argtype);
-
 		if (!OidIsValid(what->argtype))
-			for_each_row(what->capture, plan, what->function, what->desc);
+			for_each_row(what->capture, plan_of(what->relid, what->query),
+						 what->function, what->desc);
 		else
 		{
-			SPI_execute_plan(plan, &what->row, NULL, false, 0);
+			if (what->plan == NULL)
+				what->plan = prepare(what->query, what->argtype);
+			SPI_execute_plan(what->plan, &what->row, NULL, false, 0);
 			if (SPI_processed > 0)
 				what->function(what->capture, what->desc, SPI_tuptable->vals[0],
 							   SPI_tuptable->tupdesc);
@@ -673,8 +686,7 @@ capture_rows(CdpCapture *capture, Oid relid, const char *key, const char *from,
 											   "(SELECT ($1).*) AS r", condition);
 		plan = plan_of(relid, psprintf("SELECT r::%s, to_jsonb(r) FROM %s",
 									   format_type_be_qualified(single.attempt.argtype),
-									   from),
-					   InvalidOid);
+									   from));
 		for_each_row(capture, plan, single_row, &single);
 	}
 	CdpRestoreUser(&saved);
@@ -746,17 +758,20 @@ run(CdpStatement *statement, Datum *args)
 }
 
 static void
-write_refused(CdpCapture *capture)
+write_refused(CdpCapture *capture, bool everything)
 {
 	ListCell   *cell;
+	Datum		args[5];
 
+	args[0] = PointerGetDatum(capture->attachment->source);
+	args[1] = CStringGetTextDatum(psprintf("attachment \"%s\": row cannot be mapped",
+										   capture->attachment->name));
+	if (everything)
+		CdpRun(&forget_refused, args, NULL);
 	foreach(cell, capture->refused)
 	{
 		Refused    *one = lfirst(cell);
-		Datum		args[5];
 
-		args[0] = PointerGetDatum(capture->attachment->source);
-		args[1] = CStringGetTextDatum(one->reason);
 		args[2] = CStringGetTextDatum(one->detail);
 		args[3] = CStringGetTextDatum(unpack_sql_state(one->sqlstate));
 		args[4] = PointerGetDatum(one->row);
@@ -815,7 +830,7 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 		capture->logged += CdpCellInt8(0, 1);
 		capture->retracted += CdpCellInt8(0, 2);
 	}
-	write_refused(capture);
+	write_refused(capture, everything);
 	SPI_unregister_relation(ROWS_NAME);
 	SPI_unregister_relation(GONE_NAME);
 	CdpRestoreUser(&saved);

@@ -16,16 +16,12 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
-#include "catalog/index.h"
-#include "catalog/pg_index.h"
+#include "access/sysattr.h"
+#include "catalog/pg_constraint.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
-#include "utils/relcache.h"
-#include "utils/syscache.h"
 
 #include "collect/attach.h"
 #include "collect/extract.h"
@@ -50,19 +46,40 @@ bad_mapping(const char *detail)
 			 errhint(HINT_KEYS)));
 }
 
+/* An error's position is one in the expression, not in the caller's query. */
+static void
+position_in_expression(void *arg)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery((const char *) arg);
+	}
+}
+
 /*
  * One SQL expression, checked to be no more and no less.
  */
 static const char *
 expression(const char *key, const char *text)
 {
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = position_in_expression,
+		.arg = unconstify(char *, text)
+	};
 	List	   *parsed;
 	SelectStmt *select;
 	bool		single = false;
 
 	if (strspn(text, " \t\r\n") == strlen(text))
 		bad_mapping(psprintf("%s is empty.", key));
+	error_context_stack = &callback;
 	parsed = raw_parser(text, RAW_PARSE_PLPGSQL_EXPR);
+	error_context_stack = callback.previous;
 	if (list_length(parsed) == 1)
 	{
 		select = (SelectStmt *) linitial_node(RawStmt, parsed)->stmt;
@@ -337,43 +354,28 @@ CdpMappingParse(Jsonb *json, bool check_kinds)
 const char *
 CdpMappingPrimaryKey(Oid relid, bool missing_ok)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
-	Oid			index = RelationGetPrimaryKeyIndex(rel
-#if PG_VERSION_NUM >= 180000
-												   ,false
-#endif
-		);
+	Oid			constraint;
+	Bitmapset  *columns = get_primary_key_attnos(relid, true, &constraint);
 	StringInfoData buf;
-	HeapTuple	tuple;
-	Form_pg_index form;
+	int			n = bms_num_members(columns);
+	int			column = -1;
 
-	if (!OidIsValid(index) && missing_ok)
+	if (n == 0)
 	{
-		table_close(rel, AccessShareLock);
-		return NULL;
-	}
-	if (!OidIsValid(index))
+		if (missing_ok)
+			return NULL;
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" has no primary key", RelationGetRelationName(rel)),
+				 errmsg("\"%s\" has no primary key", get_rel_name(relid)),
 				 errhint("Say in the mapping what tells its rows apart: \"key\": column, expression, or an array of them.")));
-	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for index %u", index);
-	form = (Form_pg_index) GETSTRUCT(tuple);
-	initStringInfo(&buf);
-	for (int i = 0; i < form->indnkeyatts; i++)
-		appendStringInfo(&buf, "%sr.%s", i > 0 ? ", " : "",
-						 quote_identifier(get_attname(relid, form->indkey.values[i], false)));
-	if (form->indnkeyatts > 1)
-	{
-		appendStringInfoString(&buf, ")::text");
-		buf.data = psprintf("ROW(%s", buf.data);
 	}
-	else
-		appendStringInfoString(&buf, "::text");
-	ReleaseSysCache(tuple);
-	table_close(rel, NoLock);
+	initStringInfo(&buf);
+	while ((column = bms_next_member(columns, column)) >= 0)
+		appendStringInfo(&buf, "%sr.%s", buf.len > 0 ? ", " : n > 1 ? "ROW(" : "",
+						 quote_identifier(get_attname(relid,
+													  column + FirstLowInvalidHeapAttributeNumber,
+													  false)));
+	appendStringInfoString(&buf, n > 1 ? ")::text" : "::text");
 	return buf.data;
 }
 
