@@ -141,30 +141,4 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 	parseTypeString((name), (typid), (typmod), false)
 #endif
 
-/*
- * 16 took permissions out of the range table, and tells the state for rechecks
- * of result relations; 18 has partitions pruned in the range table.
- */
-#if PG_VERSION_NUM >= 160000
-#define CdpAddPermissions(permissions, rte) \
-	((void) addRTEPermissionInfo((permissions), (rte)))
-#define CdpEvalPlanQualInit(epqstate, estate) \
-	EvalPlanQualInit(epqstate, estate, NULL, NIL, -1, NIL)
-#else
-#define CdpAddPermissions(permissions, rte) ((void) (permissions))
-#define CdpEvalPlanQualInit(epqstate, estate) \
-	EvalPlanQualInit(epqstate, estate, NULL, NIL, -1)
-#endif
-#if PG_VERSION_NUM >= 180000
-#define CdpExecInitRangeTable(estate, tables, permissions) \
-	ExecInitRangeTable(estate, tables, permissions, \
-					   bms_add_range(NULL, 1, list_length(tables)))
-#elif PG_VERSION_NUM >= 160000
-#define CdpExecInitRangeTable(estate, tables, permissions) \
-	ExecInitRangeTable(estate, tables, permissions)
-#else
-#define CdpExecInitRangeTable(estate, tables, permissions) \
-	ExecInitRangeTable(estate, tables)
-#endif
-
 #endif							/* CDP_COMPAT_H */

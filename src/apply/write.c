@@ -3,10 +3,9 @@
  * write.c
  *	  Write what a batch has made of the tables of nodes, and what it rejected.
  *
- *	  Rows of cdp.identities, one for nearly every entry, are written without a
- *	  plan (src/rows.h), and updated in place (HOT) as long as their profile
- *	  stays the same: no indexed column changes then.  The other tables are
- *	  written by one statement a kind of change, over arrays.
+ *	  One statement a table and kind of change, over arrays.  Rows of
+ *	  cdp.identities are updated in place (HOT) as long as their profile stays
+ *	  the same: no indexed column changes then.
  *
  * IDENTIFICATION
  *	  src/apply/write.c
@@ -16,15 +15,40 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/rel.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "apply/batch.h"
 #include "cdp.h"
-#include "rows.h"
 #include "statement.h"
+
+static CdpStatement insert_nodes = {
+	"INSERT INTO cdp.identities (node_id, profile_id, first_seen, last_seen,"
+	" timer, identifier, state, segments, recent)"
+	" SELECT u.node_id, u.profile_id, u.first_seen, u.last_seen,"
+	" nullif(u.timer, 'infinity'), u.identifier::cdp.identifier, u.state,"
+	" u.segments::int[], u.recent"
+	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
+	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
+	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent, "
+	" unnest($8) AS segments, unnest($9) AS identifier) AS u",
+	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
+	"node_state[]", "bytea[]", "text[]", "text[]"}
+};
+
+static CdpStatement update_nodes = {
+	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
+	" first_seen = u.first_seen, last_seen = u.last_seen,"
+	" timer = nullif(u.timer, 'infinity'), state = u.state,"
+	" recent = u.recent"
+	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
+	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
+	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent) AS u"
+	" WHERE i.node_id = u.node_id",
+	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
+	"node_state[]", "bytea[]"}
+};
 
 static CdpStatement delete_nodes = {
 	"WITH gone AS (DELETE FROM cdp.identities i USING unnest($1) AS u (node_id)"
@@ -32,20 +56,35 @@ static CdpStatement delete_nodes = {
 	" INSERT INTO cdp.former_identities (node_id, identifier, gone_at)"
 	" SELECT g.node_id, g.identifier, cdp.clock() FROM gone g"
 	" ON CONFLICT (node_id) DO NOTHING",
-	{ "int8[]" }
+	{"int8[]"}
+};
+
+/* the same for rows whose segments change as well: a row is written once */
+static CdpStatement update_nodes_and_segments = {
+	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
+	" first_seen = u.first_seen, last_seen = u.last_seen,"
+	" timer = nullif(u.timer, 'infinity'), state = u.state,"
+	" recent = u.recent, segments = u.segments::int[]"
+	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
+	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
+	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent, "
+	" unnest($8) AS segments) AS u"
+	" WHERE i.node_id = u.node_id",
+	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
+	"node_state[]", "bytea[]", "text[]"}
 };
 
 static CdpStatement upsert_timers = {
 	"INSERT INTO cdp.timers AS t (profile_id, at)"
 	" SELECT unnest($1), unnest($2)"
 	" ON CONFLICT (profile_id) DO UPDATE SET at = excluded.at",
-	{ "int8[]", "timestamptz[]" }
+	{"int8[]", "timestamptz[]"}
 };
 
 static CdpStatement delete_timers = {
 	"DELETE FROM cdp.timers t USING unnest($1) AS u (profile_id)"
 	" WHERE t.profile_id = u.profile_id",
-	{ "int8[]" }
+	{"int8[]"}
 };
 
 static CdpStatement insert_rejected = {
@@ -57,64 +96,101 @@ static CdpStatement insert_rejected = {
 	" unnest($3) AS source, unnest($4) AS message_id, "
 	" unnest($5) AS reason, unnest($6) AS detail, "
 	" unnest($7) AS sqlstate) AS u",
-	{ "int8[]", "int8[]", "text[]", "text[]", "text[]", "text[]", "text[]" }
+	{"int8[]", "int8[]", "text[]", "text[]", "text[]", "text[]", "text[]"}
 };
 
-/* Columns of cdp.identities, by position. */
-enum
+typedef struct Columns
 {
-	NODE_ID,
-	IDENTIFIER,
-	PROFILE_ID,
-	FIRST_SEEN,
-	LAST_SEEN,
-	STATE,
-	SEGMENTS,
-	TIMER,
-	RECENT,
-	NCOLUMNS
-};
+	int			n;
+	int64	   *ids;
+	int64	   *profiles;
+	TimestampTz *first;
+	TimestampTz *last;
+	TimestampTz *timers;
+	Datum	   *identifiers;
+	Datum	   *states;
+	bool	   *nostate;
+	Datum	   *recent;
+	bool	   *norecent;
+	Datum	   *segments;
+	bool	   *nosegments;
+} Columns;
+
+static void
+make_columns(Columns *c, long max)
+{
+	max = Max(max, 1);
+	c->n = 0;
+	c->ids = palloc(sizeof(int64) * max);
+	c->profiles = palloc(sizeof(int64) * max);
+	c->first = palloc(sizeof(TimestampTz) * max);
+	c->last = palloc(sizeof(TimestampTz) * max);
+	c->timers = palloc(sizeof(TimestampTz) * max);
+	c->identifiers = palloc(sizeof(Datum) * max);
+	c->states = palloc(sizeof(Datum) * max);
+	c->nostate = palloc(sizeof(bool) * max);
+	c->recent = palloc(sizeof(Datum) * max);
+	c->norecent = palloc(sizeof(bool) * max);
+	c->segments = palloc(sizeof(Datum) * max);
+	c->nosegments = palloc(sizeof(bool) * max);
+}
 
 /*
- * The node's row as the batch leaves it.
+ * int[] as text, for a column of arrays that unnest cannot yield.
  */
-static void
-write_row(CdpRows *rows, CdpNode *node, TimestampTz clock)
+static Datum
+segments_text(const int32 *segments, int n)
 {
-	Datum *values = rows->values;
-	bool *isnull = rows->isnull;
+	StringInfoData buf;
+	int			i;
+
+	initStringInfo(&buf);
+	appendStringInfoChar(&buf, '{');
+	for (i = 0; i < n; i++)
+		appendStringInfo(&buf, "%s%d", i > 0 ? "," : "", segments[i]);
+	appendStringInfoChar(&buf, '}');
+	return PointerGetDatum(cstring_to_text_with_len(buf.data, buf.len));
+}
+
+static void
+add_row(Columns *c, CdpNode *node, TimestampTz clock)
+{
+	int			i = c->n++;
 	struct varlena *state = node->state;
 	struct varlena *recent = node->recent_changed ? node->new_recent : node->recent;
-	bool changed = node->is_new || node->segments_changed;
-	int nsegments = changed ? node->nnew_segments : node->nsegments;
-	Datum segments = (Datum) 0;
 
 	if (node->folded)
 		state = node->new_state = CdpNodeClose(node->acc, clock);
-	if (nsegments > 0)
-		segments = CdpInt4Array(changed ? node->new_segments : node->segments,
-								nsegments);
 
-	values[NODE_ID] = Int64GetDatum(node->id);
-	values[IDENTIFIER] = PointerGetDatum(node->identifier);
-	values[PROFILE_ID] = Int64GetDatum(node->profile);
-	values[FIRST_SEEN] = TimestampTzGetDatum(node->first_seen);
-	values[LAST_SEEN] = TimestampTzGetDatum(node->last_seen);
-	values[STATE] = PointerGetDatum(state);
-	values[SEGMENTS] = segments;
-	values[TIMER] = TimestampTzGetDatum(node->new_timer);
-	values[RECENT] = PointerGetDatum(recent);
-	isnull[STATE] = state == NULL;
-	isnull[SEGMENTS] = nsegments == 0;
-	isnull[TIMER] = node->new_timer == DT_NOEND;
-	isnull[RECENT] = recent == NULL;
+	c->ids[i] = node->id;
+	c->profiles[i] = node->profile;
+	c->first[i] = node->first_seen;
+	c->last[i] = node->last_seen;
+	c->timers[i] = node->new_timer;
+	c->identifiers[i] = PointerGetDatum(node->identifier);
+	c->states[i] = PointerGetDatum(state);
+	c->nostate[i] = state == NULL;
+	c->recent[i] = PointerGetDatum(recent);
+	c->norecent[i] = recent == NULL;
+	c->nosegments[i] = node->nnew_segments == 0;
+	c->segments[i] = c->nosegments[i] ? (Datum) 0
+		: segments_text(node->new_segments, node->nnew_segments);
+}
 
-	if (node->is_new)
-		CdpRowsInsert(rows, &node->tid);
-	else
-		CdpRowsUpdate(rows, &node->tid);
-	if (nsegments > 0)
-		pfree(DatumGetPointer(segments));
+/*
+ * Columns as the arguments that the statements on cdp.identities share.
+ */
+static void
+columns_args(Columns *c, Oid state_type, Datum *args)
+{
+	args[0] = CdpInt8Array(c->ids, c->n);
+	args[1] = CdpInt8Array(c->profiles, c->n);
+	args[2] = CdpTimestampArray(c->first, c->n);
+	args[3] = CdpTimestampArray(c->last, c->n);
+	args[4] = CdpTimestampArray(c->timers, c->n);
+	args[5] = CdpVarlenaArray(c->states, c->nostate, c->n, state_type);
+	args[6] = CdpVarlenaArray(c->recent, c->norecent, c->n, BYTEAOID);
+	args[7] = CdpVarlenaArray(c->segments, c->nosegments, c->n, TEXTOID);
 }
 
 static int
@@ -123,81 +199,7 @@ node_order(const void *a, const void *b)
 	const CdpNode *x = *(CdpNode *const *) a;
 	const CdpNode *y = *(CdpNode *const *) b;
 
-	return x->id < y->id ? -1 : x->id > y->id ? 1 :
-												0;
-}
-
-static int
-place_order(const void *a, const void *b)
-{
-	const CdpNode *x = *(CdpNode *const *) a;
-	const CdpNode *y = *(CdpNode *const *) b;
-	int cmp;
-
-	if (!ItemPointerIsValid(&x->tid) || !ItemPointerIsValid(&y->tid))
-		cmp = (int) ItemPointerIsValid(&x->tid) - (int) ItemPointerIsValid(&y->tid);
-	else
-		cmp = ItemPointerCompare((ItemPointer) &x->tid, (ItemPointer) &y->tid);
-	return cmp != 0 ? cmp : node_order(a, b);
-}
-
-/*
- * Write rows of cdp.identities: those that are there page by page, then the
- * new ones in the order of their numbers.
- */
-static void
-write_rows(CdpNode **changed, int nchanged, CdpNode **new, int nnew,
-		   TimestampTz clock)
-{
-	CdpRows rows;
-	CdpRowHint *hints;
-	int first;
-	int i;
-
-	CdpRowsBegin(&rows, "identities");
-	if (RelationGetDescr(rows.rel)->natts != NCOLUMNS)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"cdp.identities\" does not have %d columns",
-						NCOLUMNS)));
-	memset(rows.isnull, false, sizeof(bool) * NCOLUMNS);
-
-	qsort(changed, nchanged, sizeof(CdpNode *), place_order);
-	hints = palloc(sizeof(CdpRowHint) * Max(nchanged, 1));
-	for (first = 0; first < nchanged; first = i)
-	{
-		ItemPointer place = &changed[first]->tid;
-		int n = 0;
-		int j;
-
-		CHECK_FOR_INTERRUPTS();
-		for (i = first; i < nchanged &&
-			 (i == first ||
-			  (ItemPointerIsValid(place) &&
-			   ItemPointerGetBlockNumber(place) ==
-				   ItemPointerGetBlockNumber(&changed[i]->tid)));
-			 i++)
-		{
-			hints[n].key = changed[i]->id;
-			hints[n++].tid = &changed[i]->tid;
-		}
-		if (ItemPointerIsValid(place))
-			CdpRowsVisit(&rows, hints, n);
-		for (j = first; j < i; j++)
-		{
-			CdpNode *node = changed[j];
-
-			if (!ItemPointerIsValid(&node->tid) &&
-				!CdpRowsFind(&rows, "identities_pkey", node->id, &node->tid))
-				elog(ERROR, "identity %lld has no row", (long long) node->id);
-			write_row(&rows, node, clock);
-		}
-	}
-	qsort(new, nnew, sizeof(CdpNode *), node_order);
-	for (i = 0; i < nnew; i++)
-		write_row(&rows, new[i], clock);
-	CdpRowsEnd(&rows);
-	pfree(hints);
+	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
 }
 
 /*
@@ -206,37 +208,45 @@ write_rows(CdpNode **changed, int nchanged, CdpNode **new, int nnew,
 void
 CdpWriteRows(CdpBatch *batch)
 {
-	int max = batch->graph->nactive;
+	int			max = batch->graph->nactive;
+	Oid			state_type = CdpTypeOid("node_state");
 	TimestampTz clock = batch->applier.clock;
-	CdpNode **new;
-	CdpNode **changed;
-	int64 *gone = palloc(sizeof(int64) * Max(max, 1));
-	int64 *set = palloc(sizeof(int64) * Max(max, 1));
+	CdpNode    *node;
+	CdpNode   **all;
+	Columns		new;
+	Columns		changed;
+	Columns		moved;			/* changed, segments included */
+	int64	   *gone = palloc(sizeof(int64) * Max(max, 1));
+	int64	   *set = palloc(sizeof(int64) * Max(max, 1));
 	TimestampTz *set_at = palloc(sizeof(TimestampTz) * Max(max, 1));
-	int64 *unset = palloc(sizeof(int64) * Max(max, 1));
-	int nnew = 0;
-	int nchanged = 0;
-	int ngone = 0;
-	int nset = 0;
-	int nunset = 0;
-	int i;
-	Datum args[2];
+	int64	   *unset = palloc(sizeof(int64) * Max(max, 1));
+	int			ngone = 0;
+	int			nset = 0;
+	int			nunset = 0;
+	int			i;
+	Datum		args[9];
 
 	if (max == 0)
 		return;
-	new = palloc(sizeof(CdpNode *) * max);
-	changed = palloc(sizeof(CdpNode *) * max);
+
+	/* in the order of node numbers: neighbours in the table and its indexes */
+	all = palloc(sizeof(CdpNode *) * max);
+	memcpy(all, batch->graph->active, sizeof(CdpNode *) * max);
+	qsort(all, max, sizeof(CdpNode *), node_order);
+
+	make_columns(&new, max);
+	make_columns(&changed, max);
+	make_columns(&moved, max);
 	for (i = 0; i < max; i++)
 	{
-		CdpNode *node = batch->graph->active[i];
-
+		node = all[i];
 		if (node->is_gone)
 		{
 			/* in a replay it may come back; CdpReplay clears away what did not */
 			if (!node->is_new && batch->replaying)
 			{
 				node->profile = node->id;
-				changed[nchanged++] = node;
+				add_row(&changed, node, clock);
 			}
 			else if (!node->is_new)
 				gone[ngone++] = node->id;
@@ -245,11 +255,13 @@ CdpWriteRows(CdpBatch *batch)
 			continue;
 		}
 		if (node->is_new)
-			new[nnew++] = node;
-		else if (node->segments_changed || node->row_changed || node->folded ||
-				 node->recent_changed || node->profile != node->old_profile ||
+			add_row(&new, node, clock);
+		else if (node->segments_changed)
+			add_row(&moved, node, clock);
+		else if (node->row_changed || node->folded || node->recent_changed ||
+				 node->profile != node->old_profile ||
 				 node->new_timer != node->timer)
-			changed[nchanged++] = node;
+			add_row(&changed, node, clock);
 		if (node->new_timer != node->timer)
 		{
 			if (node->new_timer == DT_NOEND)
@@ -267,8 +279,22 @@ CdpWriteRows(CdpBatch *batch)
 		args[0] = CdpInt8Array(gone, ngone);
 		CdpRun(&delete_nodes, args, NULL);
 	}
-	if (nchanged + nnew > 0)
-		write_rows(changed, nchanged, new, nnew, clock);
+	if (changed.n > 0)
+	{
+		columns_args(&changed, state_type, args);
+		CdpRun(&update_nodes, args, NULL);
+	}
+	if (moved.n > 0)
+	{
+		columns_args(&moved, state_type, args);
+		CdpRun(&update_nodes_and_segments, args, NULL);
+	}
+	if (new.n > 0)
+	{
+		columns_args(&new, state_type, args);
+		args[8] = CdpVarlenaArray(new.identifiers, NULL, new.n, TEXTOID);
+		CdpRun(&insert_nodes, args, NULL);
+	}
 	if (nunset > 0)
 	{
 		args[0] = CdpInt8Array(unset, nunset);
@@ -289,23 +315,23 @@ CdpWriteRows(CdpBatch *batch)
 void
 CdpWriteRejected(CdpBatch *batch)
 {
-	int max = Max(batch->nentries, 1);
-	int64 *ids = palloc(sizeof(int64) * max);
-	int64 *xids = palloc(sizeof(int64) * max);
-	Datum *sources = palloc(sizeof(Datum) * max);
-	Datum *messages = palloc(sizeof(Datum) * max);
-	bool *nomessage = palloc(sizeof(bool) * max);
-	Datum *reasons = palloc(sizeof(Datum) * max);
-	Datum *details = palloc(sizeof(Datum) * max);
-	bool *nodetail = palloc(sizeof(bool) * max);
-	Datum *states = palloc(sizeof(Datum) * max);
-	int n = 0;
-	int i;
-	Datum args[7];
+	int			max = Max(batch->nentries, 1);
+	int64	   *ids = palloc(sizeof(int64) * max);
+	int64	   *xids = palloc(sizeof(int64) * max);
+	Datum	   *sources = palloc(sizeof(Datum) * max);
+	Datum	   *messages = palloc(sizeof(Datum) * max);
+	bool	   *nomessage = palloc(sizeof(bool) * max);
+	Datum	   *reasons = palloc(sizeof(Datum) * max);
+	Datum	   *details = palloc(sizeof(Datum) * max);
+	bool	   *nodetail = palloc(sizeof(bool) * max);
+	Datum	   *states = palloc(sizeof(Datum) * max);
+	int			n = 0;
+	int			i;
+	Datum		args[7];
 
 	for (i = 0; i < batch->nentries; i++)
 	{
-		CdpEntry *entry = &batch->entries[i];
+		CdpEntry   *entry = &batch->entries[i];
 
 		if (entry->reject_reason == NULL || entry->reject_sqlstate == 0)
 			continue;
@@ -316,7 +342,8 @@ CdpWriteRejected(CdpBatch *batch)
 		messages[n] = PointerGetDatum(entry->message_id);
 		reasons[n] = CStringGetTextDatum(entry->reject_reason);
 		nodetail[n] = entry->reject_detail == NULL;
-		details[n] = nodetail[n] ? (Datum) 0 : CStringGetTextDatum(entry->reject_detail);
+		details[n] = nodetail[n] ? (Datum) 0
+			: CStringGetTextDatum(entry->reject_detail);
 		states[n] = CStringGetTextDatum(unpack_sql_state(entry->reject_sqlstate));
 		n++;
 	}

@@ -18,7 +18,6 @@
 
 #include "collect/collect.h"
 #include "identity/identity.h"
-#include "storage/itemptr.h"
 #include "utils/hsearch.h"
 
 /* Profiles of more nodes take part in a batch with the nodes that it names. */
@@ -44,7 +43,6 @@ typedef struct CdpNode
 	int			nsegments;		/* as the row has them */
 	int32	   *segments;
 	TimestampTz timer;			/* as the row has it; DT_NOEND: none */
-	ItemPointerData tid;		/* where the row was last seen */
 
 	/* component: a forest of parents, members in a ring */
 	struct CdpNode *parent;

@@ -65,7 +65,7 @@ static struct
 
 static CdpStatement load_by_identifier = {
 	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer, j.recent, j.ctid"
+	" j.state, j.segments, j.timer, j.recent"
 	" FROM (SELECT unnest($1) AS t) AS u"
 	" JOIN cdp.identities i ON i.identifier = u.t::cdp.identifier"
 	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
@@ -74,7 +74,7 @@ static CdpStatement load_by_identifier = {
 
 static CdpStatement load_by_profile = {
 	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer, j.recent, j.ctid"
+	" j.state, j.segments, j.timer, j.recent"
 	" FROM (SELECT unnest($1) AS profile_id) AS u"
 	" JOIN cdp.identities j ON j.profile_id = u.profile_id",
 	{"int8[]"}
@@ -82,7 +82,7 @@ static CdpStatement load_by_profile = {
 
 static CdpStatement load_by_node = {
 	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer, j.recent, j.ctid"
+	" j.state, j.segments, j.timer, j.recent"
 	" FROM (SELECT unnest($1) AS node_id) AS u"
 	" JOIN cdp.identities i ON i.node_id = u.node_id"
 	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
@@ -554,7 +554,6 @@ add_node(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
 	node->disk_last_seen = DT_NOBEGIN;
 	node->counted_seen = DT_NOEND;
 	node->contested = CDP_MAYBE;
-	ItemPointerSetInvalid(&node->tid);
 	add_active(graph, node);
 
 	entry = hash_search(graph->identifiers, &identifier, HASH_ENTER, &found);
@@ -615,7 +614,6 @@ load_rows(CdpGraph *graph)
 		value = CdpCell(i, 8, &isnull);
 		if (!isnull)
 			node->timer = node->new_timer = DatumGetTimestampTz(value);
-		node->tid = *(ItemPointer) DatumGetPointer(CdpCell(i, 10, &isnull));
 		CdpGraphSingle(graph, node);
 		loaded[nloaded++] = node;
 	}
