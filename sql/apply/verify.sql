@@ -246,7 +246,8 @@ BEGIN
 				SELECT * INTO v FROM cdp.verify_trait(t->>'aggregate', t->>'type', t->>'event',
 					t->>'filter_sql', t->>'value_sql', (t->>'within')::interval, t->>'timezone', t->>'empty',
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock,
-					t->>'each', (t->>'older_than')::interval, (t->>'since')::timestamptz, t->'options', t->>'key' IS NOT NULL);
+					t->>'each', (t->>'older_than')::interval, (t->>'since')::timestamptz, t->'options',
+					CASE WHEN t->>'aggregate' = 'last' THEN t->>'key' WHEN t->>'key' IS NOT NULL THEN 'identify' END);
 				vals := v.vals;
 				IF v.next IS NOT NULL THEN
 					SELECT array_agg(least(u.due, u.next) ORDER BY u.comp) INTO due

@@ -250,7 +250,7 @@ BEGIN
 	c := cdp.verify_contributions(NULL, NULL, format(
 		'COALESCE(properties->%1$L, CASE WHEN (SELECT count(*) FROM jsonb_object_keys(properties) k WHERE lower(k) = lower(%1$L)) = 1
 			THEN (SELECT j.value FROM jsonb_each(properties) j WHERE lower(j.key) = lower(%1$L)) END)', trait_key),
-		NULL, entries, incarnations, true);
+		NULL, entries, incarnations, 'identify');
 	EXECUTE format('
 		SELECT array_agg((COALESCE(h.n, 0) >= %s)::text ORDER BY p.comp)
 		FROM generate_series(1, $4) p(comp)
@@ -352,7 +352,7 @@ BEGIN
 			i := j + 1;
 			CONTINUE;
 		END IF;
-		IF name IN ('did', 'did_not', 'count_of', 'sum_of', 'first_time', 'in_segment', 'has_identifier', 'known', 'now', 'did_in_order', 'changed') AND tokens[j] = '(' THEN
+		IF name IN ('did', 'did_not', 'count_of', 'sum_of', 'first_time', 'in_segment', 'has_identifier', 'known', 'now', 'did_in_order', 'changed', 'member_of') AND tokens[j] = '(' THEN
 			depth := 0;
 			args := '{}';
 			arg := '';
@@ -394,6 +394,7 @@ BEGIN
 				ELSE
 					named := named || jsonb_build_object(
 						CASE WHEN name = 'in_segment' THEN 'segment'
+							WHEN name = 'member_of' THEN 'account'
 							WHEN name = 'has_identifier' THEN 'kind'
 							WHEN named ? 'event' THEN 'value' ELSE 'event' END, arg);
 				END IF;
@@ -414,6 +415,19 @@ BEGIN
 				columns := columns || kinds::text;
 				targets := targets || format('c%s::text[] AS call_%s', cardinality(columns), cardinality(columns));
 				out_text := out_text || format('(%L = ANY (call_%s))', named->>'kind', cardinality(columns));
+				CONTINUE;
+			ELSIF name = 'member_of' THEN
+				-- a kind of accounts, or else a group_id
+				one := cdp.canonical((CASE WHEN named->>'account' ~ ':' AND EXISTS (
+						SELECT FROM cdp.identifier_kinds k
+						WHERE k.kind = split_part(named->>'account', ':', 1) AND k.entity = 'account') THEN ''
+					ELSE 'group_id:' END || (named->>'account'))::cdp.identifier)::text;
+				SELECT v.vals::text INTO one
+				FROM cdp.verify_trait('last', 'boolean', NULL, NULL, 'type <> ''leave''', NULL, timezone, NULL,
+					entries, incarnations, ats, entry_comps, ncomps, clock, of => one) v;
+				columns := columns || one;
+				targets := targets || format('COALESCE(c%s::boolean, false) AS call_%s', cardinality(columns), cardinality(columns));
+				out_text := out_text || format('call_%s', cardinality(columns));
 				CONTINUE;
 			ELSIF name = 'known' THEN
 				columns := columns || known::text;

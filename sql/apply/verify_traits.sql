@@ -36,7 +36,7 @@ $function$;
 -- of the event, and the value only where the filter is true.  With "each", the
 -- elements of that array take the entry's place, and it gives several times.
 CREATE FUNCTION cdp.verify_contributions(event text, filter text, value text, each text,
-	entries bigint[], incarnations int[], calls boolean DEFAULT false,
+	entries bigint[], incarnations int[], of text DEFAULT NULL,
 	OUT seqs int[], OUT vals text[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -55,7 +55,10 @@ DECLARE
 	chunk record;
 	part record;
 BEGIN
-	matches := CASE WHEN calls THEN 'e.type = ''identify''' ELSE 'e.type IN (''track'', ''page'', ''screen'')' END ||
+	-- of: identify calls, or the account that they name
+	matches := CASE WHEN of = 'identify' THEN 'e.type = ''identify'''
+			WHEN of IS NOT NULL THEN format('EXISTS (SELECT FROM unnest(e.identifiers) i(i) WHERE cdp.canonical(i.i)::text = %L)', of)
+			ELSE 'e.type IN (''track'', ''page'', ''screen'')' END ||
 		CASE WHEN event IS NULL THEN '' ELSE format(' AND e.event = %L', event) END;
 	expression := format(
 		'(SELECT CASE WHEN %s THEN CASE WHEN (%s%s) THEN ((%s%s))::text END END FROM (SELECT %s) e)',
@@ -198,7 +201,7 @@ CREATE FUNCTION cdp.verify_trait(aggregate text, type text, event text, filter t
 	win interval, timezone text, empty text,
 	entries bigint[], incarnations int[], ats timestamptz[], entry_comps int[], ncomps int,
 	clock timestamptz, each text DEFAULT NULL, older_than interval DEFAULT NULL,
-	since timestamptz DEFAULT NULL, options jsonb DEFAULT '{}', calls boolean DEFAULT false,
+	since timestamptz DEFAULT NULL, options jsonb DEFAULT '{}', of text DEFAULT NULL,
 	OUT vals text[], OUT next timestamptz[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -251,7 +254,7 @@ BEGIN
 		END IF;
 		sorted := value_type NOT IN ('json', 'xml', 'point', 'box', 'circle', 'line', 'lseg', 'path', 'polygon');
 	END IF;
-	c := cdp.verify_contributions(event, filter, value, each, entries, incarnations, calls);
+	c := cdp.verify_contributions(event, filter, value, each, entries, incarnations, of);
 
 	-- elements of one entry have one place; then the value decides
 	one := CASE aggregate
@@ -423,9 +426,9 @@ END
 $function$;
 
 REVOKE ALL ON FUNCTION cdp.verify_evaluate(text, cdp.events[], int[], jsonb[]),
-	cdp.verify_contributions(text, text, text, text, bigint[], int[], boolean),
+	cdp.verify_contributions(text, text, text, text, bigint[], int[], text),
 	cdp.verify_cardinality(bigint[]), cdp.verify_bucket(numeric),
 	cdp.verify_trait(text, text, text, text, text, interval, text, text, bigint[], int[], timestamptz[], int[], int, timestamptz,
-		text, interval, timestamptz, jsonb, boolean),
+		text, interval, timestamptz, jsonb, text),
 	cdp.verify_declared(jsonb[], text, text, text, text)
 	FROM PUBLIC;

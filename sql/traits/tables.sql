@@ -29,7 +29,7 @@ COMMENT ON TABLE cdp.trait_definitions IS 'definitions of traits; changed by cre
 COMMENT ON COLUMN cdp.trait_definitions.id IS 'changes whenever what is folded changes, so that states of the old definition are dropped';
 COMMENT ON COLUMN cdp.trait_definitions.hidden IS 'made by a segment for a term of its predicate';
 COMMENT ON COLUMN cdp.trait_definitions.implicit IS 'declared by the first definition that named it';
-COMMENT ON COLUMN cdp.trait_definitions.key IS 'declared traits, and hidden ones about their changes: the key of identify calls';
+COMMENT ON COLUMN cdp.trait_definitions.key IS 'declared traits, and hidden ones about their changes: the key of identify calls; hidden ones about a membership: the account';
 COMMENT ON COLUMN cdp.trait_definitions.value_sql IS 'value as the server prints it: every name resolved';
 COMMENT ON COLUMN cdp.trait_definitions.filter_sql IS 'filter as the server prints it';
 COMMENT ON COLUMN cdp.trait_definitions.each IS 'an array of the entry; value and filter see its elements, one by one, as item';

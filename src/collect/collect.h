@@ -96,6 +96,7 @@ typedef struct CdpEntry
 	int64	   *nodes;			/* all nodes that it names, hub first */
 	int			ncandidates;	/* usable identifiers, strongest first */
 	struct CdpCandidate *candidates;	/* private to identity/graph.c */
+	bool		accounts_known;	/* the two that follow are filled in */
 	int			naccounts;		/* accounts that it names, each once */
 	struct varlena **accounts;	/* their canonical identifiers */
 

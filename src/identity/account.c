@@ -22,6 +22,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "storage/bufmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -152,6 +153,31 @@ CdpAccountIdentifier(CdpKindSet *kinds, const char *text, int len,
 	if (CdpCanonicalise(kinds, raw, &canonical, &found) != CDP_CANONICAL_ACCOUNT)
 		return NULL;
 	return canonical;
+}
+
+void
+CdpEntryAccounts(CdpKindSet *kinds, CdpEntry *entry)
+{
+	Datum	   *elems;
+	bool	   *nulls;
+	int			n = 0;
+
+	entry->accounts_known = true;
+	entry->naccounts = 0;
+	if (entry->identifiers != NULL)
+		deconstruct_array(entry->identifiers, ARR_ELEMTYPE(entry->identifiers), -1, false,
+						  TYPALIGN_INT, &elems, &nulls, &n);
+	entry->accounts = palloc(sizeof(struct varlena *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		CdpIdentifier *canonical = NULL;
+		CdpKind    *kind;
+
+		if (!nulls[i] &&
+			CdpCanonicalise(kinds, (CdpIdentifier *) DatumGetPointer(elems[i]), &canonical,
+							&kind) == CDP_CANONICAL_ACCOUNT)
+			entry->accounts[entry->naccounts++] = canonical;
+	}
 }
 
 /* ---- for SQL ---- */

@@ -47,6 +47,10 @@ extern int64 CdpAccountOfIdentifier(int64 generation, const CdpIdentifier *raw);
 /* Is there any account?  Uses the active snapshot, needs no SPI. */
 extern bool CdpAccountsExist(void);
 /*
+ * Fill in the accounts that an entry names, for who reads it without the graph.
+ */
+extern void CdpEntryAccounts(CdpKindSet *kinds, CdpEntry *entry);
+/*
  * What a text that names an account means: kind:value when the kind is one of
  * accounts, else a value of the kind that is given.  NULL: it is blocked, or
  * not normalisable.

@@ -251,6 +251,7 @@ CdpGraphCheckAs(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
 	int			j;
 
 	entry->ncandidates = 0;
+	entry->accounts_known = true;
 	entry->naccounts = 0;
 	entry->accounts = NULL;
 	if (entry->reject_reason != NULL || entry->type == CDP_ENTRY_UNDO ||

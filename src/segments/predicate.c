@@ -29,6 +29,7 @@
 #include "utils/lsyscache.h"
 
 #include "cdp.h"
+#include "identity/account.h"
 #include "segments/predicate.h"
 
 /* What a resolver needs to know. */
@@ -129,7 +130,8 @@ term_var(ResolveContext *context, int n, int location)
 	if (term->kind == CDP_TERM_TRAIT)
 	{
 		Oid			type = term->aggregate == CDP_AGG_SUM ? NUMERICOID :
-			term->aggregate == CDP_AGG_LIST ? JSONBOID : INT8OID;
+			term->aggregate == CDP_AGG_LIST ? JSONBOID :
+			term->aggregate == CDP_AGG_LAST ? BOOLOID : INT8OID;
 
 		if (!context->define)
 		{
@@ -346,12 +348,33 @@ calls_of_trait(ResolveContext *context, CdpTerm *term)
 	return key;
 }
 
+/*
+ * The account that member_of() names.
+ */
+static const char *
+account_of_term(ResolveContext *context, CdpTerm *term)
+{
+	CdpIdentifier *account = CdpAccountIdentifier(CdpKindSetGet(-1), term->name,
+												  strlen(term->name), CDP_ACCOUNT_KIND,
+												  strlen(CDP_ACCOUNT_KIND));
+
+	if (account == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" cannot be an account", term->name),
+				 errdetail("The kind of identifiers blocks it, or cannot normalise it."),
+				 CdpPredicateErrorPosition(context->text, term->name_location)));
+	term->value = "type <> 'leave'";
+	return text_to_cstring((text *) account);
+}
+
 static int32
 hidden_trait(ResolveContext *context, CdpTerm *term, const char *timezone)
 {
 	/* a sequence looks at several events */
-	const char *event = term->aggregate == CDP_AGG_LIST ? NULL : term->name;
-	const char *key = term->of_calls ? calls_of_trait(context, term) : NULL;
+	const char *event = term->aggregate == CDP_AGG_LIST || term->of_account ? NULL : term->name;
+	const char *key = term->of_calls ? calls_of_trait(context, term) :
+		term->of_account ? account_of_term(context, term) : NULL;
 	int32		id;
 
 	if (context->transient != NULL)

@@ -53,6 +53,9 @@ StaticAssertDecl(CDP_SEGMENT_NAME_MAX + sizeof(CDP_SEGMENT_CHANNEL) <= NAMEDATAL
 #define CDP_HIDDEN_KINDS	'K' /* kinds of the profile's identifiers */
 #define CDP_HIDDEN_KNOWN	'W' /* is one of them a person's? */
 
+/* The kind of an account that is named by its value alone. */
+#define CDP_ACCOUNT_KIND		"group_id"
+
 /* What an evaluation knows beside traits and segments, by column. */
 #define CDP_ENV_NOW			1
 #define CDP_ENV_KINDS		2
@@ -109,6 +112,7 @@ typedef struct CdpTerm
 	char	   *within;			/* NULL: ever */
 	char	   *filter;			/* canonical; NULL: none, or not asked for */
 	bool		of_calls;		/* of identify calls: name is that of a declared trait */
+	bool		of_account;		/* of entries that name the account */
 	int32		id;				/* hidden trait or segment; 0: neither */
 } CdpTerm;
 

@@ -17,6 +17,7 @@
  *		in_segment('s')				->	"\1n"
  *		has_identifier('k')			->	'k' = ANY ("\1K")
  *		known()						->	"\1W"
+ *		member_of(a)				->	COALESCE("\1n", false)
  *		now()						->	"\1N"
  *		did_in_order(s, …)			->	cdp.sequence_is("\1N", "\1n", rules)
  *		changed(t, …)				->	cdp.changed_is("\1N", "\1n", rules)
@@ -77,6 +78,7 @@ static void replace_first_time(Call *call);
 static void replace_in_segment(Call *call);
 static void replace_has_identifier(Call *call);
 static void replace_known(Call *call);
+static void replace_member_of(Call *call);
 static void replace_in_order(Call *call);
 static void replace_since(Call *call);
 static void replace_now(Call *call);
@@ -96,6 +98,7 @@ static const struct
 	{"has_identifier", replace_has_identifier},
 	{"in_segment", replace_in_segment},
 	{"known", replace_known},
+	{"member_of", replace_member_of},
 	{"since", replace_since},
 	{"sum_of", replace_sum},
 	{"until", replace_since},
@@ -111,7 +114,6 @@ static const struct
 	{"any_member", "Accounts"},
 	{"consented", "Consent"},
 	{"count_members", "Accounts"},
-	{"member_of", "Accounts"},
 };
 
 /* The instant of evaluation … */
@@ -645,6 +647,25 @@ replace_known(Call *call)
 	put(call, environment_column(CDP_HIDDEN_KNOWN, call->location));
 }
 
+static void
+replace_member_of(Call *call)
+{
+	CdpWordArgument args[] = {{"account"}};
+	CoalesceExpr *coalesce = makeNode(CoalesceExpr);
+	A_Const    *never = makeNode(A_Const);
+	CdpTerm    *term;
+
+	CdpWordArguments(call->node, call->word, call->context->text, args, 1, 1, 1);
+	term = add_term(call, CDP_TERM_TRAIT, &args[0]);
+	term->aggregate = CDP_AGG_LAST;
+	term->of_account = true;
+	never->val.boolval.type = T_Boolean;
+	never->location = -1;
+	coalesce->args = list_make2(term_column(term->number, call->location), never);
+	coalesce->location = call->location;
+	put(call, (Node *) coalesce);
+}
+
 /* since, until */
 static void
 replace_since(Call *call)
@@ -817,6 +838,8 @@ CdpTermText(const CdpTerm *term)
 		appendStringInfo(&out, "in_segment(%s)", quote_literal_cstr(term->name));
 	else if (term->kind == CDP_TERM_KIND)
 		appendStringInfo(&out, "has_identifier(%s)", quote_literal_cstr(term->name));
+	else if (term->of_account)
+		appendStringInfo(&out, "member_of(%s)", quote_literal_cstr(term->name));
 	else if (term->of_calls)
 		appendStringInfo(&out, "changed(%s, ...)", quote_identifier(term->name));
 	else if (term->aggregate == CDP_AGG_LIST)

@@ -31,6 +31,7 @@
 #include "utils/numeric.h"
 #include "utils/resowner.h"
 
+#include "identity/account.h"
 #include "traits/traitset.h"
 
 /* Contributions are carved from blocks of this many. */
@@ -97,6 +98,45 @@ traits_of_event(CdpTraitIndex *lookup, const text *event)
 			memcmp(slot->event, data, len) == 0)
 			return slot;
 	}
+}
+
+static const CdpEventTraits *
+candidates_of(CdpTraitIndex *lookup, const CdpEntry *entry)
+{
+	static const CdpEventTraits none = {0};
+
+	switch (entry->type)
+	{
+		case CDP_ENTRY_TRACK:
+		case CDP_ENTRY_PAGE:
+		case CDP_ENTRY_SCREEN:
+			return traits_of_event(lookup, entry->event);
+		case CDP_ENTRY_IDENTIFY:
+			return &lookup->calls;
+		default:
+			return &none;
+	}
+}
+
+/* Does a trait want to know of the accounts that the entry names? */
+static inline bool
+names_accounts(const CdpTraitIndex *lookup, const CdpEntry *entry)
+{
+	return lookup->namings.ntraits > 0 && entry->naccounts > 0;
+}
+
+static bool
+names_account(const CdpEntry *entry, const char *account)
+{
+	int			len = strlen(account);
+
+	for (int i = 0; i < entry->naccounts; i++)
+	{
+		if (VARSIZE_ANY_EXHDR(entry->accounts[i]) == len &&
+			memcmp(VARDATA_ANY(entry->accounts[i]), account, len) == 0)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -336,14 +376,8 @@ run_group(EvalRun *run)
 		{
 			if (entry->reject_reason != NULL || entry->owner == 0)
 				continue;
-			if (entry->type == CDP_ENTRY_TRACK || entry->type == CDP_ENTRY_PAGE ||
-				entry->type == CDP_ENTRY_SCREEN)
-				run->candidates = traits_of_event(lookup, entry->event);
-			else if (entry->type == CDP_ENTRY_IDENTIFY)
-				run->candidates = &lookup->calls;
-			else
-				continue;
-			if (run->candidates->ntraits == 0)
+			run->candidates = candidates_of(lookup, entry);
+			if (run->candidates->ntraits == 0 && !names_accounts(lookup, entry))
 				continue;
 			if ((run->entry & 0xFF) == 0)
 				CHECK_FOR_INTERRUPTS();
@@ -363,13 +397,23 @@ run_group(EvalRun *run)
 		slot->tts_nvalid = CDP_EVENTS_NATTS;
 		slot->tts_flags &= ~TTS_FLAG_EMPTY;
 
+candidates:
 		for (; run->candidate < run->candidates->ntraits; run->candidate++)
 		{
 			int			index = run->candidates->traits[run->candidate];
 
+			if (run->candidates == &lookup->namings &&
+				!names_account(entry, run->set->traits[index]->rules->definition->key))
+				continue;
 			if ((single || bms_is_member(index, members)) &&
 				(run->only == NULL || bms_is_member(index, run->only)))
 				eval_trait(run, index, econtext);
+		}
+		if (names_accounts(lookup, entry) && run->candidates != &lookup->namings)
+		{
+			run->candidates = &lookup->namings;
+			run->candidate = 0;
+			goto candidates;
 		}
 		run->entry_open = false;
 	}
@@ -451,6 +495,11 @@ CdpTraitsEvaluate(CdpTraitSet *set, const Bitmapset *only,
 	EvalRun		run = {0};
 
 	memset(out, 0, n * sizeof(CdpContributions));
+	for (int i = 0; lookup->namings.ntraits > 0 && i < n; i++)
+	{
+		if (!entries[i].accounts_known)
+			CdpEntryAccounts(CdpKindSetGet(set->generation), &entries[i]);
+	}
 	run.set = set;
 	run.only = only;
 	run.entries = entries;

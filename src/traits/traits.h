@@ -268,7 +268,7 @@ extern char *CdpDeparseEntryExpression(Expr *expr);
 /*
  * Define a hidden trait (a behaviour term) or find the one that says the same:
  * count of event with filter within window.  With a key it looks at identify
- * calls instead.  Returns its id; *created tells whether it is new (then the
+ * calls instead, or (CDP_AGG_LAST) at entries that name the account.  Returns its id; *created tells whether it is new (then the
  * caller hands it to CdpBackfillHook).
  */
 extern int32 CdpHiddenTrait(CdpAggregate aggregate, const char *key, const char *event,

@@ -628,6 +628,16 @@ add_event(CdpTraitSet *set, const char *event)
 	}
 }
 
+/*
+ * Hidden traits with a key look at identify calls that write it, or (those
+ * about a membership) at entries that name the account.
+ */
+static bool
+trait_of_account(const CdpDefinition *definition)
+{
+	return definition->aggregate == CDP_AGG_LAST;
+}
+
 static void
 index_events(CdpTraitSet *set)
 {
@@ -640,6 +650,7 @@ index_events(CdpTraitSet *set)
 	lookup->events = (CdpEventTraits *) palloc0(mul_size(size, sizeof(CdpEventTraits)));
 	lookup->any.traits = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
 	lookup->calls.traits = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
+	lookup->namings.traits = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
 	for (int i = 0; i < set->ntraits; i++)
 	{
 		CdpTraitRules *rules = set->traits[i]->rules;
@@ -648,7 +659,9 @@ index_events(CdpTraitSet *set)
 			continue;
 		lookup->groups[rules->group].traits =
 			bms_add_member(lookup->groups[rules->group].traits, i);
-		if (rules->definition->key)
+		if (rules->definition->key && trait_of_account(rules->definition))
+			lookup->namings.traits[lookup->namings.ntraits++] = i;
+		else if (rules->definition->key)
 			lookup->calls.traits[lookup->calls.ntraits++] = i;
 		else if (rules->definition->event)
 			add_event(set, rules->definition->event);

@@ -142,6 +142,7 @@ typedef struct CdpTraitIndex
 	CdpEventTraits *events;
 	CdpEventTraits any;			/* for events that no trait names */
 	CdpEventTraits calls;		/* those that look at identify calls */
+	CdpEventTraits namings;		/* those that look at entries which name an account */
 	int			ngroups;
 	CdpEvalGroup *groups;
 	List	   *shared;			/* CdpSharedExpr */
