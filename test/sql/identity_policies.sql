@@ -162,55 +162,16 @@ SELECT * FROM verify();
 
 -- the order in which entries come makes no difference
 CREATE TABLE results (rule text, people text, counts text, aside text);
-CREATE PROCEDURE permute(rule text, messages text[]) LANGUAGE plpgsql AS $$
-DECLARE
-	n int := cardinality(messages);
-	place int[] := array_fill(0, ARRAY[n]);
-	perm text[] := messages;
-	i int := 1;
-	again boolean := true;
-	m text;
-BEGIN
-	-- Heap's algorithm
-	WHILE again LOOP
-		DELETE FROM cdp.events;
-		TRUNCATE cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.rejected, cdp.timers;
-		UPDATE cdp.applier SET token = 1;
-		COMMIT;
-		FOREACH m IN ARRAY perm LOOP
-			INSERT INTO cdp.events (message_id, type, event, identifiers, properties, occurred_at, received_at)
-			VALUES (m, CASE WHEN m ~ '{}$' THEN 'release' ELSE 'track' END, 'x', split_part(m, ' ', 2)::cdp.identifier[],
-				CASE WHEN m ~ '{}$' THEN '{"entry": "2026-01-02Z {user_id:b,cookie:c}"}'::jsonb END, split_part(m, ' ', 1)::timestamptz, '2026-11-01Z');
-			COMMIT;
-			PERFORM cdp.apply();
-			COMMIT;
-		END LOOP;
-		INSERT INTO results SELECT rule, (SELECT string_agg(p.identifiers, E'\n') FROM people p),
-			(SELECT string_agg(concat_ws(' ', c.identifier, c.n, c.entries), E'\n') FROM counts c),
-			(SELECT string_agg(concat_ws(' ', a.message_id, a.detail, a.held), E'\n') FROM aside a);
-		COMMIT;
-		again := false;
-		WHILE i < n LOOP
-			IF place[i + 1] < i THEN
-				m := perm[i + 1];
-				IF i % 2 = 0 THEN
-					perm[i + 1] := perm[1];
-					perm[1] := m;
-				ELSE
-					perm[i + 1] := perm[place[i + 1] + 1];
-					perm[place[i + 1] + 1] := m;
-				END IF;
-				place[i + 1] := place[i + 1] + 1;
-				i := 1;
-				again := true;
-				EXIT;
-			END IF;
-			place[i + 1] := 0;
-			i := i + 1;
-		END LOOP;
-	END LOOP;
-END
-$$;
+CREATE VIEW outcome AS SELECT (SELECT string_agg(p.identifiers, E'\n') FROM people p) AS o1,
+	(SELECT string_agg(concat_ws(' ', c.identifier, c.n, c.entries), E'\n') FROM counts c) AS o2,
+	(SELECT string_agg(concat_ws(' ', a.message_id, a.detail, a.held), E'\n') FROM aside a) AS o3;
+CREATE FUNCTION enter(m text) RETURNS void LANGUAGE sql AS
+$$INSERT INTO cdp.events (message_id, type, event, identifiers, properties, occurred_at, received_at)
+	VALUES (m, CASE WHEN m ~ '{}$' THEN 'release' ELSE 'track' END, 'x', split_part(m, ' ', 2)::cdp.identifier[],
+		CASE WHEN m ~ '{}$' THEN '{"entry": "2026-01-02Z {user_id:b,cookie:c}"}'::jsonb END, split_part(m, ' ', 1)::timestamptz, '2026-11-01Z')$$;
+\set ECHO none
+\i test/include/permute.sql
+\set ECHO all
 SELECT alter_identifier_kind('user_id', policy => 'quarantine');
 CALL permute('quarantine', ARRAY['2026-01-01Z {user_id:a,cookie:c}', '2026-01-02Z {user_id:b,cookie:c}', '2026-01-03Z {user_id:b,cookie:c}', '2026-01-04Z {user_id:b}', '2026-01-05Z {}']);
 SELECT rule, count(*) AS orders, count(DISTINCT (people, counts, aside)) AS results, min(people) AS people, min(counts) AS counts, min(aside) AS aside FROM results GROUP BY 1 ORDER BY 1;

@@ -145,53 +145,14 @@ SELECT * FROM verify();
 
 -- the order in which entries come makes no difference
 CREATE TABLE results (rule text, people text, refused text);
-CREATE PROCEDURE permute(rule text, messages text[]) LANGUAGE plpgsql AS $$
-DECLARE
-	n int := cardinality(messages);
-	place int[] := array_fill(0, ARRAY[n]);
-	perm text[] := messages;
-	i int := 1;
-	again boolean := true;
-	m text;
-BEGIN
-	-- Heap's algorithm
-	WHILE again LOOP
-		DELETE FROM cdp.events;
-		TRUNCATE cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.rejected, cdp.timers;
-		UPDATE cdp.applier SET token = 1;
-		COMMIT;
-		FOREACH m IN ARRAY perm LOOP
-			INSERT INTO cdp.events (message_id, event, identifiers, occurred_at, received_at)
-			VALUES (m, 'x', split_part(m, ' ', 2)::cdp.identifier[], split_part(m, ' ', 1)::timestamptz, '2026-11-01Z');
-			COMMIT;
-			PERFORM cdp.apply();
-			COMMIT;
-		END LOOP;
-		INSERT INTO results SELECT rule, (SELECT string_agg(p.identifiers, E'\n') FROM people p),
-			(SELECT string_agg(concat_ws(' ', r.a, r.b, r.reason, r.detail), E'\n') FROM refusals r);
-		COMMIT;
-		again := false;
-		WHILE i < n LOOP
-			IF place[i + 1] < i THEN
-				m := perm[i + 1];
-				IF i % 2 = 0 THEN
-					perm[i + 1] := perm[1];
-					perm[1] := m;
-				ELSE
-					perm[i + 1] := perm[place[i + 1] + 1];
-					perm[place[i + 1] + 1] := m;
-				END IF;
-				place[i + 1] := place[i + 1] + 1;
-				i := 1;
-				again := true;
-				EXIT;
-			END IF;
-			place[i + 1] := 0;
-			i := i + 1;
-		END LOOP;
-	END LOOP;
-END
-$$;
+CREATE VIEW outcome AS SELECT (SELECT string_agg(p.identifiers, E'\n') FROM people p) AS o1,
+	(SELECT string_agg(concat_ws(' ', r.a, r.b, r.reason, r.detail), E'\n') FROM refusals r) AS o2;
+CREATE FUNCTION enter(m text) RETURNS void LANGUAGE sql AS
+$$INSERT INTO cdp.events (message_id, event, identifiers, occurred_at, received_at)
+	VALUES (m, 'x', split_part(m, ' ', 2)::cdp.identifier[], split_part(m, ' ', 1)::timestamptz, '2026-11-01Z')$$;
+\set ECHO none
+\i test/include/permute.sql
+\set ECHO all
 SELECT create_identifier_kind('card', priority => 40, max_per_profile => 1, within => '1 month');
 CALL permute('period', ARRAY['2026-01-05Z {user_id:ann,card:1}', '2026-01-06Z {user_id:ann,card:2}', '2026-01-07Z {card:2,cookie:c}', '2025-12-07Z {card:1}', '2026-01-09Z {user_id:ann,card:3}']);
 SET cdp.max_new_identifiers_per_hour = 2;
