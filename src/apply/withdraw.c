@@ -30,8 +30,10 @@
 
 /* nodes whose entries may name one of these nodes */
 static CdpStatement neighbours = {
-	"SELECT l.b FROM (SELECT unnest($1) AS node) AS u JOIN cdp.links l ON l.a = u.node"
-	" UNION SELECT l.a FROM (SELECT unnest($1) AS node) AS u JOIN cdp.links l ON l.b = u.node"
+	"SELECT l.b FROM (SELECT unnest($1) AS node) AS u"
+	" CROSS JOIN LATERAL (SELECT l.b FROM cdp.links l WHERE l.a = u.node OFFSET 0) AS l"
+	" UNION SELECT l.a FROM (SELECT unnest($1) AS node) AS u"
+	" CROSS JOIN LATERAL (SELECT l.a FROM cdp.links l WHERE l.b = u.node OFFSET 0) AS l"
 	" UNION SELECT d.b FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.a = u.node"
 	" AND d.b IS NOT NULL"
 	" UNION SELECT d.a FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.b = u.node",
@@ -53,8 +55,8 @@ static CdpStatement owned_entries = {
  */
 static CdpStatement resting_links = {
 	"SELECT l.a, l.b, l.entry FROM (SELECT unnest($1) AS node) AS u"
-	" JOIN cdp.links l ON l.a = u.node AND l.origin = 'event'"
-	" WHERE l.entry = ANY ($2) OR l.last_at IS NOT NULL",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.links l WHERE l.a = u.node AND l.origin = 'event'"
+	" AND (l.entry = ANY ($2) OR l.last_at IS NOT NULL) OFFSET 0) AS l",
 	{"int8[]", "int8[]"}
 };
 

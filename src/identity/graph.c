@@ -15,7 +15,10 @@
  *	  - A link that is later than anything on either side is judged at once:
  *		both sides looked then as they look now.
  *
- *	  Everything else marks the components dirty, and evidence.c replays all
+ *	  A large component tells by its timeline (timeline.c) that one of these
+ *	  is so when it cannot be seen otherwise.
+ *
+ *	  Everything else marks the components dirty, and replay.c replays all
  *	  evidence of their clusters.
  *
  * IDENTIFICATION
@@ -31,6 +34,9 @@
 #include "cdp.h"
 #include "identity/graph.h"
 #include "statement.h"
+
+/* Components of so many nodes have a timeline, when that spares a replay. */
+#define TIMELINE_MIN	256
 
 /* An identifier's place in one entry. */
 typedef struct CdpCandidate
@@ -398,6 +404,19 @@ CdpNodeSeen(CdpNode *node, TimestampTz at)
 }
 
 /*
+ * Was the link refused for what cannot be remedied by what comes?
+ */
+static bool
+is_final(const CdpLink *link)
+{
+	return link->reason != NULL &&
+		(CdpRefusalOf(link->reason) & (CDP_REFUSAL(CDP_JOIN_LIMIT) |
+									   CDP_REFUSAL(CDP_JOIN_CANNOT) |
+									   CDP_REFUSAL(CDP_JOIN_SIZE) |
+									   CDP_REFUSAL(CDP_JOIN_RATE))) != 0;
+}
+
+/*
  * Collect the evidence that the entries give: for each pair the earliest.
  * Returns those links that are new, and those that were accepted and have
  * earlier evidence than what was known.
@@ -486,8 +505,11 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 			link->ord = seen[i].ord;
 			link->changed = true;
 
-			/* the order of evidence has changed: is that harmless? */
-			if (link->status == 'a')
+			/*
+			 * The order of evidence has changed: is that harmless?  What was
+			 * refused stays so, unless it was held.
+			 */
+			if (link->status == 'a' || is_final(link))
 				links[kept++] = link;
 			else
 			{
@@ -509,8 +531,17 @@ mark_dirty(CdpLink *link)
 	CdpNodeRoot(link->a)->dirty = CdpNodeRoot(link->b)->dirty = true;
 }
 
+static void
+accept(CdpLink *link)
+{
+	link->status = 'a';
+	link->reason = NULL;
+	link->detail = NULL;
+}
+
 /*
- * Judge one new link, or one that was accepted and has earlier evidence now.
+ * Judge one new link, or one that was accepted, or refused for what cannot be
+ * remedied, and has earlier evidence now.
  */
 static void
 judge_link(CdpGraph *graph, CdpLink *link)
@@ -519,13 +550,17 @@ judge_link(CdpGraph *graph, CdpLink *link)
 	CdpNode    *y = CdpNodeRoot(link->b);
 	const char *detail;
 	bool		shared;
-	bool		late;
+	bool		last;
+	bool		quiet;
+	bool		harmless;
+	bool		known = false;
 	CdpVerdict	verdict;
 
 	if (CdpGraphDetached(graph, link))
 	{
 		link->status = 'o';
 		link->reason = "detached";
+		link->detail = NULL;
 		return;
 	}
 
@@ -540,6 +575,9 @@ judge_link(CdpGraph *graph, CdpLink *link)
 	{
 		link->status = 'r';
 		link->reason = CdpVerdictReason(CDP_JOIN_SHARED);
+		link->detail = NULL;
+		x->refusals |= CDP_REFUSAL(CDP_JOIN_SHARED);
+		y->refusals |= CDP_REFUSAL(CDP_JOIN_SHARED);
 		return;
 	}
 
@@ -551,28 +589,57 @@ judge_link(CdpGraph *graph, CdpLink *link)
 	shared = CdpNodeShared(link->a) != CDP_SHARED_FIRST ||
 		CdpNodeShared(link->b) != CDP_SHARED_FIRST ||
 		x->nshared > 0 || y->nshared > 0;
-	late = !shared && link->at > Max(x->evidence_until, y->evidence_until);
+	last = !shared && link->at > Max(x->evidence_until, y->evidence_until);
 	verdict = CdpGraphJudge(graph, x, y, false, &detail);
+	harmless = (verdict == CDP_JOIN_SAME || verdict == CDP_JOIN_OK) &&
+		(last || CdpGraphHarmless(graph, x, y, true));
+
+	/* large components are asked how they came about */
+	quiet = last;
+	if (!last && !shared &&
+		x->size + (x != y ? y->size : 0) >= Min(TIMELINE_MIN, 2 * Max(cdp_bridge_guard, 1)) &&
+		(!harmless || CdpGraphReasonsVary(graph)) &&
+		CdpTimelineKnow(graph, x) && CdpTimelineKnow(graph, y))
+	{
+		if (x == y && CdpTimelineJoined(link->a, link->b, link->at))
+		{
+			/* it was one component before: nothing has come of this */
+			accept(link);
+			return;
+		}
+		known = true;
+		quiet = link->at > Max(x->joined_until, y->joined_until);
+	}
 	switch (verdict)
 	{
 		case CDP_JOIN_SAME:
 		case CDP_JOIN_OK:
-			if (!late && !CdpGraphHarmless(graph, x, y))
+			if (!harmless && !quiet &&
+				!(known && x->timeline == CDP_YES && y->timeline == CDP_YES &&
+				  CdpGraphHarmless(graph, x, y, false)))
 			{
 				mark_dirty(link);
 				return;
 			}
-			link->status = 'a';
-			CdpGraphJoin(graph, x, y, true);
-			if (!late || graph->nshared > 0)
-				CdpGraphJoinedEarly(graph, link->a);
+			if ((!last || graph->nshared > 0) && CdpGraphReasonsVary(graph) &&
+				!(known && CdpRefusalsKept(graph, x, y)))
+				CdpGraphLookAgain(graph, link->a);
+			accept(link);
+			if (verdict == CDP_JOIN_OK)
+				CdpGraphJoin(graph, link->a, link->b, true, link->at);
+			else if (x->timeline != CDP_MAYBE)
+				(void) CdpTimelineJoin(x, x, link->a, link->b, link->at);
+
+			/* has the bridge guard something to say now? */
+			if (!harmless && !quiet && CdpNodeRoot(link->a)->timeline != CDP_YES)
+				mark_dirty(link);
 			return;
 
 		case CDP_JOIN_LIMIT:
 		case CDP_JOIN_CANNOT:
 		case CDP_JOIN_SIZE:
 		case CDP_JOIN_RATE:
-			if (!late)
+			if (!quiet)
 			{
 				mark_dirty(link);
 				return;
@@ -580,10 +647,12 @@ judge_link(CdpGraph *graph, CdpLink *link)
 			link->status = verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
 			link->reason = CdpVerdictReason(verdict);
 			link->detail = detail;
+			x->refusals |= CDP_REFUSAL(verdict);
+			y->refusals |= CDP_REFUSAL(verdict);
 			return;
 
 		case CDP_JOIN_BRIDGE:
-			if (!late || !CdpGraphHold(graph, link))
+			if (!last || !CdpGraphHold(graph, link))
 				mark_dirty(link);
 			return;
 

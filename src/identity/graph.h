@@ -53,6 +53,7 @@ typedef struct CdpNode
 	int			nshared;		/* at the root: members of kinds that are shared */
 	struct periods_hash *periods;	/* at the root, private to period.c */
 	char		over_periods;	/* at the root: over a limit within a period? */
+	uint16		refusals;		/* at the root: for which reasons links were refused */
 	TimestampTz counted_seen;	/* first_seen as the rules know it */
 	int64		suspected;		/* at the root: batch in which it was looked at */
 	char		contested;		/* shared by people who cannot be one? */
@@ -61,6 +62,13 @@ typedef struct CdpNode
 	int64		batch;			/* == graph->batch: takes part in this batch */
 	bool		alone;			/* takes part without the rest of its profile */
 	int64		smallest;		/* at the root: the profile's id */
+
+	/* when members came together, see timeline.c */
+	struct CdpNode *up;			/* NULL: no hop */
+	TimestampTz up_at;
+	int			below;			/* members that come by here, this one included */
+	char		timeline;		/* at the root: CDP_NO: good for CdpTimelineJoined only */
+	TimestampTz joined_until;	/* at the root: no members were joined later */
 
 	/*
 	 * At the root of a large profile, the states of all members but those in
@@ -276,13 +284,23 @@ typedef enum CdpVerdict
 /* *detail, when not NULL: the kind whose limit is broken, or NULL */
 extern CdpVerdict CdpGraphJudge(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual,
 								const char **detail);
-/* Would the two together, which may be joined, keep all rules in any order? */
-extern bool CdpGraphHarmless(CdpGraph *graph, CdpNode *x, CdpNode *y);
+/*
+ * Would the two together, which may be joined, keep all rules in any order?
+ * bridge: by the bridge guard, too.
+ */
+extern bool CdpGraphHarmless(CdpGraph *graph, CdpNode *x, CdpNode *y, bool bridge);
 /* judged: no limit was broken by it */
-extern void CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged);
+/* at: when; DT_NOBEGIN: not known, or not in the order of time */
+extern void CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged,
+						 TimestampTz at);
 extern void CdpGraphUncombine(CdpNode *root);
 extern void CdpGraphSingle(CdpGraph *graph, CdpNode *node);
 extern const char *CdpVerdictReason(CdpVerdict verdict);
+
+/* A set of reasons for which links were refused. */
+#define CDP_REFUSAL(verdict)	(1 << (verdict))
+#define CDP_REFUSALS_UNKNOWN	CDP_REFUSAL(CDP_JOIN_SAME)
+extern uint16 CdpRefusalOf(const char *reason);
 
 /* The node's place in counts, -1: its kind has no limit. */
 static inline int
@@ -297,6 +315,13 @@ CdpNodeShared(CdpNode *node)
 	return node->kind->shared;	/* the stand-in of unknown kinds: first */
 }
 
+/* timeline.c: when members of a large component came together */
+extern void CdpTimelineSingle(CdpNode *node);
+extern bool CdpTimelineJoin(CdpNode *x, CdpNode *y, CdpNode *a, CdpNode *b, TimestampTz at);
+extern bool CdpTimelineKnow(CdpGraph *graph, CdpNode *root);
+extern bool CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at);
+extern bool CdpRefusalsKept(CdpGraph *graph, CdpNode *x, CdpNode *y);
+
 /* period.c: limits within periods */
 extern bool CdpPeriodsBreakKind(CdpGraph *graph, CdpNode *x, CdpNode *y, int slot);
 extern bool CdpPeriodsBreakRate(CdpGraph *graph, CdpNode *x, CdpNode *y);
@@ -306,7 +331,7 @@ extern void CdpPeriodsJoin(CdpGraph *graph, CdpNode *x, CdpNode *y);
 extern void CdpPeriodsForget(CdpNode *root);
 extern void CdpGraphRecount(CdpGraph *graph);
 extern void CdpGraphLookAgain(CdpGraph *graph, CdpNode *node);
-extern void CdpGraphJoinedEarly(CdpGraph *graph, CdpNode *node);
+extern bool CdpGraphReasonsVary(CdpGraph *graph);
 extern void CdpGraphCheckSuspects(CdpGraph *graph);
 
 /* evidence_rows.c */

@@ -68,7 +68,8 @@ static CdpStatement load_by_identifier = {
 	" j.state, j.segments, j.timer, j.recent"
 	" FROM (SELECT unnest($1) AS t) AS u"
 	" JOIN cdp.identities i ON i.identifier = u.t::cdp.identifier"
-	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.identities j"
+	" WHERE j.profile_id = i.profile_id OFFSET 0) AS j",
 	{"text[]"}
 };
 
@@ -76,7 +77,8 @@ static CdpStatement load_by_profile = {
 	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
 	" j.state, j.segments, j.timer, j.recent"
 	" FROM (SELECT unnest($1) AS profile_id) AS u"
-	" JOIN cdp.identities j ON j.profile_id = u.profile_id",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.identities j"
+	" WHERE j.profile_id = u.profile_id OFFSET 0) AS j",
 	{"int8[]"}
 };
 
@@ -85,7 +87,8 @@ static CdpStatement load_by_node = {
 	" j.state, j.segments, j.timer, j.recent"
 	" FROM (SELECT unnest($1) AS node_id) AS u"
 	" JOIN cdp.identities i ON i.node_id = u.node_id"
-	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.identities j"
+	" WHERE j.profile_id = i.profile_id OFFSET 0) AS j",
 	{"int8[]"}
 };
 
@@ -110,7 +113,7 @@ CdpVarlenaMatch(const void *key1, const void *key2, Size keysize)
 }
 
 static HTAB *
-varlena_table(CdpGraph *graph, const char *name, Size entrysize)
+varlena_table(CdpGraph *graph, const char *name, Size entrysize, int expected)
 {
 	HASHCTL		ctl;
 
@@ -120,12 +123,13 @@ varlena_table(CdpGraph *graph, const char *name, Size entrysize)
 	ctl.hash = varlena_hash;
 	ctl.match = CdpVarlenaMatch;
 	ctl.hcxt = graph->resident;
-	return hash_create(name, 1024, &ctl,
+	return hash_create(name, expected, &ctl,
 					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 }
 
 static HTAB *
-number_table(CdpGraph *graph, const char *name, Size keysize, Size entrysize)
+number_table(CdpGraph *graph, const char *name, Size keysize, Size entrysize,
+			 int expected)
 {
 	HASHCTL		ctl;
 
@@ -133,7 +137,7 @@ number_table(CdpGraph *graph, const char *name, Size keysize, Size entrysize)
 	ctl.keysize = keysize;
 	ctl.entrysize = entrysize;
 	ctl.hcxt = graph->resident;
-	return hash_create(name, 1024, &ctl,
+	return hash_create(name, expected, &ctl,
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
@@ -146,10 +150,10 @@ forget_resident(void)
 }
 
 /*
- * An empty graph whose nodes live in the current context.
+ * An empty graph, for about so many nodes, that live in the current context.
  */
 static CdpGraph *
-make_graph(CdpKindSet *kinds)
+make_graph(CdpKindSet *kinds, int expected)
 {
 	CdpGraph   *graph = palloc0(sizeof(CdpGraph));
 	int			nkinds = CdpKindCount(kinds);
@@ -158,13 +162,13 @@ make_graph(CdpKindSet *kinds)
 	graph->kinds = kinds;
 	graph->resident = CurrentMemoryContext;
 	graph->nodes = number_table(graph, "cdp nodes", sizeof(int64),
-								sizeof(CdpNode));
+								sizeof(CdpNode), expected);
 	graph->pairs = number_table(graph, "cdp pairs", 2 * sizeof(int64),
-								sizeof(KnownPair));
+								sizeof(KnownPair), expected);
 	graph->identifiers = varlena_table(graph, "cdp identifiers",
-									   sizeof(CanonicalEntry));
+									   sizeof(CanonicalEntry), expected);
 	graph->raws = varlena_table(graph, "cdp raw identifiers",
-								sizeof(CdpRawIdentifier));
+								sizeof(CdpRawIdentifier), expected);
 
 	graph->limited = palloc(sizeof(int) * Max(nkinds, 1));
 	graph->limiting = palloc(sizeof(CdpKind *) * Max(nkinds, 1));
@@ -205,7 +209,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	};
 
 	if (token == 0)
-		graph = make_graph(kinds);
+		graph = make_graph(kinds, 1024);
 	else
 	{
 		if (resident.graph == NULL || resident.token != token ||
@@ -220,7 +224,8 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 													 "cdp nodes",
 													 ALLOCSET_DEFAULT_SIZES);
 			old = MemoryContextSwitchTo(resident.context);
-			resident.graph = make_graph(kinds);
+			resident.graph = make_graph(kinds, Max(1024, Min(cdp_max_profile_identifiers,
+															 1000000)));
 			MemoryContextSwitchTo(old);
 			resident.generation = generation;
 			resident.kinds = CdpKindSetSerial(kinds);
@@ -615,6 +620,7 @@ load_rows(CdpGraph *graph)
 		if (!isnull)
 			node->timer = node->new_timer = DatumGetTimestampTz(value);
 		CdpGraphSingle(graph, node);
+		node->refusals = CDP_REFUSALS_UNKNOWN;
 		loaded[nloaded++] = node;
 	}
 	for (i = 0; i < nloaded; i++)
@@ -626,7 +632,7 @@ load_rows(CdpGraph *graph)
 					(errcode(ERRCODE_DATA_CORRUPTED),
 					 errmsg("profile %lld has no identifier of that number",
 							(long long) loaded[i]->old_profile)));
-		CdpGraphJoin(graph, loaded[i], root, false);
+		CdpGraphJoin(graph, loaded[i], root, false, DT_NOBEGIN);
 	}
 	pfree(loaded);
 	SPI_freetuptable(SPI_tuptable);

@@ -58,10 +58,12 @@ static CdpStatement any_guarded = {
 
 static CdpStatement refused_at = {
 	"SELECT l.a FROM (SELECT unnest($1) AS node) AS u"
-	" JOIN cdp.links l ON l.a = u.node AND l.status <> 'accepted'"
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.links l"
+	" WHERE l.a = u.node AND l.status <> 'accepted' OFFSET 0) AS l"
 	" UNION ALL "
 	"SELECT l.b FROM (SELECT unnest($1) AS node) AS u"
-	" JOIN cdp.links l ON l.b = u.node AND l.status <> 'accepted'",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.links l"
+	" WHERE l.b = u.node AND l.status <> 'accepted' OFFSET 0) AS l",
 	{"int8[]"}
 };
 
@@ -487,16 +489,15 @@ CdpGraphLookAgain(CdpGraph *graph, CdpNode *node)
 }
 
 /*
- * A link that is not the last one has been accepted.  The partition is what a
+ * When a link that is not the last one is accepted, the partition is what a
  * replay would make of it, but links that were refused later on may have
  * another reason now.  That takes two rules that can both be broken.
  */
-void
-CdpGraphJoinedEarly(CdpGraph *graph, CdpNode *node)
+bool
+CdpGraphReasonsVary(CdpGraph *graph)
 {
-	if (graph->nshared > 0 || graph->cannot != NULL || graph->nlimited > 1 ||
-		are_guarded_links(graph))
-		CdpGraphLookAgain(graph, node);
+	return graph->nshared > 0 || graph->cannot != NULL || graph->nlimited > 1 ||
+		are_guarded_links(graph);
 }
 
 /*
@@ -517,7 +518,8 @@ CdpGraphCheckSuspects(CdpGraph *graph)
 		CdpNode    *root = CdpNodeRoot(lfirst(lc));
 		CdpNode    *member = root;
 
-		if (root->dirty || root->suspected == graph->batch)
+		if (root->dirty || root->suspected == graph->batch ||
+			(root->refusals == 0 && root->nshared == 0))
 			continue;
 		root->suspected = graph->batch;
 		do

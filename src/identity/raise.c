@@ -45,7 +45,7 @@ broken_kind(CdpGraph *graph, CdpNode *hub, CdpNode *other)
 		CdpVerdict	verdict = CdpGraphJudge(graph, hub, other, false, &detail);
 
 		if (verdict == CDP_JOIN_OK)
-			CdpGraphJoin(graph, hub, other, true);
+			CdpGraphJoin(graph, hub, other, true, DT_NOBEGIN);
 	}
 	return detail == NULL ? NULL
 		: CdpKindLookup(graph->kinds, detail, strlen(detail));

@@ -64,6 +64,7 @@ typedef struct Replay
 	CdpLink   **held;
 	int			nheld;
 	int			maxheld;
+	bool		in_time;		/* links come in the order of time */
 } Replay;
 
 /*
@@ -199,13 +200,15 @@ CdpGraphHold(CdpGraph *graph, CdpLink *link)
 	if (held == NIL)
 	{
 		set_verdict(link, CDP_JOIN_BRIDGE, NULL);
+		x->refusals |= CDP_REFUSAL(CDP_JOIN_BRIDGE);
+		y->refusals |= CDP_REFUSAL(CDP_JOIN_BRIDGE);
 		graph->held = lappend(graph->held, link);
 		return true;
 	}
 	held = lappend(held, link);
 	foreach(lc, held)
 		set_verdict(lfirst(lc), CDP_JOIN_SAME, NULL);
-	CdpGraphJoin(graph, x, y, true);
+	CdpGraphJoin(graph, link->a, link->b, true, link->at);
 	return true;
 }
 
@@ -233,7 +236,8 @@ judge(Replay *replay, CdpLink *link)
 		}
 	}
 	if (verdict == CDP_JOIN_OK)
-		CdpGraphJoin(replay->graph, link->a, link->b, !link->manual);
+		CdpGraphJoin(replay->graph, link->a, link->b, !link->manual,
+					 replay->in_time ? link->at : DT_NOBEGIN);
 	set_verdict(link, verdict, detail);
 }
 
@@ -467,6 +471,7 @@ judge_all(CdpGraph *graph, CdpLink **links, int n)
 	}
 	for (phase = 0; phase < PHASES; phase++)
 	{
+		replay.in_time = phase == 0;
 		if (phase == 1)
 			find_contested(graph, phases[phase], counts[phase]);
 		qsort(phases[phase], counts[phase], sizeof(CdpLink *),
@@ -494,6 +499,16 @@ judge_all(CdpGraph *graph, CdpLink **links, int n)
 
 		if (CdpNodeRoot(link->a) == CdpNodeRoot(link->b))
 			set_verdict(link, CDP_JOIN_SAME, NULL);
+	}
+	for (i = 0; i < n; i++)
+	{
+		uint16		refusal;
+
+		if (links[i]->reason == NULL)
+			continue;
+		refusal = CdpRefusalOf(links[i]->reason);
+		CdpNodeRoot(links[i]->a)->refusals |= refusal;
+		CdpNodeRoot(links[i]->b)->refusals |= refusal;
 	}
 }
 
@@ -544,6 +559,8 @@ CdpGraphReplayDirty(CdpGraph *graph)
 		else
 			links[kept++] = links[i];
 	}
+	ereport(DEBUG1,
+			(errmsg_internal("judging %d links again", kept)));
 	if (kept > 0)
 		judge_all(graph, links, kept);
 }

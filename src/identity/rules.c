@@ -85,6 +85,8 @@ CdpGraphSingle(CdpGraph *graph, CdpNode *node)
 	node->evidence_until = node->disk_last_seen;
 	node->nshared = CdpNodeShared(node) != CDP_SHARED_FIRST ? 1 : 0;
 	node->over_periods = CDP_MAYBE;
+	node->refusals = 0;
+	CdpTimelineSingle(node);
 	CdpPeriodsForget(node);
 	if (graph->nlimited == 0)
 		return;
@@ -182,7 +184,7 @@ CdpGraphJudge(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual,
  * rule?  If so, no subset of its evidence can have been refused.
  */
 bool
-CdpGraphHarmless(CdpGraph *graph, CdpNode *x, CdpNode *y)
+CdpGraphHarmless(CdpGraph *graph, CdpNode *x, CdpNode *y, bool bridge)
 {
 	int			size;
 	bool		ask = false;
@@ -195,13 +197,15 @@ CdpGraphHarmless(CdpGraph *graph, CdpNode *x, CdpNode *y)
 	{
 		int			count = x->counts[i] + (x != y ? y->counts[i] : 0);
 
-		if (count <= graph->limiting[i]->max_per_profile)
+		/* what has none changes no count of what it joins */
+		if (count <= graph->limiting[i]->max_per_profile ||
+			(x != y && (x->counts[i] == 0 || y->counts[i] == 0)))
 			continue;
 		if (graph->limiting[i]->within == CDP_PERIOD_EVER)
 			return false;
 		ask = true;
 	}
-	if (cdp_bridge_guard > 0 && size / 2 >= cdp_bridge_guard)
+	if (bridge && cdp_bridge_guard > 0 && size / 2 >= cdp_bridge_guard)
 		return false;
 	if (cdp_max_new_identifiers_per_hour > 0 &&
 		size > cdp_max_new_identifiers_per_hour)
@@ -211,8 +215,10 @@ CdpGraphHarmless(CdpGraph *graph, CdpNode *x, CdpNode *y)
 }
 
 void
-CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged)
+CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged, TimestampTz at)
 {
+	CdpNode    *a = x;
+	CdpNode    *b = y;
 	CdpNode    *swap;
 	int			i;
 
@@ -220,6 +226,7 @@ CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged)
 	y = CdpNodeRoot(y);
 	if (x == y)
 		return;
+	(void) CdpTimelineJoin(x, y, a, b, at);
 	if (x->size < y->size)
 	{
 		swap = x;
@@ -243,6 +250,7 @@ CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged)
 	x->nshared += y->nshared;
 	x->evidence_until = Max(x->evidence_until, y->evidence_until);
 	x->dirty |= y->dirty;
+	x->refusals |= y->refusals;
 	for (i = 0; i < graph->nlimited; i++)
 		x->counts[i] += y->counts[i];
 }
@@ -271,4 +279,16 @@ CdpVerdictReason(CdpVerdict verdict)
 			return "detached";
 	}
 	return NULL;
+}
+
+uint16
+CdpRefusalOf(const char *reason)
+{
+	int			verdict;
+
+	/* what a detach took away has no part in anything */
+	for (verdict = CDP_JOIN_LIMIT; verdict < CDP_JOIN_DETACHED; verdict++)
+		if (strcmp(reason, CdpVerdictReason(verdict)) == 0)
+			return CDP_REFUSAL(verdict);
+	return 0;
 }

@@ -1,0 +1,324 @@
+/*-------------------------------------------------------------------------
+ *
+ * timeline.c
+ *	  When did the members of a component come together?
+ *
+ *	  In a large component a replay is dear, and mostly it shows that late
+ *	  evidence changes nothing.  The timeline of a component tells that without
+ *	  one.  It is a second forest over its members: a hop from a node to another
+ *	  one says that at some time the component of the one was joined with that
+ *	  of the other.  Who goes from a node along the hops that are earlier than an
+ *	  instant comes to the node that stands for its component as it was then.
+ *
+ *	  A hop is made from the smaller component to the larger one, so ways are
+ *	  short.  Evidence that comes late takes the place of the first hop on its
+ *	  way that is later; what that one joined is joined on the way from there.
+ *	  So hops may come in any order.
+ *
+ *	  A node knows how many nodes there are below it.  That is at least what its
+ *	  side of its hop had when it was made, so while no hop has as many as the
+ *	  bridge guard asks for, no link can have been held.
+ *
+ *	  Evidence at the very same time is told apart by what is not kept here:
+ *	  then a hop counts as later than what is asked about, and as earlier where
+ *	  sizes are concerned.
+ *
+ *	  A timeline is made from cdp.links when it is needed first, goes along with
+ *	  the component from then on, and is made anew by a replay.  Components with
+ *	  shared identifiers, which are not judged in the order of time, have none.
+ *
+ * IDENTIFICATION
+ *	  src/identity/timeline.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "cdp.h"
+#include "identity/graph.h"
+#include "statement.h"
+
+/* A longer way than that is not gone. */
+#define MAX_HOPS	10000
+
+static CdpStatement load_accepted = {
+	"SELECT l.a, l.b, l.at FROM (SELECT unnest($1) AS node) AS u"
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.links l"
+	" WHERE l.a = u.node AND l.status = 'accepted' OFFSET 0) AS l ORDER BY l.at",
+	{"int8[]"}
+};
+
+static CdpStatement load_refusals = {
+	"SELECT DISTINCT l.reason FROM (SELECT unnest($1) AS node) AS u"
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.links l"
+	" WHERE l.a = u.node AND l.status <> 'accepted' OFFSET 0) AS l"
+	" UNION "
+	"SELECT DISTINCT l.reason FROM (SELECT unnest($1) AS node) AS u"
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.links l"
+	" WHERE l.b = u.node AND l.status <> 'accepted' OFFSET 0) AS l",
+	{"int8[]"}
+};
+
+/*
+ * The node that stands for the component as it was just before the instant.
+ */
+static inline CdpNode *
+top_at(CdpNode *node, TimestampTz at)
+{
+	while (node->up != NULL && node->up_at < at)
+		node = node->up;
+	return node;
+}
+
+/*
+ * Is x on y's way?
+ */
+static bool
+is_above(CdpNode *x, CdpNode *y)
+{
+	while (y != NULL && y != x)
+		y = y->up;
+	return y != NULL;
+}
+
+static bool
+way_is_long(CdpNode *node)
+{
+	int			n = 0;
+
+	while (node->up != NULL && n < MAX_HOPS)
+	{
+		node = node->up;
+		n++;
+	}
+	return n == MAX_HOPS;
+}
+
+void
+CdpTimelineSingle(CdpNode *node)
+{
+	node->up = NULL;
+	node->up_at = DT_NOEND;
+	node->below = 1;
+	node->timeline = CDP_YES;
+	node->joined_until = DT_NOBEGIN;
+}
+
+/*
+ * Their components were joined at that time, if not before.  False: a link may
+ * have been held for the bridge guard, or it takes too long to tell.
+ */
+static bool
+insert_hop(CdpNode *x, CdpNode *y, TimestampTz at)
+{
+	int			guard = cdp_bridge_guard > 0 ? cdp_bridge_guard : INT_MAX;
+	bool		small = true;
+
+	if (way_is_long(x) || way_is_long(y))
+		return false;
+	for (;;)
+	{
+		CdpNode    *former;
+		TimestampTz former_at;
+		CdpNode    *node;
+
+		x = top_at(x, at);
+		y = top_at(y, at);
+		if (x == y)
+			return small;
+		if (!is_above(x, y) && (is_above(y, x) || x->below < y->below))
+		{
+			CdpNode    *swap = x;
+
+			x = y;
+			y = swap;
+		}
+		former = y->up;
+		former_at = y->up_at;
+		for (node = former; node != NULL; node = node->up)
+			node->below -= y->below;
+		y->up = x;
+		y->up_at = at;
+		small &= y->below < guard;
+		for (node = x; node != NULL; node = node->up)
+		{
+			node->below += y->below;
+			if (node->up != NULL)
+				small &= node->below < guard;
+		}
+		if (former == NULL)
+			return small;
+		y = former;
+		at = former_at;
+	}
+}
+
+/*
+ * The components x and y, which may be the same, are joined by a link between
+ * a and b.  To be called before they are.  False: see insert_hop.
+ */
+bool
+CdpTimelineJoin(CdpNode *x, CdpNode *y, CdpNode *a, CdpNode *b, TimestampTz at)
+{
+	bool		small = false;
+	char		known = CDP_MAYBE;
+
+	if (at != DT_NOBEGIN && x->timeline != CDP_MAYBE && y->timeline != CDP_MAYBE)
+	{
+		small = insert_hop(a, b, at);
+		known = small && x->timeline == CDP_YES && y->timeline == CDP_YES
+			? CDP_YES : CDP_NO;
+	}
+	x->timeline = y->timeline = known;
+	x->joined_until = y->joined_until = Max(at, Max(x->joined_until, y->joined_until));
+	return small;
+}
+
+static void
+load_timeline(CdpGraph *graph, CdpNode *root, Datum members)
+{
+	CdpLink   **links;
+	int			nlinks;
+	uint64		i;
+	int			j;
+	bool		small = true;
+
+	CdpRun(&load_accepted, &members, NULL);
+	for (i = 0; i < SPI_processed; i++)
+	{
+		CdpNode    *a = CdpGraphNode(graph, CdpCellInt8(i, 1));
+		CdpNode    *b = CdpGraphNode(graph, CdpCellInt8(i, 2));
+		TimestampTz at = CdpCellInt8(i, 3);
+
+		if (i % 1024 == 0)
+			CHECK_FOR_INTERRUPTS();
+		if (a == NULL || b == NULL)
+			elog(ERROR, "link between %lld and %lld is not in the graph",
+				 (long long) CdpCellInt8(i, 1), (long long) CdpCellInt8(i, 2));
+		small &= insert_hop(a, b, at);
+		root->joined_until = Max(root->joined_until, at);
+	}
+	SPI_freetuptable(SPI_tuptable);
+
+	/* what this batch has accepted is in no table yet */
+	links = CdpGraphLinks(graph, &nlinks);
+	for (j = 0; j < nlinks; j++)
+	{
+		CdpLink    *link = links[j];
+
+		if (link->status != 'a' || link->gone || CdpNodeRoot(link->a) != root ||
+			CdpNodeRoot(link->b) != root)
+			continue;
+		small &= insert_hop(link->a, link->b, link->at);
+		root->joined_until = Max(root->joined_until, link->at);
+	}
+	pfree(links);
+	root->timeline = small ? CDP_YES : CDP_NO;
+}
+
+/*
+ * Make the timeline of a component known, and what was refused to it; false
+ * when that cannot be.
+ */
+bool
+CdpTimelineKnow(CdpGraph *graph, CdpNode *root)
+{
+	int64	   *ids;
+	int			n = 0;
+	CdpNode    *member = root;
+	Datum		members;
+	uint64		i;
+
+	if (graph->sealed || root->nshared > 0)
+		return false;
+	if (root->timeline != CDP_MAYBE && (root->refusals & CDP_REFUSALS_UNKNOWN) == 0)
+		return true;
+
+	ids = MemoryContextAllocHuge(graph->context, sizeof(int64) * (Size) root->size);
+	do
+	{
+		ids[n++] = member->id;
+		if (root->timeline == CDP_MAYBE)
+		{
+			member->up = NULL;
+			member->up_at = DT_NOEND;
+			member->below = 1;
+		}
+		member = member->next;
+	} while (member != root);
+	members = CdpInt8Array(ids, n);
+	if (root->timeline == CDP_MAYBE)
+	{
+		root->joined_until = DT_NOBEGIN;
+		load_timeline(graph, root, members);
+	}
+	if (root->refusals & CDP_REFUSALS_UNKNOWN)
+	{
+		CdpRun(&load_refusals, &members, NULL);
+		for (i = 0; i < SPI_processed; i++)
+		{
+			bool		isnull;
+			Datum		reason = CdpCell(i, 1, &isnull);
+
+			if (!isnull)
+				root->refusals |= CdpRefusalOf(TextDatumGetCString(reason));
+		}
+		root->refusals &= ~CDP_REFUSALS_UNKNOWN;
+		SPI_freetuptable(SPI_tuptable);
+	}
+	pfree(DatumGetPointer(members));
+	pfree(ids);
+	return true;
+}
+
+/*
+ * Were the two in one component before that time, already?
+ */
+bool
+CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at)
+{
+	return top_at(a, at) == top_at(b, at);
+}
+
+/*
+ * The components x and y are about to be joined (or, when they are the same,
+ * earlier than they were).  Do all links that were refused to them keep the
+ * reason that they have?
+ */
+bool
+CdpRefusalsKept(CdpGraph *graph, CdpNode *x, CdpNode *y)
+{
+	CdpNode    *small = x->size <= y->size ? x : y;
+	CdpNode    *large = x->size <= y->size ? y : x;
+	CdpNode    *member = small;
+	int			i;
+
+	if ((x->refusals | y->refusals) == 0)
+		return true;
+
+	/*
+	 * What has nothing that is limited, and was refused nothing, makes no
+	 * difference to the reasons that are asked first; size is the next.
+	 */
+	if (x == y || small->refusals != 0 || small->size > CDP_LARGE_PROFILE ||
+		(large->refusals & ~(CDP_REFUSAL(CDP_JOIN_LIMIT) |
+							 CDP_REFUSAL(CDP_JOIN_CANNOT) |
+							 CDP_REFUSAL(CDP_JOIN_SIZE))) != 0)
+		return false;
+	for (i = 0; i < graph->nlimited; i++)
+		if (small->counts[i] > 0)
+			return false;
+	if (graph->cannot == NULL)
+		return true;
+	do
+	{
+		if (hash_search(graph->cannot, &member->id, HASH_FIND, NULL) != NULL)
+			return false;
+		member = member->next;
+	} while (member != small);
+	return true;
+}

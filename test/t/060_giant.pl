@@ -1,0 +1,137 @@
+# One large profile and late evidence for it: where nothing can come out otherwise
+# it is judged at once, else all of the profile is judged again.  Either way the
+# result is the one that cdp.verify() computes from the log.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('giant');
+$node->init;
+$node->append_conf('postgresql.conf', q{
+fsync = off
+cdp.databases = ''
+cdp.max_new_identifiers_per_hour = 0
+});
+$node->start;
+
+my $setup = q{
+SET client_min_messages = warning;
+CREATE EXTENSION cdp;
+SET search_path = public, cdp;
+CREATE FUNCTION log(ids text, at text) RETURNS void LANGUAGE sql AS
+$$INSERT INTO cdp.events (event, identifiers, occurred_at, received_at)
+  VALUES ('V', ids::cdp.identifier[], at::timestamptz, '2026-11-01Z')$$;
+CREATE VIEW profile AS SELECT count(*) AS identifiers, count(*) FILTER (WHERE cdp.kind(identifier) = 'user_id') AS users
+  FROM cdp.identities WHERE profile_id = (SELECT profile_id FROM cdp.identities WHERE identifier = 'user_id:hub');
+CREATE FUNCTION refused(x text, y text) RETURNS text LANGUAGE sql AS
+$$SELECT l.status || ' ' || coalesce(l.reason, '') FROM cdp.links l JOIN cdp.identities i ON i.node_id IN (l.a, l.b)
+  JOIN cdp.identities j ON j.node_id IN (l.a, l.b) WHERE i.identifier = x::cdp.identifier AND j.identifier = y::cdp.identifier$$;
+ALTER DATABASE %s SET search_path = public, cdp;
+};
+
+# one session per call unless many statements are given: they share the nodes
+sub judged
+{
+	my ($db, $sql) = @_;
+	my ($rc, $out, $err) = $node->psql($db, "SET client_min_messages = debug1;\n$sql");
+	is($rc, 0, 'statements succeed') or diag $err;
+	my @again = $err =~ /judging (\d+) links again/g;
+	return scalar @again;
+}
+
+sub verified
+{
+	my ($db, $what) = @_;
+	is($node->safe_psql($db, 'SELECT * FROM cdp.verify()'), '', "verify: $what");
+}
+
+# ---- a hub with many cookies, far above the bridge guard ----
+$node->safe_psql('postgres', 'CREATE DATABASE hub');
+$node->safe_psql('postgres', 'ALTER DATABASE hub SET cdp.bridge_guard = 100');
+$node->safe_psql('hub', sprintf($setup, 'hub'));
+$node->safe_psql('hub', q{
+SELECT log(format('{user_id:hub,cookie:%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 hour')::text) FROM generate_series(1, 1000) g;
+SELECT log(format('{user_id:hub,email:%s@x.com}', g), '2026-03-01Z') FROM generate_series(1, 20) g;
+SELECT apply();
+});
+
+is(judged('hub', q{
+SELECT log('{user_id:hub,cookie:late1}', '2026-01-02Z'); SELECT apply();
+SELECT log('{cookie:late2,cookie:700}', '2026-01-05 00:30Z'); SELECT apply();
+SELECT log('{cookie:10,cookie:20}', '2026-01-03Z'); SELECT apply();
+SELECT log('{cookie:900,cookie:20}', '2026-01-02Z'); SELECT apply();
+SELECT log('{user_id:hub,cookie:800}', '2026-01-04 00:30Z'); SELECT apply();
+SELECT log(format('{user_id:hub,cookie:more%s}', g), (timestamptz '2026-01-01 00:10Z' + g * interval '1 hour')::text) FROM generate_series(1, 500) g; SELECT apply();
+}), 0, 'leaves and links inside, in one session, are judged at once');
+is($node->safe_psql('hub', 'TABLE profile'), '1523|1', 'and are there');
+verified('hub', 'leaves and links inside');
+is(judged('hub', q{SELECT log('{user_id:hub,cookie:other}', '2026-01-02Z'); SELECT apply();}), 0, 'also in a new session');
+verified('hub', 'in a new session');
+
+# a second user is refused at any time after the hub was one
+is(judged('hub', q{
+SELECT log('{user_id:eve,cookie:5}', '2026-04-01Z'); SELECT apply();
+SELECT log('{user_id:mel,cookie:6}', '2026-03-02Z'); SELECT apply();
+SELECT log('{user_id:mel,cookie:6}', '2026-03-01 12:00Z'); SELECT apply();
+SELECT log('{user_id:hub,cookie:late3}', '2026-01-02Z'); SELECT apply();
+}), 0, 'what is refused after the last union is so at once, and stays so');
+is($node->safe_psql('hub', q{SELECT refused('user_id:mel', 'cookie:6'), refused('user_id:eve', 'cookie:5')}),
+	'refused limit|refused limit', 'both are refused');
+verified('hub', 'refusals');
+# … but before that, it matters
+is(judged('hub', q{SELECT log('{user_id:first,cookie:7}', '2025-12-31Z'); SELECT apply();}), 1,
+	'a user who came first takes a judgement of all');
+is($node->safe_psql('hub', q{SELECT refused('user_id:hub', 'cookie:7')}), 'refused limit', 'and the later link is refused');
+verified('hub', 'a user who came first');
+
+# ---- two halves that only just came together ----
+$node->safe_psql('postgres', 'CREATE DATABASE halves');
+$node->safe_psql('postgres', 'ALTER DATABASE halves SET cdp.bridge_guard = 200');
+$node->safe_psql('halves', sprintf($setup, 'halves'));
+$node->safe_psql('halves', q{
+SELECT log(format('{user_id:hub,cookie:%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 hour')::text) FROM generate_series(1, 300) g;
+SELECT log(format('{device:d,cookie:d%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 hour')::text) FROM generate_series(1, 197) g;
+SELECT create_identifier_kind('device', priority => 20);
+SELECT apply();
+SELECT log('{user_id:hub,device:d}', '2026-03-01Z');
+SELECT log(format('{user_id:hub,cookie:after%s}', g), '2026-03-02Z') FROM generate_series(1, 10) g;
+SELECT apply();
+});
+is($node->safe_psql('halves', 'TABLE profile'), '509|1', '198 and 301 are joined by one link');
+is(judged('halves', q{SELECT log('{device:d,cookie:one}', '2026-01-02Z'); SELECT apply();}), 0, 'room for one more');
+is($node->safe_psql('halves', 'TABLE profile'), '510|1', 'still one');
+verified('halves', 'room for one more');
+is(judged('halves', q{SELECT log('{device:d,cookie:two}', '2026-01-02Z'); SELECT apply();}), 1, 'the next one reaches the guard');
+is($node->safe_psql('halves', 'TABLE profile'), '311|1', 'and the link is held');
+is($node->safe_psql('halves', q{SELECT refused('user_id:hub', 'device:d')}), 'refused bridge', 'as a bridge');
+verified('halves', 'a bridge');
+# evidence that joins them earlier, when they were small
+is(judged('halves', q{SELECT log('{device:d,cookie:3}', '2026-01-01 04:00Z'); SELECT apply();}), 1, 'early evidence joins them');
+is($node->safe_psql('halves', 'TABLE profile'), '511|1', 'in one profile');
+is(judged('halves', q{SELECT log(format('{device:d,cookie:x%s}', g), '2026-01-05Z') FROM generate_series(1, 300) g; SELECT apply();}), 0, 'which may grow');
+verified('halves', 'early evidence');
+
+# ---- a full profile, and a flood of identifiers in disorder ----
+$node->safe_psql('postgres', 'CREATE DATABASE flood');
+$node->safe_psql('postgres', 'ALTER DATABASE flood SET cdp.max_profile_identifiers = 300');
+$node->safe_psql('flood', sprintf($setup, 'flood'));
+$node->safe_psql('flood', q{
+SELECT log(format('{user_id:hub,cookie:%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 hour')::text) FROM generate_series(1, 400) g;
+SELECT apply();
+});
+is($node->safe_psql('flood', 'TABLE profile'), '300|1', 'the profile is full');
+is(judged('flood', q{
+SELECT log(format('{user_id:hub,cookie:x%s}', g), (timestamptz '2026-01-15Z' - g * interval '1 s')::text) FROM generate_series(1, 300) g; SELECT apply();
+SELECT log(format('{user_id:hub,cookie:y%s}', g), (timestamptz '2026-01-15Z' - g * interval '1 s')::text) FROM generate_series(1, 300) g; SELECT apply();
+SELECT log('{user_id:hub,cookie:x5}', '2026-01-14 22:00Z'); SELECT apply();
+}), 0, 'a flood in disorder, since it was full, is refused at once');
+is($node->safe_psql('flood', 'TABLE profile'), '300|1', 'it stays full');
+verified('flood', 'a flood');
+is(judged('flood', q{SELECT log('{user_id:hub,cookie:z}', '2026-01-02Z'); SELECT apply();}), 1, 'who came before it was full takes the place of the last one');
+is($node->safe_psql('flood', q{SELECT refused('user_id:hub', 'cookie:z'), refused('user_id:hub', 'cookie:299')}), 'accepted |refused size', 'as it were in order');
+verified('flood', 'the last one');
+
+$node->stop;
+done_testing();
