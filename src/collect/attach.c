@@ -40,41 +40,41 @@ PG_FUNCTION_INFO_V1(cdp_drop_attachment);
 PG_FUNCTION_INFO_V1(cdp_sync_attachment);
 
 /* "cdp_", the name and "_truncate" must fit into a name */
-#define MAX_NAME		50
+#define MAX_NAME 50
 
 static CdpStatement insert_definition = {
 	"INSERT INTO cdp.attachment_definitions"
 	" (id, name, relation, source, mapping, capture, attached_by)"
 	" SELECT COALESCE(max(a.id), 0) + 1, $1, $2, $3, $4, $5, $6"
 	" FROM cdp.attachment_definitions a",
-	{"text", "text", "text", "jsonb", "text", "text"}
+	{ "text", "text", "text", "jsonb", "text", "text" }
 };
 
 static CdpStatement same_name = {
 	"SELECT a.name = $1, a.name FROM cdp.attachment_definitions a"
 	" WHERE a.name = $1 OR a.source = $2 ORDER BY 1 DESC LIMIT 1",
-	{"text", "text"}
+	{ "text", "text" }
 };
 
 static CdpStatement lock_definition = {
 	"SELECT a.capture, a.position FROM cdp.attachment_definitions a"
 	" WHERE a.id = $1 FOR UPDATE",
-	{"int4"}
+	{ "int4" }
 };
 
 static CdpStatement move_position = {
 	"UPDATE cdp.attachment_definitions SET position = $2 WHERE id = $1",
-	{"int4", "timestamptz"}
+	{ "int4", "timestamptz" }
 };
 
 static CdpStatement delete_definition = {
 	"DELETE FROM cdp.attachment_definitions WHERE id = $1",
-	{"int4"}
+	{ "int4" }
 };
 
 static CdpStatement forget_rows = {
 	"DELETE FROM cdp.attached_rows WHERE attachment = $1",
-	{"int4"}
+	{ "int4" }
 };
 
 static CdpStatement find_triggers = {
@@ -82,7 +82,7 @@ static CdpStatement find_triggers = {
 	" WHERE t.tgfoid = 'cdp.capture()'::regprocedure AND NOT t.tgisinternal"
 	" AND t.tgargs = convert_to($1, getdatabaseencoding()) || '\\000'::bytea"
 	" ORDER BY 1, 2",
-	{"text"}
+	{ "text" }
 };
 
 static const struct
@@ -90,18 +90,17 @@ static const struct
 	const char *event;
 	const char *suffix;
 	const char *tables;
-}			triggers[] =
-{
-	{"INSERT", "insert", "REFERENCING NEW TABLE AS cdp_new"},
-	{"UPDATE", "update", "REFERENCING OLD TABLE AS cdp_old NEW TABLE AS cdp_new"},
-	{"DELETE", "delete", "REFERENCING OLD TABLE AS cdp_old"},
-	{"TRUNCATE", "truncate", ""}
+} triggers[] = {
+	{ "INSERT", "insert", "REFERENCING NEW TABLE AS cdp_new" },
+	{ "UPDATE", "update", "REFERENCING OLD TABLE AS cdp_old NEW TABLE AS cdp_new" },
+	{ "DELETE", "delete", "REFERENCING OLD TABLE AS cdp_old" },
+	{ "TRUNCATE", "truncate", "" }
 };
 
 static void
 execute(const char *sql)
 {
-	int			rc = SPI_execute(sql, false, 0);
+	int rc = SPI_execute(sql, false, 0);
 
 	if (rc < 0)
 		elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(rc));
@@ -127,20 +126,20 @@ has_trigger(Oid relid, const char *name)
 static void
 make_triggers(const char *name, Oid relid)
 {
-	List	   *relids = list_make1_oid(relid);
-	ListCell   *cell;
+	List *relids = list_make1_oid(relid);
+	ListCell *cell;
 
 	if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
 		relids = find_all_inheritors(relid, ShareRowExclusiveLock, NULL);
 	foreach(cell, relids)
 	{
-		Oid			one = lfirst_oid(cell);
+		Oid one = lfirst_oid(cell);
 
 		if (get_rel_relkind(one) == RELKIND_FOREIGN_TABLE)
 			continue;
 		for (int i = 0; i < lengthof(triggers); i++)
 		{
-			char	   *trigger = psprintf("cdp_%s_%s", name, triggers[i].suffix);
+			char *trigger = psprintf("cdp_%s_%s", name, triggers[i].suffix);
 
 			if (has_trigger(one, trigger))
 				continue;
@@ -162,15 +161,15 @@ synchronise(CdpCapture *capture, CdpAttachment *attachment)
 {
 	CdpMapping *mapping = attachment->mapping;
 	CdpUserContext saved;
-	Datum		args[2];
-	Oid			relid;
-	char	   *mode;
-	bool		isnull;
-	bool		started;
+	Datum args[2];
+	Oid relid;
+	char *mode;
+	bool isnull;
+	bool started;
 	TimestampTz position;
 	const char *key = mapping->key;
-	char	   *from = psprintf("%s AS r", attachment->relation);
-	char	   *condition = NULL;
+	char *from = psprintf("%s AS r", attachment->relation);
+	char *condition = NULL;
 
 	/* one at a time; it may have been detached meanwhile */
 	CdpBecomeOwner(&saved);
@@ -237,7 +236,7 @@ synchronise(CdpCapture *capture, CdpAttachment *attachment)
 static void
 check_name(const char *name)
 {
-	int			len = strlen(name);
+	int len = strlen(name);
 
 	if (len == 0 || len > MAX_NAME ||
 		strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != len ||
@@ -258,7 +257,7 @@ static void
 try_mapping(const CdpMapping *mapping, Oid relid)
 {
 	const char *key = mapping->key;
-	char	   *from = psprintf("%s AS r", relation_name(relid));
+	char *from = psprintf("%s AS r", relation_name(relid));
 	CdpUserContext saved;
 
 	if (key == NULL)
@@ -280,16 +279,16 @@ try_mapping(const CdpMapping *mapping, Oid relid)
 Datum
 cdp_attach(PG_FUNCTION_ARGS)
 {
-	Oid			relid;
-	Jsonb	   *json;
+	Oid relid;
+	Jsonb *json;
 	CdpMapping *mapping;
-	char	   *name;
-	char	   *relation;
-	text	   *source;
+	char *name;
+	char *relation;
+	text *source;
 	const char *mode;
-	char		relkind;
+	char relkind;
 	CdpUserContext saved;
-	Datum		args[6];
+	Datum args[6];
 
 	for (int i = 0; i < 2; i++)
 		if (PG_ARGISNULL(i))
@@ -338,7 +337,7 @@ cdp_attach(PG_FUNCTION_ARGS)
 	}
 	if (!PG_ARGISNULL(4))
 	{
-		char	   *asked = text_to_cstring(PG_GETARG_TEXT_PP(4));
+		char *asked = text_to_cstring(PG_GETARG_TEXT_PP(4));
 
 		if (strcmp(asked, "trigger") != 0 && strcmp(asked, "poll") != 0)
 			ereport(ERROR,
@@ -367,7 +366,7 @@ cdp_attach(PG_FUNCTION_ARGS)
 	args[1] = PointerGetDatum(source);
 	if (CdpRun(&same_name, args, NULL) > 0)
 	{
-		bool		isnull;
+		bool isnull;
 
 		if (DatumGetBool(CdpCell(0, 1, &isnull)))
 			ereport(ERROR,
@@ -392,7 +391,7 @@ cdp_attach(PG_FUNCTION_ARGS)
 		make_triggers(name, relid);
 	if (PG_ARGISNULL(5) || PG_GETARG_BOOL(5))
 	{
-		CdpCapture	capture;
+		CdpCapture capture;
 
 		synchronise(&capture, CdpAttachmentGet(name, false));
 		if (capture.rejected > 0)
@@ -411,8 +410,7 @@ cdp_attach(PG_FUNCTION_ARGS)
 static void
 check_rights(const CdpAttachment *attachment)
 {
-	if (superuser() || (OidIsValid(attachment->role) &&
-						has_privs_of_role(GetUserId(), attachment->role)))
+	if (superuser() || (OidIsValid(attachment->role) && has_privs_of_role(GetUserId(), attachment->role)))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -427,12 +425,12 @@ Datum
 cdp_drop_attachment(PG_FUNCTION_ARGS)
 {
 	CdpAttachment *attachment;
-	CdpCapture	capture;
+	CdpCapture capture;
 	CdpUserContext saved;
-	Datum		arg;
-	uint64		n;
-	Oid		   *relids;
-	char	  **names;
+	Datum arg;
+	uint64 n;
+	Oid *relids;
+	char **names;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -449,7 +447,7 @@ cdp_drop_attachment(PG_FUNCTION_ARGS)
 	names = palloc_array(char *, n);
 	for (uint64 i = 0; i < n; i++)
 	{
-		bool		isnull;
+		bool isnull;
 
 		relids[i] = DatumGetObjectId(CdpCell(i, 1, &isnull));
 		names[i] = pstrdup(NameStr(*DatumGetName(CdpCell(i, 2, &isnull))));
@@ -481,11 +479,11 @@ cdp_drop_attachment(PG_FUNCTION_ARGS)
 Datum
 cdp_sync_attachment(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc;
+	TupleDesc desc;
 	CdpAttachment *attachment;
-	CdpCapture	capture;
-	Datum		values[3];
-	bool		nulls[3] = {0};
+	CdpCapture capture;
+	Datum values[3];
+	bool nulls[3] = { 0 };
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");

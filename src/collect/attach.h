@@ -23,15 +23,15 @@
 typedef struct CdpMapping
 {
 	const char *type;
-	List	   *kinds;			/* char *, kind of each of ... */
-	List	   *values;			/* ... char *, its value */
+	List *kinds; /* char *, kind of each of ... */
+	List *values; /* ... char *, its value */
 	const char *event;
 	const char *properties;
 	const char *time;
-	const char *key;			/* yields text; NULL: the primary key */
+	const char *key; /* yields text; NULL: the primary key */
 	const char *filter;
-	const char *cursor;			/* grows with each change of a row */
-	const char *overlap;		/* interval by which a row may come late */
+	const char *cursor; /* grows with each change of a row */
+	const char *overlap; /* interval by which a row may come late */
 } CdpMapping;
 
 /*
@@ -39,24 +39,24 @@ typedef struct CdpMapping
  */
 typedef struct CdpAttachment
 {
-	char		name[NAMEDATALEN];	/* hash key */
-	int32		id;
-	int64		version;		/* of the definition below */
-	MemoryContext context;		/* holds what follows */
-	char	   *relation;		/* as SQL writes it */
-	text	   *source;
-	Oid			role;			/* who attached it, and reads it; invalid when gone */
+	char name[NAMEDATALEN]; /* hash key */
+	int32 id;
+	int64 version; /* of the definition below */
+	MemoryContext context; /* holds what follows */
+	char *relation; /* as SQL writes it */
+	text *source;
+	Oid role; /* who attached it, and reads it; invalid when gone */
 	CdpMapping *mapping;
 } CdpAttachment;
 
 /* Columns that the query of a mapping yields. */
 typedef enum CdpMappedColumn
 {
-	CDP_MAPPED_KEY = 0,			/* text */
-	CDP_MAPPED_VALUES,			/* text[], one for each of kinds */
-	CDP_MAPPED_EVENT,			/* text */
-	CDP_MAPPED_PROPERTIES,		/* jsonb */
-	CDP_MAPPED_TIME,			/* timestamptz, NULL when not mapped */
+	CDP_MAPPED_KEY = 0, /* text */
+	CDP_MAPPED_VALUES, /* text[], one for each of kinds */
+	CDP_MAPPED_EVENT, /* text */
+	CDP_MAPPED_PROPERTIES, /* jsonb */
+	CDP_MAPPED_TIME, /* timestamptz, NULL when not mapped */
 	CDP_MAPPED_NATTS
 } CdpMappedColumn;
 
@@ -80,14 +80,14 @@ extern char *CdpMappingKeyQuery(const CdpMapping *mapping, const char *key,
 typedef struct CdpCapture
 {
 	CdpAttachment *attachment;
-	Tuplestorestate *rows;		/* what they are now */
-	Tuplestorestate *gone;		/* keys of those that are not there any more */
-	int64		nrows;
-	int64		ngone;
-	int64		logged;			/* entries appended, retractions aside */
-	int64		retracted;
-	int64		rejected;
-	List	   *refused;		/* private to capture.c: what could not be mapped */
+	Tuplestorestate *rows; /* what they are now */
+	Tuplestorestate *gone; /* keys of those that are not there any more */
+	int64 nrows;
+	int64 ngone;
+	int64 logged; /* entries appended, retractions aside */
+	int64 retracted;
+	int64 rejected;
+	List *refused; /* private to capture.c: what could not be mapped */
 } CdpCapture;
 
 extern CdpAttachment *CdpAttachmentGet(const char *name, bool missing_ok);
@@ -101,4 +101,4 @@ extern void CdpCaptureEnd(CdpCapture *capture);
 /* Be the one who attached the table; CdpRestoreUser undoes it. */
 extern void CdpBecomeRole(Oid role, CdpUserContext *saved);
 
-#endif							/* CDP_ATTACH_H */
+#endif /* CDP_ATTACH_H */

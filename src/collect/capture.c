@@ -51,15 +51,15 @@
 
 PG_FUNCTION_INFO_V1(cdp_capture);
 
-#define FETCH_SIZE		1000
-#define MAX_PLANS		100
+#define FETCH_SIZE 1000
+#define MAX_PLANS 100
 
-#define ROWS_NAME		"cdp_rows"
-#define GONE_NAME		"cdp_gone"
+#define ROWS_NAME "cdp_rows"
+#define GONE_NAME "cdp_gone"
 
 /* the transition tables, by the names that attach.c gives them */
-#define NEW_ROWS		"cdp_new AS r"
-#define OLD_ROWS		"cdp_old AS r"
+#define NEW_ROWS "cdp_new AS r"
+#define OLD_ROWS "cdp_old AS r"
 
 typedef enum RowColumn
 {
@@ -75,9 +75,9 @@ typedef enum RowColumn
 /* What could not be mapped. */
 typedef struct Refused
 {
-	int			sqlstate;
-	char	   *detail;
-	Jsonb	   *row;
+	int sqlstate;
+	char *detail;
+	Jsonb *row;
 } Refused;
 
 /*
@@ -86,9 +86,9 @@ typedef struct Refused
  */
 typedef struct MappingPlan
 {
-	Oid			relid;
-	char	   *query;
-	SPIPlanPtr	plan;
+	Oid relid;
+	char *query;
+	SPIPlanPtr plan;
 } MappingPlan;
 
 static List *plans = NIL;
@@ -98,7 +98,7 @@ static HTAB *attachments = NULL;
 static CdpStatement read_attachment = {
 	"SELECT a.id, a.version, a.relation, a.source, a.attached_by, a.mapping"
 	" FROM cdp.attachment_definitions a WHERE a.name = $1",
-	{"text"}
+	{ "text" }
 };
 
 /*
@@ -130,18 +130,18 @@ static CdpStatement read_attachment = {
 
 static CdpStatement log_rows = {
 	LOG_ROWS(ROWS_NAME),
-	{"int4", "text", "text"}
+	{ "int4", "text", "text" }
 };
 
 /* a key of the user's own may not be one: the earliest row counts, and it is said */
 static CdpStatement log_distinct_rows = {
 	LOG_ROWS("(SELECT DISTINCT ON (d.key) d.* FROM " ROWS_NAME " AS d ORDER BY d.key, d.occurred_at, d.hash)"),
-	{"int4", "text", "text"}
+	{ "int4", "text", "text" }
 };
 
 static CdpStatement count_doubles = {
 	"SELECT count(*) - count(DISTINCT d.key) FROM " ROWS_NAME " AS d",
-	{NULL}
+	{ NULL }
 };
 
 #define RETRACT(which) \
@@ -156,25 +156,25 @@ static CdpStatement count_doubles = {
 
 static CdpStatement retract_gone = {
 	RETRACT("USING " GONE_NAME " AS o WHERE r.attachment = $1 AND r.key = o.key"),
-	{"int4", "text"}
+	{ "int4", "text" }
 };
 
 static CdpStatement retract_absent = {
 	RETRACT("WHERE r.attachment = $1 AND NOT EXISTS"
 			" (SELECT FROM " ROWS_NAME " AS i WHERE i.key = r.key)"),
-	{"int4", "text"}
+	{ "int4", "text" }
 };
 
 /* when all rows are mapped anew, what was said of them before is out of date */
 static CdpStatement forget_refused = {
 	"DELETE FROM cdp.rejected WHERE source = $1 AND reason = $2 AND entry IS NULL",
-	{"text", "text"}
+	{ "text", "text" }
 };
 
 static CdpStatement refuse = {
 	"INSERT INTO cdp.rejected (source, reason, detail, sqlstate, payload)"
 	" VALUES ($1, $2, $3, $4, $5)",
-	{"text", "text", "text", "text", "jsonb"}
+	{ "text", "text", "text", "text", "jsonb" }
 };
 
 /*
@@ -185,16 +185,16 @@ CdpAttachmentGet(const char *name, bool missing_ok)
 {
 	CdpAttachment *attachment;
 	CdpUserContext saved;
-	Datum		arg = CStringGetTextDatum(name);
-	NameData	key;
-	bool		isnull;
-	bool		found;
-	int64		version;
-	char	   *role;
+	Datum arg = CStringGetTextDatum(name);
+	NameData key;
+	bool isnull;
+	bool found;
+	int64 version;
+	char *role;
 
 	if (attachments == NULL)
 	{
-		HASHCTL		ctl = {.keysize = NAMEDATALEN,.entrysize = sizeof(CdpAttachment)};
+		HASHCTL ctl = { .keysize = NAMEDATALEN, .entrysize = sizeof(CdpAttachment) };
 
 		attachments = hash_create("cdp attachments", 16, &ctl,
 								  HASH_ELEM | HASH_STRINGS);
@@ -247,18 +247,16 @@ void
 CdpBecomeRole(Oid role, CdpUserContext *saved)
 {
 	static const char *const pinned[][2] = {
-		{"search_path", "pg_catalog, pg_temp"},
-		{"timezone", "UTC"},
-		{"datestyle", "ISO, YMD"},
-		{"intervalstyle", "postgres"},
-		{"extra_float_digits", "1"},
-		{"bytea_output", "hex"}
+		{ "search_path", "pg_catalog, pg_temp" },
+		{ "timezone", "UTC" },
+		{ "datestyle", "ISO, YMD" },
+		{ "intervalstyle", "postgres" },
+		{ "extra_float_digits", "1" },
+		{ "bytea_output", "hex" }
 	};
 
 	GetUserIdAndSecContext(&saved->userid, &saved->sec_context);
-	SetUserIdAndSecContext(role, saved->sec_context |
-						   SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
+	SetUserIdAndSecContext(role, saved->sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	saved->nest_level = NewGUCNestLevel();
 	for (int i = 0; i < lengthof(pinned); i++)
 		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET,
@@ -268,7 +266,7 @@ CdpBecomeRole(Oid role, CdpUserContext *saved)
 static TupleDesc
 row_descriptor(void)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(ROW_NATTS);
+	TupleDesc desc = CreateTemplateTupleDesc(ROW_NATTS);
 
 	TupleDescInitEntry(desc, ROW_KEY + 1, "key", UUIDOID, -1, 0);
 	TupleDescInitEntry(desc, ROW_HASH + 1, "hash", UUIDOID, -1, 0);
@@ -283,7 +281,7 @@ row_descriptor(void)
 static TupleDesc
 gone_descriptor(void)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(1);
+	TupleDesc desc = CreateTemplateTupleDesc(1);
 
 	TupleDescInitEntry(desc, 1, "key", UUIDOID, -1, 0);
 	return desc;
@@ -311,7 +309,7 @@ CdpCaptureEnd(CdpCapture *capture)
 static pg_uuid_t *
 digest(const void *data, Size len)
 {
-	pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
+	pg_uuid_t *uuid = palloc(sizeof(pg_uuid_t));
 	const char *error = NULL;
 
 	if (!pg_md5_binary(data, len, uuid->data, &error))
@@ -351,13 +349,13 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 {
 	CdpMapping *mapping = capture->attachment->mapping;
 	CdpIdentifierList list;
-	Datum		values[ROW_NATTS];
-	bool		nulls[ROW_NATTS] = {0};
+	Datum values[ROW_NATTS];
+	bool nulls[ROW_NATTS] = { 0 };
 	StringInfoData buf;
-	Datum	   *elements;
-	bool	   *element_nulls;
-	text	   *key;
-	int			n;
+	Datum *elements;
+	bool *element_nulls;
+	text *key;
+	int n;
 
 	if (mapped_null[CDP_MAPPED_KEY])
 		ereport(ERROR,
@@ -373,7 +371,7 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 	for (int i = 0; i < n; i++)
 	{
 		const char *kind = list_nth(mapping->kinds, i);
-		text	   *value;
+		text *value;
 
 		if (element_nulls[i])
 			continue;
@@ -407,12 +405,12 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 static void
 keep_gone(CdpCapture *capture, TupleDesc desc, Datum key, bool isnull)
 {
-	Datum		value;
-	bool		null = false;
+	Datum value;
+	bool null = false;
 	struct varlena *data;
 
 	if (isnull)
-		return;					/* was never logged */
+		return; /* was never logged */
 	data = PG_DETOAST_DATUM_PACKED(key);
 	value = UUIDPGetDatum(digest(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)));
 	tuplestore_putvalues(capture->gone, desc, &value, &null);
@@ -422,7 +420,7 @@ keep_gone(CdpCapture *capture, TupleDesc desc, Datum key, bool isnull)
 static SPIPlanPtr
 prepare(const char *query, Oid argtype)
 {
-	SPIPlanPtr	plan = SPI_prepare(query, OidIsValid(argtype) ? 1 : 0, &argtype);
+	SPIPlanPtr plan = SPI_prepare(query, OidIsValid(argtype) ? 1 : 0, &argtype);
 
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -434,8 +432,8 @@ plan_of(Oid relid, const char *query)
 {
 	MappingPlan *entry;
 	MemoryContext old;
-	ListCell   *cell;
-	SPIPlanPtr	plan;
+	ListCell *cell;
+	SPIPlanPtr plan;
 
 	foreach(cell, plans)
 	{
@@ -472,11 +470,11 @@ tolerable(const ErrorData *error)
 {
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
-		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* transaction rollback */
-		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):	/* insufficient resources */
-		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):	/* operator intervention */
-		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):	/* system error */
-		case MAKE_SQLSTATE('X', 'X', '0', '0', '0'):	/* internal error */
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'): /* transaction rollback */
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0'): /* insufficient resources */
+		case MAKE_SQLSTATE('5', '7', '0', '0', '0'): /* operator intervention */
+		case MAKE_SQLSTATE('5', '8', '0', '0', '0'): /* system error */
+		case MAKE_SQLSTATE('X', 'X', '0', '0', '0'): /* internal error */
 			return false;
 		default:
 			return true;
@@ -487,7 +485,7 @@ static void
 add_refused(CdpCapture *capture, MemoryContext context, ErrorData *error, Jsonb *row)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Refused    *one = palloc0(sizeof(Refused));
+	Refused *one = palloc0(sizeof(Refused));
 
 	one->sqlstate = error->sqlerrcode;
 	one->detail = pstrdup(error->message);
@@ -505,13 +503,13 @@ add_refused(CdpCapture *capture, MemoryContext context, ErrorData *error, Jsonb 
  * What is done with the rows that a query yields; runs in a context that is
  * reset after each fetch.
  */
-typedef void (*RowFunction) (CdpCapture *capture, void *arg,
-							 HeapTuple tuple, TupleDesc desc);
+typedef void (*RowFunction)(CdpCapture *capture, void *arg,
+							HeapTuple tuple, TupleDesc desc);
 
 static void
 for_each_row(CdpCapture *capture, SPIPlanPtr plan, RowFunction function, void *arg)
 {
-	Portal		portal = SPI_cursor_open(NULL, plan, NULL, NULL, false);
+	Portal portal = SPI_cursor_open(NULL, plan, NULL, NULL, false);
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
 												  "cdp rows",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -519,7 +517,7 @@ for_each_row(CdpCapture *capture, SPIPlanPtr plan, RowFunction function, void *a
 	for (;;)
 	{
 		SPITupleTable *table;
-		uint64		n;
+		uint64 n;
 
 		SPI_cursor_fetch(portal, true, FETCH_SIZE);
 		table = SPI_tuptable;
@@ -544,8 +542,8 @@ for_each_row(CdpCapture *capture, SPIPlanPtr plan, RowFunction function, void *a
 static void
 mapped_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
 {
-	Datum		values[CDP_MAPPED_NATTS];
-	bool		nulls[CDP_MAPPED_NATTS];
+	Datum values[CDP_MAPPED_NATTS];
+	bool nulls[CDP_MAPPED_NATTS];
 
 	heap_deform_tuple(tuple, desc, values, nulls);
 	keep_row(capture, arg, values, nulls);
@@ -554,8 +552,8 @@ mapped_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
 static void
 gone_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
 {
-	bool		isnull;
-	Datum		key = SPI_getbinval(tuple, desc, 1, &isnull);
+	bool isnull;
+	Datum key = SPI_getbinval(tuple, desc, 1, &isnull);
 
 	keep_gone(capture, arg, key, isnull);
 }
@@ -567,13 +565,13 @@ gone_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
 typedef struct Attempt
 {
 	CdpCapture *capture;
-	Oid			relid;
+	Oid relid;
 	const char *query;
-	Oid			argtype;		/* of $1, when there is a row to be mapped */
-	Datum		row;
-	SPIPlanPtr	plan;			/* not kept: a row's type may change unnoticed */
+	Oid argtype; /* of $1, when there is a row to be mapped */
+	Datum row;
+	SPIPlanPtr plan; /* not kept: a row's type may change unnoticed */
 	RowFunction function;
-	TupleDesc	desc;
+	TupleDesc desc;
 } Attempt;
 
 static ErrorData *
@@ -581,7 +579,7 @@ attempt(Attempt *what)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -625,16 +623,16 @@ attempt(Attempt *what)
  */
 typedef struct Single
 {
-	Attempt		attempt;
+	Attempt attempt;
 	MemoryContext keep;
 } Single;
 
 static void
 single_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
 {
-	Single	   *single = arg;
-	ErrorData  *error;
-	bool		isnull;
+	Single *single = arg;
+	ErrorData *error;
+	bool isnull;
 
 	single->attempt.row = SPI_getbinval(tuple, desc, 1, &isnull);
 	error = attempt(&single->attempt);
@@ -648,11 +646,11 @@ relation_of(const CdpAttachment *attachment)
 {
 	return RangeVarGetRelid(makeRangeVarFromNameList(
 #if PG_VERSION_NUM >= 160000
-													 stringToQualifiedNameList(attachment->relation, NULL)
+								stringToQualifiedNameList(attachment->relation, NULL)
 #else
-													 stringToQualifiedNameList(attachment->relation)
+								stringToQualifiedNameList(attachment->relation)
 #endif
-													 ),
+									),
 							NoLock, true);
 }
 
@@ -664,19 +662,17 @@ capture_rows(CdpCapture *capture, Oid relid, const char *key, const char *from,
 			 const char *condition)
 {
 	CdpAttachment *attachment = capture->attachment;
-	Attempt		all = {.capture = capture,.relid = relid,
-		.query = CdpMappingQuery(attachment->mapping, key, from, condition),
-	.function = mapped_row,.desc = row_descriptor()};
+	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(attachment->mapping, key, from, condition), .function = mapped_row, .desc = row_descriptor() };
 	CdpUserContext saved;
-	int64		before = capture->nrows;
-	ErrorData  *error;
+	int64 before = capture->nrows;
+	ErrorData *error;
 
 	CdpBecomeRole(attachment->role, &saved);
 	error = attempt(&all);
 	if (error != NULL)
 	{
-		Single		single = {.attempt = all,.keep = CurrentMemoryContext};
-		SPIPlanPtr	plan;
+		Single single = { .attempt = all, .keep = CurrentMemoryContext };
+		SPIPlanPtr plan;
 
 		Assert(before == 0);
 		tuplestore_clear(capture->rows);
@@ -684,9 +680,7 @@ capture_rows(CdpCapture *capture, Oid relid, const char *key, const char *from,
 		single.attempt.argtype = get_rel_type_id(relid);
 		single.attempt.query = CdpMappingQuery(attachment->mapping, key,
 											   "(SELECT ($1).*) AS r", condition);
-		plan = plan_of(relid, psprintf("SELECT r::%s, to_jsonb(r) FROM %s",
-									   format_type_be_qualified(single.attempt.argtype),
-									   from));
+		plan = plan_of(relid, psprintf("SELECT r::%s, to_jsonb(r) FROM %s", format_type_be_qualified(single.attempt.argtype), from));
 		for_each_row(capture, plan, single_row, &single);
 	}
 	CdpRestoreUser(&saved);
@@ -705,10 +699,9 @@ CdpCaptureRows(CdpCapture *capture, const char *key, const char *from,
 static void
 capture_keys(CdpCapture *capture, Oid relid, const char *query)
 {
-	Attempt		all = {.capture = capture,.relid = relid,.query = query,
-	.function = gone_row,.desc = gone_descriptor()};
+	Attempt all = { .capture = capture, .relid = relid, .query = query, .function = gone_row, .desc = gone_descriptor() };
 	CdpUserContext saved;
-	ErrorData  *error;
+	ErrorData *error;
 
 	CdpBecomeRole(capture->attachment->role, &saved);
 	error = attempt(&all);
@@ -745,7 +738,7 @@ register_rows(const char *name, Tuplestorestate *rows, TupleDesc desc, int64 n)
 static void
 run(CdpStatement *statement, Datum *args)
 {
-	int			rc;
+	int rc;
 
 	CdpPrepare(statement);
 	if (IsolationUsesXactSnapshot())
@@ -760,8 +753,8 @@ run(CdpStatement *statement, Datum *args)
 static void
 write_refused(CdpCapture *capture, bool everything)
 {
-	ListCell   *cell;
-	Datum		args[5];
+	ListCell *cell;
+	Datum args[5];
 
 	args[0] = PointerGetDatum(capture->attachment->source);
 	args[1] = CStringGetTextDatum(psprintf("attachment \"%s\": row cannot be mapped",
@@ -770,7 +763,7 @@ write_refused(CdpCapture *capture, bool everything)
 		CdpRun(&forget_refused, args, NULL);
 	foreach(cell, capture->refused)
 	{
-		Refused    *one = lfirst(cell);
+		Refused *one = lfirst(cell);
 
 		args[2] = CStringGetTextDatum(one->detail);
 		args[3] = CStringGetTextDatum(unpack_sql_state(one->sqlstate));
@@ -788,7 +781,7 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 {
 	CdpAttachment *attachment = capture->attachment;
 	CdpUserContext saved;
-	Datum		args[3];
+	Datum args[3];
 
 	CdpBecomeOwner(&saved);
 	args[0] = Int32GetDatum(attachment->id);
@@ -811,16 +804,17 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 	}
 	if (capture->nrows > 0 && attachment->mapping->key != NULL)
 	{
-		int64		doubles;
+		int64 doubles;
 
 		run(&count_doubles, NULL);
 		doubles = CdpCellInt8(0, 1);
 		if (doubles > 0)
 		{
-			ErrorData	error = {.sqlerrcode = ERRCODE_UNIQUE_VIOLATION};
+			ErrorData error = { .sqlerrcode = ERRCODE_UNIQUE_VIOLATION };
 
 			error.message = psprintf("Rows with the key of another one: " INT64_FORMAT
-									 "; of each key one row counts.", doubles);
+									 "; of each key one row counts.",
+									 doubles);
 			add_refused(capture, CurrentMemoryContext, &error, NULL);
 		}
 	}
@@ -843,7 +837,7 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 static bool
 is_attached(Relation rel, const CdpAttachment *attachment)
 {
-	Oid			attached = relation_of(attachment);
+	Oid attached = relation_of(attachment);
 
 	if (!OidIsValid(attached))
 		return false;
@@ -861,8 +855,8 @@ cdp_capture(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	CdpAttachment *attachment;
-	CdpCapture	capture;
-	Relation	rel;
+	CdpCapture capture;
+	Relation rel;
 	const char *key;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
@@ -890,8 +884,8 @@ cdp_capture(PG_FUNCTION_ARGS)
 
 	if (key == NULL)
 	{
-		ErrorData	error = {.sqlerrcode = ERRCODE_INVALID_TABLE_DEFINITION,
-		.message = pstrdup("The table has no primary key any more.")};
+		ErrorData error = { .sqlerrcode = ERRCODE_INVALID_TABLE_DEFINITION,
+							.message = pstrdup("The table has no primary key any more.") };
 
 		add_refused(&capture, CurrentMemoryContext, &error, NULL);
 	}

@@ -28,7 +28,7 @@
 #include "compat.h"
 
 /* jsonb_build_object() takes at most FUNC_MAX_ARGS arguments, two a key. */
-#define PAIRS_A_CALL	(FUNC_MAX_ARGS / 2)
+#define PAIRS_A_CALL (FUNC_MAX_ARGS / 2)
 
 #define HINT_KEYS "A mapping has the keys type, event, identifiers, properties or traits, time, key, filter, cursor and overlap."
 
@@ -50,7 +50,7 @@ bad_mapping(const char *detail)
 static void
 position_in_expression(void *arg)
 {
-	int			position = geterrposition();
+	int position = geterrposition();
 
 	if (position > 0)
 	{
@@ -71,9 +71,9 @@ expression(const char *key, const char *text)
 		.callback = position_in_expression,
 		.arg = unconstify(char *, text)
 	};
-	List	   *parsed;
+	List *parsed;
 	SelectStmt *select;
-	bool		single = false;
+	bool single = false;
 
 	if (strspn(text, " \t\r\n") == strlen(text))
 		bad_mapping(psprintf("%s is empty.", key));
@@ -121,7 +121,7 @@ expression_of(const char *key, const JsonbValue *value)
 static void
 parse_type(CdpMapping *mapping, const JsonbValue *value)
 {
-	char	   *type;
+	char *type;
 
 	if (value->type != jbvString)
 		bad_mapping("type must be a string.");
@@ -150,7 +150,7 @@ parse_event(const JsonbValue *value)
 	if (value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data) &&
 		JsonContainerSize(value->val.binary.data) == 1)
 	{
-		JsonbValue	sql;
+		JsonbValue sql;
 
 		if (CdpJsonKey(value->val.binary.data, "sql", &sql) != NULL)
 			return expression_of("event", &sql);
@@ -162,7 +162,7 @@ static void
 add_identifier(CdpMapping *mapping, const JsonbValue *kind,
 			   const JsonbValue *value, bool check_kind)
 {
-	char	   *name = string_of(kind);
+	char *name = string_of(kind);
 
 	if (check_kind &&
 		!CdpKindLookup(CdpKindSetGet(-1), name, strlen(name))->registered)
@@ -183,8 +183,8 @@ parse_identifiers(CdpMapping *mapping, const JsonbValue *value, bool check_kinds
 {
 	JsonbIterator *it;
 	JsonbIterator *inner;
-	JsonbValue	kind;
-	JsonbValue	item;
+	JsonbValue kind;
+	JsonbValue item;
 
 	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
 		bad_mapping("identifiers must be an object: {kind: expression}.");
@@ -222,10 +222,10 @@ static const char *
 parse_properties(const char *key, const JsonbValue *value)
 {
 	JsonbIterator *it;
-	JsonbValue	name;
-	JsonbValue	item;
+	JsonbValue name;
+	JsonbValue item;
 	StringInfoData buf;
-	int			n = 0;
+	int n = 0;
 
 	if (value->type == jbvString)
 		return expression_of(key, value);
@@ -266,9 +266,9 @@ static const char *
 parse_key(const JsonbValue *value)
 {
 	JsonbIterator *it;
-	JsonbValue	item;
+	JsonbValue item;
 	StringInfoData buf;
-	int			n = 0;
+	int n = 0;
 
 	if (value->type == jbvString)
 		return psprintf("%s::text", expression_of("key", value));
@@ -294,8 +294,8 @@ CdpMappingParse(Jsonb *json, bool check_kinds)
 {
 	CdpMapping *mapping = palloc0(sizeof(CdpMapping));
 	JsonbIterator *it;
-	JsonbValue	name;
-	JsonbValue	value;
+	JsonbValue name;
+	JsonbValue value;
 
 	mapping->type = "track";
 	if (!JB_ROOT_IS_OBJECT(json))
@@ -304,7 +304,7 @@ CdpMappingParse(Jsonb *json, bool check_kinds)
 	(void) JsonbIteratorNext(&it, &name, true);
 	while (JsonbIteratorNext(&it, &name, true) == WJB_KEY)
 	{
-		char	   *key = string_of(&name);
+		char *key = string_of(&name);
 
 		(void) JsonbIteratorNext(&it, &value, true);
 		if (strcmp(key, "type") == 0)
@@ -354,11 +354,11 @@ CdpMappingParse(Jsonb *json, bool check_kinds)
 const char *
 CdpMappingPrimaryKey(Oid relid, bool missing_ok)
 {
-	Oid			constraint;
-	Bitmapset  *columns = get_primary_key_attnos(relid, true, &constraint);
+	Oid constraint;
+	Bitmapset *columns = get_primary_key_attnos(relid, true, &constraint);
 	StringInfoData buf;
-	int			n = bms_num_members(columns);
-	int			column = -1;
+	int n = bms_num_members(columns);
+	int column = -1;
 
 	if (n == 0)
 	{
@@ -371,7 +371,8 @@ CdpMappingPrimaryKey(Oid relid, bool missing_ok)
 	}
 	initStringInfo(&buf);
 	while ((column = bms_next_member(columns, column)) >= 0)
-		appendStringInfo(&buf, "%sr.%s", buf.len > 0 ? ", " : n > 1 ? "ROW(" : "",
+		appendStringInfo(&buf, "%sr.%s", buf.len > 0 ? ", " : n > 1 ? "ROW(" :
+																	  "",
 						 quote_identifier(get_attname(relid,
 													  column + FirstLowInvalidHeapAttributeNumber,
 													  false)));
@@ -384,7 +385,7 @@ CdpMappingQuery(const CdpMapping *mapping, const char *key, const char *from,
 				const char *condition)
 {
 	StringInfoData buf;
-	ListCell   *cell;
+	ListCell *cell;
 	const char *sep = "";
 
 	initStringInfo(&buf);
