@@ -49,7 +49,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/apply/rules.sql) \
                $(wildcard sql/apply/backfill.sql) \
                $(wildcard sql/activate/profile.sql) \
-               $(wildcard sql/activate/poll.sql sql/activate/retention.sql) \
+               $(wildcard sql/activate/poll.sql sql/activate/retention.sql sql/activate/audience.sql) \
                $(wildcard sql/activate/segments.sql) \
                $(wildcard $(addprefix sql/apply/verify,_log.sql _identity.sql _replay.sql \
                    _traits.sql _segments.sql _accounts.sql .sql)) \

@@ -214,7 +214,7 @@ BEGIN
 		ELSIF (epoch, seq) < (coalesce(first_epoch, head_epoch), coalesce(first_seq - 1, head)) THEN
 			RAISE EXCEPTION 'cannot start at %: changes after it are no longer kept', start
 				USING ERRCODE = 'object_not_in_prerequisite_state',
-					DETAIL = pg_catalog.format('The first change that is kept is %s in epoch %s.', first_seq, first_epoch),
+					DETAIL = coalesce('The first change that is kept is ' || first_seq || ' in epoch ' || first_epoch || '.', known),
 					HINT = 'Start with the snapshot, or at the beginning of what is kept.';
 		ELSIF epoch < head_epoch AND (epoch, seq) > (first_epoch, first_seq) AND
 			NOT EXISTS (SELECT FROM cdp.changes c WHERE c.epoch = epoch AND c.seq = seq) THEN

@@ -16,6 +16,7 @@ $node->append_conf(
 	'postgresql.conf', qq(
 shared_preload_libraries = 'cdp'
 max_prepared_transactions = 2
+wal_level = logical
 cdp.naptime = '100ms'
 ));
 $node->start;
@@ -129,6 +130,87 @@ order("w$_") for 1 .. 3;
 is_deeply(received(), {}, 'a listener that does not listen hears nothing');
 is($node->safe_psql('postgres', "SELECT count(*), max(seq) - min(seq), min(cause) FROM cdp.poll('mail')"),
 	'3|2|entry', 'poll() gives it what it has missed');
+
+# ---- every message is a JSON object, whatever the time zone and date style
+
+$in .= "LISTEN cdp;\n";
+received();
+$node->safe_psql('postgres', "ALTER DATABASE postgres SET datestyle = 'SQL, DMY'; ALTER DATABASE postgres SET timezone = 'Asia/Kolkata'");
+$node->safe_psql('postgres', "SELECT cdp.stop_worker(); SELECT cdp.track('Ordered', user_id => 'tz'); SELECT cdp.apply()");
+$got = received('wait');
+like(decode_json($got->{cdp}[0])->{at}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*\+05:30$/, 'times are ISO 8601 still');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET ALL');
+
+# ---- a queue that fills up, since somebody listens and sleeps in a transaction
+
+sub count_skipped
+{
+	return $node->safe_psql('postgres', 'SELECT coalesce(sum(batches), 0) FROM cdp.notify_skipped');
+}
+
+$node->safe_psql('postgres', 'ALTER SYSTEM SET cdp.notify_queue_limit = 0.00001');
+$node->reload;
+$node->safe_psql('postgres', 'SELECT cdp.start_worker()');
+my ($sleeper_in, $sleeper_out) = ("LISTEN noise;\nBEGIN;\nSELECT 'asleep';\n", '');
+my $sleeper = IPC::Run::start([ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-d', 'postgres' ],
+	\$sleeper_in, \$sleeper_out, $timer);
+pump $sleeper until $sleeper_out =~ /asleep\n/;
+order('q1');
+is(scalar(@{ received('wait')->{cdp} || [] }), 1, 'a queue that is nearly empty: announced');
+$node->safe_psql('postgres', "SELECT pg_notify('noise', repeat('x', 7000) || i) FROM generate_series(1, 50) i");
+cmp_ok($node->safe_psql('postgres', 'SELECT pg_notification_queue_usage()'), '>', 0.00001, 'the queue is filling up');
+order('q2');
+is_deeply(received(), {}, 'nothing is announced any more');
+is(count_skipped(), 1, 'which is counted');
+is($node->safe_psql('postgres', "SELECT count(*) FROM cdp.poll('mail') WHERE profile_id = cdp.resolve('user_id:q2')"), '1', 'and found by polling');
+$sleeper_in .= "COMMIT;\nSELECT 'awake';\n";
+pump $sleeper until $sleeper_out =~ /awake\n/;
+$sleeper_in .= "\\q\n";
+$sleeper->finish;
+# the queue is emptied by the next one who notifies
+$node->poll_query_until('postgres', "SELECT pg_notification_queue_usage() < 0.00001 FROM pg_notify('noise', clock_timestamp()::text)")
+  or die 'the queue is not emptied';
+order('q3');
+is(scalar(@{ received('wait')->{cdp} || [] }), 1, 'announced again');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET cdp.notify_queue_limit = 0');
+$node->reload;
+$node->safe_psql('postgres', 'SELECT cdp.stop_worker(), cdp.start_worker()');
+order('q4');
+is_deeply(received(), {}, 'announcements can be switched off');
+is(count_skipped(), 1, 'which is not counted');
+
+# ---- changes as logical messages
+
+SKIP:
+{
+	my ($ret) = $node->psql('postgres', "SELECT pg_create_logical_replication_slot('changes', 'test_decoding')");
+	skip 'SKIPPED: test_decoding is not installed', 4 if $ret != 0;
+
+	my $messages = q(SELECT substring(data FROM 'content:(.*)$')::jsonb AS message
+		FROM pg_logical_slot_get_changes('changes', NULL, NULL) WHERE data ~ '^message: transactional: 1 prefix: cdp,');
+	order('l1');
+	is($node->safe_psql('postgres', $messages), '', 'none unless asked for');
+	$node->safe_psql('postgres', 'ALTER SYSTEM SET cdp.emit_logical = on');
+	$node->reload;
+	$node->safe_psql('postgres', 'SELECT cdp.stop_worker(), cdp.start_worker()');
+	my $head = $node->safe_psql('postgres', 'SELECT next_seq - 1 FROM cdp.applier');
+	order('l2');
+	order('l2');
+	$node->safe_psql('postgres', "SELECT cdp.merge('user_id:l1', 'anonymous_id:l1'); SELECT cdp.wait_applied('120 s')");
+	$node->safe_psql('postgres', "CREATE TABLE messages AS $messages");
+	is( $node->safe_psql('postgres', 'SELECT count(*) FROM messages'),
+		$node->safe_psql('postgres', "SELECT count(*) FROM cdp.changes WHERE seq > $head"),
+		'a message a change');
+	is( $node->safe_psql(
+			'postgres', qq(SELECT count(*) FROM messages m FULL JOIN (SELECT * FROM cdp.changes WHERE seq > $head) c
+				ON (m.message->>'seq')::bigint = c.seq
+			WHERE jsonb_strip_nulls(m.message - 'v' - 'at' - 'occurred_at') IS DISTINCT FROM jsonb_strip_nulls(to_jsonb(c) - 'at' - 'occurred_at')
+				OR (m.message->>'at')::timestamptz <> c.at OR (m.message->>'occurred_at')::timestamptz <> c.occurred_at)),
+		'0', 'that says the same');
+	is( $node->safe_psql('postgres', q(SELECT count(*) FROM (SELECT (message->>'seq')::bigint - lag((message->>'seq')::bigint) OVER (ORDER BY ctid) AS step FROM messages) x WHERE step <> 1)),
+		'0', 'in their order');
+	$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('changes')");
+}
 
 $in .= "\\q\n";
 $listener->finish;
