@@ -153,6 +153,13 @@ StaticAssertDecl(sizeof(CdpgHubEntry) == 14, "layout of CdpgHubEntry");
 /* A node with as many entries on a full page gets a chain of its own. */
 #define CDPG_HUB_SIZE		150
 
+/*
+ * Buckets that are split when one gets an overflow page.  With one, a third of
+ * the buckets have chains, and a look-up takes a quarter longer; with three, one
+ * in thirty.
+ */
+#define CDPG_SPLITS			3
+
 /* Nodes in this range fit a short entry. */
 #define CdpgFitsShort(n) (((uint64) (n)) < (UINT64CONST(1) << 40))
 

@@ -457,6 +457,9 @@ cdpginsert(Relation index, Datum *values, bool *isnull, ItemPointer heap_tid,
 		UnlockReleaseBuffer(buffers[i]);
 
 	if (overflow)
-		CdpgSplit(index);
+	{
+		for (i = 0; i < CDPG_SPLITS; i++)
+			CdpgSplit(index);
+	}
 	return false;
 }

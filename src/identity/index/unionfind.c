@@ -32,6 +32,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "identity/index/graph_index.h"
 
 #define NOWHERE		0			/* parents are places + 1 */
 #define MAX_PLACES	(UINT32_MAX - 1)
@@ -54,8 +55,16 @@ typedef struct Place
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
+/*
+ * Edges wait here until what they lead to has come from memory: the ends of edges
+ * that follow each other in a table are far from each other.
+ */
+#define EDGES_AHEAD	16
+
 typedef struct Forest
 {
+	int			nahead;
+	int64		ahead[EDGES_AHEAD][2];	/* a ring, once it is full */
 	MemoryContext context;
 	uint64		edges;
 	uint32	   *parents;		/* by place; NOWHERE: no such node */
@@ -206,6 +215,36 @@ join_nodes(Forest *forest, int64 a, int64 b)
 }
 
 static void
+add_edge(Forest *forest, int64 a, int64 b)
+{
+	int64	   *place = forest->ahead[forest->nahead % EDGES_AHEAD];
+
+	if (forest->nahead >= EDGES_AHEAD)
+		join_nodes(forest, place[0], place[1]);
+	place[0] = a;
+	place[1] = b;
+	if (++forest->nahead == 2 * EDGES_AHEAD)
+		forest->nahead = EDGES_AHEAD;
+	if (forest->places == NULL)
+	{
+		if ((uint64) a < forest->max)
+			CdpgPrefetch(&forest->parents[a]);
+		if ((uint64) b < forest->max)
+			CdpgPrefetch(&forest->parents[b]);
+	}
+}
+
+static void
+end_edges(Forest *forest)
+{
+	int			i;
+
+	for (i = 0; i < Min(forest->nahead, EDGES_AHEAD); i++)
+		join_nodes(forest, forest->ahead[i][0], forest->ahead[i][1]);
+	forest->nahead = 0;
+}
+
+static void
 put_components(Forest *forest, ReturnSetInfo *info)
 {
 	uint64		i;
@@ -291,8 +330,9 @@ cdp_graph_components(PG_FUNCTION_ARGS)
 		Datum		y = slot_getattr(slot, b, &no_b);
 
 		if (!no_a && !no_b)
-			join_nodes(&forest, DatumGetInt64(x), DatumGetInt64(y));
+			add_edge(&forest, DatumGetInt64(x), DatumGetInt64(y));
 	}
+	end_edges(&forest);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(relation, AccessShareLock);
@@ -346,10 +386,11 @@ cdp_graph_components_query(PG_FUNCTION_ARGS)
 			Datum		y = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &no_b);
 
 			if (!no_a && !no_b)
-				join_nodes(&forest, DatumGetInt64(x), DatumGetInt64(y));
+				add_edge(&forest, DatumGetInt64(x), DatumGetInt64(y));
 		}
 		SPI_freetuptable(SPI_tuptable);
 	}
+	end_edges(&forest);
 	SPI_cursor_close(portal);
 	SPI_finish();
 	put_components(&forest, (ReturnSetInfo *) fcinfo->resultinfo);
