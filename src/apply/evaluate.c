@@ -751,6 +751,12 @@ CdpProfilesEvaluate(CdpBatch *batch)
 						batch->replaying || batch->rereading ? CDP_CAUSE_DEFINITION :
 						node->is_gone ? CDP_CAUSE_RETRACTION : CDP_CAUSE_MERGE,
 						clock);
+			else
+			{
+				/* one that is not evaluated now, or is gone: nothing to tell */
+				left[nleft].segment = node->segments[j];
+				left[nleft++].profile = node->id;
+			}
 		}
 		node->segments_changed = node->nsegments > 0;
 		node->nnew_segments = 0;

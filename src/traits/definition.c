@@ -354,6 +354,13 @@ folds_entries(const CdpDefinition *definition)
 		definition->aggregate != CDP_AGG_EXPRESSION;
 }
 
+/* What the states of nodes are not all there is to goes at once. */
+static bool
+builds(const CdpDefinition *definition)
+{
+	return folds_entries(definition) && strcmp(definition->entity, "profile") == 0;
+}
+
 /*
  * Begin to build a trait beside what comes, and tell who has asked for it.
  */
@@ -372,7 +379,7 @@ static void
 create(CdpDefinition *definition)
 {
 	List	   *depends = CdpDefinitionPrepare(definition);
-	bool		later = folds_entries(definition) && CdpBackfillLater();
+	bool		later = builds(definition) && CdpBackfillLater();
 	int32		id;
 
 	definition->id = 0;
@@ -425,7 +432,7 @@ alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 		bool		building = CdpTraitById(CdpTraitSetFresh(), old->id)->building;
 
 		folds = folds_entries(definition);
-		later = folds && CdpBackfillLater();
+		later = builds(definition) && CdpBackfillLater();
 		if (later && !building && CdpSameText(old->type, definition->type))
 		{
 			char	   *name = definition->name;

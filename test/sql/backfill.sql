@@ -144,6 +144,13 @@ SELECT alter_segment('rich', $$did('Left', at_least => 8)$$);
 SELECT apply(500);
 SELECT state, :rich = (SELECT count(*) FROM memberships WHERE segment = 'rich') AS as_before FROM segments WHERE name = 'rich';
 SELECT * FROM differences();
+-- who is absorbed meanwhile leaves it
+SELECT cdp.merge((SELECT min(identifier::text) FROM identities WHERE profile_id = m[1])::identifier,
+	(SELECT min(identifier::text) FROM identities WHERE profile_id = m[2])::identifier) IS NOT NULL AS merged
+FROM (SELECT array_agg(profile_id ORDER BY profile_id) AS m FROM memberships WHERE segment = 'rich') x;
+SELECT apply(1);
+SELECT count(*) AS building FROM segments WHERE state = 'building';
+SELECT * FROM differences();
 SELECT apply();
 SELECT state, :rich = (SELECT count(*) FROM memberships WHERE segment = 'rich') AS as_before FROM segments WHERE name = 'rich';
 SELECT * FROM differences();

@@ -153,12 +153,26 @@ my @more_segments = (
 	[ 'fresh', q{last_view IS NOT NULL AND latest_10d IS NOT NULL} ],
 	[ 'complex', q{devotion > 1 AND visit_length_15d > '1 hour'} ],
 );
+# made one after the other somewhere in a stream of the class define, and often
+# built beside what comes
 my @late = (
 	q{SELECT cdp.create_trait('late_sum', aggregate => 'sum', value => $$(properties->>'qty')::numeric$$, event => 'Product Viewed', within => '21 days');},
 	q{SELECT cdp.create_trait('late_mode', aggregate => 'most_frequent', value => $$properties->>'tier'$$);},
 	q{SELECT cdp.create_segment('late', $$did('Product Viewed', within => '21 days', at_least => 2) OR late_sum > 4$$);},
 	q{SELECT cdp.alter_trait('products_20d', within => '6 days');},
 	q{SELECT cdp.alter_segment('lookers', $$count_of('Product Viewed', within => '10 days') > 1$$);},
+	q{SELECT cdp.alter_trait('ltv', filter => $$properties->>'tier' = 'premium'$$);},
+	q{SELECT cdp.alter_trait('favourite', event => 'Product Viewed');},
+	q{SELECT cdp.alter_trait('ltv', filter => '', description => 'as it was');},
+	q{DO $$ BEGIN PERFORM cdp.cancel_backfill('favourite'); EXCEPTION WHEN undefined_object THEN NULL; END $$;},
+	q{SELECT cdp.alter_trait('favourite', event => 'Order Completed');},
+	# another type
+	q{SELECT cdp.alter_trait('quantity', aggregate => 'max');},
+	q{SELECT cdp.rename_trait('quantity', 'amount');},
+	q{SELECT cdp.alter_trait('amount', event => 'Order Completed');},
+	q{SELECT cdp.rename_trait('amount', 'quantity');},
+	q{SELECT cdp.alter_trait('purchases_30d', within => '12 days');},
+	q{SELECT cdp.drop_segment('late'); SELECT cdp.create_segment('late', $$did('Product Viewed', within => '21 days') AND premium$$);},
 );
 # changes of the rules of identity, one of each line
 my @rules = (
@@ -189,9 +203,15 @@ $kinds{mixed} = [
 	$kinds{shared}[1],
 	[ q{'cookie', links => false}, q{'cookie', blocked => ARRAY['k1']}, q{'cookie', labels => ARRAY['^k[23]']} ] ];
 my @undefine = (
+	'SET cdp.backfill_at_once = 1000000000;',
 	q{SELECT cdp.drop_segment('late') FROM cdp.segment_definitions WHERE name = 'late';},
 	q{SELECT cdp.drop_trait(name) FROM cdp.trait_definitions WHERE name IN ('late_sum', 'late_mode');},
 	q{SELECT cdp.alter_trait(name, within => '20 days') FROM cdp.trait_definitions WHERE name = 'products_20d' AND within <> '20 days';},
+	q{SELECT cdp.alter_trait(name, filter => '') FROM cdp.trait_definitions WHERE name = 'ltv' AND filter IS NOT NULL;},
+	q{SELECT cdp.alter_trait(name, event => '') FROM cdp.trait_definitions WHERE name = 'favourite' AND event IS NOT NULL;},
+	q{SELECT cdp.rename_trait(name, 'quantity') FROM cdp.trait_definitions WHERE name = 'amount';},
+	q{SELECT cdp.alter_trait(name, aggregate => 'sum', event => '') FROM cdp.trait_definitions WHERE name = 'quantity' AND aggregate <> 'sum';},
+	q{SELECT cdp.alter_trait(name, within => '30 days') FROM cdp.trait_definitions WHERE name = 'purchases_30d' AND within <> '30 days';},
 	q{SELECT cdp.alter_segment(name, $$count_of('Product Viewed', within => '1 month') BETWEEN 1 AND 3$$) FROM cdp.segment_definitions WHERE name = 'lookers' AND predicate NOT LIKE '%month%';},
 	q{SELECT cdp.drop_identifier_kind(kind) FROM cdp.kind_definitions;},
 );
@@ -219,7 +239,9 @@ my $fresh_sql = q{
 CREATE TEMP TABLE fresh AS SELECT n.i, cdp.profile(n.i, fresh => true) - 'segments' AS p,
 	(cdp.profile(n.i, fresh => true)->'segments') - 'lingering' AS s
 FROM (SELECT DISTINCT u.i::text::cdp.identifier AS i FROM cdp.events e, unnest(e.identifiers) u(i)) n
-JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(n.i);
+JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(n.i)
+-- what is being built has no values, and has them after apply()
+WHERE NOT EXISTS (SELECT FROM cdp.backfills);
 COMMIT;
 SELECT 'applied' FROM cdp.apply(NULL);
 SELECT format('DIFFERENCE fresh %s: %s %s, applied %s', f.i, f.p, f.s, cdp.profile(f.i))
@@ -255,7 +277,7 @@ $state_sql =~ s/\n\s*/ /g;
 my $verify_sql =
   q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify() WHERE key <> 'change of rules';};
 
-my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers segment_members changes cursors trait_errors segment_errors rule_changes rule_cursors);
+my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers segment_members changes cursors trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes);
 my $reset_sql = join("\n", 'SET client_min_messages = warning;', @undefine,
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity';});
 # for a few rows quicker than TRUNCATE
@@ -476,18 +498,24 @@ sub items
 	my $busy = pick(0.02, 0.1, 0.4);
 	my $clock = -86400;
 	my $end = 1.2 * $stream->{span};
-	my $define = $stream->{class} eq 'define' ? int(rand(@entries)) : -1;
+	my %define;
+	if ($stream->{class} eq 'define')
+	{
+		my @at = sort { $a <=> $b } map { int(rand(@entries)) } @late;
+		push @{ $define{ $at[$_] } }, $_ for 0 .. $#late;
+	}
 	my %rules;
 	push @{ $rules{ $stream->{early} ? 0 : int(rand(@entries)) } }, $_ for @{ $stream->{rules} };
 	my $strange = chance(0.3);
 	my $round = chance(0.4);
 	my @items = ([ 'now', stamp($clock) ]);
+	push @items, [ 'set', 'backfill_at_once = 0' ] if %define && chance(0.7);
 	# changes of rules: in steps between the batches, or at once
 	push @items, ['later'] if @{ $stream->{rules} } && chance(0.7);
 
 	for my $i (0 .. $#entries)
 	{
-		push @items, ['define'] if $i == $define;
+		push @items, [ 'define', $_ ] for @{ $define{$i} // [] };
 		push @items, [ 'rule', $_ ] for @{ $rules{$i} // [] };
 		push @items, $entries[$i];
 		push @items, ['commit'] if chance(0.2);
@@ -558,11 +586,12 @@ sub script
 		push @sql, 'SELECT cdp.' . ($argument =~ /shoe/ ? 'create' : 'alter') . "_identifier_kind($argument);" if $what eq 'rule';
 		push @sql, 'SET cdp.replay_at_commit = 0;' if $what eq 'later';
 		push @sql, $verify_sql if $what eq 'verify';
-		push @sql, @late if $what eq 'define';
+		push @sql, $late[$argument] if $what eq 'define';
 	}
 	$flush->();
 	push @sql, "SELECT 'applied' FROM cdp.apply(NULL);", "SELECT 'LEFT ' || n FROM cdp.apply(NULL) n WHERE n > 0;",
 	  q{SELECT 'LEFT a change of rules' FROM cdp.rule_changes;},
+	  q{SELECT 'LEFT a definition' FROM cdp.backfills;},
 	  q{SELECT 'LEFT timers' FROM cdp.timers t, cdp.applier a WHERE t.at <= a.clock LIMIT 1;},
 	  $check, (grep { /dblink_connect/ } @sql) ? q{SELECT 'done' FROM dblink_disconnect('other');} : (),
 	  q{SELECT 'STATE';}, $state_sql;
