@@ -13,12 +13,15 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "parser/parse_type.h"
+#include "storage/bufmgr.h"
 #include "storage/shmem.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 
 #include "cdp.h"
 #include "compat.h"
@@ -76,11 +79,27 @@ CdpPrepare(CdpStatement *statement)
 		prepare(statement);
 }
 
+bool
+CdpTableIsVoid(const char *table)
+{
+	Relation	rel = table_open(CdpRelationOid(table), AccessShareLock);
+	bool		result = RelationGetNumberOfBlocks(rel) == 0;
+
+	table_close(rel, NoLock);
+	return result;
+}
+
 uint64
 CdpRun(CdpStatement *statement, Datum *args, const char *nulls)
 {
 	int			rc;
 
+	if (statement->table != NULL && CdpTableIsVoid(statement->table))
+	{
+		SPI_processed = 0;
+		SPI_tuptable = NULL;
+		return 0;
+	}
 	CdpPrepare(statement);
 	rc = SPI_execute_plan(statement->plan, args, nulls,
 						  CdpStatementsReadOnly, 0);

@@ -26,6 +26,12 @@ typedef struct CdpStatement
 {
 	const char *sql;
 	const char *types[CDP_STATEMENT_ARGS];	/* SQL type names, NULL-terminated */
+
+	/*
+	 * There is nothing to find or to do where this table has never had a row
+	 * (NULL: never mind).  Most databases have no undo, and no timer.
+	 */
+	const char *table;
 	SPIPlanPtr	plan;
 	struct CdpStatement *next;
 } CdpStatement;
@@ -41,6 +47,9 @@ extern uint64 CdpRun(CdpStatement *statement, Datum *args, const char *nulls);
  * snapshot of the query that called it.  Whoever sets it resets it on error.
  */
 extern bool CdpStatementsReadOnly;
+
+/* Has a table of the schema cdp no page, so that it cannot have a row? */
+extern bool CdpTableIsVoid(const char *table);
 
 /* Make the plan, for who runs it by a cursor. */
 extern void CdpPrepare(CdpStatement *statement);

@@ -23,7 +23,7 @@
 # shellcheck shell=bash disable=SC2034
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-pg_config=${PG_CONFIG:-pg_config}
+pg_config=$(command -v "${PG_CONFIG:-pg_config}")	# not what private_setup puts into PATH
 unset PGHOST PGPORT PGUSER PGDATABASE PGSERVICE PGOPTIONS PGPASSWORD PGDATA
 
 server_user=

@@ -23,7 +23,7 @@ typedef struct CdpBatchResult
 	int64		changes;		/* rows written to cdp.changes */
 	int64		timers;			/* profiles re-evaluated because their time had come */
 	bool		more;			/* entries or due timers are left */
-	TimestampTz next_timer;		/* earliest instant at which something is due; DT_NOEND: none */
+	TimestampTz next_timer;		/* when something is due next; DT_NOEND: never, or more is left */
 } CdpBatchResult;
 
 /*

@@ -43,8 +43,10 @@
 
 static CdpStatement load_applier = {
 	"SELECT a.generation, a.next_node, a.next_seq, a.epoch, a.clock, a.entries,"
-	" a.duplicates, a.rejected, a.token, EXISTS (SELECT FROM cdp.backfills)"
-	" FROM cdp.applier a",
+	" a.duplicates, a.rejected, a.token, EXISTS (SELECT FROM cdp.backfills),"
+	" e.epoch, e.incarnation, e.system_identifier, e.timeline"
+	" FROM cdp.applier a LEFT JOIN LATERAL"
+	" (SELECT * FROM cdp.epochs e ORDER BY e.epoch DESC LIMIT 1) e ON true",
 	{NULL}
 };
 
@@ -60,12 +62,6 @@ static CdpStatement write_applier = {
 	{"int8", "int8", "int4", "timestamptz", "int8", "int8", "int8", "int8", "int8"}
 };
 
-static CdpStatement last_epoch = {
-	"SELECT e.epoch, e.incarnation, e.system_identifier, e.timeline"
-	" FROM cdp.epochs e ORDER BY e.epoch DESC LIMIT 1",
-	{NULL}
-};
-
 static CdpStatement new_epoch = {
 	"INSERT INTO cdp.epochs (epoch, incarnation, system_identifier, timeline,"
 	" started_at) VALUES ($1, $2, $3, $4, $5)",
@@ -74,12 +70,12 @@ static CdpStatement new_epoch = {
 
 static CdpStatement due_timers = {
 	"SELECT t.profile_id FROM cdp.timers t WHERE t.at <= $1 ORDER BY t.at LIMIT $2",
-	{"timestamptz", "int8"}
+	{"timestamptz", "int8"}, "timers"
 };
 
 static CdpStatement next_timer = {
 	"SELECT t.at FROM cdp.timers t ORDER BY t.at LIMIT 1",
-	{NULL}
+	{NULL}, "timers"
 };
 
 static CdpStatement own_entries = {
@@ -111,6 +107,15 @@ CdpApplierLoad(CdpBatch *batch)
 	applier->rejected = CdpCellInt8(0, 8);
 	applier->token = CdpCellInt8(0, 9);
 	applier->backfills = DatumGetBool(CdpCell(0, 10, &isnull));
+	batch->last_epoch.epoch = DatumGetInt32(CdpCell(0, 11, &isnull));
+	if (isnull)
+		batch->last_epoch.epoch = -1;
+	else
+	{
+		batch->last_epoch.incarnation = DatumGetInt32(CdpCell(0, 12, &isnull));
+		batch->last_epoch.system_identifier = CdpCellInt8(0, 13);
+		batch->last_epoch.timeline = DatumGetInt32(CdpCell(0, 14, &isnull));
+	}
 	SPI_freetuptable(SPI_tuptable);
 
 	/* the applied clock never goes back */
@@ -153,19 +158,14 @@ CdpEpochCheck(CdpBatch *batch, int32 incarnation)
 {
 	int64		system_identifier = (int64) GetSystemIdentifier();
 	int32		timeline = (int32) GetWALInsertionTimeLine();
-	bool		isnull;
+	CdpEpoch   *last = &batch->last_epoch;
 	Datum		args[5];
 
-	if (CdpRun(&last_epoch, NULL, NULL) == 1 &&
-		DatumGetInt32(CdpCell(0, 1, &isnull)) == batch->applier.epoch &&
-		DatumGetInt32(CdpCell(0, 2, &isnull)) == incarnation &&
-		CdpCellInt8(0, 3) == system_identifier &&
-		DatumGetInt32(CdpCell(0, 4, &isnull)) == timeline)
-	{
-		SPI_freetuptable(SPI_tuptable);
+	if (last->epoch == batch->applier.epoch &&
+		last->incarnation == incarnation &&
+		last->system_identifier == system_identifier &&
+		last->timeline == timeline)
 		return;
-	}
-	SPI_freetuptable(SPI_tuptable);
 	batch->applier.epoch++;
 	args[0] = Int32GetDatum(batch->applier.epoch);
 	args[1] = Int32GetDatum(incarnation);
@@ -519,6 +519,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	result.timers = ndue;
 	if (ndue == max || rules != NULL)
 		result.more = true;
+	if (!result.more)
 	result.next_timer = when_next();
 
 done:

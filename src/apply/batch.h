@@ -52,9 +52,19 @@ typedef struct CdpApplier
 	bool		backfills;		/* are definitions being built? */
 } CdpApplier;
 
+/* The last row of cdp.epochs; epoch -1: there is none. */
+typedef struct CdpEpoch
+{
+	int32		epoch;
+	int32		incarnation;
+	int64		system_identifier;
+	int32		timeline;
+} CdpEpoch;
+
 typedef struct CdpBatch
 {
 	CdpApplier	applier;
+	CdpEpoch	last_epoch;
 	TimestampTz previous;		/* the applied clock before this batch */
 	CdpKindSet *kinds;
 	CdpTraitSet *traits;

@@ -31,7 +31,10 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "apply/cursor.h"
@@ -41,13 +44,9 @@
 #define EVERYTHING	((uint64) PG_INT64_MAX)
 
 static CdpStatement load_cursors = {
-	"SELECT c.incarnation, c.done::text, c.target::text, c.position_xid,"
-	" c.position_id FROM cdp.cursors c ORDER BY c.incarnation",
-	{NULL}
-};
-
-static CdpStatement load_incarnation = {
-	"SELECT i.id FROM cdp.incarnation i",
+	"SELECT i.id, c.incarnation, c.done::text, c.target::text, c.position_xid,"
+	" c.position_id FROM cdp.incarnation i LEFT JOIN cdp.cursors c ON true"
+	" ORDER BY i.id, c.incarnation",
 	{NULL}
 };
 
@@ -75,12 +74,13 @@ static CdpStatement read_range = {
 	{"int8", "int8", "int8", "int4", "int8"}
 };
 
-static CdpStatement current_snapshot = {
-	"SELECT pg_current_snapshot()::text",
-	{NULL}
+static CdpStatement write_cursor = {
+	"UPDATE cdp.cursors c SET done = $2::pg_snapshot, target = $3::pg_snapshot,"
+	" position_xid = $4, position_id = $5 WHERE c.incarnation = $1",
+	{"int4", "text", "text", "int8", "int8"}
 };
 
-static CdpStatement write_cursor = {
+static CdpStatement make_cursor = {
 	"INSERT INTO cdp.cursors AS c (incarnation, done, target, position_xid, position_id)"
 	" VALUES ($1, $2::pg_snapshot, $3::pg_snapshot, $4, $5)"
 	" ON CONFLICT (incarnation) DO UPDATE SET done = excluded.done,"
@@ -90,8 +90,9 @@ static CdpStatement write_cursor = {
 };
 
 static CdpStatement load_change = {
-	"SELECT c.incarnation, c.done::text, c.target::text, c.position_xid,"
-	" c.position_id FROM cdp.rule_cursors c WHERE c.change = $1 ORDER BY c.incarnation",
+	"SELECT i.id, c.incarnation, c.done::text, c.target::text, c.position_xid,"
+	" c.position_id FROM cdp.incarnation i"
+	" LEFT JOIN cdp.rule_cursors c ON c.change = $1 ORDER BY i.id, c.incarnation",
 	{"int8"}
 };
 
@@ -188,13 +189,14 @@ simple_snapshot(uint64 xmax)
 CdpSnapshot *
 CdpSnapshotNow(void)
 {
-	bool		isnull;
 	CdpSnapshot *snapshot;
 	FullTransactionId own;
+	Datum		now;
 
-	CdpRun(&current_snapshot, NULL, NULL);
-	snapshot = CdpSnapshotParse(TextDatumGetCString(CdpCell(0, 1, &isnull)));
-	SPI_freetuptable(SPI_tuptable);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	now = OidFunctionCall0(F_PG_CURRENT_SNAPSHOT);
+	PopActiveSnapshot();
+	snapshot = CdpSnapshotParse(DatumGetCString(DirectFunctionCall1(pg_snapshot_out, now)));
 
 	/*
 	 * A snapshot does not list its own transaction as running.  Entries that
@@ -228,33 +230,38 @@ load_cursor_set(CdpStatement *statement, Datum *args)
 	bool		isnull;
 	uint64		i;
 
-	if (CdpRun(&load_incarnation, NULL, NULL) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"cdp.incarnation\" does not hold exactly one row")));
-	set->incarnation = DatumGetInt32(CdpCell(0, 1, &isnull));
-	SPI_freetuptable(SPI_tuptable);
-
 	CdpRun(statement, args, NULL);
 	set->cursors = palloc0(sizeof(CdpCursor) * (SPI_processed + 1));
 	for (i = 0; i < SPI_processed; i++)
 	{
-		CdpCursor  *cursor = &set->cursors[set->n++];
+		CdpCursor  *cursor = &set->cursors[set->n];
+		int32		incarnation = DatumGetInt32(CdpCell(i, 1, &isnull));
 		Datum		value;
 
-		cursor->on_disk = true;
-		cursor->incarnation = DatumGetInt32(CdpCell(i, 1, &isnull));
+		if (i > 0 && incarnation != set->incarnation)
+			break;
+		set->incarnation = incarnation;
 		value = CdpCell(i, 2, &isnull);
+		if (isnull)
+			continue;			/* there is no cursor */
+		set->n++;
+		cursor->on_disk = true;
+		cursor->incarnation = DatumGetInt32(value);
+		value = CdpCell(i, 3, &isnull);
 		cursor->done = isnull ? simple_snapshot(1)
 			: CdpSnapshotParse(TextDatumGetCString(value));
-		value = CdpCell(i, 3, &isnull);
+		value = CdpCell(i, 4, &isnull);
 		cursor->target = isnull ? NULL
 			: CdpSnapshotParse(TextDatumGetCString(value));
-		cursor->position_xid = CdpCellInt8(i, 4);
-		cursor->position_id = CdpCellInt8(i, 5);
+		cursor->position_xid = CdpCellInt8(i, 5);
+		cursor->position_id = CdpCellInt8(i, 6);
 		if (cursor->incarnation == set->incarnation)
 			set->active = true;
 	}
+	if (i == 0 || i < SPI_processed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"cdp.incarnation\" does not hold exactly one row")));
 	SPI_freetuptable(SPI_tuptable);
 	return set;
 }
@@ -590,7 +597,8 @@ CdpCursorsWorking(CdpCursorSet *set)
 }
 
 static void
-write_cursors(CdpCursorSet *set, CdpStatement *statement, int64 change)
+write_cursors(CdpCursorSet *set, CdpStatement *update, CdpStatement *insert,
+			  int64 change)
 {
 	int			i;
 
@@ -609,18 +617,20 @@ write_cursors(CdpCursorSet *set, CdpStatement *statement, int64 change)
 		args[3] = Int64GetDatum(cursor->position_xid);
 		args[4] = Int64GetDatum(cursor->position_id);
 		args[5] = Int64GetDatum(change);
-		CdpRun(statement, args, nulls);
+		if (CdpRun(cursor->on_disk ? update : insert, args, nulls) != 1)
+			elog(ERROR, "cursor of incarnation %d was not written",
+				 cursor->incarnation);
 	}
 }
 
 void
 CdpCursorsWrite(CdpCursorSet *set)
 {
-	write_cursors(set, &write_cursor, 0);
+	write_cursors(set, &write_cursor, &make_cursor, 0);
 }
 
 void
 CdpCursorsWriteChange(CdpCursorSet *set, int64 change)
 {
-	write_cursors(set, &write_change, change);
+	write_cursors(set, &write_change, &write_change, change);
 }

@@ -108,6 +108,11 @@ run_in_snapshot(CdpStatement *statement)
 {
 	int			rc;
 
+	if (CdpTableIsVoid("rule_changes"))
+	{
+		SPI_tuptable = NULL;
+		return 0;
+	}
 	CdpPrepare(statement);
 	rc = SPI_execute_plan(statement->plan, NULL, NULL, true, 0);
 	if (rc < 0)

@@ -75,7 +75,7 @@ typedef struct CdpUndoSet
 
 static CdpStatement load_all = {
 	"SELECT " UNDO_COLUMNS " FROM cdp.decisions d WHERE d.type = 'undo' LIMIT $1",
-	{"int8"}
+	{"int8"}, "decisions"
 };
 
 static CdpStatement load_undos_of = {

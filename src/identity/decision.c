@@ -89,7 +89,7 @@ static CdpStatement upsert_decisions = {
 static CdpStatement load_cannot_all = {
 	"SELECT d.a, d.b FROM cdp.decisions d"
 	" WHERE d.type = 'split' AND d.effective ORDER BY d.a LIMIT $1",
-	{"int8"}
+	{"int8"}, "decisions"
 };
 
 static CdpStatement load_cannot_of = {
@@ -104,7 +104,7 @@ static CdpStatement load_cannot_of = {
 static CdpStatement load_detached_all = {
 	"SELECT d.a, d.at, d.tie FROM cdp.decisions d"
 	" WHERE d.type = 'detach' AND d.effective ORDER BY d.a LIMIT $1",
-	{"int8"}
+	{"int8"}, "decisions"
 };
 
 static CdpStatement load_detached_of = {
