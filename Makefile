@@ -56,6 +56,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/apply/asof.sql) \
                $(wildcard sql/apply/merges.sql) \
                $(wildcard sql/apply/worker.sql) \
+               $(wildcard sql/apply/config.sql) \
                $(wildcard sql/apply/sample.sql) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/views.sql)) \
                $(wildcard sql/grants.sql)

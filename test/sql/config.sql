@@ -1,0 +1,74 @@
+--
+-- All definitions as one document, and back.
+--
+SET client_min_messages = warning;
+CREATE EXTENSION cdp;
+SET timezone = 'America/New_York';
+SET intervalstyle = 'iso_8601';
+SET cdp.now = '2026-05-01 12:00+00';
+CREATE SCHEMA shop;
+CREATE TABLE shop.orders (id int PRIMARY KEY, who int, total numeric);
+INSERT INTO shop.orders VALUES (1, 1, 5), (2, 1, 50), (3, 2, 7);
+
+SELECT cdp.export_config();
+CREATE FUNCTION wanted() RETURNS jsonb LANGUAGE sql AS $f$ SELECT $${"version": 1,
+	"identifier_kinds": {"loyalty_id": {"priority": 5, "max_per_profile": 2, "within": "1 month"}, "email": {"max_per_profile": 3}, "user_id": {"max_per_profile": null}, "phone": {}},
+	"attachments": {"orders": {"relation": "shop.orders", "mapping": {"event": "Order Completed", "identifiers": {"user_id": "who"}}}},
+	"traits": {
+		"aov": {"expression": "ltv / nullif(orders, 0)"},
+		"ltv": {"aggregate": "sum", "value": "(properties->>'total')::numeric", "event": "Order Completed"},
+		"orders": {"aggregate": "count", "event": "Order Completed", "within": "1 year", "options": {"announce": true}},
+		"plan": {"type": "text", "description": "what they pay for"},
+		"age": {"type": "int4"}},
+	"segments": {
+		"a_first": {"predicate": "in_segment('spenders') AND NOT did('Refunded', within => '7 days')"},
+		"spenders": {"predicate": "ltv > 10", "exit_when": "ltv < 5"},
+		"rest": {"predicate": "plan = 'x'", "exclude": ["spenders"], "holdout": 0.25, "enabled": false}},
+	"subscriptions": {"crm": {"filter": {"segment": "spenders"}, "visibility": "PT30S"}}}$$::jsonb $f$;
+
+-- a dry run tells, and leaves no trace
+SELECT action, kind, name, before, profiles_changed FROM cdp.apply_config(wanted());
+SELECT cdp.export_config() = '{"version": 1, "identifier_kinds": {}, "attachments": {}, "traits": {}, "segments": {}, "subscriptions": {}}' AS untouched;
+SELECT count(*) AS attached FROM pg_trigger WHERE tgname LIKE 'cdp%';
+-- for good; again, nothing happens
+SELECT action, kind, name, after, profiles_changed FROM cdp.apply_config(wanted(), dry_run => false);
+SELECT * FROM cdp.apply_config(wanted(), dry_run => false, prune => true);
+SELECT * FROM cdp.apply_config(cdp.export_config(), dry_run => false, prune => true);
+SELECT cdp.apply();
+SELECT segment, profile_id FROM cdp.memberships ORDER BY 1, 2;
+SELECT name, state, enabled FROM cdp.segments ORDER BY name;
+
+-- changes: only what differs, with the profiles that move
+SELECT action, kind, name, before, after, profiles_changed FROM cdp.apply_config(jsonb_set(jsonb_set(jsonb_set(wanted(),
+	'{segments,spenders,predicate}', '"ltv > 6"'), '{traits,orders,within}', '"2 years"'), '{traits,plan}', '{"type": "text"}'), dry_run => false);
+SELECT cdp.apply();
+SELECT segment, profile_id FROM cdp.memberships ORDER BY 1, 2;
+-- an attachment whose mapping is another one: its entries are, too
+SELECT action, kind, name FROM cdp.apply_config(jsonb_set('{"version": 1}'::jsonb || jsonb_build_object('attachments', wanted()->'attachments'),
+	'{attachments,orders,mapping,properties}', '{"total": "total * 2"}'), dry_run => false);
+SELECT cdp.apply();
+SELECT traits FROM cdp.profiles ORDER BY profile_id;
+SELECT * FROM cdp.verify();
+
+-- without prune nothing is dropped; with it what a section lacks, dependants first
+SELECT * FROM cdp.apply_config('{"version": 1, "segments": {}}', dry_run => false);
+SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "segments": {}, "traits": {"plan": {"type": "text"}}}', prune => true);
+-- what is needed by what stays cannot go, and nothing is done
+SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "traits": {}}', dry_run => false, prune => true);
+SELECT count(*) FROM cdp.traits;
+SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "segments": {}, "traits": {}, "subscriptions": {}, "identifier_kinds": {}, "attachments": {}}', false, true);
+SELECT cdp.export_config();
+
+-- mistakes
+SELECT * FROM cdp.apply_config(NULL);
+SELECT * FROM cdp.apply_config('{}');
+SELECT * FROM cdp.apply_config('{"version": 2}');
+SELECT * FROM cdp.apply_config('{"version": 1, "trait": {}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "traits": []}');
+SELECT * FROM cdp.apply_config('{"version": 1, "traits": {"x": 1}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "traits": {"x": {"agregate": "sum"}}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "traits": {"x": {"aggregate": "summe"}}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "segments": {"x": {"predicate": "nothing > 1"}, "y": {"predicate": "in_segment(''x'')"}}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "segments": {"x": {"predicate": "1 >"}}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "attachments": {"x": {"relation": "nowhere.t", "mapping": {}}}}');
+SELECT cdp.export_config();
