@@ -1,0 +1,139 @@
+# bench/segments.sh: what many segments cost, what waiting timers cost, and
+# memberships as rows beside memberships as sets.  SEGMENTS_PROFILES profiles
+# (200000), SEGMENTS_EVENTS events a run (20000), TIMERS timers (1000000).
+#
+# shellcheck shell=bash
+
+# 20 traits: ten of events, ten declared; segment i reads two of them
+segments_setup()
+{
+	cat <<-EOT
+		SELECT cdp.create_trait('c' || i, aggregate => 'count', event => 'E' || i) FROM generate_series(0, 4) i;
+		SELECT cdp.create_trait('c' || i, aggregate => 'sum', event => 'E' || i, value => \$\$(properties->>'n')::numeric\$\$, empty => '0')
+		FROM generate_series(5, 9) i;
+		SELECT cdp.create_trait('k' || i, type => 'numeric') FROM generate_series(0, 9) i;
+		INSERT INTO cdp.events (type, identifiers, properties)
+		SELECT 'identify', ARRAY[('user_id:u' || p)::cdp.identifier],
+			(SELECT jsonb_object_agg('k' || k, (p * (k + 3)) % 10) FROM generate_series(0, 9) k)
+		FROM generate_series(1, $1) p;
+		INSERT INTO cdp.events (event, identifiers, properties)
+		SELECT 'E' || k, ARRAY[('user_id:u' || p)::cdp.identifier], '{"n": 1}'
+		FROM generate_series(1, $1) p, generate_series(0, 9, 3) k WHERE p % 5 = 0;
+		SELECT cdp.apply();
+	EOT
+}
+
+# segments_make FROM UPTO
+segments_make()
+{
+	cat <<-EOT
+		SELECT cdp.create_segment('s' || i, format('c%s >= %s AND k%s > %s', i % 10, 1 + i / 10, (i * 7 + i / 10) % 10, i % 6))
+		FROM generate_series($1, $2) i;
+	EOT
+}
+
+# segments_events SEED N PROFILES: each touches one trait
+segments_events()
+{
+	cat <<-EOT
+		SELECT setseed($1 / 1000.0);
+		INSERT INTO cdp.events (type, event, identifiers, properties)
+		SELECT CASE WHEN r < 0.3 THEN 'identify' ELSE 'track' END, CASE WHEN r >= 0.3 THEN 'E' || k END,
+			ARRAY[('user_id:u' || 1 + (random() * ($3 - 1))::int)::cdp.identifier],
+			CASE WHEN r < 0.3 THEN jsonb_build_object('k' || k, (random() * 9)::int) ELSE '{"n": 1}' END
+		FROM (SELECT random() AS r, (random() * 9.99)::int % 10 AS k FROM generate_series(1, $2)) x;
+	EOT
+}
+
+bench_segments()
+{
+	local run profiles=${SEGMENTS_PROFILES:-200000} n=${SEGMENTS_EVENTS:-20000} variant
+	fresh bench_segments_5
+	{
+		segments_setup "$profiles"
+		segments_make 0 4
+		echo "VACUUM ANALYZE;"
+	} | sql bench_segments_5 >/dev/null
+	fresh bench_segments_100 bench_segments_5
+	segments_make 5 99 | sql bench_segments_100 >/dev/null
+	for variant in 5 100; do
+		psql -Xq -d "bench_segments_$variant" -c "VACUUM ANALYZE" -c CHECKPOINT
+	done
+	for ((run = 1; run <= runs; run++)); do
+		for variant in 5 100; do
+			# definitions are compiled before the clock runs
+			measure segments "$variant" "$run" "bench_segments_$variant" "$(
+				segments_events "$run" 1 "$profiles"
+				echo "SELECT cdp.apply();"
+				segments_events "$run" "$n" "$profiles"
+			)" <<<"SELECT cdp.apply();"
+		done
+	done
+	line "apply with 100 segments, of that with 5 ($profiles profiles)" "$(ratio segments 100 5)" "goal: at most 1.5"
+	for variant in 5 100; do
+		# counters are added to the table at most once a second
+		line "evaluations an event, each of at most one trait, $variant segments" "$({
+			echo "CREATE TEMP TABLE before AS SELECT segment, evaluations FROM cdp.stat_segments;"
+			segments_events 999 1000 "$profiles"
+			echo "SELECT cdp.apply();"
+			echo "SELECT round((sum(s.evaluations) - sum(b.evaluations)) / 1000.0, 2) FROM cdp.stat_segments s JOIN before b USING (segment);"
+		} | sql "bench_segments_$variant" | tail -n 1)" "all would be $variant"
+	done
+}
+
+# Timers: pending ones cost nothing; many that are due at once let what is new
+# through.
+bench_timers()
+{
+	local timers=${TIMERS:-1000000} pid before after seconds=20
+	fresh bench_timers
+	psql -Xq -d postgres -c "ALTER DATABASE bench_timers RESET cdp.now"
+	sql bench_timers >/dev/null <<-EOT
+		SELECT cdp.create_segment('lately', \$\$did('V', within => '365 days')\$\$);
+		INSERT INTO cdp.events (event, identifiers)
+		SELECT 'V', ARRAY[('user_id:u' || p)::cdp.identifier] FROM generate_series(1, $timers) p;
+		SELECT cdp.apply();
+		VACUUM ANALYZE;
+		SELECT cdp.start_worker();
+	EOT
+	sleep 5
+	pid=$(sql bench_timers <<<"SELECT pid FROM pg_stat_activity WHERE datname = 'bench_timers' AND backend_type LIKE 'cdp%' LIMIT 1")
+	before=$(sql bench_timers <<<"SELECT bench.cpu($pid)")
+	sleep $seconds
+	after=$(sql bench_timers <<<"SELECT bench.cpu($pid)")
+	line "CPU of an idle applier in $seconds s, $(sql bench_timers <<<"SELECT count(*) FROM cdp.timers") timers pending" \
+		"$(awk -v a="$after" -v b="$before" 'BEGIN { printf "%.2f s", a - b }')" "goal: not measurable"
+	sql bench_timers >/dev/null <<<"SELECT cdp.stop_worker()" || true
+
+	# 100,000 are due; an event comes
+	sql bench_timers >/dev/null <<-EOT
+		UPDATE cdp.timers SET at = now() - interval '1 s' WHERE profile_id IN (SELECT profile_id FROM cdp.timers ORDER BY profile_id LIMIT 100000);
+		UPDATE cdp.identities i SET timer = t.at FROM cdp.timers t WHERE t.profile_id = i.node_id AND t.at < now();
+		VACUUM ANALYZE;
+		CREATE TABLE bench.steps (n int, due bigint, applied boolean, took interval);
+		CREATE PROCEDURE bench.work_off() LANGUAGE plpgsql AS \$\$
+		DECLARE
+			t timestamptz;
+			n int := 0;
+		BEGIN
+			PERFORM cdp.apply(1000);
+			COMMIT;
+			INSERT INTO cdp.events (event, identifiers) VALUES ('W', '{user_id:new}');
+			COMMIT;
+			LOOP
+				t := clock_timestamp();
+				PERFORM cdp.apply(1000);
+				n := n + 1;
+				INSERT INTO bench.steps VALUES (n, (SELECT count(*) FROM cdp.timers WHERE at <= now()),
+					cdp.resolve('user_id:new') IS NOT NULL, clock_timestamp() - t);
+				COMMIT;
+				EXIT WHEN (SELECT due = 0 FROM bench.steps s WHERE s.n = work_off.n) OR n > 1000;
+			END LOOP;
+		END \$\$;
+		SET cdp.batch_size = 1000;
+		CALL bench.work_off();
+	EOT
+	line "100,000 timers due at once: batches, of that before the event" \
+		"$(sql bench_timers <<<"SELECT count(*), min(n) FILTER (WHERE applied) - 1, round(1000 * extract(epoch FROM max(took))) || ' ms' FROM bench.steps")" \
+		"goal: at most one before it"
+}
