@@ -651,28 +651,28 @@ name_identifiers(CdpProfile *profile, CdpProfileEval *eval)
 /*
  * Which traits have changed, when a profile is touched by nothing but entries
  * of its own and its timer is not due: what else there is stays as it was.
+ * False when that is not known.
  */
-static Bitmapset *
-changed_traits(CdpBatch *batch, CdpProfile *profile)
+static bool
+changed_traits(CdpBatch *batch, CdpProfile *profile, Bitmapset **changed)
 {
 	CdpNode    *root = profile->node;
 	CdpNode   **nodes;
-	Bitmapset  *changed = NULL;
 	bool		known = true;
 	int			n;
 	int			i;
 
 	if (batch->replaying || profile->moved || profile->cause != CDP_CAUSE_ENTRY ||
 		root->old_profile != root->id || root->timer <= batch->applier.clock)
-		return NULL;
+		return false;
 	/* those of a large profile that take no part have not changed */
 	nodes = participants(batch, profile, &n);
 	for (i = 0; i < n && known; i++)
 		known = !nodes[i]->is_new && !nodes[i]->is_gone &&
 			nodes[i]->old_profile == root->id &&
-			(nodes[i]->acc == NULL || CdpNodeChanges(nodes[i]->acc, &changed));
+			(nodes[i]->acc == NULL || CdpNodeChanges(nodes[i]->acc, changed));
 	pfree(nodes);
-	return known ? changed : NULL;
+	return known;
 }
 
 /*
@@ -722,7 +722,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 			evals[i].before = root->segments;
 			evals[i].nbefore = root->nsegments;
 		}
-		evals[i].changed = changed_traits(batch, touched[i]);
+		evals[i].known = changed_traits(batch, touched[i], &evals[i].changed);
 	}
 	CdpSegmentsEvaluate(batch->segments, batch->traits, evals, n, clock);
 

@@ -229,7 +229,7 @@ run(Evaluation *e)
 			bool		is;
 
 			CHECK_FOR_INTERRUPTS();
-			if (profile->changed != NULL &&
+			if (profile->known &&
 				!bms_overlap(segment->depends, profile->changed))
 				continue;
 			e->evaluated[e->segment]++;

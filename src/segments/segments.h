@@ -53,10 +53,11 @@ typedef struct CdpProfileEval
 	int64		profile_id;
 	CdpProfileValues values;
 	/*
-	 * Traits (indexes) that have changed since the profile's memberships were
-	 * last evaluated, when nothing else has: a segment that depends on none of
-	 * them is passed over, and values.next does not know of it.  NULL: unknown.
+	 * When it is known what has changed since the profile's memberships were
+	 * last evaluated, those traits (indexes): a segment that depends on none of
+	 * them is passed over, and values.next does not know of it.
 	 */
+	bool		known;
 	Bitmapset  *changed;
 	int			nidentifiers;	/* needed when set->identity */
 	CdpIdentifier **identifiers;

@@ -55,6 +55,7 @@ combine_declared(CdpNodeAcc *into, CdpNodeAcc *from)
 			into->ndeclared++;
 		}
 		into->declared[place] = *declared;
+		into->declared[place].written = true;
 		into->declared_dirty = into->dirty = true;
 	}
 }

@@ -176,6 +176,7 @@ read_declared(CdpNodeAcc *acc, CdpReader *reader)
 		declared->tie = ties[stamp];
 		has_value = CdpGetUInt(reader);
 		declared->value = NULL;
+		declared->written = false;
 		if (has_value)
 		{
 			declared->value = (Jsonb *) CdpGetText(reader);
@@ -251,8 +252,27 @@ CdpNodeReset(CdpNodeAcc *acc, const Bitmapset *only)
 }
 
 /*
- * Which keys were written is not kept: all declared traits may differ.
+ * Was the key of a declared trait written, in whatever case?  When the same
+ * value is written again the trait may differ too: another node may have had the
+ * last word.
  */
+static bool
+was_written(const CdpNodeAcc *acc, const CdpTrait *trait)
+{
+	const char *key = CdpDeclaredKey(trait);
+	int			keylen = strlen(key);
+
+	for (int i = 0; i < acc->ndeclared; i++)
+	{
+		const CdpDeclared *declared = &acc->declared[i];
+
+		if (declared->written &&
+			CdpSameKeyAnyCase(declared->key, declared->keylen, key, keylen))
+			return true;
+	}
+	return false;
+}
+
 bool
 CdpNodeChanges(const CdpNodeAcc *acc, Bitmapset **changed)
 {
@@ -261,7 +281,8 @@ CdpNodeChanges(const CdpNodeAcc *acc, Bitmapset **changed)
 	for (int i = 0; acc->dirty && i < acc->set->ntraits; i++)
 	{
 		if (acc->slots[i].dirty ||
-			(acc->declared_dirty && acc->set->traits[i]->aggregate == CDP_AGG_DECLARED))
+			(acc->declared_dirty && acc->set->traits[i]->aggregate == CDP_AGG_DECLARED &&
+			 was_written(acc, acc->set->traits[i])))
 			*changed = bms_add_member(*changed, i);
 	}
 	return true;
@@ -332,6 +353,7 @@ fold_declared(CdpNodeAcc *acc, const CdpEntry *entry)
 		declared->at = entry->at;
 		declared->tie = tie;
 		declared->value = v.type == jbvNull ? NULL : JsonbValueToJsonb(&v);
+		declared->written = true;
 		acc->declared_dirty = acc->dirty = true;
 	}
 }
@@ -544,6 +566,7 @@ node_receive(StringInfo buf)
 		declared->at = CdpReceiveTime(buf);
 		declared->tie = CdpReceiveText(buf, CDP_MAX_TIE);
 		declared->value = NULL;
+		declared->written = false;
 		if (pq_getmsgbyte(buf) != 0)
 		{
 			text	   *json = CdpReceiveText(buf, buf->len);

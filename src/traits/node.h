@@ -36,6 +36,7 @@ typedef struct CdpDeclared
 	TimestampTz at;
 	const text *tie;
 	Jsonb	   *value;			/* NULL: removed */
+	bool		written;		/* since the node was opened */
 } CdpDeclared;
 
 typedef struct CdpNodeSlot
@@ -71,5 +72,8 @@ extern CdpState *CdpNodeState(CdpNodeAcc *acc, int index);
 extern void CdpNodeDeclared(CdpNodeAcc *acc);
 /* Position of a key, or where it belongs. */
 extern int	CdpNodeDeclaredSearch(CdpNodeAcc *acc, const char *key, int keylen, bool *found);
+
+/* value.c: keys that differ in nothing but case */
+extern bool CdpSameKeyAnyCase(const char *a, int alen, const char *b, int blen);
 
 #endif							/* CDP_NODE_H */

@@ -199,8 +199,8 @@ latest_declared(CdpNodeAcc **nodes, int nnodes, const char *key, int keylen)
 	return best;
 }
 
-static bool
-same_key_any_case(const char *a, int alen, const char *b, int blen)
+bool
+CdpSameKeyAnyCase(const char *a, int alen, const char *b, int blen)
 {
 	if (alen != blen)
 		return false;
@@ -230,7 +230,7 @@ find_declared(CdpNodeAcc **nodes, int nnodes, const char *key)
 		{
 			CdpDeclared *declared = &nodes[i]->declared[j];
 
-			if (!same_key_any_case(declared->key, declared->keylen, key, keylen))
+			if (!CdpSameKeyAnyCase(declared->key, declared->keylen, key, keylen))
 				continue;
 			if (other != NULL &&
 				(other->keylen != declared->keylen ||

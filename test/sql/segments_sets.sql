@@ -99,6 +99,23 @@ CREATE TEMP TABLE before AS SELECT * FROM cdp.stat_segments;
 SELECT cdp.track('Login', user_id => 'u5') IS NOT NULL;
 SELECT cdp.apply();
 SELECT segment, a.evaluations - b.evaluations AS evaluations FROM cdp.stat_segments a JOIN before b USING (segment) WHERE a.evaluations <> b.evaluations ORDER BY 1;
+-- nor does a call that writes none of the keys it reads, in whatever case
+SELECT cdp.create_trait('other', type => 'text'), cdp.create_segment('others', $$other = 'x'$$);
+SELECT cdp.identify('u5', '{"other": "y"}') IS NOT NULL;
+SELECT cdp.apply();
+DROP TABLE before;
+CREATE TEMP TABLE before AS SELECT * FROM cdp.stat_segments;
+SELECT cdp.identify('u5', '{"third": 1}') IS NOT NULL;
+SELECT cdp.apply();
+SELECT segment, a.evaluations - b.evaluations AS evaluations FROM cdp.stat_segments a JOIN before b USING (segment) WHERE a.evaluations <> b.evaluations ORDER BY 1;
+SELECT cdp.identify('u5', '{"third": 1, "other": "x"}') IS NOT NULL;
+SELECT cdp.apply();
+SELECT segment, a.evaluations - b.evaluations AS evaluations FROM cdp.stat_segments a JOIN before b USING (segment) WHERE a.evaluations <> b.evaluations ORDER BY 1;
+SELECT who('others');
+SELECT cdp.create_trait('scored', type => 'numeric'), cdp.create_segment('scorers', 'scored > 1');
+SELECT cdp.identify('u6', '{"Scored": 2}') IS NOT NULL;
+SELECT cdp.apply();
+SELECT who('scorers');
 -- when a timer is due all are evaluated
 SET cdp.now = '2026-03-05 12:00+00';
 SELECT cdp.apply();
