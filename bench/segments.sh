@@ -94,10 +94,9 @@ bench_timers()
 		SELECT 'V', ARRAY[('user_id:u' || p)::cdp.identifier] FROM generate_series(1, $timers) p;
 		SELECT cdp.apply();
 		VACUUM ANALYZE;
-		SELECT cdp.start_worker();
 	EOT
+	pid=$(sql bench_timers <<<"SELECT cdp.start_worker()")
 	sleep 5
-	pid=$(sql bench_timers <<<"SELECT pid FROM pg_stat_activity WHERE datname = 'bench_timers' AND backend_type LIKE 'cdp%' LIMIT 1")
 	before=$(sql bench_timers <<<"SELECT bench.cpu($pid)")
 	sleep $seconds
 	after=$(sql bench_timers <<<"SELECT bench.cpu($pid)")
@@ -127,7 +126,7 @@ bench_timers()
 				INSERT INTO bench.steps VALUES (n, (SELECT count(*) FROM cdp.timers WHERE at <= now()),
 					cdp.resolve('user_id:new') IS NOT NULL, clock_timestamp() - t);
 				COMMIT;
-				EXIT WHEN (SELECT due = 0 FROM bench.steps s WHERE s.n = work_off.n) OR n > 1000;
+				EXIT WHEN (SELECT min(s.due) = 0 FROM bench.steps s) OR n > 1000;
 			END LOOP;
 		END \$\$;
 		SET cdp.batch_size = 1000;
