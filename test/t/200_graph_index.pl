@@ -88,10 +88,10 @@ unlike(slurp_file($standby->logfile), qr/inconsistent page found/, 'replay makes
 
 SKIP:
 {
-	skip 'no pg_walinspect', 1
-	  unless $primary->safe_psql('postgres', q(SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_walinspect'));
+	skip 'no pg_walinspect or pageinspect', 1
+	  if $primary->safe_psql('postgres', q(SELECT count(*) FROM pg_available_extensions WHERE name IN ('pg_walinspect', 'pageinspect'))) < 2;
 
-	$primary->safe_psql('postgres', 'CREATE EXTENSION IF NOT EXISTS pg_walinspect');
+	$primary->safe_psql('postgres', 'CREATE EXTENSION IF NOT EXISTS pg_walinspect; CREATE EXTENSION IF NOT EXISTS pageinspect');
 	$primary->backup('before');
 	my $from = $primary->lsn('insert');
 	$primary->safe_psql('postgres', 'SELECT grow(1000, 6000, 4096)');
@@ -100,19 +100,24 @@ SKIP:
 	$primary->safe_psql('postgres', 'INSERT INTO e VALUES (1, 2)');
 	$primary->safe_psql('postgres', 'SELECT pg_switch_wal()');
 
-	# The first record of a split has four pages, those that move entries have
-	# three or four; then the marks go.
-	my @ends = split /\n/, $primary->safe_psql(
+	# A split's first record, and nothing else, has meta page, directory and two
+	# primary pages; one or more records that move entries and one that takes
+	# the marks away follow.  So the end of the first and of the second of them
+	# lie inside the split, the others may.
+	my $number = $primary->safe_psql('postgres', q(SELECT pg_relation_filenode('e_graph')));
+	my @records = map { [ split /\|/ ] } split /\n/, $primary->safe_psql(
 		'postgres', qq(
-		SELECT end_lsn FROM pg_get_wal_records_info('$from', '$to')
-		WHERE resource_manager = 'Generic' AND block_ref LIKE '%blkref #1%' AND main_data_length = 0
-		AND block_ref ~ 'blkref #2' ORDER BY start_lsn));
-	cmp_ok(scalar(@ends), '>', $points, 'there were splits');
+		SELECT end_lsn, (block_ref ~ 'blkref #0: rel [0-9/]+ fork main blk 0 .*blkref #3')::int
+		FROM pg_get_wal_records_info('$from', '$to')
+		WHERE resource_manager = 'Generic' AND block_ref ~ 'rel [0-9]+/[0-9]+/$number ' ORDER BY start_lsn));
+	my @first = grep { $records[$_][1] } 0 .. $#records - 2;
+	cmp_ok(scalar(@first), '>', $points / 3, 'there were splits');
 	my $wal = abs_path($primary->data_dir) . '/pg_wal';
 	for my $n (1 .. $points)
 	{
-		# those next to each other belong to one split
-		my $lsn = $ends[ int(($n - 1) / 3) * int(@ends / ($points / 3 + 1)) + ($n - 1) % 3 ];
+		# three next to each other for every split that is looked at
+		my $after = ($n - 1) % 3;
+		my $lsn = $records[ $first[ int(($n - 1) / 3) * int(@first / ($points / 3 + 1)) ] + $after ][0];
 		my $node = PostgreSQL::Test::Cluster->new("point$n");
 		$node->init_from_backup($primary, 'before');
 		$node->set_recovery_mode;
@@ -121,12 +126,16 @@ SKIP:
 restore_command = 'cp "$wal/%f" "%p"'
 recovery_target_lsn = '$lsn'
 recovery_target_action = 'pause'
-recovery_target_inclusive = on
+recovery_target_inclusive = off
 wal_consistency_checking = ''
 ));
 		$node->start;
 		$node->poll_query_until('postgres', q(SELECT pg_get_wal_replay_pause_state() = 'paused'))
 		  or die "recovery does not pause at $lsn";
+		# the flags of a page are four bytes before its end, 0x180 are the marks
+		is( $node->safe_psql('postgres', q(SELECT count(*) FROM generate_series(0, pg_relation_size('e_graph') / 8192 - 1) b, get_raw_page('e_graph', b::int) p
+				WHERE ((get_byte(p, 8189) << 8 | get_byte(p, 8188)) & 384) <> 0)),
+			2, "$lsn is between the records of a split") if $after < 2;
 		same($node, "recovered to $lsn");
 
 		$node->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
