@@ -26,10 +26,15 @@ CREATE FUNCTION cdp.apply_identity_changes() RETURNS void
 COMMENT ON FUNCTION cdp.apply_identity_changes() IS
 'replay the whole log under the rules of identity as they are, in this transaction: instead of the batches in which the applier works off a change, or after an upgrade of a library that normalises; keeps the applier waiting; error at isolation levels above READ COMMITTED';
 
+CREATE FUNCTION cdp.rejudge() RETURNS void
+	AS 'MODULE_PATHNAME', 'cdp_rejudge' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.rejudge() IS
+'judge everybody again under the settings cdp.max_profile_identifiers, cdp.max_new_identifiers_per_hour and cdp.bridge_guard of who applies, after a change of these: a change of the rules like that of a kind, with preview, in batches, shown by cdp.progress';
+
 CREATE FUNCTION cdp.preview_identity()
 	RETURNS TABLE (change text, profile_id bigint, into_profile_id bigint, identifier cdp.identifier)
 	AS 'MODULE_PATHNAME', 'cdp_preview_identity' LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.preview_identity() IS
 'what a change of the rules of identity would do, in the transaction that makes it or while it is under way; takes no lock and writes nothing. change: merge (profile_id would be absorbed by into_profile_id), split (a part of profile_id would become, or join, into_profile_id; NULL: a new number), move (the identifier would belong to into_profile_id instead of profile_id), gone (the identifier would not be known any more), new (it is not known now; into_profile_id is NULL unless it would join a profile). No rows: nothing would change, or no change is under way. Reads the whole log; needs memory for all identifiers and their links';
 
-REVOKE ALL ON FUNCTION cdp.preview_identity(), cdp.kinds_before(bigint), cdp.rules_at_commit(), cdp.apply_identity_changes() FROM PUBLIC;
+REVOKE ALL ON FUNCTION cdp.preview_identity(), cdp.kinds_before(bigint), cdp.rules_at_commit(), cdp.apply_identity_changes(), cdp.rejudge() FROM PUBLIC;

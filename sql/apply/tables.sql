@@ -162,12 +162,14 @@ CREATE TABLE cdp.rule_changes (
 	judging boolean NOT NULL DEFAULT false,
 	position text,
 	done bigint NOT NULL DEFAULT 0,
-	total bigint NOT NULL DEFAULT 0
+	total bigint NOT NULL DEFAULT 0,
+	everyone boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE cdp.rule_changes IS 'changes of the rules of identity that have not gone through all of history; see cdp.progress';
 COMMENT ON COLUMN cdp.rule_changes.before IS 'the kinds before the change, rows of cdp.identifier_kinds';
 COMMENT ON COLUMN cdp.rule_changes.judging IS 'all entries have been read by the new rules, and who may be one person is being judged again';
 COMMENT ON COLUMN cdp.rule_changes.position IS 'the identifier whose cluster was judged last';
+COMMENT ON COLUMN cdp.rule_changes.everyone IS 'identifiers of all kinds are judged again: cdp.rejudge()';
 
 CREATE TABLE cdp.rule_cursors (
 	change bigint,

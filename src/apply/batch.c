@@ -195,6 +195,7 @@ CdpBatchPrepare(CdpBatch *batch, CdpRules *rules, bool keep)
 	{
 		batch->graph->reading = CdpRulesReading;
 		batch->graph->reading_arg = rules;
+		batch->graph->repolicied = CdpRulesRepolicied(rules);
 	}
 }
 
@@ -407,14 +408,6 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	before = CdpCursorsCopy(cursors);
 	CdpApplierLoad(&batch);
 	rules = CdpRulesLoad(before, true, &hold);
-
-	if (rules != NULL && !hold && max > 0 && CdpRulesNeedReplay(rules))
-	{
-		CdpReplay();
-		result.reread = 1;
-		result.more = true;
-		goto done;
-	}
 
 	building = rules == NULL && max > 0 && batch.applier.backfills &&
 		CdpBackfillDue(&build_next);

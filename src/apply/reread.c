@@ -12,7 +12,8 @@
  *	  copies of its message are looked at, too.
  *
  *	  Then the identifiers of the kinds that have other rules about who may be
- *	  one person: their clusters are judged again.
+ *	  one person, or another policy about what breaks these: their clusters are
+ *	  judged again.
  *
  *	  Each step is a transaction and leaves the tables as they should be for a
  *	  log that is read in two ways, so entries that come meanwhile are applied
@@ -404,6 +405,8 @@ CdpReread(CdpBatch *batch, CdpRules *rules, CdpCursorSet *applied, int max)
 	}
 	else if (names != NIL)
 	{
+		if (change->total == 0)
+			change->total = count_judged(names);
 		n = judge_next(batch, change, names, max);
 		change->done += n;
 		if (n == 0)

@@ -44,7 +44,7 @@
 #include "statement.h"
 
 static CdpStatement load_changes = {
-	"SELECT c.id, c.started_at IS NOT NULL, c.judging, c.position, c.done, c.total"
+	"SELECT c.id, c.started_at IS NOT NULL, c.judging, c.position, c.done, c.total, c.everyone"
 	" FROM cdp.rule_changes c ORDER BY c.id",
 	{NULL}
 };
@@ -55,6 +55,11 @@ static CdpStatement ask_change = {
 	" (SELECT max(c.id) + 1 FROM cdp.rule_changes c)), $1,"
 	" (SELECT jsonb_agg(to_jsonb(k)) FROM cdp.identifier_kinds k)"
 	" WHERE NOT EXISTS (SELECT FROM cdp.rule_changes c WHERE c.xid = $1 AND c.started_at IS NULL)",
+	{"int8"}
+};
+
+static CdpStatement ask_everyone = {
+	"UPDATE cdp.rule_changes c SET everyone = true WHERE c.xid = $1 AND c.started_at IS NULL",
 	{"int8"}
 };
 
@@ -97,6 +102,7 @@ static CdpStatement delete_cursors = {
 
 PG_FUNCTION_INFO_V1(cdp_rules_at_commit);
 PG_FUNCTION_INFO_V1(cdp_apply_identity_changes);
+PG_FUNCTION_INFO_V1(cdp_rejudge);
 
 /*
  * Kinds are read in the active snapshot.  Changes must be read in the same one,
@@ -215,6 +221,27 @@ cdp_apply_identity_changes(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * cdp.rejudge() returns void: judge everybody again, under the guards as they are
+ * when that is done: a change of the rules that changes none.
+ */
+Datum
+cdp_rejudge(PG_FUNCTION_ARGS)
+{
+	Datum		arg = Int64GetDatum((int64) U64FromFullTransactionId(GetTopFullTransactionId()));
+	CdpUserContext saved;
+
+	CdpRulesLock();
+	CdpRulesChanging();
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	CdpRun(&ask_everyone, &arg, NULL);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	CdpRulesChanged();
+	PG_RETURN_VOID();
+}
+
 /* ---- under way ---- */
 
 bool
@@ -228,32 +255,22 @@ CdpRulesReadOtherwise(CdpRules *rules)
 	return false;
 }
 
-/*
- * Policies decide about entries that are neither read otherwise nor of a
- * cluster that changes: then history is replayed as a whole.
- */
-bool
-CdpRulesNeedReplay(CdpRules *rules)
-{
-	int			i;
-
-	for (i = 0; i < rules->n; i++)
-		if (!CdpKindSetsPoliciesAlike(rules->changes[i].before, rules->kinds))
-			return true;
-	return false;
-}
-
 static void
-add_judged(List **names, CdpRules *rules, CdpKindSet *before, const char *name)
+add_name(List **names, const char *name)
 {
 	ListCell   *lc;
 
-	if (CdpKindSetsJudgeAlike(before, rules->kinds, name))
-		return;
 	foreach(lc, *names)
 		if (strcmp(lfirst(lc), name) == 0)
 			return;
 	*names = lappend(*names, pstrdup(name));
+}
+
+static void
+add_judged(List **names, CdpRules *rules, CdpRuleChange *change, const char *name)
+{
+	if (change->everyone || !CdpKindSetsJudgeAlike(change->before, rules->kinds, name))
+		add_name(names, name);
 }
 
 static int
@@ -274,11 +291,37 @@ CdpRulesJudged(CdpRules *rules)
 		CdpKindSet *before = rules->changes[i].before;
 
 		for (j = 0; j < CdpKindCount(before); j++)
-			add_judged(&names, rules, before, CdpKindByIndex(before, j)->name);
+			add_judged(&names, rules, &rules->changes[i], CdpKindByIndex(before, j)->name);
 		for (j = 0; j < CdpKindCount(rules->kinds); j++)
-			add_judged(&names, rules, before, CdpKindByIndex(rules->kinds, j)->name);
+			add_judged(&names, rules, &rules->changes[i], CdpKindByIndex(rules->kinds, j)->name);
 	}
 	list_sort(names, by_name);
+	return names;
+}
+
+List *
+CdpRulesRepolicied(CdpRules *rules)
+{
+	List	   *names = NIL;
+	int			i,
+				j,
+				k;
+
+	for (i = 0; i < rules->n; i++)
+	{
+		CdpKindSet *sets[2] = {rules->changes[i].before, rules->kinds};
+
+		for (k = 0; k < 2; k++)
+		{
+			for (j = 0; j < CdpKindCount(sets[k]); j++)
+			{
+				const char *name = CdpKindByIndex(sets[k], j)->name;
+
+				if (!CdpKindSetsPoliciesAlike(sets[0], sets[1], name))
+					add_name(&names, name);
+			}
+		}
+	}
 	return names;
 }
 
@@ -342,6 +385,7 @@ CdpRulesLoad(CdpCursorSet *live, bool start, bool *hold)
 		change->position = position ? text_to_cstring((text *) position) : NULL;
 		change->done = CdpCellInt8(i, 5);
 		change->total = CdpCellInt8(i, 6);
+		change->everyone = DatumGetBool(CdpCell(i, 7, &isnull));
 		if (change->started)
 			nstarted++;
 	}

@@ -20,6 +20,7 @@ typedef struct CdpRuleChange
 	int64		id;
 	bool		started;
 	bool		judging;		/* all entries are read; who may be one person? */
+	bool		everyone;		/* it is about all kinds: the guards are others */
 	char	   *position;		/* the identifier that was judged last; NULL: none */
 	int64		done;
 	int64		total;
@@ -48,8 +49,8 @@ extern void CdpRulesWrite(CdpRules *rules, bool cursors);
 extern List *CdpRulesJudged(CdpRules *rules);
 /* Is any entry read otherwise than before? */
 extern bool CdpRulesReadOtherwise(CdpRules *rules);
-/* Must history be replayed as a whole? */
-extern bool CdpRulesNeedReplay(CdpRules *rules);
+/* The names of the kinds (char *) that have another policy. */
+extern List *CdpRulesRepolicied(CdpRules *rules);
 /* All of them that the active snapshot sees are done. */
 extern void CdpRulesFinish(void);
 

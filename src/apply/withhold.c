@@ -551,7 +551,7 @@ CdpWithhold(CdpBatch *batch)
 	int			n = 0;
 	int			i;
 
-	if (graph->npolicies == 0)
+	if (graph->npolicies == 0 && graph->repolicied == NIL)
 		return;
 	nodes = list_concat(nodes, CdpGraphBarsChanged(graph));
 	if (nodes != NIL)
@@ -579,7 +579,7 @@ CdpWithheldWithdraw(CdpBatch *batch, CdpEntry *entries, int n)
 	Columns		columns;
 	int			i;
 
-	if (batch->graph->npolicies == 0)
+	if (batch->graph->npolicies == 0 && batch->graph->repolicied == NIL)
 		return;
 	make_columns(&columns, n);
 	for (i = 0; i < n; i++)

@@ -166,6 +166,22 @@ CdpLinkWasBarredBy(CdpGraph *graph, const CdpLink *link)
 	return barred_by(graph, link->was_status, link->was_detail);
 }
 
+/*
+ * Was it refused for the limit of a kind whose policy changes?
+ */
+static bool
+is_repolicied(CdpGraph *graph, const char *detail)
+{
+	ListCell   *lc;
+
+	if (detail == NULL)
+		return false;
+	foreach(lc, graph->repolicied)
+		if (strcmp(lfirst(lc), detail) == 0)
+			return true;
+	return false;
+}
+
 List *
 CdpGraphBarsChanged(CdpGraph *graph)
 {
@@ -173,7 +189,7 @@ CdpGraphBarsChanged(CdpGraph *graph)
 	LinkEntry  *entry;
 	List	   *nodes = NIL;
 
-	if (graph->links == NULL || graph->npolicies == 0)
+	if (graph->links == NULL || (graph->npolicies == 0 && graph->repolicied == NIL))
 		return NIL;
 	hash_seq_init(&seq, graph->links);
 	while ((entry = hash_seq_search(&seq)) != NULL)
@@ -181,7 +197,9 @@ CdpGraphBarsChanged(CdpGraph *graph)
 		CdpLink    *link = entry->link;
 
 		if (link->manual || link->gone || !link->on_disk ||
-			CdpLinkBarredBy(graph, link) == CdpLinkWasBarredBy(graph, link))
+			(CdpLinkBarredBy(graph, link) == CdpLinkWasBarredBy(graph, link) &&
+			 !is_repolicied(graph, link->detail) &&
+			 !is_repolicied(graph, link->was_detail)))
 			continue;
 		nodes = lappend(nodes, &link->a->id);
 		nodes = lappend(nodes, &link->b->id);

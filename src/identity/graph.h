@@ -202,6 +202,7 @@ typedef struct CdpGraph
 	int			nshared;		/* kinds whose identifiers are shared */
 	int			nnewest;		/* those that the newest has */
 	int			npolicies;		/* kinds whose broken limit costs entries */
+	List	   *repolicied;		/* names (char *) of kinds that may have done so by other rules */
 	List	   *suspects;		/* nodes, see CdpGraphLookAgain */
 	List	   *held;			/* CdpLink *: new ones that the bridge guard holds */
 	int			guarded;		/* are there links refused by a guard? -1: unknown */
@@ -342,7 +343,10 @@ extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manua
 extern CdpLink *CdpGraphFindLink(CdpGraph *graph, int64 x, int64 y);
 extern CdpKind *CdpLinkBarredBy(CdpGraph *graph, const CdpLink *link);
 extern CdpKind *CdpLinkWasBarredBy(CdpGraph *graph, const CdpLink *link);
-/* Nodes (int64 *) at links that a policy bars now and did not before, or the reverse. */
+/*
+ * Nodes (int64 *) at links that a policy bars now and did not before, or the
+ * reverse, or in another way than before.
+ */
 extern List *CdpGraphBarsChanged(CdpGraph *graph);
 extern void CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie);
 extern CdpLink **CdpGraphLinks(CdpGraph *graph, int *n);

@@ -89,7 +89,7 @@ extern CdpKindSet *CdpKindSetGet(int64 generation);
 extern CdpKindSet *CdpKindSetBefore(int64 change);
 extern void CdpKindSetsForget(int64 change);
 extern bool CdpKindSetsReadAlike(CdpKindSet *a, CdpKindSet *b);
-extern bool CdpKindSetsPoliciesAlike(CdpKindSet *a, CdpKindSet *b);
+extern bool CdpKindSetsPoliciesAlike(CdpKindSet *a, CdpKindSet *b, const char *name);
 extern bool CdpKindSetsJudgeAlike(CdpKindSet *a, CdpKindSet *b, const char *name);
 /*
  * The kinds as they were in force at that time; *same: an identifier meant

@@ -738,26 +738,14 @@ cdp_canonical(PG_FUNCTION_ARGS)
 }
 
 /*
- * Does a policy differ between the sets?
+ * Has the kind the same policy in both sets?
  */
 bool
-CdpKindSetsPoliciesAlike(CdpKindSet *a, CdpKindSet *b)
+CdpKindSetsPoliciesAlike(CdpKindSet *a, CdpKindSet *b, const char *name)
 {
-	CdpKindSet *sets[2] = {a, b};
-	int			i,
-				k;
+	int			len = strlen(name);
 
-	for (k = 0; k < 2; k++)
-	{
-		for (i = 0; i < sets[k]->n; i++)
-		{
-			CdpKind    *kind = &sets[k]->kinds[i];
-
-			if (CdpKindLookup(sets[1 - k], kind->name, strlen(kind->name))->policy != kind->policy)
-				return false;
-		}
-	}
-	return true;
+	return CdpKindLookup(a, name, len)->policy == CdpKindLookup(b, name, len)->policy;
 }
 
 /*

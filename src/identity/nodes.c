@@ -256,6 +256,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->mark = 0;
 	graph->suspects = NIL;
 	graph->held = NIL;
+	graph->repolicied = NIL;
 	graph->guarded = -1;
 	return graph;
 }

@@ -476,7 +476,12 @@ sub stream
 	  : $kinds{$class} ? map { chance(0.6) ? pick(@$_) : () } @{ $kinds{$class} } : ();
 	return { seed => $seed, class => $class, rules => \@changes, span => $span, entries => \@entries,
 		# most rules are there from the beginning
-		early => $lean && chance(0.8),
+		early => $lean && chance($class eq 'policies' ? 0.4 : 0.8),
+		# guards that are others at first, and everybody is judged again
+		guards => $class =~ /^(size|bridge|rate|mixed)$/ && chance(0.3) ? {
+			max_profile_identifiers => pick(2, 4, 10000),
+			bridge_guard => pick(0, 1, 3),
+			max_new_identifiers_per_hour => pick(0, 1, 2) } : {},
 		settings => {
 			max_profile_identifiers => $class eq 'size' || $class eq 'mixed' && chance(0.3) ? pick(2, 3, 5) : 10000,
 			bridge_guard => $class eq 'bridge' || $class eq 'mixed' && chance(0.3) ? pick(1, 2, 2, 3) : 0,
@@ -506,17 +511,19 @@ sub items
 	}
 	my %rules;
 	push @{ $rules{ $stream->{early} ? 0 : int(rand(@entries)) } }, $_ for @{ $stream->{rules} };
+	my $guarded = %{ $stream->{guards} } ? int(rand(@entries)) : -1;
 	my $strange = chance(0.3);
 	my $round = chance(0.4);
 	my @items = ([ 'now', stamp($clock) ]);
 	push @items, [ 'set', 'backfill_at_once = 0' ] if %define && chance(0.7);
 	# changes of rules: in steps between the batches, or at once
-	push @items, ['later'] if @{ $stream->{rules} } && chance(0.7);
+	push @items, ['later'] if (@{ $stream->{rules} } || $guarded >= 0) && chance(0.7);
 
 	for my $i (0 .. $#entries)
 	{
 		push @items, [ 'define', $_ ] for @{ $define{$i} // [] };
 		push @items, [ 'rule', $_ ] for @{ $rules{$i} // [] };
+		push @items, [ 'setrule', join(' ', map {"SET cdp.$_ = $stream->{settings}{$_};"} sort keys %{ $stream->{guards} }) ] if $i == $guarded;
 		push @items, $entries[$i];
 		push @items, ['commit'] if chance(0.2);
 		if (chance($busy))
@@ -538,7 +545,7 @@ sub items
 	push @items, [ 'end', stamp($end) ];
 	# the other orders are compared with these
 	push @items, ['check'] if $order < 2;
-	return [ (map { [ 'set', "$_ = $stream->{settings}{$_}" ] } sort keys %{ $stream->{settings} }),
+	return [ (map { [ 'set', "$_ = " . ($stream->{guards}{$_} // $stream->{settings}{$_}) ] } sort keys %{ $stream->{settings} }),
 		[ 'set', "batch_size = $batch" ], @items ];
 }
 
@@ -584,6 +591,7 @@ sub script
 		  "SELECT 'applied' FROM cdp.apply($argument);", 'ROLLBACK TO s;', "SELECT 'applied' FROM cdp.apply(1);", 'COMMIT;'
 		  if $what eq 'partly';
 		push @sql, 'SELECT cdp.' . ($argument =~ /shoe/ ? 'create' : 'alter') . "_identifier_kind($argument);" if $what eq 'rule';
+		push @sql, $argument, 'SELECT cdp.rejudge();' if $what eq 'setrule';
 		push @sql, 'SET cdp.replay_at_commit = 0;' if $what eq 'later';
 		push @sql, $verify_sql if $what eq 'verify';
 		push @sql, $late[$argument] if $what eq 'define';
