@@ -128,6 +128,18 @@ CdpApplierLock(void)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
+/*
+ * Does this transaction hold it?
+ */
+bool
+CdpApplierLockMine(void)
+{
+	LOCKTAG		tag;
+
+	applier_lock_tag(&tag);
+	return CdpLockHeldByMe(&tag, ExclusiveLock);
+}
+
 bool
 CdpApplierLockConditional(void)
 {

@@ -44,6 +44,7 @@ double		cdp_notify_queue_limit = 0.5;
 static char *cdp_now = NULL;
 int			cdp_replay_at_commit = 10000;
 int			cdp_sync_interval = 60;
+int			cdp_window_chunk = 1000;
 
 /* cdp.now as a timestamp; 0 when not set */
 static TimestampTz clock_override = 0;
@@ -278,6 +279,13 @@ _PG_init(void)
 							&cdp_sync_interval,
 							60, 0, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("cdp.window_chunk",
+							"Number of items of a trait's window that are stored together.",
+							"Of a node with more than twice as many, older ones stand in rows of their own.",
+							&cdp_window_chunk,
+							1000, 1, 1000000,
+							PGC_SUSET, GUC_NOT_IN_SAMPLE,
 							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("cdp");
 

@@ -30,7 +30,8 @@ extern int	cdp_history_retention;	/* days; 0: for ever */
 extern int	cdp_max_fresh_entries;
 extern int	cdp_max_new_identifiers_per_hour;	/* of a component; 0: any number */
 extern int	cdp_max_profile_identifiers;	/* size guard of a component */
-extern int	cdp_naptime;			/* ms between looks without a wake-up */
+extern int	cdp_naptime;
+extern int	cdp_window_chunk;		/* items of a window in a row of their own */			/* ms between looks without a wake-up */
 extern double cdp_notify_queue_limit;	/* how full NOTIFY's queue may be; 0: no NOTIFY */
 extern int	cdp_replay_at_commit;	/* entries up to which rules are changed at once */
 extern int	cdp_sync_interval;	/* seconds between looks at relations without triggers; 0: never */
@@ -49,6 +50,7 @@ extern TimestampTz CdpClock(void);
  * contents decide what is written.
  */
 extern void CdpApplierLock(void);
+extern bool CdpApplierLockMine(void);	/* does this transaction hold it? */
 extern bool CdpApplierLockConditional(void);
 
 /* One change of the rules of identity at a time; does not keep the applier out. */

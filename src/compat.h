@@ -141,4 +141,11 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 	parseTypeString((name), (typid), (typmod), false)
 #endif
 
+/* 17 asks whether a stronger lock will do. */
+#if PG_VERSION_NUM >= 170000
+#define CdpLockHeldByMe(tag, mode) LockHeldByMe((tag), (mode), false)
+#else
+#define CdpLockHeldByMe(tag, mode) LockHeldByMe((tag), (mode))
+#endif
+
 #endif							/* CDP_COMPAT_H */

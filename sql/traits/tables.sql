@@ -87,7 +87,36 @@ CREATE TABLE cdp.trait_errors (
 );
 COMMENT ON TABLE cdp.trait_errors IS 'evaluations of a trait that failed, or gave NULL: the entry or value did not count';
 
+-- Items of windows of nodes that have many of them; what they add up to, and
+-- where they begin and end, stands in the node's state.
+CREATE TABLE cdp.window_items (
+	owner bigint NOT NULL,
+	trait int NOT NULL,
+	number int NOT NULL,
+	items cdp.trait_state NOT NULL,
+	PRIMARY KEY (owner, trait, number)
+);
+ALTER TABLE cdp.window_items ALTER COLUMN items SET STATISTICS 0;
+COMMENT ON TABLE cdp.window_items IS 'internal: the older entries of windowed traits of nodes with many of them, in pieces';
+
+CREATE FUNCTION cdp.forget_window_items() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	DELETE FROM cdp.window_items w USING gone g
+	WHERE w.trait = g.id AND NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.id = g.id);
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER trait_gone AFTER DELETE ON cdp.trait_definitions
+	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION cdp.forget_window_items();
+CREATE TRIGGER trait_changed AFTER UPDATE ON cdp.trait_definitions
+	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION cdp.forget_window_items();
+REVOKE ALL ON FUNCTION cdp.forget_window_items() FROM PUBLIC;
+COMMENT ON FUNCTION cdp.forget_window_items() IS 'internal: deletes what definitions that are gone have stored beside the nodes';
+
 SELECT pg_extension_config_dump('cdp.trait_definitions', '');
+SELECT pg_extension_config_dump('cdp.window_items', '');
 SELECT pg_extension_config_dump('cdp.trait_definitions_id_seq', '');
 SELECT pg_extension_config_dump('cdp.definition_depends', '');
 SELECT pg_extension_config_dump('cdp.backfills', '');

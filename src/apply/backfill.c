@@ -153,7 +153,7 @@ CdpFoldChunk(CdpTraitSet *traits, Bitmapset *only, CdpEntry *entries, int n,
 	hash_seq_init(&seq, foldings);
 	while ((folding = hash_seq_search(&seq)) != NULL)
 	{
-		struct varlena *state = CdpNodeClose(folding->acc, clock);
+		struct varlena *state = CdpNodeStore(folding->acc, folding->owner, clock);
 		CdpNode    *node = graph ? CdpGraphNode(graph, folding->owner) : NULL;
 
 		if (node != NULL)
@@ -536,6 +536,7 @@ CdpReplay(void)
 		 " recent = NULL,"
 		 " first_seen = 'infinity', last_seen = '-infinity', timer = NULL"),
 		"DELETE FROM cdp.timers",
+		"DELETE FROM cdp.window_items",
 		"DELETE FROM cdp.account_evidence",
 		"DELETE FROM cdp.account_nodes",
 		("UPDATE cdp.account_identities SET first_seen = 'infinity', last_seen = '-infinity',"

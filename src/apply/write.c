@@ -160,7 +160,7 @@ add_row(Columns *c, CdpNode *node, TimestampTz clock)
 	struct varlena *recent = node->recent_changed ? node->new_recent : node->recent;
 
 	if (node->folded)
-		state = node->new_state = CdpNodeClose(node->acc, clock);
+		state = node->new_state = CdpNodeStore(node->acc, node->id, clock);
 
 	c->ids[i] = node->id;
 	c->profiles[i] = node->profile;
@@ -278,6 +278,7 @@ CdpWriteRows(CdpBatch *batch)
 	{
 		args[0] = CdpInt8Array(gone, ngone);
 		CdpRun(&delete_nodes, args, NULL);
+		CdpChunksDelete(gone, ngone);
 	}
 	if (changed.n > 0)
 	{

@@ -282,6 +282,31 @@ finish_one(const CdpState *state, TimestampTz now, Datum *value, TimestampTz *ne
 }
 
 /*
+ * Add the items that are in the window to a state without window; *next is
+ * lowered to the first later instant at which that changes.
+ */
+void
+CdpStateInside(const CdpState *state, CdpState *into, TimestampTz now, TimestampTz *next)
+{
+	for (int i = 0; i < state->nitems; i++)
+	{
+		const CdpItem *item = &state->items[i];
+
+		if (item->begin > now)
+		{
+			if (item->begin < *next)
+				*next = item->begin;
+		}
+		else if (item->end > now)
+		{
+			if (item->end < *next)
+				*next = item->end;
+			CdpStateAdd(into, item->value, item->at, 0, 0, item->tie);
+		}
+	}
+}
+
+/*
  * The value of the states together, as of now; false when it is NULL.  *next
  * is lowered to the first later instant at which it changes by itself.
  * count, exists and unique_count of nothing are 0 and false.
@@ -302,22 +327,8 @@ CdpStateFinish(const CdpStateRules *rules, CdpState **states, int nstates,
 		state = &empty;
 		for (int i = 0; i < nstates; i++)
 		{
-			for (int j = 0; j < states[i]->nitems; j++)
-			{
-				CdpItem    *item = &states[i]->items[j];
-
-				if (item->begin > now)
-				{
-					if (item->begin < *next)
-						*next = item->begin;
-				}
-				else if (item->end > now)
-				{
-					if (item->end < *next)
-						*next = item->end;
-					CdpStateAdd(state, item->value, item->at, 0, 0, item->tie);
-				}
-			}
+			CdpChunksFinish(states[i], state, now, next);
+			CdpStateInside(states[i], state, now, next);
 		}
 	}
 	else if (nstates == 1)

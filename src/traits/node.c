@@ -241,6 +241,7 @@ CdpNodeReset(CdpNodeAcc *acc, const Bitmapset *only)
 	{
 		if (only != NULL && !bms_is_member(i, only))
 			continue;
+		CdpChunksForget(acc, i);
 		memset(&acc->slots[i], 0, sizeof(CdpNodeSlot));
 	}
 	if (only == NULL)

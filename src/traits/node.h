@@ -64,10 +64,13 @@ struct CdpNodeAcc
 	int			ndeclared;
 	int			maxdeclared;
 	CdpDeclared *declared;		/* by key, bytewise */
+	List	   *forgotten;		/* ids of traits whose windows' rows are to be deleted */
 };
 
 /* The trait's state, opened; NULL when nothing has been folded. */
 extern CdpState *CdpNodeState(CdpNodeAcc *acc, int index);
+/* chunk.c: a slot's state is about to be taken away. */
+extern void CdpChunksForget(CdpNodeAcc *acc, int index);
 /* Open the declared traits, acc->declared[0 .. ndeclared - 1]. */
 extern void CdpNodeDeclared(CdpNodeAcc *acc);
 /* Position of a key, or where it belongs. */

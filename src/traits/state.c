@@ -43,7 +43,7 @@ bool
 CdpStateIsEmpty(const CdpState *state)
 {
 	return state->n == 0 && !state->has_value && state->nitems == 0 &&
-		state->registers == NULL;
+		state->registers == NULL && (state->chunks == NULL || state->chunks->n == 0);
 }
 
 static Datum
@@ -590,6 +590,8 @@ CdpStateAddItem(CdpState *state, CdpItem *item)
 		bool		found;
 		int			position;
 
+		if (state->chunks != NULL && CdpChunksAddItem(state, item))
+			return -1;
 		if (state->rules->has_tie)
 			item->tie = copy_text(item->tie);
 		if (state->rules->has_value)
@@ -748,6 +750,8 @@ CdpStateCombine(CdpState *into, const CdpState *from)
 		return;
 	if (rules->windowed)
 	{
+		if (from->chunks != NULL)
+			CdpChunksTakeBack(into, unconstify(CdpState *, from));
 		merge_items(into, from);
 		return;
 	}
@@ -791,6 +795,7 @@ CdpStateExpire(CdpState *state, TimestampTz clock)
 
 	if (!state->rules->windowed)
 		return;
+	CdpChunksExpire(state, clock);
 	for (int i = 0; i < state->nitems; i++)
 		if (state->items[i].end > clock)
 			state->items[kept++] = state->items[i];

@@ -30,7 +30,8 @@
  *	most_, least_frequent	n, then n (value, count) in order of value
  *	sessions, session_...	n, then n (at, end, count) in order
  *	streak, longest_streak	n, then n (first, last) in order
- *	any with a window		n, then n (at[, begin], end[, tie][, value]) in order
+ *	any with a window		n, then n (at[, begin], end[, tie][, value]) in order;
+ *							or 0, the chunks that are elsewhere (chunk.c), and that
  *
  * The form that leaves the server (send, text) has the same fields with fixed
  * width integers in network order and values in their types' binary format, so
@@ -135,7 +136,36 @@ typedef struct CdpState
 	int			nitems;
 	int			maxitems;
 	CdpItem    *items;
+	struct CdpChunks *chunks;	/* windowed: items before those; NULL: none */
 } CdpState;
+
+/* Items of a window that stand in a row of their own, see chunk.c. */
+typedef struct CdpChunk
+{
+	int32		number;			/* of the row */
+	int32		nitems;
+	TimestampTz first;			/* at, begin and end of the first … */
+	TimestampTz begin;
+	TimestampTz end;
+	TimestampTz last;			/* … and of the last one */
+	TimestampTz last_begin;
+	TimestampTz last_end;
+	CdpState   *sum;			/* what they add up to without a window */
+	CdpState   *items;			/* NULL: not read */
+	bool		dirty;			/* to be written */
+} CdpChunk;
+
+typedef struct CdpChunks
+{
+	int64		owner;			/* node and … */
+	int32		trait;			/* … trait in whose state they are */
+	CdpStateRules plain;		/* of the sums */
+	int			n;
+	int			max;
+	CdpChunk   *chunks;			/* in order of time, and apart */
+	int			ngone;
+	int32	   *gone;			/* numbers of rows to be deleted */
+} CdpChunks;
 
 /* Bounds-checked reading of stored bytes. */
 typedef struct CdpReader
@@ -176,7 +206,24 @@ extern void CdpStateExpire(CdpState *state, TimestampTz clock);
 extern int	CdpStateAddItem(CdpState *state, CdpItem *item);
 extern void CdpStateReserve(CdpState *state, int64 needed);
 
+/* chunk.c */
+extern bool CdpChunksAddItem(CdpState *state, const CdpItem *item);
+extern void CdpChunksFinish(CdpState *state, CdpState *into, TimestampTz now,
+							TimestampTz *next);
+extern void CdpChunksTakeBack(CdpState *into, CdpState *from);
+extern void CdpChunksExpire(CdpState *state, TimestampTz clock);
+extern void CdpChunksWrite(StringInfo buf, const CdpState *state);
+extern void CdpChunksRead(CdpReader *reader, CdpState *state);
+extern void CdpChunksSend(StringInfo buf, const CdpState *state);
+extern void CdpChunksReceive(StringInfo buf, CdpState *state);
+
+/* trait_state.c: a value of the type */
+extern struct varlena *CdpTraitStatePack(const CdpState *state);
+extern CdpState *CdpTraitStateUnpack(const CdpStateRules *rules, struct varlena *packed);
+
 /* finish.c */
+extern void CdpStateInside(const CdpState *state, CdpState *into, TimestampTz now,
+						   TimestampTz *next);
 extern bool CdpStateFinish(const CdpStateRules *rules, CdpState **states,
 						   int nstates, TimestampTz now, Datum *value,
 						   TimestampTz *next);

@@ -326,6 +326,11 @@ CdpStateWrite(StringInfo buf, const CdpState *state)
 			appendBinaryStringInfo(buf, (char *) state->registers, CDP_SKETCH_REGISTERS);
 			return;
 		}
+		if (state->chunks != NULL && state->chunks->n > 0)
+		{
+			CdpPutUInt(buf, 0);
+			CdpChunksWrite(buf, state);
+		}
 		/* differences are small: most items take six bytes */
 		CdpPutUInt(buf, state->nitems);
 		for (int i = 0; i < state->nitems; i++)
@@ -382,6 +387,11 @@ read_items(CdpReader *reader, CdpState *state)
 	if (n == 0 && rules->aggregate == CDP_AGG_PERCENTILE && !rules->windowed)
 	{
 		state->sketched = true;
+		n = CdpGetLength(reader);
+	}
+	if (n == 0 && rules->windowed)
+	{
+		CdpChunksRead(reader, state);
 		n = CdpGetLength(reader);
 	}
 	fields = item_fields(rules, state->sketched);
@@ -516,7 +526,8 @@ CdpStateSend(StringInfo buf, const CdpState *state)
 
 	pq_sendint8(buf, rules->aggregate);
 	pq_sendint8(buf, (rules->windowed ? 1 : 0) | (rules->delayed ? 2 : 0) |
-				(state->registers || state->sketched ? 4 : 0));
+				(state->registers || state->sketched ? 4 : 0) |
+				(state->chunks && state->chunks->n > 0 ? 8 : 0));
 	pq_sendint32(buf, rules->type);
 	for (int i = 0; i < nparameters; i++)
 		pq_sendint64(buf, parameters[i]);
@@ -546,6 +557,8 @@ CdpStateSend(StringInfo buf, const CdpState *state)
 			if (fields.count)
 				pq_sendint64(buf, item->count);
 		}
+		if (state->chunks && state->chunks->n > 0)
+			CdpChunksSend(buf, state);
 	}
 	else
 	{
@@ -721,7 +734,7 @@ CdpStateReceive(StringInfo buf)
 
 	if (!CdpAggregateFolds(aggregate))
 		bad_state("The aggregate is unknown.");
-	if (flags > 4 || flags == 2)
+	if ((flags > 4 && flags != 9 && flags != 11) || flags == 2)
 		bad_state("A flag is unknown.");
 	CdpStateRulesInit(rules, (CdpAggregate) aggregate, (flags & 1) != 0, type);
 	rules->delayed = (flags & 2) != 0;
@@ -759,7 +772,7 @@ CdpStateReceive(StringInfo buf)
 		int32		n = (int32) pq_getmsgint(buf, 4);
 		int64		total = 0;
 
-		if (n <= 0 || n > (buf->len - buf->cursor) / 4)
+		if (n < 0 || (n == 0 && (flags & 8) == 0) || n > (buf->len - buf->cursor) / 4)
 			bad_state("The number of items is impossible.");
 		if (!rules->windowed && !state->sketched &&
 			((rules->shape == CDP_SHAPE_LIST && n > rules->size) ||
@@ -779,6 +792,12 @@ CdpStateReceive(StringInfo buf)
 				bad_state("Items are not in order.");
 			if (pg_add_s64_overflow(total, item.count, &total))
 				bad_state("A count is impossible.");
+		}
+		if (flags & 8)
+		{
+			CdpChunksReceive(buf, state);
+			if (n > 0 && state->items[0].at < state->chunks->chunks[state->chunks->n - 1].last)
+				bad_state("Items are not in order.");
 		}
 	}
 	else

@@ -41,8 +41,8 @@ PG_FUNCTION_INFO_V1(cdp_trait_state_serial);
 PG_FUNCTION_INFO_V1(cdp_trait_state_deserial);
 PG_FUNCTION_INFO_V1(cdp_trait_state_final);
 
-static struct varlena *
-pack(const CdpState *state)
+struct varlena *
+CdpTraitStatePack(const CdpState *state)
 {
 	StringInfoData out;
 
@@ -78,6 +78,21 @@ unpack(struct varlena *packed)
 	return CdpStateReadAny(code, type, false, reader.p, reader.end - reader.p);
 }
 
+/*
+ * The same when what it is must be known.
+ */
+CdpState *
+CdpTraitStateUnpack(const CdpStateRules *rules, struct varlena *packed)
+{
+	CdpReader	reader = {VARDATA_ANY(packed), VARDATA_ANY(packed) + VARSIZE_ANY_EXHDR(packed)};
+
+	if ((uint8) *CdpGetBytes(&reader, 1) != CDP_STATE_VERSION ||
+		(uint8) *CdpGetBytes(&reader, 1) != CdpStateCode(rules) ||
+		(Oid) CdpGetUInt(&reader) != rules->type)
+		CdpStateDamaged("A state is not the one that was stored.");
+	return CdpStateRead(rules, reader.p, reader.end - reader.p);
+}
+
 static CdpState *
 receive(StringInfo buf)
 {
@@ -88,6 +103,10 @@ receive(StringInfo buf)
 				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
 				 errmsg("unknown version of a state of a trait")));
 	state = CdpStateReceive(buf);
+	if (state->chunks != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+				 errmsg("a state of a trait by itself has no chunks")));
 	if (buf->cursor != buf->len)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
@@ -101,7 +120,7 @@ cdp_trait_state_in(PG_FUNCTION_ARGS)
 	StringInfoData buf;
 
 	CdpHexToBuffer(&buf, PG_GETARG_CSTRING(0), "cdp.trait_state");
-	PG_RETURN_POINTER(pack(receive(&buf)));
+	PG_RETURN_POINTER(CdpTraitStatePack(receive(&buf)));
 }
 
 Datum
@@ -118,7 +137,7 @@ cdp_trait_state_out(PG_FUNCTION_ARGS)
 Datum
 cdp_trait_state_recv(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_POINTER(pack(receive((StringInfo) PG_GETARG_POINTER(0))));
+	PG_RETURN_POINTER(CdpTraitStatePack(receive((StringInfo) PG_GETARG_POINTER(0))));
 }
 
 Datum
@@ -332,7 +351,7 @@ cdp_trait_state_make(PG_FUNCTION_ARGS)
 	add_arguments(fcinfo, state, cache, 1);
 	if (CdpStateIsEmpty(state))
 		PG_RETURN_NULL();
-	PG_RETURN_POINTER(pack(state));
+	PG_RETURN_POINTER(CdpTraitStatePack(state));
 }
 
 static void
@@ -366,7 +385,7 @@ cdp_trait_state_add(PG_FUNCTION_ARGS)
 
 	check_same_rules(a->rules, b->rules);
 	CdpStateCombine(a, b);
-	PG_RETURN_POINTER(pack(a));
+	PG_RETURN_POINTER(CdpTraitStatePack(a));
 }
 
 /* Equal states are equal bytes. */
@@ -546,5 +565,5 @@ cdp_trait_state_final(PG_FUNCTION_ARGS)
 	(void) aggregate_context(fcinfo);
 	if (state == NULL || CdpStateIsEmpty(state))
 		PG_RETURN_NULL();
-	PG_RETURN_POINTER(pack(state));
+	PG_RETURN_POINTER(CdpTraitStatePack(state));
 }

@@ -47,7 +47,7 @@ for my $db ('now', 'then')
 my $script = PostgreSQL::Test::Utils::tempdir() . '/stream.sql';
 
 my $reset = join("\n", 'SET client_min_messages = warning;',
-	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.merged_profiles, cdp.rule_changes, cdp.rule_cursors, cdp.rejected, cdp.timers, cdp.segment_members, cdp.changes, cdp.cursors, cdp.kind_history, cdp.history_entries, cdp.former_identities;},
+	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.merged_profiles, cdp.rule_changes, cdp.rule_cursors, cdp.rejected, cdp.timers, cdp.window_items, cdp.segment_members, cdp.changes, cdp.cursors, cdp.kind_history, cdp.history_entries, cdp.former_identities;},
 	q{DELETE FROM cdp.kind_definitions;},
 	q{UPDATE cdp.identity_rules SET generation = generation + 1;},
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity', history_from = '-infinity';});
