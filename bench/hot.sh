@@ -1,0 +1,110 @@
+# bench/hot.sh: one busy profile, and a long log.  What an entry costs a profile
+# that has many of them; and what it costs to keep traits up to date, beside the
+# GROUP BY of a nightly model.
+#
+#   HOT="1000 100000 1000000"       entries of one profile
+#   REFRESH="200000 1000000"        entries of the log
+#
+# shellcheck shell=bash
+
+hot_setup()
+{
+	cat <<-'EOT'
+		SET client_min_messages = warning;
+		SELECT cdp.create_trait('n_30d', aggregate => 'count', within => '30 days');
+		SELECT cdp.create_trait('spent_30d', aggregate => 'sum', value => $$(properties->>'x')::numeric$$, within => '30 days');
+		SELECT cdp.create_trait('different', aggregate => 'unique_count', value => $$properties->>'x'$$);
+		SELECT cdp.create_trait('latest', aggregate => 'list', value => $$properties->>'x'$$, options => '{"size": 20}');
+		SELECT cdp.create_trait('middle', aggregate => 'percentile', value => $$(properties->>'x')::numeric$$);
+		SELECT cdp.create_trait('n_old', aggregate => 'count', older_than => '30 days');
+		SELECT cdp.create_segment('busy', 'n_30d > 100');
+		-- CPU time of this backend in seconds
+		CREATE FUNCTION bench.precisely() RETURNS float8 LANGUAGE sql AS
+		$$SELECT split_part(pg_read_file('/proc/' || pg_backend_pid() || '/schedstat'), ' ', 1)::float8 / 1e9$$;
+		-- entries from .. upto of one user, step at a time, all within the window
+		CREATE PROCEDURE bench.hot(first int, upto int, step int) LANGUAGE plpgsql AS $$
+		DECLARE
+			i int := first;
+			cpu float8 := 0;
+			c float8;
+		BEGIN
+			WHILE i <= upto LOOP
+				INSERT INTO cdp.events (event, identifiers, properties, occurred_at)
+				SELECT 'V', ARRAY['user_id:hot']::cdp.identifier[], jsonb_build_object('x', g * 7919 % 100003),
+					timestamptz '2026-04-05' + g * interval '1.5 s'
+				FROM generate_series(i, least(i + step - 1, upto)) g;
+				COMMIT;
+				c := bench.precisely();
+				PERFORM cdp.apply();
+				COMMIT;
+				cpu := cpu + bench.precisely() - c;
+				i := i + step;
+			END LOOP;
+			RAISE NOTICE 'hot %', round((cpu * 1e6 / (upto - first + 1))::numeric, 1);
+		END
+		$$;
+	EOT
+}
+
+bench_hot()
+{
+	local size from=1 first= cost
+	fresh bench_hot
+	hot_setup | sql bench_hot >/dev/null
+	for size in ${HOT:-1000 100000 1000000}; do
+		{
+			echo "CALL bench.hot($from, $size, 10000);"
+			echo "CALL bench.hot($((size + 1)), $((size + 2000)), 100);"
+			echo "CALL bench.hot($((size + 2001)), $((size + 2200)), 10);"
+		} | PGOPTIONS="-c client_min_messages=notice" psql -Xq -d bench_hot >"$tmp/hot" 2>&1
+		from=$((size + 2201))
+		mapfile -t cost < <(sed -n 's/.*hot \([0-9.]*\)$/\1/p' "$tmp/hot")
+		[ -n "$first" ] || first="${cost[1]} ${cost[2]}"
+		line "one profile of $size entries: µs an entry in batches of 100, of 10" \
+			"${cost[1]} ${cost[2]}" \
+			"$(awk -v a="${cost[1]}" -v b="${cost[2]}" -v f="$first" 'BEGIN { split(f, x, " "); printf "%.2f and %.2f times the first", a / x[1], b / x[2] }')"
+	done
+}
+
+# One more batch of 1,000 entries on a log of many, and the query that a model
+# would run over all of it every night.
+bench_refresh()
+{
+	local size run
+	for size in ${REFRESH:-200000 1000000}; do
+		fresh bench_refresh
+		sql bench_refresh >/dev/null <<-EOT
+			SET client_min_messages = warning;
+			SELECT cdp.create_trait('orders', aggregate => 'count', event => 'Order');
+			SELECT cdp.create_trait('spent', aggregate => 'sum', value => \$\$(properties->>'x')::numeric\$\$, event => 'Order');
+			SELECT cdp.create_trait('orders_30d', aggregate => 'count', event => 'Order', within => '30 days');
+			SELECT cdp.create_trait('products', aggregate => 'unique_count', value => \$\$properties->>'p'\$\$);
+			CREATE FUNCTION bench.entries(first int, upto int) RETURNS void LANGUAGE sql AS \$\$
+				INSERT INTO cdp.events (event, identifiers, properties, occurred_at)
+				SELECT CASE WHEN g % 3 = 0 THEN 'Order' ELSE 'View' END,
+					ARRAY[cdp.identifier('user_id', (hashint4(g) & 1048575) % greatest($size / 20, 1))]::cdp.identifier[],
+					jsonb_build_object('x', g % 977, 'p', 'p' || g % 89),
+					timestamptz '2026-04-30' - ($size + 20000 - g) * interval '2 s'
+				FROM generate_series(first, upto) g\$\$;
+			SELECT bench.entries(1, $size);
+			SELECT cdp.apply();
+			VACUUM ANALYZE;
+		EOT
+		for ((run = 1; run <= runs; run++)); do
+			measure "refresh$size" apply "$run" bench_refresh \
+				"SELECT bench.entries($size + $run * 1000 - 999, $size + $run * 1000);" <<<"SELECT cdp.apply();"
+			measure "refresh$size" model "$run" bench_refresh <<-'EOT'
+				SELECT count(*), sum(m.spent) FROM (
+					SELECT e.identifiers[1]::text AS person,
+						count(*) FILTER (WHERE e.event = 'Order') AS orders,
+						sum((e.properties->>'x')::numeric) FILTER (WHERE e.event = 'Order') AS spent,
+						count(*) FILTER (WHERE e.event = 'Order' AND e.occurred_at > cdp.clock() - interval '30 days') AS orders_30d,
+						count(DISTINCT e.properties->>'p') AS products
+					FROM cdp.events e GROUP BY 1) m;
+			EOT
+		done
+		line "1,000 new entries on a log of $size: ms of CPU" \
+			"$(awk -v s="$(median "refresh$size" apply | sed 's/ .*//')" 'BEGIN { printf "%.0f", s * 1000 }')" \
+			"GROUP BY of all: $(ratio "refresh$size" model apply) times as much (200)"
+	done
+}
