@@ -233,6 +233,19 @@ CREATE INDEX counted_graph ON counted USING identity_graph (a, b) WHERE status =
 SELECT relname, reltuples FROM pg_class WHERE relname LIKE 'counted%' ORDER BY 1;
 DROP TABLE counted;
 
+-- a node may have very many edges: the planner takes btrees for one end or both
+CREATE TABLE beside (a bigint, b bigint);
+INSERT INTO beside SELECT i, i + 1 FROM generate_series(1, 10000) i;
+CREATE INDEX beside_graph ON beside USING identity_graph (a, b);
+ANALYZE beside;
+EXPLAIN (COSTS OFF) SELECT * FROM beside WHERE a = 5 AND b = 6;
+CREATE INDEX beside_a ON beside (a, b);
+CREATE INDEX beside_b ON beside (b);
+EXPLAIN (COSTS OFF) SELECT * FROM beside WHERE a = 5 AND b = 6;
+EXPLAIN (COSTS OFF) SELECT * FROM beside WHERE a = 5;
+EXPLAIN (COSTS OFF) SELECT * FROM beside WHERE b = 5;
+DROP TABLE beside;
+
 -- walks over evidence: the same by two btrees and by either index
 SELECT count(cdp.track('x', user_id => (i % 40)::text, anonymous_id => 'd' || (i * 7 % 60), occurred_at => timestamptz '2026-01-01' + i * interval '1 hour'))
 FROM generate_series(1, 60) i;

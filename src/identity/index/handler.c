@@ -22,6 +22,7 @@
 #include "commands/progress.h"
 #include "commands/vacuum.h"
 #include "fmgr.h"
+#include "optimizer/optimizer.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -57,6 +58,14 @@ cdpgcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	}
 	memset(&costs, 0, sizeof(costs));
 	genericcostestimate(root, path, loop_count, &costs);
+
+	/*
+	 * All entries of the node are read, also those of its rows that have it at
+	 * the other end, or another node there, and statistics do not tell how
+	 * many that are.  So take every node for the smallest hub: a btree on what
+	 * is looked for is better where there is one.
+	 */
+	costs.indexTotalCost += CDPG_HUB_SIZE * cpu_index_tuple_cost * Max(costs.num_sa_scans, 1);
 	*startup = costs.indexStartupCost;
 	*total = costs.indexTotalCost;
 	*selectivity = costs.indexSelectivity;
