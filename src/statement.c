@@ -108,6 +108,19 @@ CdpRun(CdpStatement *statement, Datum *args, const char *nulls)
 	return SPI_processed;
 }
 
+/*
+ * SPI leaves its own memory context behind, which lives until SPI_finish.
+ */
+uint64
+CdpRunHere(CdpStatement *statement, Datum *args, const char *nulls)
+{
+	MemoryContext context = CurrentMemoryContext;
+	uint64		n = CdpRun(statement, args, nulls);
+
+	MemoryContextSwitchTo(context);
+	return n;
+}
+
 static void
 pin(const char *name, const char *value)
 {

@@ -41,6 +41,8 @@ typedef struct CdpStatement
  * CdpBecomeOwner.  Returns SPI_processed; rows are in SPI_tuptable.
  */
 extern uint64 CdpRun(CdpStatement *statement, Datum *args, const char *nulls);
+/* The same, and the memory context stays the caller's. */
+extern uint64 CdpRunHere(CdpStatement *statement, Datum *args, const char *nulls);
 
 /*
  * Set while a function that may not write runs: all statements then see the

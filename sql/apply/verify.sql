@@ -217,7 +217,7 @@ BEGIN
 			  ORDER BY s.comp, j.key COLLATE "C", s.seq DESC) w
 		GROUP BY w.comp) d ON d.comp = p.comp;
 
-	SELECT array_agg(to_jsonb(d) ORDER BY d.aggregate = 'expression', d.id) INTO traits FROM cdp.trait_definitions d;
+	SELECT array_agg(to_jsonb(d) ORDER BY d.aggregate = 'expression', d.id) INTO traits FROM cdp.trait_definitions d WHERE d.entity = 'profile';
 	pending := COALESCE(traits, '{}');
 	LOOP
 		progress := false;
@@ -288,7 +288,7 @@ BEGIN
 		UNION
 		SELECT jsonb_object_keys(u.stored->'traits')) k
 	WHERE u.profile IS NOT NULL
-	  AND NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.name = k.key AND d.aggregate <> 'declared')
+	  AND NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.name = k.key AND d.entity = 'profile' AND d.aggregate <> 'declared')
 	  AND NULLIF(u.declared->k.key, 'null') IS DISTINCT FROM u.stored->'traits'->k.key;
 
 	-- timers: one that is early does no harm, one that is late does
@@ -299,7 +299,9 @@ BEGIN
 	WHERE u.due < COALESCE(m.at, 'infinity') AND u.profile IS NOT NULL;
 	RETURN QUERY
 	SELECT 'timers', format('profile %s', COALESCE(i.node_id, m.profile_id)), to_jsonb(i.timer), to_jsonb(m.at)
-	FROM (SELECT i.node_id, i.timer FROM cdp.identities i WHERE i.timer IS NOT NULL) i
+	FROM (SELECT i.node_id, i.timer FROM cdp.identities i WHERE i.timer IS NOT NULL
+		  UNION ALL
+		  SELECT a.account_id, a.timer FROM cdp.account_identities a WHERE a.timer IS NOT NULL) i
 	FULL JOIN cdp.timers m ON m.profile_id = i.node_id
 	WHERE i.timer IS DISTINCT FROM m.at;
 
@@ -310,7 +312,9 @@ BEGIN
 	-- segments: what rows of identities say must agree with the members
 	RETURN QUERY
 	SELECT 'segments', format('node %s', COALESCE(i.node_id, m.profile_id)), to_jsonb(m.segments), to_jsonb(i.segments)
-	FROM (SELECT i.node_id, i.segments FROM cdp.identities i WHERE cardinality(i.segments) > 0) i
+	FROM (SELECT i.node_id, i.segments FROM cdp.identities i WHERE cardinality(i.segments) > 0
+		  UNION ALL
+		  SELECT a.account_id, a.segments FROM cdp.account_identities a WHERE cardinality(a.segments) > 0) i
 	FULL JOIN (SELECT m.profile_id, array_agg(m.segment_id ORDER BY m.segment_id) AS segments
 			   FROM cdp.segment_members m WHERE m.member GROUP BY m.profile_id) m
 	  ON m.profile_id = i.node_id
@@ -325,7 +329,7 @@ BEGIN
 		  GROUP BY n.comp) n;
 
 	-- segments, those that others refer to first
-	SELECT array_agg(to_jsonb(d) ORDER BY d.id) INTO pending FROM cdp.segment_definitions d;
+	SELECT array_agg(to_jsonb(d) ORDER BY d.id) INTO pending FROM cdp.segment_definitions d WHERE d.entity = 'profile';
 	pending := COALESCE(pending, '{}');
 	LOOP
 		progress := false;
@@ -405,6 +409,8 @@ BEGIN
 		OR EXISTS (SELECT FROM cdp.events e CROSS JOIN LATERAL unnest(e.identifiers) u(raw)
 				   JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(u.raw) AND k.entity = 'account') THEN
 		RETURN QUERY SELECT * FROM cdp.verify_evidence_of_accounts(g.names, g.owners, g.withheld);
+		RETURN QUERY SELECT * FROM cdp.verify_values_of_accounts(g.entries, g.incarnations, g.ats, entry_comps, g.withheld,
+			t_ids, t_vals, v_clock);
 	END IF;
 END
 $function$;

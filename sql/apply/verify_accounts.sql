@@ -69,4 +69,304 @@ BEGIN
 END
 $function$;
 
+-- What differs in the traits and segments of accounts.  Arguments as above, and
+-- by seq: entries, incarnations, ats, and the comp that owns the entry; the ids
+-- of traits of profiles and their values by comp, as text.
+CREATE FUNCTION cdp.verify_values_of_accounts(entries bigint[], incarnations int[], ats timestamptz[],
+	entry_comps int[], withheld int[], trait_ids int[], trait_vals text[], clock timestamptz,
+	OUT station text, OUT key text, OUT expected jsonb, OUT found jsonb)
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET "TimeZone" = 'UTC'
+AS $function$
+#variable_conflict use_variable
+DECLARE
+	accounts text[];			-- by acc, the number of an account here
+	na int;
+	numbers bigint[];			-- by acc: as it is stored
+	named_seqs int[];			-- entries that name an account
+	named_accs int[];
+	named_leaves boolean[];
+	credit_seqs int[];			-- entries and accounts that they count for
+	credit_accs int[];
+	below_accs int[];			-- accounts with all that are below them
+	below_roots int[];
+	plain record;				-- the same as verify_trait takes it …
+	rolled record;				-- … and with what rolls up
+	declared jsonb[];			-- by acc
+	member_comps int[];			-- members now
+	member_accs int[];
+	stored jsonb[];
+	shown jsonb[];
+	due timestamptz[];
+	definitions jsonb[];
+	pending jsonb[];
+	t jsonb;
+	names text[] := '{}';
+	types text[] := '{}';
+	ids int[] := '{}';
+	all_vals text[] := '{}';
+	vals text[];
+	others text[];
+	n_names text[];
+	n_types text[];
+	n_vals text[];
+	s_names text[] := '{}';
+	s_vals text[] := '{}';
+	waiting bigint[];
+	v record;
+	progress boolean;
+BEGIN
+	SELECT array_agg(x.account ORDER BY x.seq, x.account COLLATE "C"), array_agg(x.seq ORDER BY x.seq, x.account COLLATE "C"),
+		   array_agg(x.leaves ORDER BY x.seq, x.account COLLATE "C")
+	INTO n_names, named_seqs, named_leaves
+	FROM (SELECT DISTINCT l.seq, cdp.canonical(u.raw)::text AS account, l.type = 'leave' AS leaves
+		  FROM cdp.verify_log() l
+		  JOIN cdp.events e ON e.id = l.id AND e.incarnation = l.incarnation
+		  CROSS JOIN LATERAL unnest(e.identifiers) u(raw)
+		  JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(u.raw) AND k.entity = 'account'
+		  WHERE l.seq IS NOT NULL AND NOT l.undone AND l.type NOT IN ('undo', 'release')
+			AND l.seq <> ALL (COALESCE(verify_values_of_accounts.withheld, '{}'))) x
+	WHERE x.account IS NOT NULL;
+	IF named_seqs IS NULL THEN
+		RETURN;
+	END IF;
+	SELECT array_agg(DISTINCT n.account COLLATE "C" ORDER BY n.account COLLATE "C") INTO accounts FROM unnest(n_names) n(account);
+	na := cardinality(accounts);
+	SELECT array_agg(a.acc ORDER BY n.place) INTO named_accs
+	FROM unnest(n_names) WITH ORDINALITY n(account, place)
+	JOIN unnest(accounts) WITH ORDINALITY a(account, acc) ON a.account = n.account;
+	SELECT array_agg(i.account_id ORDER BY a.acc) INTO numbers
+	FROM unnest(accounts) WITH ORDINALITY a(account, acc)
+	LEFT JOIN cdp.account_identities i ON i.identifier::text = a.account;
+
+	-- an entry counts for the accounts that it names, else for those of which
+	-- the latest evidence up to its instant says that its profile is a member
+	WITH evidence AS MATERIALIZED (
+		SELECT n.seq, n.acc, n.leaves, ats[n.seq] AS at, entry_comps[n.seq] AS comp
+		FROM unnest(named_seqs, named_accs, named_leaves) n(seq, acc, leaves)
+	), counting AS (
+		SELECT k.seq, k.at, k.comp
+		FROM unnest(ats, entry_comps) WITH ORDINALITY k(at, comp, seq)
+		WHERE k.comp IS NOT NULL AND k.seq <> ALL (named_seqs)
+	), credits AS (
+		SELECT e.seq, e.acc FROM evidence e
+		UNION ALL
+		SELECT d.seq, d.acc
+		FROM (SELECT DISTINCT ON (k.seq, e.acc) k.seq, e.acc, e.leaves
+			  FROM counting k JOIN evidence e ON e.comp = k.comp AND e.at <= k.at
+			  ORDER BY k.seq, e.acc, e.seq DESC) d
+		WHERE NOT d.leaves
+	), members AS (
+		SELECT d.comp, d.acc
+		FROM (SELECT DISTINCT ON (e.comp, e.acc) e.comp, e.acc, e.leaves
+			  FROM evidence e WHERE e.comp IS NOT NULL
+			  ORDER BY e.comp, e.acc, e.seq DESC) d
+		WHERE NOT d.leaves
+	)
+	SELECT c.seqs, c.accs, m.comps, m.accs INTO credit_seqs, credit_accs, member_comps, member_accs
+	FROM (SELECT array_agg(c.seq ORDER BY c.seq, c.acc) AS seqs, array_agg(c.acc ORDER BY c.seq, c.acc) AS accs FROM credits c) c,
+		 (SELECT array_agg(m.comp) AS comps, array_agg(m.acc) AS accs FROM members m) m;
+
+	-- declared by group calls that name the account
+	SELECT array_agg(COALESCE(d.traits, '{}') ORDER BY a.acc) INTO declared
+	FROM generate_series(1, na) a(acc)
+	LEFT JOIN (
+		SELECT w.acc, jsonb_object_agg(w.key, w.value) AS traits
+		FROM (SELECT DISTINCT ON (n.acc, j.key COLLATE "C") n.acc, j.key, j.value
+			  FROM unnest(named_seqs, named_accs) n(seq, acc)
+			  JOIN cdp.events e ON e.id = entries[n.seq] AND e.incarnation = incarnations[n.seq]
+			  CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(e.properties) = 'object'
+												 THEN e.properties ELSE '{}' END) j
+			  WHERE e.type = 'group'
+			  ORDER BY n.acc, j.key COLLATE "C", n.seq DESC) w
+		GROUP BY w.acc) d ON d.acc = a.acc;
+
+	-- the hierarchy
+	RETURN QUERY
+	SELECT 'accounts', format('parent of %s', w.account), to_jsonb(w.parent), to_jsonb(i.parent)
+	FROM (SELECT a.account, a.acc, cdp.verify_parent(declared[a.acc], a.account) AS parent
+		  FROM unnest(accounts) WITH ORDINALITY a(account, acc)) w
+	JOIN cdp.account_identities i ON i.account_id = numbers[w.acc]
+	WHERE w.parent IS DISTINCT FROM i.parent::text;
+	WITH RECURSIVE child AS (
+		SELECT a.acc, p.acc AS parent
+		FROM unnest(accounts) WITH ORDINALITY a(account, acc)
+		JOIN unnest(accounts) WITH ORDINALITY p(account, acc) ON p.account = cdp.verify_parent(declared[a.acc], a.account)
+	), below (root, acc) AS (
+		SELECT a.acc, a.acc FROM generate_series(1, na) a(acc)
+		UNION
+		SELECT b.root, c.acc::int FROM below b JOIN child c ON c.parent = b.acc
+	)
+	SELECT array_agg(b.root), array_agg(b.acc) INTO below_roots, below_accs FROM below b;
+
+	SELECT array_agg(entries[k.seq] ORDER BY k.place) AS entries, array_agg(incarnations[k.seq] ORDER BY k.place) AS incarnations,
+		   array_agg(ats[k.seq] ORDER BY k.place) AS ats, array_agg(k.acc ORDER BY k.place) AS accs
+	INTO plain FROM unnest(credit_seqs, credit_accs) WITH ORDINALITY k(seq, acc, place);
+	SELECT array_agg(entries[k.seq] ORDER BY k.seq, b.root) AS entries, array_agg(incarnations[k.seq] ORDER BY k.seq, b.root) AS incarnations,
+		   array_agg(ats[k.seq] ORDER BY k.seq, b.root) AS ats, array_agg(b.root ORDER BY k.seq, b.root) AS accs
+	INTO rolled FROM unnest(credit_seqs, credit_accs) k(seq, acc)
+	JOIN unnest(below_roots, below_accs) b(root, acc) ON b.acc = k.acc;
+
+	SELECT array_agg(cdp.account_trait_values(n.number, clock) ORDER BY n.acc),
+		   array_agg(cdp.account_traits_json(n.number, clock) ORDER BY n.acc)
+	INTO stored, shown FROM unnest(numbers) WITH ORDINALITY n(number, acc);
+
+	SELECT array_agg(to_jsonb(d) ORDER BY d.aggregate = 'expression', d.id) INTO pending
+	FROM cdp.trait_definitions d WHERE d.entity = 'account';
+	pending := COALESCE(pending, '{}');
+	LOOP
+		progress := false;
+		definitions := pending;
+		pending := '{}';
+		FOREACH t IN ARRAY definitions LOOP
+			IF t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN
+				vals := array_fill(NULL::text, ARRAY[na]);
+			ELSIF t->>'aggregate' = 'declared' THEN
+				vals := cdp.verify_declared(declared, COALESCE(t->>'key', t->>'name'), t->>'type', t->>'timezone', t->>'empty');
+			ELSIF t->>'aggregate' = 'expression' THEN
+				IF EXISTS (SELECT FROM unnest(definitions) o
+						   WHERE o->>'name' = ANY (cdp.verify_tokens(t->>'expression'))
+							 AND o->>'aggregate' = 'expression' AND o->>'name' <> t->>'name'
+							 AND NOT o->>'name' = ANY (names)) THEN
+					pending := pending || t;
+					CONTINUE;
+				END IF;
+				vals := cdp.verify_expression(format('COALESCE((%s%s)::%s, %L)', t->>'expression', E'\n', t->>'type', t->>'empty'), t->>'timezone',
+					names, types, all_vals, '{}', '{}', '{}', '{}', plain.entries, plain.incarnations, plain.ats, plain.accs, na, clock);
+			ELSIF t->'options'->>'over' = 'members' THEN
+				SELECT array_agg(COALESCE(r.val, t->>'empty', CASE WHEN t->>'aggregate' = 'count' THEN '0' END) ORDER BY a.acc) INTO vals
+				FROM generate_series(1, na) a(acc)
+				LEFT JOIN (
+					SELECT b.root, CASE t->>'aggregate' WHEN 'count' THEN count(m.val)::text WHEN 'sum' THEN sum(m.val)::text
+						WHEN 'avg' THEN (trim_scale(sum(m.val)) / count(m.val))::text WHEN 'min' THEN min(m.val)::text ELSE max(m.val)::text END AS val
+					FROM unnest(below_roots, below_accs) b(root, acc)
+					JOIN (SELECT m.acc, ((trait_vals[array_position(trait_ids, (t->>'key')::int)])::text[])[m.comp]::numeric AS val
+						  FROM unnest(member_comps, member_accs) m(comp, acc)) m ON m.acc = b.acc
+					WHERE m.val IS NOT NULL AND m.val NOT IN ('NaN', 'Infinity', '-Infinity')
+					  AND (b.root = b.acc OR COALESCE((t->'options'->>'rollup')::boolean, false))
+					GROUP BY b.root) r ON r.root = a.acc;
+			ELSE
+				v := NULL;
+				IF COALESCE((t->'options'->>'rollup')::boolean, false) THEN
+					SELECT * INTO v FROM cdp.verify_trait(t->>'aggregate', t->>'type', t->>'event',
+						t->>'filter_sql', t->>'value_sql', (t->>'within')::interval, t->>'timezone', t->>'empty',
+						rolled.entries, rolled.incarnations, rolled.ats, rolled.accs, na, clock,
+						t->>'each', (t->>'older_than')::interval, (t->>'since')::timestamptz, t->'options');
+				ELSE
+					SELECT * INTO v FROM cdp.verify_trait(t->>'aggregate', t->>'type', t->>'event',
+						t->>'filter_sql', t->>'value_sql', (t->>'within')::interval, t->>'timezone', t->>'empty',
+						plain.entries, plain.incarnations, plain.ats, plain.accs, na, clock,
+						t->>'each', (t->>'older_than')::interval, (t->>'since')::timestamptz, t->'options');
+				END IF;
+				vals := v.vals;
+				IF v.next IS NOT NULL THEN
+					SELECT array_agg(least(u.due, u.next) ORDER BY u.acc) INTO due
+					FROM unnest(due, v.next) WITH ORDINALITY u(due, next, acc);
+				END IF;
+			END IF;
+			progress := true;
+			ids := ids || (t->>'id')::int;
+			names := names || (t->>'name');
+			types := types || (t->>'type');
+			all_vals := all_vals || vals::text;
+			RETURN QUERY EXECUTE format(
+				'SELECT ''accounts'', format(''%%s of %%s'', $4, p.account), p.expected, p.found
+				 FROM (SELECT u.account, to_jsonb(u.val::%s) AS expected, u.stored->$4 AS found
+					   FROM unnest($1, $2, $3) u(account, val, stored)) p
+				 WHERE p.expected IS DISTINCT FROM p.found', t->>'type')
+			USING accounts, vals, stored, t->>'name';
+		END LOOP;
+		EXIT WHEN cardinality(pending) = 0;
+		IF NOT progress THEN
+			RAISE EXCEPTION 'derived traits depend on each other in a circle';
+		END IF;
+	END LOOP;
+
+	RETURN QUERY
+	SELECT 'accounts', format('%s of %s', k.key, u.account), NULLIF(u.declared->k.key, 'null'), u.shown->k.key
+	FROM unnest(accounts, declared, shown) u(account, declared, shown)
+	CROSS JOIN LATERAL (
+		SELECT jsonb_object_keys(u.declared) AS key
+		UNION
+		SELECT jsonb_object_keys(u.shown)) k
+	WHERE NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.name = k.key AND d.entity = 'account' AND d.aggregate <> 'declared')
+	  AND NULLIF(u.declared->k.key, 'null') IS DISTINCT FROM u.shown->k.key;
+
+	RETURN QUERY
+	SELECT 'timers', format('account %s', u.account), to_jsonb(u.due), to_jsonb(m.at)
+	FROM unnest(accounts, numbers, due) u(account, number, due)
+	LEFT JOIN cdp.timers m ON m.profile_id = u.number
+	WHERE u.due < COALESCE(m.at, 'infinity');
+	waiting := ARRAY(SELECT m.profile_id FROM cdp.timers m WHERE m.at <= clock);
+
+	SELECT array_agg(to_jsonb(d) ORDER BY d.id) INTO pending FROM cdp.segment_definitions d WHERE d.entity = 'account';
+	pending := COALESCE(pending, '{}');
+	LOOP
+		progress := false;
+		definitions := pending;
+		pending := '{}';
+		FOREACH t IN ARRAY definitions LOOP
+			IF EXISTS (SELECT FROM unnest(definitions) o
+					   WHERE quote_literal(o->>'name') = ANY (cdp.verify_tokens(t->>'predicate'))
+						 AND o->>'name' <> t->>'name' AND NOT o->>'name' = ANY (s_names)) THEN
+				pending := pending || t;
+				CONTINUE;
+			END IF;
+			progress := true;
+			SELECT array_agg(n.name), array_agg(types[array_position(ids, n.id)]), array_agg(all_vals[array_position(ids, n.id)])
+			INTO n_names, n_types, n_vals
+			FROM unnest(ARRAY(SELECT jsonb_array_elements_text(t->'trait_names')),
+						ARRAY(SELECT jsonb_array_elements_text(t->'trait_ids')::int)) n(name, id);
+			IF NOT (t->>'enabled')::boolean OR t->>'exit_when' IS NOT NULL
+				OR t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN
+				-- what it was decides as well
+				SELECT array_agg(m.profile_id IS NOT NULL ORDER BY u.acc) INTO vals
+				FROM unnest(numbers) WITH ORDINALITY u(number, acc)
+				LEFT JOIN cdp.memberships m ON m.profile_id = u.number AND m.segment = t->>'name';
+			ELSE
+				vals := cdp.verify_expression(t->>'predicate', t->>'timezone',
+					COALESCE(n_names, '{}'), n_types, n_vals, s_names, s_vals, '{}', '{}',
+					plain.entries, plain.incarnations, plain.ats, plain.accs, na, clock);
+			END IF;
+			s_names := s_names || (t->>'name');
+			s_vals := s_vals || vals::text;
+			RETURN QUERY
+			SELECT 'accounts', format('%s of account %s', t->>'name', COALESCE(w.number, m.profile_id)),
+				   to_jsonb(w.number IS NOT NULL), to_jsonb(m.profile_id IS NOT NULL)
+			FROM (SELECT u.number FROM unnest(numbers, vals) u(number, val)
+				  WHERE u.val::boolean AND u.number IS NOT NULL) w
+			FULL JOIN (SELECT m.profile_id FROM cdp.memberships m WHERE m.segment = t->>'name') m
+			  ON m.profile_id = w.number
+			WHERE (w.number IS NULL OR m.profile_id IS NULL) AND COALESCE(w.number, m.profile_id) <> ALL (waiting)
+			  AND NOT ((t->>'holdout')::float8 > 0 OR jsonb_array_length(t->'exclude') > 0);
+		END LOOP;
+		EXIT WHEN cardinality(pending) = 0;
+		IF NOT progress THEN
+			RAISE EXCEPTION 'segments refer to each other in a circle';
+		END IF;
+	END LOOP;
+END
+$function$;
+
+-- The account that the declared trait parent means: kind:value when that is a
+-- kind of accounts, else a value of the account's own kind.
+CREATE FUNCTION cdp.verify_parent(declared jsonb, account text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+	SELECT cdp.canonical(cdp.identifier(n.kind, n.value::cdp.key))::text
+	FROM (SELECT declared->>'parent' AS parent WHERE jsonb_typeof(declared->'parent') IN ('string', 'number')) p
+	CROSS JOIN LATERAL (
+		SELECT k.kind, substr(p.parent, length(k.kind) + 2) AS value
+		FROM cdp.identifier_kinds k
+		WHERE k.entity = 'account' AND strpos(p.parent, ':') > 0 AND k.kind = split_part(p.parent, ':', 1)
+		UNION ALL
+		SELECT split_part(account, ':', 1), p.parent
+		LIMIT 1) n
+$function$;
+
+REVOKE ALL ON FUNCTION cdp.verify_values_of_accounts(bigint[], int[], timestamptz[], int[], int[], int[], text[], timestamptz),
+	cdp.verify_parent(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION cdp.verify_evidence_of_accounts(text[], int[], int[]) FROM PUBLIC;

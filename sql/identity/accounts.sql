@@ -45,6 +45,28 @@ CREATE TABLE cdp.account_nodes (
 CREATE INDEX account_nodes_node ON cdp.account_nodes (node_id);
 COMMENT ON TABLE cdp.account_nodes IS 'which nodes have to do with which account, and what their entries add up to there';
 
+-- What one member contributes to a trait of its account that is over members;
+-- trait_id is the hidden trait of profiles that says so.
+CREATE TABLE cdp.account_values (
+	account_id bigint NOT NULL,
+	trait_id int NOT NULL,
+	profile_id bigint NOT NULL,
+	value numeric NOT NULL
+);
+CREATE INDEX account_values_value ON cdp.account_values (account_id, trait_id, value);
+CREATE INDEX account_values_profile ON cdp.account_values (profile_id);
+COMMENT ON TABLE cdp.account_values IS 'what members contribute to the traits of their accounts that are over members';
+CREATE TABLE cdp.account_totals (
+	account_id bigint NOT NULL,
+	trait_id int NOT NULL,
+	n bigint NOT NULL,
+	total numeric NOT NULL,
+	PRIMARY KEY (account_id, trait_id)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE cdp.account_totals IS 'number and sum of cdp.account_values, by account and trait';
+
+SELECT pg_extension_config_dump('cdp.account_values', '');
+SELECT pg_extension_config_dump('cdp.account_totals', '');
 SELECT pg_extension_config_dump('cdp.account_identities', '');
 SELECT pg_extension_config_dump('cdp.account_evidence', '');
 SELECT pg_extension_config_dump('cdp.account_nodes', '');

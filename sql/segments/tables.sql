@@ -4,7 +4,7 @@ CREATE TABLE cdp.segment_definitions (
 	id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	name text NOT NULL CONSTRAINT segment_definitions_name UNIQUE
 		CHECK (name COLLATE "C" ~ '^[a-z_][a-z0-9_]{0,50}$'),
-	entity text NOT NULL DEFAULT 'profile' CHECK (entity = 'profile'),
+	entity text NOT NULL DEFAULT 'profile' CHECK (entity IN ('profile', 'account')),
 	predicate cdp.predicate NOT NULL,
 	exit_when cdp.predicate,
 	timezone text NOT NULL DEFAULT 'UTC',

@@ -47,13 +47,13 @@ CREATE FUNCTION cdp.alter_trait(
 COMMENT ON FUNCTION cdp.alter_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb, interval, interval, timestamptz) IS
 	'change a trait: parts that are NULL stay, an empty text (or an interval of zero) removes one';
 
-CREATE FUNCTION cdp.rename_trait(name text, new_name text) RETURNS void
-	AS 'MODULE_PATHNAME', 'cdp_rename_trait' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.rename_trait(text, text) IS 'rename a trait; derived traits follow';
+CREATE FUNCTION cdp.rename_trait(name text, new_name text, entity text DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'cdp_rename_trait' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.rename_trait(text, text, text) IS 'rename a trait; derived traits follow. entity: profile or account; NULL: whichever has it, profiles first';
 
-CREATE FUNCTION cdp.drop_trait(name text, cascade boolean DEFAULT false) RETURNS void
-	AS 'MODULE_PATHNAME', 'cdp_drop_trait' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.drop_trait(text, boolean) IS 'drop a trait, with cascade also the derived traits that read it';
+CREATE FUNCTION cdp.drop_trait(name text, cascade boolean DEFAULT false, entity text DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'cdp_drop_trait' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.drop_trait(text, boolean, text) IS 'drop a trait, with cascade also the derived traits that read it. entity: profile or account; NULL: whichever has it, profiles first';
 
 CREATE FUNCTION cdp.absolute_time(text) RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_absolute_time' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -196,4 +196,4 @@ COMMENT ON AGGREGATE cdp.combine(cdp.trait_state) IS 'add states up';
 
 REVOKE ALL ON FUNCTION cdp.create_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb, text, interval, interval, timestamptz),
 	cdp.alter_trait(text, text, text, text, text, text, interval, text, text, text, text, text, text, jsonb, interval, interval, timestamptz),
-	cdp.rename_trait(text, text), cdp.drop_trait(text, boolean) FROM PUBLIC;
+	cdp.rename_trait(text, text, text), cdp.drop_trait(text, boolean, text) FROM PUBLIC;

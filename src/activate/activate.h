@@ -50,6 +50,9 @@ extern void CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
 /* Announce them: one message a channel when this transaction commits. */
 extern void CdpChangesNotify(CdpChangeList *list, int32 epoch, int64 first_seq,
 							 TimestampTz at);
+/* account.c */
+extern bool CdpAccountInSegment(const CdpIdentifier *identifier, const char *segment,
+								bool *known);
 extern const char *CdpCauseName(CdpCause cause);
 
 /*

@@ -29,7 +29,9 @@
 #include "utils/timestamp.h"
 
 #include "activate/activate.h"
+#include "activate/activate.h"
 #include "cdp.h"
+#include "identity/account.h"
 
 /* A read: the definitions and the instant that it is about. */
 typedef struct ProfileRead
@@ -203,6 +205,39 @@ push_segments(JsonbParseState **state, ProfileRead *read)
 	(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
 }
 
+/*
+ * The accounts that it is a member of, the primary one first; nothing at all
+ * when there are none.
+ */
+static void
+push_accounts(JsonbParseState **state, ProfileRead *read)
+{
+	MemoryContext context = CurrentMemoryContext;
+	CdpUserContext saved;
+	CdpMembership *memberships;
+	int			n;
+
+	if (!CdpAccountsExist())
+		return;
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	memberships = CdpAccountsOfProfiles(&read->nodes.profile_id, 1, DT_NOEND, &n);
+	if (n > 0)
+	{
+		CdpIdentifier **names = CdpAccountNames(memberships, n);
+
+		MemoryContextSwitchTo(context);
+		push_key(state, "accounts");
+		(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+		for (int i = 0; i < n; i++)
+			push_string(state, WJB_ELEM, VARDATA_ANY(names[i]), VARSIZE_ANY_EXHDR(names[i]));
+		(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
+	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	MemoryContextSwitchTo(context);
+}
+
 static Jsonb *
 profile_json(ProfileRead *read)
 {
@@ -241,6 +276,7 @@ profile_json(ProfileRead *read)
 	(void) pushJsonbValue(&state, WJB_VALUE, &value);
 	push_key(&state, "segments");
 	push_segments(&state, read);
+	push_accounts(&state, read);
 	push_key(&state, "first_seen");
 	push_time(&state, first_seen);
 	push_key(&state, "last_seen");
@@ -336,6 +372,17 @@ cdp_in_segment(PG_FUNCTION_ARGS)
 	ProfileRead read;
 	bool		known = read_by_identifier(fcinfo, &read);
 
+	/* a name that no segment of profiles has may be one of accounts */
+	if (CdpSegmentColumnByName(read.segments, text_to_cstring(PG_GETARG_TEXT_PP(1))) < 0)
+	{
+		bool		of_accounts;
+		bool		is = CdpAccountInSegment(PG_GETARG_IDENTIFIER_PP(0),
+											 text_to_cstring(PG_GETARG_TEXT_PP(1)),
+											 &of_accounts);
+
+		if (of_accounts)
+			PG_RETURN_BOOL(is);
+	}
 	PG_RETURN_BOOL(in_segment(&read, known, PG_GETARG_TEXT_PP(1)));
 }
 

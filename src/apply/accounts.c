@@ -110,7 +110,8 @@ static CdpStatement times_of = {
 };
 
 static CdpStatement accounts_by_id = {
-	"SELECT a.account_id, a.identifier, a.first_seen, a.last_seen"
+	"SELECT a.account_id, a.identifier, a.first_seen, a.last_seen, a.state, a.parent,"
+	" a.segments, a.timer"
 	" FROM (SELECT unnest($1) AS account_id) AS u"
 	" JOIN cdp.account_identities a ON a.account_id = u.account_id",
 	{"int8[]"}
@@ -125,13 +126,14 @@ name_hash(const void *key, Size keysize)
 					  VARSIZE_ANY_EXHDR(identifier));
 }
 
-static CdpAccountSet *
-make_set(CdpBatch *batch)
+CdpAccountSet *
+CdpAccountSetMake(CdpBatch *batch)
 {
 	CdpAccountSet *set = palloc0(sizeof(CdpAccountSet));
 	HASHCTL		ctl;
 
 	set->batch = batch;
+	set->context = CurrentMemoryContext;
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(CdpIdentifier *);
 	ctl.entrysize = sizeof(CdpAccountName);
@@ -145,6 +147,17 @@ make_set(CdpBatch *batch)
 	ctl.entrysize = sizeof(CdpAccount);
 	ctl.hcxt = CurrentMemoryContext;
 	set->by_id = hash_create("cdp accounts", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.entrysize = sizeof(int64);
+	set->refold = hash_create("cdp nodes of accounts", 64, &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	set->traits = CdpAccountTraitSetGet(batch->applier.generation);
+	for (int i = 0; i < set->traits->ntraits; i++)
+	{
+		CdpTrait   *trait = set->traits->traits[i];
+
+		set->computed |= trait->aggregate != CDP_AGG_DECLARED &&
+			trait->aggregate != CDP_AGG_EXPRESSION && trait->member_trait == 0;
+	}
 	return set;
 }
 
@@ -154,6 +167,14 @@ CdpAccountFind(CdpAccountSet *set, CdpIdentifier *identifier)
 	CdpAccountName *name = hash_search(set->names, &identifier, HASH_FIND, NULL);
 
 	return name == NULL ? NULL : name->account;
+}
+
+static struct varlena *
+copy_varlena(MemoryContext context, const struct varlena *value)
+{
+	Size		size = VARSIZE_ANY(value);
+
+	return memcpy(MemoryContextAlloc(context, size), value, size);
 }
 
 static CdpAccount *
@@ -169,6 +190,8 @@ add_account(CdpAccountSet *set, int64 id, CdpIdentifier *identifier)
 	account->identifier = identifier;
 	account->first_seen = DT_NOEND;
 	account->last_seen = DT_NOBEGIN;
+	account->timer = DT_NOEND;
+	account->cause = CDP_CAUSE_ENTRY;
 	name = hash_search(set->names, &identifier, HASH_ENTER, &found);
 	name->account = account;
 	return account;
@@ -183,7 +206,7 @@ read_accounts(CdpAccountSet *set)
 	for (uint64 r = 0; r < SPI_processed; r++)
 	{
 		CdpAccount *account = add_account(set, CdpCellInt8(r, 1),
-										  CdpCellVarlena(r, 2, CurrentMemoryContext));
+										  CdpCellVarlena(r, 2, set->context));
 
 		account->first_seen = CdpCellInt8(r, 3);
 		account->last_seen = CdpCellInt8(r, 4);
@@ -191,12 +214,71 @@ read_accounts(CdpAccountSet *set)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+CdpAccount *
+CdpAccountById(CdpAccountSet *set, int64 id)
+{
+	return hash_search(set->by_id, &id, HASH_FIND, NULL);
+}
+
+void
+CdpAccountsLoad(CdpAccountSet *set, const int64 *ids, int n)
+{
+	int64	   *wanted = palloc(sizeof(int64) * Max(n, 1));
+	int			nwanted = 0;
+	Datum		arg;
+
+	for (int i = 0; i < n; i++)
+	{
+		CdpAccount *account = CdpAccountById(set, ids[i]);
+
+		if (account == NULL || (!account->is_new && !account->loaded))
+			wanted[nwanted++] = ids[i];
+	}
+	if (nwanted == 0)
+		return;
+	arg = CdpInt8Array(wanted, nwanted);
+	CdpRunHere(&accounts_by_id, &arg, NULL);
+	for (uint64 r = 0; r < SPI_processed; r++)
+	{
+		CdpAccount *account = CdpAccountById(set, CdpCellInt8(r, 1));
+		bool		isnull;
+		Datum		value;
+
+		if (account == NULL)
+		{
+			account = add_account(set, CdpCellInt8(r, 1),
+								  CdpCellVarlena(r, 2, set->context));
+			account->first_seen = CdpCellInt8(r, 3);
+			account->last_seen = CdpCellInt8(r, 4);
+		}
+		if (account->loaded)
+			continue;
+		account->loaded = true;
+		account->state = CdpCellVarlena(r, 5, set->context);
+		account->parent = CdpCellVarlena(r, 6, set->context);
+		value = CdpCell(r, 7, &isnull);
+		if (!isnull)
+		{
+			ArrayType  *array = (ArrayType *)
+				copy_varlena(set->context, (struct varlena *) DatumGetArrayTypeP(value));
+
+			account->nsegments = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+			account->segments = (int32 *) ARR_DATA_PTR(array);
+		}
+		value = CdpCell(r, 8, &isnull);
+		if (!isnull)
+			account->timer = DatumGetTimestampTz(value);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	pfree(wanted);
+}
+
 /*
  * The accounts that these entries name; those that nobody knows are made when
  * an entry says so now.
  */
-static void
-find_accounts(CdpAccountSet *set, CdpNaming *namings, int n)
+void
+CdpAccountsFind(CdpAccountSet *set, CdpNaming *namings, int n)
 {
 	Datum	   *wanted;
 	Datum		arg;
@@ -217,13 +299,15 @@ find_accounts(CdpAccountSet *set, CdpNaming *namings, int n)
 			if (found)
 				continue;
 			name->account = NULL;
+			name->identifier = (CdpIdentifier *)
+				copy_varlena(set->context, (struct varlena *) name->identifier);
 			wanted[nwanted++] = PointerGetDatum(name->identifier);
 		}
 	}
 	if (nwanted > 0)
 	{
 		arg = CdpVarlenaArray(wanted, NULL, nwanted, TEXTOID);
-		CdpRun(&load_accounts, &arg, NULL);
+		CdpRunHere(&load_accounts, &arg, NULL);
 		read_accounts(set);
 	}
 	for (int i = 0; i < n; i++)
@@ -275,6 +359,7 @@ take_out(CdpAccountSet *set, CdpNaming *namings, int n)
 			if (account == NULL)
 				continue;
 			account->lost = true;
+			account->nobodys |= namings[i].entry->owner == 0;
 			nodes[nrows] = namings[i].entry->owner;
 			accounts[nrows] = account->id;
 			ats[nrows] = namings[i].entry->at;
@@ -287,7 +372,7 @@ take_out(CdpAccountSet *set, CdpNaming *namings, int n)
 		args[1] = CdpInt8Array(accounts, nrows);
 		args[2] = CdpTimestampArray(ats, nrows);
 		args[3] = CdpInt8Array(entries, nrows);
-		CdpRun(&delete_evidence, args, NULL);
+		CdpRunHere(&delete_evidence, args, NULL);
 	}
 	pfree(nodes);
 	pfree(accounts);
@@ -297,24 +382,25 @@ take_out(CdpAccountSet *set, CdpNaming *namings, int n)
 
 /*
  * Entries that are nobody's have no row in cdp.entries by which a change of the
- * rules would know that they counted: they come again without being withdrawn.
+ * rules would know that they counted: they come again without being withdrawn,
+ * perhaps to be rejected, or as somebody's.
  */
 static void
-take_out_nobodys(CdpAccountSet *set, CdpNaming *namings, int n)
+take_out_nobodys(CdpAccountSet *set)
 {
-	int64	   *entries = palloc(sizeof(int64) * Max(n, 1));
-	int			nentries = 0;
+	CdpBatch   *batch = set->batch;
+	int64	   *entries = palloc(sizeof(int64) * Max(batch->nentries, 1));
+	int			nentries = batch->nentries;
 	int64	   *accounts;
 	int			naccounts;
 	Datum		arg;
 
-	for (int i = 0; i < n; i++)
-		if (!namings[i].gone && namings[i].entry->owner == 0)
-			entries[nentries++] = namings[i].entry->id;
+	for (int i = 0; i < nentries; i++)
+		entries[i] = batch->entries[i].id;
 	if (nentries == 0)
 		return;
 	arg = CdpInt8Array(entries, nentries);
-	naccounts = CdpRun(&delete_nobodys, &arg, NULL);
+	naccounts = CdpRunHere(&delete_nobodys, &arg, NULL);
 	accounts = palloc(sizeof(int64) * Max(naccounts, 1));
 	for (int i = 0; i < naccounts; i++)
 		accounts[i] = CdpCellInt8(i, 1);
@@ -322,13 +408,14 @@ take_out_nobodys(CdpAccountSet *set, CdpNaming *namings, int n)
 	if (naccounts == 0)
 		return;
 	arg = CdpInt8Array(accounts, naccounts);
-	CdpRun(&accounts_by_id, &arg, NULL);
+	CdpRunHere(&accounts_by_id, &arg, NULL);
 	read_accounts(set);
 	for (int i = 0; i < naccounts; i++)
 	{
 		CdpAccount *account = hash_search(set->by_id, &accounts[i], HASH_FIND, NULL);
 
 		account->lost = true;
+		account->nobodys = true;
 	}
 }
 
@@ -387,10 +474,28 @@ put_in(CdpAccountSet *set, CdpNaming *namings, int n)
 	args[5] = CdpInt8Array(entries, nrows);
 	args[6] = CdpInt8Array(xids, nrows);
 	args[7] = CdpTimestampArray(received, nrows);
-	CdpRun(&insert_evidence, args, NULL);
+	CdpRunHere(&insert_evidence, args, NULL);
 	args[0] = CdpInt8Array(accounts, nrows);
 	args[1] = CdpInt8Array(nodes, nrows);
-	CdpRun(&insert_pairs, args, NULL);
+	CdpRunHere(&insert_pairs, args, NULL);
+}
+
+/*
+ * All columns of accounts that may be gone.
+ */
+static void
+load_lost(CdpAccountSet *set)
+{
+	HASH_SEQ_STATUS seq;
+	CdpAccount *account;
+	int64	   *ids = palloc(sizeof(int64) * Max(hash_get_num_entries(set->by_id), 1));
+	int			n = 0;
+
+	hash_seq_init(&seq, set->by_id);
+	while ((account = hash_seq_search(&seq)) != NULL)
+		if (account->lost)
+			ids[n++] = account->id;
+	CdpAccountsLoad(set, ids, n);
 }
 
 /*
@@ -416,8 +521,8 @@ renew_times(CdpAccountSet *set)
 	if (n == 0)
 		return;
 	arg = CdpInt8Array(ids, n);
-	CdpRun(&delete_pairs, &arg, NULL);
-	CdpRun(&times_of, &arg, NULL);
+	CdpRunHere(&delete_pairs, &arg, NULL);
+	CdpRunHere(&times_of, &arg, NULL);
 	for (uint64 r = 0; r < SPI_processed; r++)
 	{
 		int64		id = CdpCellInt8(r, 1);
@@ -446,7 +551,7 @@ write_accounts(CdpAccountSet *set)
 	Datum	   *names = palloc(sizeof(Datum) * max);
 	Datum		args[4];
 
-	/* what is new, what has other times, what is gone */
+	/* what is new, what has other times, what is gone; each once */
 	for (int pass = 0; pass < 3; pass++)
 	{
 		int			n = 0;
@@ -462,6 +567,13 @@ write_accounts(CdpAccountSet *set)
 			first[n] = account->first_seen;
 			last[n] = account->last_seen;
 			names[n++] = PointerGetDatum(account->identifier);
+			if (pass == 0)
+			{
+				account->is_new = false;
+				account->made = true;
+				account->loaded = true;
+			}
+			account->seen_changed = false;
 		}
 		if (n == 0)
 			continue;
@@ -471,16 +583,16 @@ write_accounts(CdpAccountSet *set)
 			args[1] = CdpVarlenaArray(names, NULL, n, TEXTOID);
 			args[2] = CdpTimestampArray(first, n);
 			args[3] = CdpTimestampArray(last, n);
-			CdpRun(&insert_accounts, args, NULL);
+			CdpRunHere(&insert_accounts, args, NULL);
 		}
 		else if (pass == 1)
 		{
 			args[1] = CdpTimestampArray(first, n);
 			args[2] = CdpTimestampArray(last, n);
-			CdpRun(&update_seen, args, NULL);
+			CdpRunHere(&update_seen, args, NULL);
 		}
 		else
-			CdpRun(&delete_accounts, args, NULL);
+			CdpRunHere(&delete_accounts, args, NULL);
 	}
 }
 
@@ -515,10 +627,10 @@ CdpAccountsApply(CdpBatch *batch)
 	for (int i = 0; i < batch->nentries; i++)
 		n += batch->entries[i].naccounts > 0;
 	n += list_length(batch->namings);
-	if (n == 0)
+	if (n == 0 && (batch->replaying || !CdpAccountsExist()))
 		return;
 
-	namings = palloc(sizeof(CdpNaming) * n);
+	namings = palloc(sizeof(CdpNaming) * Max(n, 1));
 	n = 0;
 	foreach(lc, batch->namings)
 		namings[n++] = *(CdpNaming *) lfirst(lc);
@@ -532,12 +644,34 @@ CdpAccountsApply(CdpBatch *batch)
 		namings[n].entry = entry;
 		namings[n++].gone = false;
 	}
-	set = make_set(batch);
-	find_accounts(set, namings, n);
+	set = CdpAccountSetMake(batch);
+	CdpAccountsFind(set, namings, n);
 	take_out(set, namings, n);
 	if (batch->rereading)
-		take_out_nobodys(set, namings, n);
+		take_out_nobodys(set);
+	if (!batch->replaying && set->computed)
+		CdpAccountsLate(set, namings, n);
 	put_in(set, namings, n);
-	renew_times(set);
 	write_accounts(set);
+	if (!batch->replaying)
+		CdpAccountsFold(set);
+	load_lost(set);
+	renew_times(set);
+	if (!batch->replaying)
+		CdpAccountsEvaluate(set);
+	write_accounts(set);
+}
+
+/*
+ * Definitions of accounts have changed, or the log was replayed: fold history
+ * anew if asked for, and evaluate all accounts.
+ */
+void
+CdpAccountsBackfill(CdpBatch *batch, bool refold)
+{
+	if (!CdpAccountsExist())
+		return;
+	if (refold)
+		CdpAccountsRefoldAll(batch);
+	CdpAccountsEvaluateAll(batch);
 }

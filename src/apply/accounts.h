@@ -25,6 +25,22 @@ typedef struct CdpAccount
 	bool		seen_changed;
 	TimestampTz first_seen;
 	TimestampTz last_seen;
+	bool		loaded;			/* what follows is as the row has it */
+	struct varlena *state;
+	struct varlena *parent;
+	int			nsegments;
+	int32	   *segments;
+	TimestampTz timer;			/* DT_NOEND: none */
+
+	/* what the batch makes of it */
+	bool		made;			/* the batch has inserted its row */
+	bool		touched;		/* to be evaluated */
+	CdpCause	cause;
+	bool		nobodys;		/* entries that are nobody's are to be folded anew */
+	bool		rebuild;		/* something was taken away: combine its nodes anew */
+	CdpNodeAcc *acc;			/* of state; NULL: not opened */
+	bool		folded;			/* acc differs from state */
+	struct varlena *new_state;
 } CdpAccount;
 
 /* The same by identifier. */
@@ -38,8 +54,12 @@ typedef struct CdpAccountName
 typedef struct CdpAccountSet
 {
 	CdpBatch   *batch;
+	CdpTraitSet *traits;
+	MemoryContext context;
+	bool		computed;		/* some trait is computed from entries */
 	HTAB	   *names;
 	HTAB	   *by_id;			/* id -> CdpAccount */
+	HTAB	   *refold;			/* nodes whose entries are to be folded anew */
 } CdpAccountSet;
 
 /* An entry that names accounts, and what it says of them. */
@@ -50,6 +70,22 @@ typedef struct CdpNaming
 } CdpNaming;
 
 /* accounts.c */
+/* Those that entries name; who says so now makes what is not known. */
+extern void CdpAccountsFind(CdpAccountSet *set, CdpNaming *namings, int n);
+extern CdpAccountSet *CdpAccountSetMake(CdpBatch *batch);
 extern CdpAccount *CdpAccountFind(CdpAccountSet *set, CdpIdentifier *identifier);
+/* By number; rows that are not at hand are loaded, all columns. */
+extern void CdpAccountsLoad(CdpAccountSet *set, const int64 *ids, int n);
+extern CdpAccount *CdpAccountById(CdpAccountSet *set, int64 id);
+
+/* account_fold.c */
+extern void CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n);
+extern void CdpAccountsMoved(CdpAccountSet *set);
+extern void CdpAccountsFold(CdpAccountSet *set);
+extern void CdpAccountsRefoldAll(CdpBatch *batch);
+
+/* account_evaluate.c */
+extern void CdpAccountsEvaluate(CdpAccountSet *set);
+extern void CdpAccountsEvaluateAll(CdpBatch *batch);
 
 #endif							/* CDP_APPLY_ACCOUNTS_H */

@@ -61,6 +61,11 @@ static CdpStatement members_of = {
 	{"int4"}
 };
 
+static CdpStatement accounts_count = {
+	"SELECT count(*) FROM cdp.account_identities",
+	{NULL}
+};
+
 static CdpStatement profiles_count = {
 	"SELECT count(*) FROM cdp.identities i WHERE i.profile_id = i.node_id",
 	{NULL}
@@ -76,6 +81,8 @@ static CdpStatement former_members = {
 	" WHERE m.member AND NOT EXISTS"
 	" (SELECT FROM cdp.identities i WHERE i.node_id = m.profile_id"
 	" AND i.profile_id = i.node_id AND i.first_seen <> 'infinity')"
+	" AND NOT EXISTS (SELECT FROM cdp.account_identities a"
+	" WHERE a.account_id = m.profile_id AND a.first_seen <> 'infinity')"
 	" RETURNING m.segment_id, m.profile_id",
 	{NULL}
 };
@@ -275,6 +282,7 @@ evaluate_all(CdpBatch *batch)
 		}
 		CdpProfilesEvaluate(batch);
 		CdpWriteRows(batch);
+		CdpAccountsMemberValues(batch);
 
 		/* keep the changes, let go of everything else */
 		MemoryContextSwitchTo(old);
@@ -312,14 +320,17 @@ count_of(CdpStatement *statement, Datum *args)
  * segment_defined: how many are in it, how many are not.
  */
 static void
-announce_definitions(CdpBatch *batch, List *segment_ids)
+announce_definitions(CdpBatch *batch, List *segment_ids, const char *entity)
 {
-	int64		profiles = count_of(&profiles_count, NULL);
+	int64		profiles = count_of(entity ? &accounts_count : &profiles_count, NULL);
+	CdpSegmentSet *segments = entity == NULL ? batch->segments :
+		CdpSegmentSetGet(batch->applier.generation,
+						 CdpAccountTraitSetGet(batch->applier.generation));
 	ListCell   *lc;
 
 	foreach(lc, segment_ids)
 	{
-		CdpSegment *segment = CdpSegmentById(batch->segments, lfirst_int(lc));
+		CdpSegment *segment = CdpSegmentById(segments, lfirst_int(lc));
 		Datum		arg = Int32GetDatum(lfirst_int(lc));
 		int64		members = count_of(&members_of, &arg);
 		int64		passed[2] = {0, 0};
@@ -339,11 +350,13 @@ announce_definitions(CdpBatch *batch, List *segment_ids)
 				passed[1]++;
 		}
 		CdpSegmentTold(segment->id, members, passed[0], passed[1]);
-		payload = psprintf("{\"members\": %lld, \"profiles\": %lld, \"entered\": %lld, \"exited\": %lld}",
-						   (long long) members, (long long) profiles,
+		payload = psprintf("{\"members\": %lld, \"%s\": %lld, \"entered\": %lld, \"exited\": %lld}",
+						   (long long) members, entity ? "accounts" : "profiles",
+						   (long long) profiles,
 						   (long long) passed[0], (long long) passed[1]);
 		change = CdpChangeAdd(&batch->changes);
 		change->kind = "segment_defined";
+		change->entity = entity;
 		change->segment = segment;
 		change->cause = CDP_CAUSE_DEFINITION;
 		change->occurred_at = batch->applier.clock;
@@ -411,6 +424,9 @@ static void
 backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 {
 	List	   *evaluated = NIL;
+	List	   *of_accounts = NIL;
+	bool		accounts = false;
+	bool		refold = false;
 	CdpBatch	batch;
 	Work		work;
 	Bitmapset  *only = NULL;
@@ -425,6 +441,16 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 	{
 		CdpTrait   *trait = CdpTraitById(batch.traits, lfirst_int(lc));
 
+		if (trait == NULL &&
+			(trait = CdpTraitById(CdpAccountTraitSetGet(batch.applier.generation),
+								  lfirst_int(lc))) != NULL)
+		{
+			/* what members contribute follows from evaluating them */
+			accounts = true;
+			refold |= trait->member_trait == 0;
+			everybody |= trait->member_trait != 0;
+			continue;
+		}
 		if (trait == NULL)
 			elog(ERROR, "trait %d is not defined", lfirst_int(lc));
 		if (trait->building)
@@ -438,13 +464,27 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 	{
 		int			column = CdpSegmentColumn(batch.segments, lfirst_int(lc));
 
+		if (column < 0)
+		{
+			of_accounts = lappend_int(of_accounts, lfirst_int(lc));
+			continue;
+		}
 		if (column >= 0 && (later || CdpSegmentWaits(batch.segments, column)))
 			CdpBackfillBegin("segment", lfirst_int(lc), 0, false);
 		else
 			evaluated = lappend_int(evaluated, lfirst_int(lc));
 	}
-	if (list_length(evaluated) < list_length(segment_ids))
+	accounts |= of_accounts != NIL;
+	if (list_length(evaluated) + list_length(of_accounts) < list_length(segment_ids))
 		CdpGenerationBump();
+	if (accounts)
+	{
+		int			nest = NewGUCNestLevel();
+
+		CdpPinPlans();
+		CdpAccountsBackfill(&batch, refold);
+		AtEOXact_GUC(false, nest);
+	}
 	if (any > 0)
 	{
 		if (!bms_is_empty(only))
@@ -458,7 +498,10 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 			AtEOXact_GUC(false, nest);
 		}
 	}
-	announce_definitions(&batch, evaluated);
+	if (everybody && any > 0 && CdpAccountsOverMembers(&batch))
+		CdpAccountsBackfill(&batch, false);
+	announce_definitions(&batch, evaluated, NULL);
+	announce_definitions(&batch, of_accounts, "account");
 	finish(&batch);
 	end_work(&work);
 }
@@ -484,6 +527,8 @@ CdpEvaluateEverybody(List *segment_ids)
 static void
 leave_former(CdpBatch *batch)
 {
+	CdpTraitSet *traits = CdpAccountTraitSetGet(batch->applier.generation);
+	CdpSegmentSet *accounts = CdpSegmentSetGet(batch->applier.generation, traits);
 	uint64		i;
 
 	CdpRun(&former_members, NULL, NULL);
@@ -492,12 +537,19 @@ leave_former(CdpBatch *batch)
 		bool		isnull;
 		CdpSegment *segment;
 		CdpChange  *change;
+		const char *entity = NULL;
 
 		segment = CdpSegmentById(batch->segments,
 								 DatumGetInt32(CdpCell(i, 1, &isnull)));
 		if (segment == NULL)
+		{
+			segment = CdpSegmentById(accounts, DatumGetInt32(CdpCell(i, 1, &isnull)));
+			entity = "account";
+		}
+		if (segment == NULL)
 			continue;
 		change = CdpChangeAdd(&batch->changes);
+		change->entity = entity;
 		change->kind = "segment_exited";
 		change->profile_id = CdpCellInt8(i, 2);
 		change->segment = segment;
@@ -539,6 +591,8 @@ CdpReplay(void)
 		"DELETE FROM cdp.window_items",
 		"DELETE FROM cdp.account_evidence",
 		"DELETE FROM cdp.account_nodes",
+		"DELETE FROM cdp.account_values",
+		"DELETE FROM cdp.account_totals",
 		("UPDATE cdp.account_identities SET first_seen = 'infinity', last_seen = '-infinity',"
 		 " parent = NULL, state = NULL, timer = NULL")
 	};
@@ -607,7 +661,10 @@ CdpReplay(void)
 		SPI_execute("DELETE FROM cdp.account_identities WHERE first_seen = 'infinity'",
 					false, 0) < 0)
 		elog(ERROR, "could not clear away former profiles");
+	batch.graph = CdpGraphBegin(batch.kinds, batch.applier.next_node, 0, 0);
+	CdpAccountsBackfill(&batch, true);
 	evaluate_all(&batch);
+	CdpAccountsBackfill(&batch, false);
 	AtEOXact_GUC(false, nest);
 	finish(&batch);
 	end_work(&work);

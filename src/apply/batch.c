@@ -322,6 +322,11 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 	CdpGraphSettle(batch->graph, batch->entries, n);
 	CdpWithhold(batch);
 	fold_entries(batch);
+	/* whose memberships of accounts change is evaluated */
+	for (i = 0; i < n; i++)
+		if (batch->entries[i].naccounts > 0 && batch->counts[i] &&
+			batch->entries[i].owner_node != NULL)
+			batch->entries[i].owner_node->row_changed = true;
 	CdpHistoryWrite(batch);
 	batch->applier.entries += batch->nread;
 }
@@ -488,6 +493,8 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	CdpEpochCheck(&batch, cursors->incarnation);
 	CdpBatchPrepare(&batch, rules, true);
 	CdpGraphAddProfiles(batch.graph, due, ndue);
+	batch.due = due;
+	batch.ndue = ndue;
 	CdpBatchFold(&batch, before);
 
 	CdpProfilesCollect(&batch);

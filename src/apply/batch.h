@@ -28,6 +28,7 @@ typedef struct CdpProfile
 	CdpCause	cause;			/* of what changes with it */
 	bool		touched;		/* to be evaluated */
 	bool		moved;			/* nodes came from, or went to, another profile */
+	CdpProfileValues values;	/* once it is evaluated; values NULL: it is not */
 } CdpProfile;
 
 /* A profile that absorbed others. */
@@ -83,6 +84,9 @@ typedef struct CdpBatch
 	bool		rereading;		/* rules changed: history, in batches */
 	List	   *reread;			/* applied entries (CdpEntry *) as they were read */
 	List	   *namings;		/* CdpNaming *: entries of earlier batches, see accounts.c */
+	int			ndue;
+	int64	   *due;			/* whose timers are due: profiles, accounts */
+	List	   *refolded;		/* int64 *: owners whose states were computed anew */
 } CdpBatch;
 
 /* batch.c */
@@ -140,6 +144,19 @@ extern void CdpSplitAnnounce(CdpBatch *batch, int64 profile, List *into);
 extern void CdpProfilesCollect(CdpBatch *batch);
 extern CdpProfile *CdpProfileOf(CdpBatch *batch, int64 id);
 extern void CdpProfilesEvaluate(CdpBatch *batch);
+/* A passage into or out of a segment. */
+typedef struct CdpPassage
+{
+	int			change;			/* index in the list of changes */
+	int32		segment;
+	int64		profile;
+	TimestampTz at;
+} CdpPassage;
+
+extern void CdpPassageAdd(CdpBatch *batch, CdpPassage *passages, int *n, CdpSegment *segment,
+						  int64 profile, bool enters, CdpCause cause, TimestampTz at);
+extern void CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
+							 CdpPassage *left, int nleft);
 
 /* entries.c: before CdpWriteRows */
 extern void CdpWriteEntries(CdpBatch *batch);
@@ -149,6 +166,9 @@ extern void CdpEntryForget(CdpBatch *batch, int64 owner, TimestampTz at, int64 e
 /* accounts.c, after CdpWriteRows */
 extern void CdpAccountsNote(CdpBatch *batch, CdpEntry *entry, bool gone);
 extern void CdpAccountsApply(CdpBatch *batch);
+extern bool CdpAccountsOverMembers(CdpBatch *batch);
+extern void CdpAccountsMemberValues(CdpBatch *batch);
+extern void CdpAccountsBackfill(CdpBatch *batch, bool refold);
 
 /* write.c */
 extern void CdpWriteRows(CdpBatch *batch);

@@ -37,15 +37,6 @@ typedef struct Former
 	bool		lost;			/* a node of it is gone */
 } Former;
 
-/* A passage into or out of a segment. */
-typedef struct Passage
-{
-	int			change;			/* index in the list of changes */
-	int32		segment;
-	int64		profile;
-	TimestampTz at;
-} Passage;
-
 static CdpStatement enter_segments = {
 	"INSERT INTO cdp.segment_members AS m"
 	" (segment_id, profile_id, member, entered_at, entries)"
@@ -444,9 +435,9 @@ open_states(CdpBatch *batch, CdpProfile *profile, int *n)
 	return accs;
 }
 
-static void
-passage(CdpBatch *batch, Passage *passages, int *n, CdpSegment *segment,
-		int64 profile, bool enters, CdpCause cause, TimestampTz at)
+void
+CdpPassageAdd(CdpBatch *batch, CdpPassage *passages, int *n, CdpSegment *segment,
+			  int64 profile, bool enters, CdpCause cause, TimestampTz at)
 {
 	CdpChange  *change = CdpChangeAdd(&batch->changes);
 
@@ -465,9 +456,9 @@ passage(CdpBatch *batch, Passage *passages, int *n, CdpSegment *segment,
 /*
  * Write passages; those that enter learn how often the profile has entered.
  */
-static void
-write_passages(CdpBatch *batch, Passage *entered, int nentered,
-			   Passage *left, int nleft)
+void
+CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
+				 CdpPassage *left, int nleft)
 {
 	int			max = Max(Max(nentered, nleft), 1);
 	int32	   *segments = palloc(sizeof(int32) * max);
@@ -686,8 +677,8 @@ CdpProfilesEvaluate(CdpBatch *batch)
 	CdpProfileEval *evals;
 	CdpProfileStates *nodes;
 	TimestampTz clock = batch->applier.clock;
-	Passage    *entered;
-	Passage    *left;
+	CdpPassage    *entered;
+	CdpPassage    *left;
 	int			nentered = 0;
 	int			nleft = 0;
 	int			maxleft = 0;
@@ -731,8 +722,8 @@ CdpProfilesEvaluate(CdpBatch *batch)
 		maxleft += graph->active[i]->nsegments;
 	for (i = 0; i < n; i++)
 		maxentered += evals[i].nafter;
-	entered = palloc(sizeof(Passage) * Max(maxentered, 1));
-	left = palloc(sizeof(Passage) * Max(maxleft, 1));
+	entered = palloc(sizeof(CdpPassage) * Max(maxentered, 1));
+	left = palloc(sizeof(CdpPassage) * Max(maxleft, 1));
 
 	for (i = 0; i < graph->nactive; i++)
 	{
@@ -747,7 +738,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 												 node->segments[j]);
 
 			if (segment != NULL)
-				passage(batch, left, &nleft, segment, node->id, false,
+				CdpPassageAdd(batch, left, &nleft, segment, node->id, false,
 						batch->replaying || batch->rereading ? CDP_CAUSE_DEFINITION :
 						node->is_gone ? CDP_CAUSE_RETRACTION : CDP_CAUSE_MERGE,
 						clock);
@@ -793,7 +784,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 
 				root->segments_changed = true;
 				if (segment != NULL)
-					passage(batch, left, &nleft, segment, root->id, false,
+					CdpPassageAdd(batch, left, &nleft, segment, root->id, false,
 							passage_cause(batch, touched[i], segment->id, false),
 							at);
 			}
@@ -803,11 +794,12 @@ CdpProfilesEvaluate(CdpBatch *batch)
 													 eval->after[a++]);
 
 				root->segments_changed = true;
-				passage(batch, entered, &nentered, segment, root->id, true,
+				CdpPassageAdd(batch, entered, &nentered, segment, root->id, true,
 						passage_cause(batch, touched[i], segment->id, true),
 						at);
 			}
 		}
+		touched[i]->values = eval->values;
 		root->nnew_segments = eval->nafter;
 		root->new_segments = eval->after;
 		if (root->old_profile != root->id && root->nsegments > 0)
@@ -824,5 +816,5 @@ CdpProfilesEvaluate(CdpBatch *batch)
 		if (announce && !batch->replaying && !batch->rereading)
 			announce_traits(batch, touched[i], &eval->values);
 	}
-	write_passages(batch, entered, nentered, left, nleft);
+	CdpPassagesWrite(batch, entered, nentered, left, nleft);
 }

@@ -316,6 +316,7 @@ CdpRefold(CdpBatch *batch, const int64 *owners, int nowners, CdpEntry *entries,
 	{
 		CdpNode    *node = CdpGraphNode(batch->graph, owners[i]);
 
+		batch->refolded = lappend(batch->refolded, &node->id);
 		if (node->acc == NULL)
 			node->acc = CdpNodeOpen(batch->traits, node->state);
 		CdpNodeReset(node->acc, NULL);

@@ -67,6 +67,12 @@ static CdpStatement account_of = {
 	{"text"}
 };
 
+static CdpStatement names_of = {
+	"SELECT u.place, a.identifier FROM unnest($1) WITH ORDINALITY AS u (account_id, place)"
+	" JOIN cdp.account_identities a ON a.account_id = u.account_id",
+	{"int8[]"}
+};
+
 static CdpMembership *
 read_memberships(CdpStatement *statement, const int64 *ids, int nids, TimestampTz at, int *n)
 {
@@ -75,7 +81,7 @@ read_memberships(CdpStatement *statement, const int64 *ids, int nids, TimestampT
 
 	args[0] = CdpInt8Array(ids, nids);
 	args[1] = TimestampTzGetDatum(at);
-	*n = CdpRun(statement, args, NULL);
+	*n = CdpRunHere(statement, args, NULL);
 	result = palloc(sizeof(CdpMembership) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
 	{
@@ -99,6 +105,25 @@ CdpMembersOfAccounts(const int64 *accounts, int naccounts, TimestampTz at, int *
 	return read_memberships(&members_of, accounts, naccounts, at, n);
 }
 
+CdpIdentifier **
+CdpAccountNames(const CdpMembership *memberships, int n)
+{
+	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
+	CdpIdentifier **names = palloc0(sizeof(CdpIdentifier *) * Max(n, 1));
+	Datum		arg;
+
+	for (int i = 0; i < n; i++)
+		ids[i] = memberships[i].account_id;
+	arg = CdpInt8Array(ids, n);
+	CdpRunHere(&names_of, &arg, NULL);
+	if (SPI_processed != n)
+		elog(ERROR, "an account has evidence and no row");
+	for (int i = 0; i < n; i++)
+		names[CdpCellInt8(i, 1) - 1] = CdpCellVarlena(i, 2, CurrentMemoryContext);
+	SPI_freetuptable(SPI_tuptable);
+	return names;
+}
+
 int64
 CdpAccountOfIdentifier(int64 generation, const CdpIdentifier *raw)
 {
@@ -108,7 +133,7 @@ CdpAccountOfIdentifier(int64 generation, const CdpIdentifier *raw)
 
 	if (canonical == NULL)
 		return 0;
-	if (CdpRun(&account_of, &arg, NULL) == 1)
+	if (CdpRunHere(&account_of, &arg, NULL) == 1)
 		account = CdpCellInt8(0, 1);
 	SPI_freetuptable(SPI_tuptable);
 	return account;

@@ -42,6 +42,9 @@ extern CdpMembership *CdpAccountsOfProfiles(const int64 *profiles, int nprofiles
 extern CdpMembership *CdpMembersOfAccounts(const int64 *accounts, int naccounts,
 										   TimestampTz at, int *n);
 
+/* The identifiers of the accounts, in the order of the memberships. */
+extern CdpIdentifier **CdpAccountNames(const CdpMembership *memberships, int n);
+
 /* The account that an identifier names; 0 when it is unknown. */
 extern int64 CdpAccountOfIdentifier(int64 generation, const CdpIdentifier *raw);
 /* Is there any account?  Uses the active snapshot, needs no SPI. */

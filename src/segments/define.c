@@ -187,6 +187,7 @@ CdpSegmentTextsDefine(const CdpSegmentDefinition *definition, CdpReferences *ref
 	GetUserIdAndSecContext(&userid, &sec_context);
 	if (OidIsValid(owner) && owner != userid)
 		SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	references->accounts = definition->accounts;
 	CdpPredicateDefine(definition->predicate, definition->timezone, "predicate",
 					   references, created);
 	if (definition->exit_when != NULL)
@@ -230,7 +231,7 @@ store_definition(CdpSegmentDefinition *definition)
 
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	traits = CdpTraitSetGet(-1);
+	traits = definition->accounts ? CdpAccountTraitSetGet(-1) : CdpTraitSetGet(-1);
 	set = CdpSegmentSetGet(-1, traits);
 	if (definition->enabled && CdpSegmentById(set, definition->id) == NULL &&
 		!CdpSegmentWaits(set, CdpSegmentColumn(set, definition->id)))
@@ -252,7 +253,7 @@ store_definition(CdpSegmentDefinition *definition)
 			(void) CdpSegmentsExecute("UPDATE cdp.backfills SET fresh = true"
 									  " WHERE kind = 'segment' AND id = $1", definition->id, NULL);
 	}
-	else if (is_new)
+	else if (is_new && !definition->accounts)
 		notice_anonymous(definition);
 }
 
@@ -362,7 +363,9 @@ trait_altered(int32 old_id, int32 new_id, bool published)
 		return;
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	traits = CdpTraitSetGet(-1);
+	traits = CdpAccountTraitSetGet(-1);
+	if (CdpTraitById(traits, new_id) == NULL)
+		traits = CdpTraitSetGet(-1);
 	set = CdpSegmentSetGet(-1, traits);
 	foreach(lc, ids)
 	{
@@ -453,15 +456,12 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 	definition.owner = GetUserNameFromId(GetUserId(), false);
 
 	check_name(name);
-	if (strcmp(entity, "account") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("segments of accounts are not supported yet")));
-	if (strcmp(entity, "profile") != 0)
+	definition.accounts = strcmp(entity, "account") == 0;
+	if (strcmp(entity, "profile") != 0 && !definition.accounts)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unrecognized entity \"%s\"", entity),
-				 errhint("Segments are made of entity \"profile\".")));
+				 errhint("Segments are made of entity \"profile\" or \"account\".")));
 	if (strcmp(if_exists, "error") != 0 && strcmp(if_exists, "replace") != 0 &&
 		strcmp(if_exists, "skip") != 0)
 		ereport(ERROR,

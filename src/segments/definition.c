@@ -139,7 +139,8 @@ CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out)
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (SPI_execute_with_args("SELECT id, name, predicate, exit_when, timezone, description,"
-							  " options, owner, enabled, exclude, holdout, seed, version"
+							  " options, owner, enabled, exclude, holdout, seed, version,"
+							  " entity = 'account'"
 							  " FROM cdp.segment_definitions WHERE name = $1",
 							  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the definition of a segment");
@@ -164,6 +165,7 @@ CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out)
 		out->holdout = DatumGetFloat8(SPI_getbinval(tuple, desc, 11, &isnull));
 		out->seed = SPI_getvalue(tuple, desc, 12);
 		out->version = DatumGetInt32(SPI_getbinval(tuple, desc, 13, &isnull));
+		out->accounts = DatumGetBool(SPI_getbinval(tuple, desc, 14, &isnull));
 		MemoryContextSwitchTo(oldcontext);
 	}
 	SPI_finish();
@@ -226,8 +228,8 @@ CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition, const CdpReferences 
 	static const char *const insert =
 		"INSERT INTO cdp.segment_definitions (name, predicate, exit_when, timezone,"
 		" description, options, owner, channel, enabled,"
-		" terms, trait_names, trait_ids, segment_ids, exclude, holdout, seed)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+		" terms, trait_names, trait_ids, segment_ids, exclude, holdout, seed, entity)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
 		" RETURNING id";
 	static const char *const update =
 		"UPDATE cdp.segment_definitions SET name = $1, predicate = $2, exit_when = $3,"
@@ -244,6 +246,8 @@ CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition, const CdpReferences 
 	CdpUserContext saved;
 	bool		isnull;
 
+	if (definition->id == 0)
+		types[16] = TEXTOID;
 	values[0] = CStringGetTextDatum(definition->name);
 	values[1] = CStringGetTextDatum(definition->predicate);
 	values[2] = (Datum) 0;
@@ -268,13 +272,14 @@ CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition, const CdpReferences 
 	values[13] = list_datum(definition->exclude);
 	values[14] = Float8GetDatum(definition->holdout);
 	values[15] = CStringGetTextDatum(definition->seed);
-	values[16] = Int32GetDatum(definition->id);
+	values[16] = definition->id != 0 ? Int32GetDatum(definition->id) :
+		CStringGetTextDatum(definition->accounts ? "account" : "profile");
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (definition->id == 0)
 	{
-		if (SPI_execute_with_args(insert, 16, types, values, nulls, false, 0) !=
+		if (SPI_execute_with_args(insert, 17, types, values, nulls, false, 0) !=
 			SPI_OK_INSERT_RETURNING || SPI_processed != 1)
 			elog(ERROR, "could not store the definition of a segment");
 		definition->id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],

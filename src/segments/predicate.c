@@ -428,10 +428,17 @@ define(ResolveContext *context, const char *text, const char *timezone, const ch
 	{
 		CdpTerm    *term = (CdpTerm *) lfirst(lc);
 
+		if (context->traits->accounts && term->kind != CDP_TERM_SEGMENT)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("segments of accounts have no words about behaviour and identifiers"),
+					 errhint("Make a trait of accounts that says it: cdp.create_trait(…, entity => 'account').")));
 		switch (term->kind)
 		{
 			case CDP_TERM_SEGMENT:
-				term->id = look_up(term, "SELECT id FROM cdp.segment_definitions WHERE name = $1",
+				term->id = look_up(term, context->traits->accounts
+								   ? "SELECT id FROM cdp.segment_definitions WHERE name = $1 AND entity = 'account'"
+								   : "SELECT id FROM cdp.segment_definitions WHERE name = $1 AND entity = 'profile'",
 								   "SELECT name FROM cdp.segment_definitions ORDER BY name",
 								   "segment \"%s\" does not exist", text);
 				references->segment_ids = list_append_unique_int(references->segment_ids,
@@ -463,7 +470,7 @@ CdpPredicateDefine(const char *text, const char *timezone, const char *what,
 
 	context.references = references;
 	context.created = created;
-	context.traits = CdpTraitSetFresh();
+	context.traits = references->accounts ? CdpAccountTraitSetFresh() : CdpTraitSetFresh();
 	define(&context, text, timezone, what);
 }
 

@@ -167,6 +167,7 @@ typedef struct CdpPredicate
 /* What a definition's texts refer to, as stored beside them. */
 typedef struct CdpReferences
 {
+	bool		accounts;		/* the text is about accounts, not profiles */
 	int			nterms;
 	int32	   *terms;			/* ids of hidden traits and segments, by term */
 	int			nnames;
@@ -284,6 +285,7 @@ typedef struct CdpSegmentDefinition
 	char	   *owner;
 	bool		enabled;
 	int			version;		/* as stored */
+	bool		accounts;		/* of accounts, not of profiles */
 } CdpSegmentDefinition;
 
 extern bool CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out);

@@ -39,8 +39,8 @@ typedef struct LoadedSegment
 	int			visit;			/* topological sort: 0 new, 1 open, 2 done */
 } LoadedSegment;
 
-static CdpSegmentSet *current = NULL;
-static CdpTraitSet *current_traits = NULL;
+static CdpSegmentSet *currents[2];	/* of profiles, of accounts */
+static CdpTraitSet *current_traits[2];
 
 static char *
 column_text(HeapTuple tuple, TupleDesc desc, int column)
@@ -112,7 +112,7 @@ snapshot_sees(int64 generation)
  * Read all definitions in the order of their ids, into context.
  */
 static LoadedSegment *
-load_definitions(int64 generation, MemoryContext context, int *n)
+load_definitions(int64 generation, bool accounts, MemoryContext context, int *n)
 {
 	LoadedSegment *loaded;
 	CdpUserContext saved;
@@ -120,9 +120,10 @@ load_definitions(int64 generation, MemoryContext context, int *n)
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute("SELECT id, name, channel, owner, timezone, predicate, exit_when,"
-					" enabled, terms, trait_names, trait_ids, exclude, holdout, seed"
-					" FROM cdp.segment_definitions ORDER BY id",
+	if (SPI_execute(psprintf("SELECT id, name, channel, owner, timezone, predicate, exit_when,"
+							 " enabled, terms, trait_names, trait_ids, exclude, holdout, seed"
+							 " FROM cdp.segment_definitions WHERE entity = '%s' ORDER BY id",
+							 accounts ? "account" : "profile"),
 					snapshot_sees(generation), 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the definitions of segments");
 
@@ -378,7 +379,7 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 	LoadedSegment *loaded;
 	int			n;
 
-	loaded = load_definitions(set->generation, set->context, &n);
+	loaded = load_definitions(set->generation, traits->accounts, set->context, &n);
 
 	MemoryContextSwitchTo(set->context);
 	columns = palloc0(sizeof(CdpSegmentColumns));
@@ -430,12 +431,14 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 CdpSegmentSet *
 CdpSegmentSetGet(int64 generation, CdpTraitSet *traits)
 {
+	CdpSegmentSet *current = currents[traits->accounts];
 	CdpSegmentSet *set;
 	MemoryContext context;
 
 	if (generation < 0)
 		generation = traits->generation;
-	if (current != NULL && current->generation == generation && current_traits == traits)
+	if (current != NULL && current->generation == generation &&
+		current_traits[traits->accounts] == traits)
 		return current;
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "cdp segments",
@@ -449,8 +452,8 @@ CdpSegmentSetGet(int64 generation, CdpTraitSet *traits)
 	if (current != NULL)
 		MemoryContextDelete(current->context);
 	MemoryContextSetParent(context, CacheMemoryContext);
-	current = set;
-	current_traits = traits;
+	currents[traits->accounts] = set;
+	current_traits[traits->accounts] = traits;
 	return set;
 }
 

@@ -61,11 +61,10 @@ combine_declared(CdpNodeAcc *into, CdpNodeAcc *from)
 }
 
 /*
- * Add what "from" has to "into".  What they hold is shared from then on: "from"
- * must stay for as long as "into" does.
+ * Add the states of the traits in "only" (NULL: all).
  */
-void
-CdpNodeCombine(CdpNodeAcc *into, CdpNodeAcc *from)
+static void
+combine_states(CdpNodeAcc *into, CdpNodeAcc *from, const Bitmapset *only)
 {
 	MemoryContext old = MemoryContextSwitchTo(into->context);
 
@@ -76,7 +75,7 @@ CdpNodeCombine(CdpNodeAcc *into, CdpNodeAcc *from)
 		CdpNodeSlot *slot = &into->slots[i];
 
 		/* states of suspended traits are not opened */
-		if (rules->suspended)
+		if (rules->suspended || (only != NULL && !bms_is_member(i, only)))
 			continue;
 		state = CdpNodeState(from, i);
 		if (state == NULL)
@@ -86,6 +85,30 @@ CdpNodeCombine(CdpNodeAcc *into, CdpNodeAcc *from)
 		CdpStateCombine(slot->state, state);
 		slot->dirty = into->dirty = true;
 	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Add what "from" has to "into".  What they hold is shared from then on: "from"
+ * must stay for as long as "into" does.
+ */
+void
+CdpNodeCombine(CdpNodeAcc *into, CdpNodeAcc *from)
+{
+	MemoryContext old;
+
+	combine_states(into, from, NULL);
+	old = MemoryContextSwitchTo(into->context);
 	combine_declared(into, from);
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The same of some computed traits only.
+ */
+void
+CdpNodeCombineSome(CdpNodeAcc *into, CdpNodeAcc *from, const Bitmapset *only)
+{
+	if (!bms_is_empty(only))
+		combine_states(into, from, only);
 }

@@ -65,6 +65,7 @@ Expr *
 CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonical)
 {
 	static const char *const others[] = {"announce", NULL};
+	static const char *const others_of_accounts[] = {"announce", "rollup", NULL};
 	Expr	   *value = NULL;
 	Oid			type = InvalidOid;
 
@@ -82,7 +83,8 @@ CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonica
 	CdpStateRulesInit(rules, definition->aggregate,
 					  CdpDefinitionWindowed(definition), type);
 	rules->delayed = definition->older_than != NULL;
-	CdpStateRulesOptions(rules, definition->options, definition->timezone, others);
+	CdpStateRulesOptions(rules, definition->options, definition->timezone,
+						 CdpOfAccounts(definition) ? others_of_accounts : others);
 	return value;
 }
 

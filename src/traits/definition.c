@@ -133,10 +133,25 @@ unused_parts(const CdpDefinition *definition, const char *kind)
 				 errmsg("a %s trait takes no option but \"announce\"", kind)));
 }
 
-static CdpDefinition *
-need_definition(const char *name)
+/* Options that every trait has. */
+static Jsonb *
+common_options(const Jsonb *options)
 {
-	CdpDefinition *definition = CdpDefinitionRead(name);
+	JsonbValue	v;
+
+	if (options == NULL || !JB_ROOT_IS_OBJECT(options) ||
+		getKeyJsonValueFromContainer((JsonbContainer *) &options->root, "announce",
+									 strlen("announce"), &v) == NULL ||
+		v.type != jbvBool || !v.val.boolean)
+		return NULL;
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+											  CStringGetDatum("{\"announce\": true}")));
+}
+
+static CdpDefinition *
+need_definition(const char *name, const char *entity)
+{
+	CdpDefinition *definition = CdpDefinitionRead(name, entity);
 
 	if (definition == NULL)
 		ereport(ERROR,
@@ -224,14 +239,20 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 				 errmsg("\"since\" must be a finite time")));
 	if (definition->entity == NULL)
 		definition->entity = pstrdup("profile");
-	if (strcmp(definition->entity, "account") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("traits of accounts are not supported yet")));
-	if (strcmp(definition->entity, "profile") != 0)
+	if (strcmp(definition->entity, "profile") != 0 && !CdpOfAccounts(definition))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown entity \"%s\"", definition->entity)));
+				 errmsg("unknown entity \"%s\"", definition->entity),
+				 errhint("Entities are profile and account.")));
+	if (CdpOfAccounts(definition) && strcmp(definition->name, "account_id") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("the name \"%s\" is reserved", definition->name)));
+	if (CdpOfAccounts(definition) && common_options(definition->options) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("changes of traits of accounts are not announced"),
+				 errhint("Make a segment of accounts; its passages are.")));
 	if (definition->options && !JB_ROOT_IS_OBJECT(definition->options))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -263,7 +284,7 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 		int			i = -1;
 
 		unused_parts(definition, "derived");
-		state.set = CdpTraitSetFresh();
+		state.set = CdpOfAccounts(definition) ? CdpAccountTraitSetFresh() : CdpTraitSetFresh();
 		state.name = definition->name;
 		expr = CdpCompileDerived(definition, new_derived_column, &state);
 		check_trait_type(exprType((Node *) expr));
@@ -272,6 +293,8 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 		while ((i = bms_next_member(read, i)) >= 0)
 			depends = lappend_int(depends, state.set->traits[i]->id);
 	}
+	else if (CdpOverMembers(definition))
+		CdpPrepareOverMembers(definition);
 	else
 	{
 		CdpStateRules rules;
@@ -331,17 +354,18 @@ announces_midnights(CdpTraitSet *set, const CdpTrait *trait)
  * After a change: make it known, compile it, show it, fold history.
  */
 static void
-publish(int32 id, bool folds)
+publish(const CdpDefinition *definition, int32 id, bool folds)
 {
 	CdpTraitSet *set;
 	bool		everybody;
 
 	CdpGenerationBump();
-	set = CdpTraitSetReload(CdpDefinitionDependants(id));
-	CdpProfileTraitsView(set, NULL, NULL);
+	set = CdpTraitSetReloadOf(CdpOfAccounts(definition), CdpDefinitionDependants(id));
+	CdpTraitsView(set, NULL, NULL);
 	/* one that is being built is announced when it is whole */
 	everybody = !CdpTraitById(set, id)->building &&
 		announces_midnights(set, CdpTraitById(set, id));
+	everybody |= !CdpOfAccounts(definition) && CdpFeedsAccounts(id);
 	if ((folds || everybody) && CdpBackfillHook)
 		CdpBackfillHook(folds ? list_make1_int(id) : NIL, NIL, everybody);
 }
@@ -388,7 +412,8 @@ create(CdpDefinition *definition)
 		build(definition->name, id, 0, true);
 	if (definition->aggregate == CDP_AGG_EXPRESSION)
 		CdpDependsSet("trait", id, depends);
-	publish(id, folds_entries(definition) && !later);
+	CdpMemberTraitDepends(definition, 0, id);
+	publish(definition, id, folds_entries(definition) && !later);
 }
 
 /*
@@ -429,7 +454,8 @@ alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 	}
 	if (!CdpDefinitionSame(old, definition) && (folds_entries(old) || folds_entries(definition)))
 	{
-		bool		building = CdpTraitById(CdpTraitSetFresh(), old->id)->building;
+		bool		building = !CdpOfAccounts(old) &&
+			CdpTraitById(CdpTraitSetFresh(), old->id)->building;
 
 		folds = folds_entries(definition);
 		later = builds(definition) && CdpBackfillLater();
@@ -455,9 +481,10 @@ alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 	if (later)
 		build(definition->name, id, 0, fresh);
 	CdpDependsSet("trait", id, depends);
+	CdpMemberTraitDepends(definition, old->id, id);
 	if (CdpTraitAlteredHook)
 		CdpTraitAlteredHook(old->id, id, false);
-	publish(id, folds && !later);
+	publish(definition, id, folds && !later);
 	if (CdpTraitAlteredHook && (!CdpDefinitionSame(old, definition) ||
 								!CdpSameText(old->empty, definition->empty)))
 		CdpTraitAlteredHook(old->id, id, true);
@@ -487,21 +514,6 @@ interval_argument(FunctionCallInfo fcinfo, int n, Interval *old, bool altering)
 	if (altering && value->month == 0 && value->day == 0 && value->time == 0)
 		return NULL;
 	return value;
-}
-
-/* Options that every trait has. */
-static Jsonb *
-common_options(const Jsonb *options)
-{
-	JsonbValue	v;
-
-	if (options == NULL ||
-		getKeyJsonValueFromContainer((JsonbContainer *) &options->root, "announce",
-									 strlen("announce"), &v) == NULL ||
-		v.type != jbvBool || !v.val.boolean)
-		return NULL;
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-											  CStringGetDatum("{\"announce\": true}")));
 }
 
 /* Parts of a computed trait do not live on, unless asked for again. */
@@ -648,7 +660,7 @@ cdp_create_trait(PG_FUNCTION_ARGS)
 	definition = definition_from_arguments(fcinfo, NULL);
 	check_name(definition->name);
 	CdpApplierLock();
-	old = CdpDefinitionRead(definition->name);
+	old = CdpDefinitionRead(definition->name, definition->entity ? definition->entity : "profile");
 	if (old == NULL)
 		create(definition);
 	else if (strcmp(if_exists, "skip") == 0)
@@ -683,7 +695,9 @@ cdp_alter_trait(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("a trait needs a name")));
 	CdpApplierLock();
-	old = need_definition(text_to_cstring(PG_GETARG_TEXT_PP(ARG_NAME)));
+	old = need_definition(text_to_cstring(PG_GETARG_TEXT_PP(ARG_NAME)),
+						  PG_ARGISNULL(ARG_ENTITY) ? NULL :
+						  text_to_cstring(PG_GETARG_TEXT_PP(ARG_ENTITY)));
 	pending = read_pending(old);
 	/* what is not asked for stays as it was asked for last */
 	alter(old, pending, definition_from_arguments(fcinfo, pending ? pending : old));
@@ -725,26 +739,36 @@ check_no_dependants(CdpDefinition *definition, const char *verb, bool also_trait
 						 also_traits ? ", or use cascade => true for derived traits" : "")));
 }
 
+static char *
+name_argument(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("a trait needs a name")));
+	return text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
 PG_FUNCTION_INFO_V1(cdp_rename_trait);
 
 /*
- * cdp.rename_trait(name text, new_name text): derived traits follow; segments
- * must be changed by hand, since their text names the trait.
+ * cdp.rename_trait(name text, new_name text, entity text): derived traits
+ * follow; segments must be changed by hand, since their text names the trait.
  */
 Datum
 cdp_rename_trait(PG_FUNCTION_ARGS)
 {
-	char	   *from = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *to = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	   *from = name_argument(fcinfo, 0);
+	char	   *to = name_argument(fcinfo, 1);
 	CdpDefinition *definition;
 	CdpTraitSet *set;
 	List	   *ids;
 	ListCell   *lc;
 
 	CdpApplierLock();
-	definition = need_definition(from);
+	definition = need_definition(from, text_argument(fcinfo, 2, NULL));
 	check_name(to);
-	if (CdpDefinitionRead(to) != NULL)
+	if (CdpDefinitionRead(to, definition->entity) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("trait \"%s\" already exists", to)));
@@ -752,7 +776,7 @@ cdp_rename_trait(PG_FUNCTION_ARGS)
 
 	ids = CdpDefinitionIds("SELECT id FROM cdp.definition_depends"
 					" WHERE trait_id = $1 AND kind = 'trait'", definition->id);
-	set = CdpTraitSetFresh();
+	set = CdpOfAccounts(definition) ? CdpAccountTraitSetFresh() : CdpTraitSetFresh();
 	foreach(lc, ids)
 	{
 		CdpTrait   *trait = CdpTraitById(set, lfirst_int(lc));
@@ -762,6 +786,8 @@ cdp_rename_trait(PG_FUNCTION_ARGS)
 			continue;
 		changed = *trait->rules->definition;
 		changed.expression = CdpRenameColumn(changed.expression, from, to);
+		if (changed.hidden)
+			CdpMemberTraitRename(changed.id, from, to);
 		(void) CdpDefinitionWrite(&changed, changed.id);
 	}
 	if (definition->aggregate == CDP_AGG_DECLARED && definition->key == NULL)
@@ -769,27 +795,27 @@ cdp_rename_trait(PG_FUNCTION_ARGS)
 	definition->name = to;
 	(void) CdpDefinitionWrite(definition, definition->id);
 	CdpGenerationBump();
-	set = CdpTraitSetReload(CdpDefinitionDependants(definition->id));
-	CdpProfileTraitsView(set, from, to);
+	set = CdpTraitSetReloadOf(CdpOfAccounts(definition), CdpDefinitionDependants(definition->id));
+	CdpTraitsView(set, from, to);
 	PG_RETURN_VOID();
 }
 
 PG_FUNCTION_INFO_V1(cdp_drop_trait);
 
 /*
- * cdp.drop_trait(name text, cascade boolean)
+ * cdp.drop_trait(name text, cascade boolean, entity text)
  */
 Datum
 cdp_drop_trait(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	bool		cascade = PG_GETARG_BOOL(1);
+	char	   *name = name_argument(fcinfo, 0);
+	bool		cascade = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	CdpDefinition *definition;
 	List	   *ids;
 	ListCell   *lc;
 
 	CdpApplierLock();
-	definition = need_definition(name);
+	definition = need_definition(name, text_argument(fcinfo, 2, NULL));
 	check_no_dependants(definition, "drop", !cascade);
 	ids = CdpDefinitionDependants(definition->id);
 	foreach(lc, ids)
@@ -808,13 +834,15 @@ cdp_drop_trait(PG_FUNCTION_ARGS)
 			CdpVersionDrop(version);
 		(void) CdpBackfillEnd("trait", lfirst_int(lc));
 		(void) CdpDefinitionIds("DELETE FROM cdp.definition_depends"
-						 " WHERE kind = 'trait' AND id = $1", lfirst_int(lc));
+						 " WHERE kind IN ('trait', 'account') AND id = $1", lfirst_int(lc));
 		(void) CdpDefinitionIds("DELETE FROM cdp.trait_errors WHERE trait_id = $1",
 						 lfirst_int(lc));
 		(void) CdpDefinitionIds("DELETE FROM cdp.trait_definitions WHERE id = $1",
 						 lfirst_int(lc));
 	}
 	CdpGenerationBump();
-	CdpProfileTraitsView(CdpTraitSetReload(NIL), NULL, NULL);
+	CdpTraitsView(CdpTraitSetReloadOf(CdpOfAccounts(definition), NIL), NULL, NULL);
+	if (CdpOfAccounts(definition))
+		CdpHiddenTraitsPrune();
 	PG_RETURN_VOID();
 }

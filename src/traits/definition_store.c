@@ -39,7 +39,7 @@ definition_from_result(void)
 }
 
 static CdpDefinition *
-read_definition(const char *query, Oid type, Datum value)
+read_definition(const char *query, int nargs, Oid *types, Datum *values)
 {
 	CdpUserContext saved;
 	MemoryContext context = CurrentMemoryContext;
@@ -47,7 +47,7 @@ read_definition(const char *query, Oid type, Datum value)
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args(query, 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(query, nargs, types, values, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read definitions of traits");
 	if (SPI_processed > 0)
 	{
@@ -66,17 +66,24 @@ read_definition(const char *query, Oid type, Datum value)
  * the caller's context.
  */
 CdpDefinition *
-CdpDefinitionRead(const char *name)
+CdpDefinitionRead(const char *name, const char *entity)
 {
-	return read_definition(SELECT_DEFINITION " WHERE name = $1 AND NOT hidden",
-						   TEXTOID, CStringGetTextDatum(name));
+	Oid			types[] = {TEXTOID, TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(name), CStringGetTextDatum(entity ? entity : "")};
+
+	return read_definition(SELECT_DEFINITION " WHERE name = $1 AND NOT hidden"
+						   " AND $2 IN ('', entity) ORDER BY entity <> 'profile'",
+						   2, types, values);
 }
 
 /* The same of any definition, by its id. */
 CdpDefinition *
 CdpDefinitionReadId(int32 id)
 {
-	return read_definition(SELECT_DEFINITION " WHERE id = $1", INT4OID, Int32GetDatum(id));
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(id);
+
+	return read_definition(SELECT_DEFINITION " WHERE id = $1", 1, &type, &value);
 }
 
 /*
@@ -281,6 +288,17 @@ CdpDefinitionDependants(int32 id)
 					 " FROM d JOIN cdp.definition_depends x"
 					 " ON x.trait_id = d.id AND x.kind = 'trait')"
 					 " SELECT id FROM d", id);
+}
+
+/* Is a trait of accounts over it, or over one that is derived from it? */
+bool
+CdpFeedsAccounts(int32 id)
+{
+	return CdpDefinitionIds("WITH RECURSIVE d(id) AS (SELECT $1 UNION SELECT x.id"
+							" FROM d JOIN cdp.definition_depends x"
+							" ON x.trait_id = d.id AND x.kind = 'trait')"
+							" SELECT x.id FROM d JOIN cdp.definition_depends x"
+							" ON x.trait_id = d.id AND x.kind = 'account'", id) != NIL;
 }
 
 bool

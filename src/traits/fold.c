@@ -526,7 +526,7 @@ CdpTraitsEvaluate(CdpTraitSet *set, const Bitmapset *only,
 	lookup->entryslot->tts_flags |= TTS_FLAG_EMPTY;
 	lookup->entryslot->tts_nvalid = 0;
 
-	if (only == NULL)
+	if (only == NULL && !set->accounts)
 	{
 		for (int i = 0; i < n; i++)
 			if (entries[i].type == CDP_ENTRY_IDENTIFY &&

@@ -232,6 +232,17 @@ CdpNodeDeclaredSearch(CdpNodeAcc *acc, const char *key, int keylen, bool *found)
 	return low;
 }
 
+Jsonb *
+CdpNodeDeclaredValue(CdpNodeAcc *acc, const char *key)
+{
+	bool		found;
+	int			position;
+
+	CdpNodeDeclared(acc);
+	position = CdpNodeDeclaredSearch(acc, key, strlen(key), &found);
+	return found ? acc->declared[position].value : NULL;
+}
+
 void
 CdpNodeReset(CdpNodeAcc *acc, const Bitmapset *only)
 {
@@ -381,7 +392,7 @@ CdpNodeFold(CdpNodeAcc *acc, const CdpEntry *entry,
 		CdpStateAdd(state, item->value, entry->at, begin, end, entry->tie);
 		slot->dirty = acc->dirty = true;
 	}
-	if (declared && entry->type == CDP_ENTRY_IDENTIFY)
+	if (declared && entry->type == (acc->set->accounts ? CDP_ENTRY_GROUP : CDP_ENTRY_IDENTIFY))
 		fold_declared(acc, entry);
 	MemoryContextSwitchTo(old);
 }

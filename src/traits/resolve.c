@@ -216,7 +216,7 @@ CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
 	char		base[CDP_MAX_NAME + 1];
 
 	*created = false;
-	if (trait != NULL)
+	if (trait != NULL || set->accounts)
 		return trait;
 	if (!declared_definition(name, &definition))
 		return NULL;
@@ -233,7 +233,7 @@ CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
 	if (base[0] == '\0' || (base[0] >= '0' && base[0] <= '9'))
 		base[0] = '_';
 	definition.name = pstrdup(base);
-	for (int i = 2; CdpDefinitionRead(definition.name) != NULL ||
+	for (int i = 2; CdpDefinitionRead(definition.name, "profile") != NULL ||
 		 strcmp(definition.name, "profile_id") == 0; i++)
 		definition.name = psprintf("%.48s_%d", base, i);
 
@@ -245,7 +245,7 @@ CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
 	definition.id = CdpDefinitionWrite(&definition, 0);
 	CdpGenerationBump();
 	set = CdpTraitSetReload(list_make1_int(definition.id));
-	CdpProfileTraitsView(set, NULL, NULL);
+	CdpTraitsView(set, NULL, NULL);
 	*created = true;
 	return CdpTraitById(set, definition.id);
 }

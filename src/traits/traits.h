@@ -72,6 +72,8 @@ typedef struct CdpTrait
 	bool		building;		/* history is not folded yet, or that of a trait it reads: no value */
 	bool		version;		/* is to replace another one when it is built */
 	int64		built;			/* entries of owners beyond this number do not count yet, see CdpTraitsBuilt */
+	int32		member_trait;	/* of accounts, over members: their hidden trait; else 0 */
+	bool		rollup;			/* of accounts: with all below it */
 	Bitmapset  *depends;		/* derived: indexes of the traits that it reads */
 	struct CdpTraitRules *rules;	/* private: expressions, event, window, … */
 } CdpTrait;
@@ -80,6 +82,7 @@ typedef struct CdpTrait
 typedef struct CdpTraitSet
 {
 	int64		generation;
+	bool		accounts;		/* of accounts, not of profiles */
 	int			ntraits;
 	CdpTrait  **traits;
 	int			nbuilding;		/* traits that are folded and not whole */
@@ -92,8 +95,10 @@ typedef struct CdpTraitSet
  * next call with another generation: hold no pointers across batches.
  */
 extern CdpTraitSet *CdpTraitSetGet(int64 generation);
+extern CdpTraitSet *CdpAccountTraitSetGet(int64 generation);	/* those of accounts */
 /* The same as this transaction has left them, whatever the active snapshot sees. */
 extern CdpTraitSet *CdpTraitSetFresh(void);
+extern CdpTraitSet *CdpAccountTraitSetFresh(void);
 extern CdpTrait *CdpTraitByName(CdpTraitSet *set, const char *name);	/* visible ones; NULL when unknown */
 extern CdpTrait *CdpTraitById(CdpTraitSet *set, int32 id);
 /* By any of the names that a definition may use for it. */
@@ -176,6 +181,7 @@ extern void CdpNodeFold(CdpNodeAcc *acc, const CdpEntry *entry,
 						const CdpContributions *contributions, bool declared);
 /* traits/combine.c: add what one has to the other, which shares it from then on. */
 extern void CdpNodeCombine(CdpNodeAcc *into, CdpNodeAcc *from);
+extern void CdpNodeCombineSome(CdpNodeAcc *into, CdpNodeAcc *from, const Bitmapset *only);
 /*
  * Add the traits (indexes) whose states of this node differ from the stored
  * ones; false when that is not known.
@@ -208,6 +214,7 @@ typedef struct CdpProfileStates
 	CdpNodeAcc **nodes;
 	int			nnodes;
 	CdpProfileValues *out;
+	const CdpProfileValues *given;	/* of traits with a member_trait; NULL: none */
 } CdpProfileStates;
 
 /* The values of all traits of many profiles, as of now. */
@@ -226,6 +233,33 @@ extern Jsonb *CdpProfileTraitsJson(CdpTraitSet *set, CdpNodeAcc **nodes, int nno
 extern Datum CdpValueToJsonb(Datum value, bool isnull, Oid type);
 /* The same as part of a larger jsonb; points into value, or to the current context. */
 extern void CdpValueToJsonbValue(Datum value, bool isnull, Oid type, JsonbValue *v);
+
+/* The declared value of this very key; NULL when there is none. */
+extern Jsonb *CdpNodeDeclaredValue(CdpNodeAcc *acc, const char *key);
+
+/* ---- accounts (traits/account_values.c) ---- */
+
+typedef struct CdpAccountRow
+{
+	int64		id;
+	struct varlena *identifier;
+	TimestampTz first_seen;
+	TimestampTz last_seen;
+	struct varlena *parent;		/* NULL: none */
+	int			nsegments;
+	int32	   *segments;		/* that it is stored to be in */
+	TimestampTz timer;			/* DT_NOEND: none */
+	CdpNodeAcc *acc;			/* with what is rolled up */
+	CdpProfileValues values;
+} CdpAccountRow;
+
+/*
+ * Accounts by number, with the values of their traits as of now; those that
+ * there are, in the order of their numbers.  Runs SQL: inside SPI_connect and
+ * CdpBecomeOwner.
+ */
+extern CdpAccountRow *CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n,
+									  TimestampTz now, int *nrows);
 
 /* Write the errors counted since the last call; the end of a batch calls it. */
 extern void CdpTraitErrorsFlush(void);

@@ -45,7 +45,7 @@
 #include "compat.h"
 #include "traits/traitset.h"
 
-static CdpTraitSet *current = NULL;
+static CdpTraitSet *currents[2];	/* of profiles, of accounts */
 static List *outdated = NIL;	/* contexts of earlier contents */
 static TimestampTz outdated_since;	/* start of the statement that made them so */
 
@@ -152,6 +152,12 @@ CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull)
 		definition->since = DatumGetTimestampTz(values[CDP_DEF_SINCE]);
 }
 
+bool
+CdpOfAccounts(const CdpDefinition *definition)
+{
+	return strcmp(definition->entity, "account") == 0;
+}
+
 static int
 compare_ids(const void *a, const void *b)
 {
@@ -183,6 +189,9 @@ make_trait(CdpDefinition *definition)
 	trait->aggregate = definition->aggregate;
 	trait->windowed = CdpDefinitionWindowed(definition);
 	trait->announce = option_is_true(definition->options, "announce");
+	trait->rollup = CdpOfAccounts(definition) && option_is_true(definition->options, "rollup");
+	if (CdpOverMembers(definition))
+		trait->member_trait = CdpMemberTrait(definition);
 	trait->rules = (CdpTraitRules *) palloc0(sizeof(CdpTraitRules));
 	trait->rules->definition = definition;
 	trait->rules->group = -1;
@@ -211,6 +220,8 @@ load_definitions(CdpTraitSet *set, const List *transient)
 
 		slot_getallattrs(slot);
 		CdpDefinitionFromRow(definition, slot->tts_values, slot->tts_isnull);
+		if (CdpOfAccounts(definition) != set->accounts)
+			continue;
 		if (set->ntraits + list_length(transient) >= max)
 		{
 			max *= 2;
@@ -394,6 +405,14 @@ compile_basic(CdpTraitSet *set, CdpTrait *trait)
 		getTypeInputInfo(trait->type, &input, &rules->typioparam);
 		fmgr_info_cxt(input, &rules->input, CurrentMemoryContext);
 		rules->pinned = TypeCategory(trait->type) == TYPCATEGORY_DATETIME;
+		compile_empty(trait);
+		return;
+	}
+
+	if (trait->member_trait != 0)
+	{
+		/* folds nothing */
+		set_type(trait, trait->aggregate == CDP_AGG_COUNT ? INT8OID : NUMERICOID);
 		compile_empty(trait);
 		return;
 	}
@@ -748,7 +767,8 @@ find_watched(CdpTraitSet *set, const int *order, int norder)
  * Read and compile everything into a context of its own.
  */
 static void
-build(CdpTraitSet *set, int64 generation, const List *strict_ids, const List *transient)
+build(CdpTraitSet *set, bool accounts, int64 generation, const List *strict_ids,
+	  const List *transient)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "cdp traits",
@@ -758,6 +778,7 @@ build(CdpTraitSet *set, int64 generation, const List *strict_ids, const List *tr
 	CdpTraitIndex *lookup = (CdpTraitIndex *) palloc0(sizeof(CdpTraitIndex));
 
 	memset(set, 0, sizeof(CdpTraitSet));
+	set->accounts = accounts;
 	set->context = context;
 	set->generation = generation;
 	set->lookup = lookup;
@@ -795,32 +816,45 @@ free_outdated(void)
 	outdated = NIL;
 }
 
-static void
-ensure_current(void)
+static CdpTraitSet *
+ensure_current(bool accounts)
 {
 	if (CacheMemoryContext == NULL)
 		CreateCacheMemoryContext();
-	if (current == NULL)
-		current = (CdpTraitSet *) MemoryContextAllocZero(TopMemoryContext,
-														 sizeof(CdpTraitSet));
+	if (currents[accounts] == NULL)
+		currents[accounts] = (CdpTraitSet *) MemoryContextAllocZero(TopMemoryContext,
+																	sizeof(CdpTraitSet));
+	return currents[accounts];
 }
 
-CdpTraitSet *
-CdpTraitSetGet(int64 generation)
+static CdpTraitSet *
+get_set(bool accounts, int64 generation)
 {
+	CdpTraitSet *current = ensure_current(accounts);
 	CdpTraitSet built;
 
 	if (generation < 0)
 		generation = CdpGeneration(NULL);
-	ensure_current();
 	if (current->context != NULL && current->generation == generation)
 		return current;
-	build(&built, generation, NIL, NIL);
+	build(&built, accounts, generation, NIL, NIL);
 	if (current->context != NULL)
 		MemoryContextDelete(current->context);
 	free_outdated();
 	*current = built;
 	return current;
+}
+
+CdpTraitSet *
+CdpTraitSetGet(int64 generation)
+{
+	return get_set(false, generation);
+}
+
+CdpTraitSet *
+CdpAccountTraitSetGet(int64 generation)
+{
+	return get_set(true, generation);
 }
 
 /*
@@ -829,18 +863,18 @@ CdpTraitSetGet(int64 generation)
  * to the set and to its traits stay valid.
  */
 CdpTraitSet *
-CdpTraitSetReload(const List *strict_ids)
+CdpTraitSetReloadOf(bool accounts, const List *strict_ids)
 {
+	CdpTraitSet *current = ensure_current(accounts);
 	CdpTraitSet built;
 
-	ensure_current();
 	/* nobody keeps pointers from one statement to the next */
 	if (outdated_since != GetCurrentStatementStartTimestamp())
 		free_outdated();
 	outdated_since = GetCurrentStatementStartTimestamp();
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	build(&built, CdpGeneration(NULL), strict_ids, NIL);
+	build(&built, accounts, CdpGeneration(NULL), strict_ids, NIL);
 	PopActiveSnapshot();
 	if (current->context != NULL)
 	{
@@ -853,13 +887,20 @@ CdpTraitSetReload(const List *strict_ids)
 	return current;
 }
 
+CdpTraitSet *
+CdpTraitSetReload(const List *strict_ids)
+{
+	return CdpTraitSetReloadOf(false, strict_ids);
+}
+
 /*
  * The set as of this very command, for those who change definitions; pointers
  * stay valid as with CdpTraitSetReload.
  */
-CdpTraitSet *
-CdpTraitSetFresh(void)
+static CdpTraitSet *
+fresh_set(bool accounts)
 {
+	CdpTraitSet *current = currents[accounts];
 	int64		generation;
 
 	CommandCounterIncrement();
@@ -869,7 +910,19 @@ CdpTraitSetFresh(void)
 	if (current != NULL && current->context != NULL &&
 		current->generation == generation)
 		return current;
-	return CdpTraitSetReload(NIL);
+	return CdpTraitSetReloadOf(accounts, NIL);
+}
+
+CdpTraitSet *
+CdpTraitSetFresh(void)
+{
+	return fresh_set(false);
+}
+
+CdpTraitSet *
+CdpAccountTraitSetFresh(void)
+{
+	return fresh_set(true);
 }
 
 /*
@@ -880,7 +933,7 @@ CdpTraitSetWith(int64 generation, List *transient)
 {
 	CdpTraitSet *set = (CdpTraitSet *) palloc(sizeof(CdpTraitSet));
 
-	build(set, generation, NIL, transient);
+	build(set, false, generation, NIL, transient);
 	return set;
 }
 

@@ -164,7 +164,9 @@ extern bool CdpCannotFail(Expr *expr);
 extern int64 CdpGeneration(TimestampTz *clock);
 extern TimestampTz CdpReadInstant(TimestampTz applied);
 extern CdpTraitSet *CdpTraitSetReload(const List *strict_ids);
+extern CdpTraitSet *CdpTraitSetReloadOf(bool accounts, const List *strict_ids);
 extern CdpTraitSet *CdpTraitSetFresh(void);
+extern bool CdpOfAccounts(const CdpDefinition *definition);
 extern void CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull);
 extern Oid	CdpTypeFromName(const char *name, int32 *typmod);
 extern Expr *CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonical);
@@ -189,7 +191,8 @@ extern List *CdpDefinitionPrepare(CdpDefinition *definition);
 extern bool CdpBackfillIsFresh(int32 trait_id);
 
 /* definition_store.c */
-extern CdpDefinition *CdpDefinitionRead(const char *name);
+/* entity: NULL for any, that of profiles first */
+extern CdpDefinition *CdpDefinitionRead(const char *name, const char *entity);
 extern CdpDefinition *CdpDefinitionReadId(int32 id);
 extern int32 CdpDefinitionWrite(CdpDefinition *definition, int32 old_id);
 extern List *CdpDefinitionIds(const char *query, int32 id);
@@ -209,6 +212,15 @@ extern void CdpDeclaredKeysNote(CdpTraitSet *set, const CdpEntry *entry);
 extern void CdpDeclaredKeysFlush(void);
 
 /* view.c */
-extern void CdpProfileTraitsView(CdpTraitSet *set, const char *renamed_from, const char *renamed_to);
+extern void CdpTraitsView(CdpTraitSet *set, const char *renamed_from, const char *renamed_to);
+
+extern bool CdpFeedsAccounts(int32 id);
+
+/* account.c: traits of accounts over their members' traits */
+extern bool CdpOverMembers(const CdpDefinition *definition);
+extern void CdpPrepareOverMembers(CdpDefinition *definition);
+extern void CdpMemberTraitDepends(const CdpDefinition *definition, int32 old_id, int32 id);
+extern void CdpMemberTraitRename(int32 hidden_id, const char *from, const char *to);
+extern int32 CdpMemberTrait(const CdpDefinition *definition);
 
 #endif							/* CDP_TRAITSET_H */

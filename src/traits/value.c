@@ -497,6 +497,16 @@ computed_values(CdpTraitSet *set, CdpProfileStates *profile, TimestampTz now)
 			trait->aggregate == CDP_AGG_DECLARED ||
 			trait->aggregate == CDP_AGG_EXPRESSION)
 			continue;
+		if (trait->member_trait != 0)
+		{
+			if (profile->given != NULL && !profile->given->isnull[i])
+			{
+				out->values[i] = profile->given->values[i];
+				out->isnull[i] = false;
+			}
+			use_empty(out, trait);
+			continue;
+		}
 		for (int j = 0; j < profile->nnodes; j++)
 		{
 			CdpState   *state = CdpNodeState(profile->nodes[j], i);
@@ -549,7 +559,7 @@ void
 CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 				   TimestampTz now, CdpProfileValues *out)
 {
-	CdpProfileStates profile = {nodes, nnodes, out};
+	CdpProfileStates profile = {nodes, nnodes, out, NULL};
 
 	CdpProfileEvaluateAll(set, &profile, 1, now);
 }

@@ -63,18 +63,18 @@ depend_on_extension(Oid view)
 
 /* Privileges on the view as GRANT commands, to survive its being made anew. */
 static List *
-saved_grants(void)
+saved_grants(const char *name)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List	   *grants = NIL;
 
-	if (SPI_execute("SELECT format('GRANT %s ON cdp.profile_traits TO %s%s',"
+	if (SPI_execute(psprintf("SELECT format('GRANT %%s ON cdp.%s TO %%s%%s',"
 					" a.privilege_type, CASE WHEN a.grantee = 0 THEN 'PUBLIC'"
 					" ELSE quote_ident(pg_get_userbyid(a.grantee)) END,"
 					" CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)"
 					" FROM pg_class c, aclexplode(c.relacl) a"
-					" WHERE c.oid = 'cdp.profile_traits'::regclass"
-					" AND a.grantee <> c.relowner",
+					" WHERE c.oid = 'cdp.%s'::regclass"
+					" AND a.grantee <> c.relowner", name, name),
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read privileges");
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -91,7 +91,7 @@ saved_grants(void)
  * the user asked for.
  */
 static void
-check_unused(Oid view)
+check_unused(Oid view, const char *name)
 {
 	Oid			types[] = {OIDOID};
 	Datum		values[] = {ObjectIdGetDatum(view)};
@@ -109,7 +109,7 @@ check_unused(Oid view)
 	if (list)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop or retype a column of cdp.profile_traits because other views depend on it"),
+				 errmsg("cannot drop or retype a column of cdp.%s because other views depend on it", name),
 				 errdetail("Dependent: %s.", list),
 				 errhint("Drop these views first, and create them again afterwards.")));
 }
@@ -132,9 +132,9 @@ append_column(StringInfo query, CdpTrait *trait)
  * Make the view fit the set.  A rename keeps the column where it is.
  */
 void
-CdpProfileTraitsView(CdpTraitSet *set, const char *renamed_from,
-					 const char *renamed_to)
+CdpTraitsView(CdpTraitSet *set, const char *renamed_from, const char *renamed_to)
 {
+	const char *name = set->accounts ? "account_traits" : "profile_traits";
 	CdpUserContext saved;
 	Oid			view;
 	StringInfoData query;
@@ -145,19 +145,18 @@ CdpProfileTraitsView(CdpTraitSet *set, const char *renamed_from,
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	view = get_relname_relid("profile_traits", CdpSchemaOid());
+	view = get_relname_relid(name, CdpSchemaOid());
 	if (OidIsValid(view) && renamed_from != NULL &&
 		get_attnum(view, renamed_from) != InvalidAttrNumber)
 	{
-		run(psprintf("ALTER VIEW cdp.profile_traits RENAME COLUMN %s TO %s",
+		run(psprintf("ALTER VIEW cdp.%s RENAME COLUMN %s TO %s", name,
 					 quote_identifier(renamed_from), quote_identifier(renamed_to)));
 		CommandCounterIncrement();
 	}
 
 	initStringInfo(&query);
-	appendStringInfoString(&query,
-						   "CREATE OR REPLACE VIEW cdp.profile_traits AS"
-						   " SELECT x.profile_id");
+	appendStringInfo(&query, "CREATE OR REPLACE VIEW cdp.%s AS SELECT x.%s", name,
+					 set->accounts ? "account_id" : "profile_id");
 	if (OidIsValid(view))
 	{
 		/* columns that stay come first, in their order */
@@ -182,26 +181,29 @@ CdpProfileTraitsView(CdpTraitSet *set, const char *renamed_from,
 	for (int i = 0; i < set->ntraits; i++)
 		if (!set->traits[i]->hidden && !bms_is_member(i, done))
 			append_column(&query, set->traits[i]);
-	appendStringInfoString(&query,
-						   " FROM (SELECT i.profile_id,"
+	appendStringInfoString(&query, set->accounts
+						   ? " FROM (SELECT a.account_id, cdp.account_trait_values(a.account_id) AS v"
+						   " FROM cdp.account_identities a) x"
+						   : " FROM (SELECT i.profile_id,"
 						   " cdp.trait_values(i.state) AS v"
 						   " FROM cdp.identities i GROUP BY i.profile_id) x");
 
 	if (anew)
 	{
-		check_unused(view);
-		grants = saved_grants();
-		run("DROP VIEW cdp.profile_traits");
+		check_unused(view, name);
+		grants = saved_grants(name);
+		run(psprintf("DROP VIEW cdp.%s", name));
 	}
 	run(query.data);
 	foreach(lc, grants)
 		run((char *) lfirst(lc));
 	if (!OidIsValid(view) || anew)
-		run("COMMENT ON VIEW cdp.profile_traits IS"
-			" 'one row a profile, one typed column a trait; kept up to date by create_trait() and its like'");
+		run(psprintf("COMMENT ON VIEW cdp.%s IS"
+					 " 'one row %s, one typed column a trait; kept up to date by create_trait() and its like'",
+					 name, set->accounts ? "an account" : "a profile"));
 	/* always: a restored view has lost it */
 	CommandCounterIncrement();
-	depend_on_extension(get_relname_relid("profile_traits", CdpSchemaOid()));
+	depend_on_extension(get_relname_relid(name, CdpSchemaOid()));
 	SPI_finish();
 	CdpRestoreUser(&saved);
 }

@@ -43,7 +43,6 @@ SELECT octet_length(channel) FROM cdp.segments WHERE name LIKE 'aaa%';
 SELECT cdp.drop_segment(repeat('a', 51));
 SELECT cdp.create_segment(NULL, 'true');
 SELECT cdp.create_segment('x', NULL);
-SELECT cdp.create_segment('x', 'true', entity => 'account');
 SELECT cdp.create_segment('x', 'true', entity => 'thing');
 SELECT cdp.create_segment('x', 'true', timezone => 'Mars/Olympus');
 SELECT cdp.create_segment('x', 'true', options => '[]');

@@ -40,7 +40,6 @@ SELECT create_trait('x', aggregate => 'sum', value => 'properties');
 SELECT create_trait('x', aggregate => 'max', value => $$point(1, 2)$$);
 SELECT create_trait('x', aggregate => 'count', expression => '1');
 SELECT create_trait('x', aggregate => 'count', each => 'products');
-SELECT create_trait('x', aggregate => 'count', entity => 'account');
 SELECT create_trait('x', aggregate => 'count', entity => 'planet');
 SELECT create_trait('x', aggregate => 'count', type => 'text');
 SELECT create_trait('x', aggregate => 'count', within => '-1 day');

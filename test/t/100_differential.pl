@@ -3,7 +3,8 @@
 #
 # Streams of the classes about everything (plain … rules) come in two orders and
 # are verified on the way, and so are those of the class traits: about aggregates,
-# windows and time zones that the others have not.  Those about the rules of
+# windows and time zones that the others have not; and accounts: about who belongs
+# to them, and what counts for them.  Those about the rules of
 # identity (periods … mixed) have few traits and segments, and come in ten orders.
 #
 #   CDP_STREAMS=200     number of streams
@@ -11,7 +12,7 @@
 #   CDP_SEED=n          seed of the first one; stream i has seed n + i
 #   CDP_ORDERS=10       orders of arrival of streams about identity
 #   CDP_CLASSES=a,b     only these: plain, limits, size, decisions, define, rules, traits,
-#                       periods, rate, bridge, shared, policies, detach, undo, mixed
+#                       accounts, periods, rate, bridge, shared, policies, detach, undo, mixed
 #   CDP_MINIMISE=60     seconds to spend on making a failing stream smaller
 #
 # To replay one failure: CDP_SEED=<its seed> CDP_STREAMS=1.
@@ -31,7 +32,7 @@ my $minimise = $ENV{CDP_MINIMISE} // 60;
 my $orders = $ENV{CDP_ORDERS} // 10;
 my @lean = qw(periods rate bridge shared policies detach undo mixed);
 my %lean = map { $_ => 1 } @lean;
-my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain traits limits size decisions define rules), @lean);
+my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain traits accounts limits size decisions define rules), @lean);
 
 note "CDP_SEED=$first_seed CDP_STREAMS=$streams";
 
@@ -48,7 +49,7 @@ max_parallel_workers_per_gather = 0
 cdp.databases = ''
 });
 $node->start;
-for my $db ('streams', 'traits', 'identity')
+for my $db ('streams', 'traits', 'accounts', 'identity')
 {
 	$node->safe_psql('postgres', "CREATE DATABASE $db");
 	$node->safe_psql($db, 'CREATE EXTENSION cdp');
@@ -153,6 +154,33 @@ my @more_segments = (
 	[ 'fresh', q{last_view IS NOT NULL AND latest_10d IS NOT NULL} ],
 	[ 'complex', q{devotion > 1 AND visit_length_15d > '1 hour'} ],
 );
+# traits of accounts: over the entries of members, over what members are, derived
+my @account_traits = (
+	qq{'purchases', aggregate => 'count', event => 'Order Completed'},
+	qq{'purchases_10d', aggregate => 'count', event => 'Order Completed', within => '10 days'},
+	qq{'age', type => 'numeric'},
+	(map {"$_, entity => 'account'"}
+		qq{'seats', type => 'numeric'},
+		qq{'plan', type => 'text'},
+		qq{'orders', aggregate => 'count', event => 'Order Completed'},
+		qq{'orders_10d', aggregate => 'count', event => 'Order Completed', within => '10 days'},
+		qq{'revenue', aggregate => 'sum', value => \$\$$revenue\$\$},
+		qq{'products', aggregate => 'unique_list', value => \$\$properties->>'product'\$\$},
+		qq{'last_product', aggregate => 'last', value => \$\$properties->>'product'\$\$},
+		qq{'least', aggregate => 'min', value => \$\$$revenue\$\$, within => '30 days'},
+		qq{'all_orders', aggregate => 'count', event => 'Order Completed', options => '{"rollup": true}'},
+		qq{'buyers', aggregate => 'count', filter => 'purchases > 0', options => '{"over": "members"}'},
+		qq{'bought', aggregate => 'sum', value => 'purchases_10d', options => '{"over": "members", "rollup": true}'},
+		qq{'eldest', aggregate => 'max', value => 'age', options => '{"over": "members"}'},
+		qq{'mean_age', aggregate => 'avg', value => 'age', filter => 'age < 100', options => '{"over": "members", "rollup": true}'},
+		qq{'utilization', expression => 'buyers / nullif(seats, 0)'}),
+);
+my @account_segments = (
+	[ 'expansion', q{utilization >= 0.5} ],
+	[ 'busy', q{orders_10d > 1 OR bought > 2} ],
+	[ 'old', q{eldest > 20 AND in_segment('busy')} ],
+	[ 'large', q{all_orders > 3} ],
+);
 # made one after the other somewhere in a stream of the class define, and often
 # built beside what comes
 my @late = (
@@ -180,6 +208,11 @@ my @rules = (
 	[ q{'user_id', max_per_profile => 2}, q{'user_id', max_per_profile => 0}, q{'user_id', normaliser => 'nfkc'} ],
 	[ q{'anonymous_id', links => false}, q{'anonymous_id', max_per_profile => 3}, q{'anonymous_id', priority => 1} ],
 	[ q{'shoe_size'}, q{'shoe_size', priority => 1, max_per_profile => 1} ],
+);
+my @account_rules = (
+	[ q{'group_id', normaliser => 'lower'}, q{'group_id', blocked => ARRAY['g2']} ],
+	[ q{'workspace', entity => 'account'}, q{'workspace', entity => 'account', normaliser => 'lower'} ],
+	[ q{'email', max_per_profile => 1}, q{'anonymous_id', priority => 1}, q{'user_id', max_per_profile => 2} ],
 );
 # rules that a stream about identity may have, one of each line
 my %kinds = (
@@ -224,19 +257,23 @@ $node->safe_psql('traits', join("\n",
 	"SET cdp.now = '2026-01-01';",
 	(map {"SELECT cdp.create_trait($_);"} @more_traits),
 	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$);"} @more_segments)));
+$node->safe_psql('accounts', join("\n",
+	"SET cdp.now = '2026-01-01';",
+	(map {"SELECT cdp.create_trait($_);"} @account_traits),
+	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$, entity => 'account');"} @account_segments)));
 $node->safe_psql('identity', join("\n",
 	"SET cdp.now = '2026-01-01';",
 	(map {"SELECT cdp.create_trait($_);"} @traits[ 0, 5, 16 ], grep {/'plan'/} @traits),
 	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$);"} @segments[ 0, 1 ])));
 # a second backend that applies, so that each must notice what the other did
-my $other = !grep { $node->psql($_, 'CREATE EXTENSION dblink') != 0 } qw(streams traits identity);
+my $other = !grep { $node->psql($_, 'CREATE EXTENSION dblink') != 0 } qw(streams traits accounts identity);
 note 'no dblink: one backend applies all' unless $other;
 
 # ---- what is compared ----
 
 # What cdp.profile() shows of everybody with fresh => true, and once all is applied.
 my $fresh_sql = q{
-CREATE TEMP TABLE fresh AS SELECT n.i, cdp.profile(n.i, fresh => true) - 'segments' AS p,
+CREATE TEMP TABLE fresh AS SELECT n.i, cdp.profile(n.i, fresh => true) - 'segments' - 'accounts' AS p,
 	(cdp.profile(n.i, fresh => true)->'segments') - 'lingering' AS s
 FROM (SELECT DISTINCT u.i::text::cdp.identifier AS i FROM cdp.events e, unnest(e.identifiers) u(i)) n
 JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(n.i)
@@ -247,7 +284,7 @@ SELECT 'applied' FROM cdp.apply(NULL);
 SELECT format('DIFFERENCE fresh %s: %s %s, applied %s', f.i, f.p, f.s, cdp.profile(f.i))
 FROM fresh f
 WHERE (f.p - 'profile_id', f.s) IS DISTINCT FROM
-		(cdp.profile(f.i) - 'segments' - 'profile_id', (cdp.profile(f.i)->'segments') - 'lingering')
+		(cdp.profile(f.i) - 'segments' - 'profile_id' - 'accounts', (cdp.profile(f.i)->'segments') - 'lingering')
 LIMIT 3;
 DROP TABLE fresh;};
 
@@ -269,6 +306,11 @@ UNION ALL
 SELECT 'rejected ' || r.source || ' ' || COALESCE(r.message_id, '-') || ' ' || r.reason || ' ' || COALESCE(r.held::text, '') FROM cdp.rejected r
 UNION ALL
 SELECT 'entry ' || i.identifier::text || ' ' || e.at FROM cdp.entries e JOIN cdp.identities i ON i.node_id = e.owner
+UNION ALL
+SELECT 'account ' || a.identifier::text || ' ' || a.first_seen || '/' || a.last_seen || ' ' || COALESCE(a.parent::text, '-') || ' '
+	|| cdp.account_traits_json(a.account_id, (SELECT clock FROM cdp.applier)) || ' '
+	|| COALESCE((SELECT string_agg(m.segment, ' ' ORDER BY m.segment COLLATE "C") FROM cdp.memberships m WHERE m.profile_id = a.account_id), '')
+FROM cdp.account_identities a
 ORDER BY 1;
 };
 $state_sql =~ s/\n\s*/ /g;
@@ -276,7 +318,7 @@ $state_sql =~ s/\n\s*/ /g;
 my $verify_sql =
   q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify() WHERE key <> 'change of rules';};
 
-my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers window_items segment_members changes cursors trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes);
+my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers window_items segment_members changes cursors trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes account_values account_totals);
 my $reset_sql = join("\n", 'SET client_min_messages = warning;', @undefine,
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity';});
 # for a few rows quicker than TRUNCATE
@@ -303,6 +345,8 @@ my @products = ('a', 'b)', 'B', 'Ä', 'z', "o'c", '');
 
 # Products of an order: mostly an array of objects.
 my $with_items = 0;
+# Group calls say something of accounts.
+my $with_accounts = 0;
 
 sub items_of
 {
@@ -319,7 +363,13 @@ sub properties
 {
 	my ($type, $rough) = @_;
 	my @p;
-	if ($type eq 'identify')
+	if ($type eq 'group' && $with_accounts)
+	{
+		push @p, '"seats": ' . pick(1, 2, 4, '"3"', 'null') if chance(0.4);
+		push @p, '"plan": ' . pick('"pro"', '"free"', 'null', '7') if chance(0.4);
+		push @p, '"parent": ' . pick('"g1"', '"g2"', '"G3"', '"workspace:w1"', 'null', 3, '"group_id:g1"') if chance(0.4);
+	}
+	elsif ($type eq 'identify')
 	{
 		return 'NULL' if chance(0.03);
 		push @p, '"plan": ' . pick('"pro"', '"free"', 'null', '7') if chance(0.6);
@@ -359,6 +409,7 @@ sub stream
 	my $class = $classes[ $seed % @classes ];
 	my $lean = $lean{$class};
 	$with_items = $class eq 'traits';
+	$with_accounts = $class eq 'accounts';
 	my $n = int(10**(1 + rand($lean ? 0.8 : 1.5)));
 	my $people = $lean ? 1 + int(rand(1 + $n / 10)) : 2 + int(rand(2 + $n / 10));
 	my $span = $class eq 'rate' ? 4 * 3600 : $class eq 'periods' ? pick(3, 12, 12, 30, 600) * 86400 : pick(3, 30, 150) * 86400;
@@ -377,7 +428,7 @@ sub stream
 	my $sociable = $lean ? pick(0.4, 0.7) : pick(0.1, 0.3, 0.7);
 	my $rough = pick(0, 0.05, 0.2);
 	my $again = pick(0.05, 0.12, 0.5);
-	my $decide = $class =~ /decisions|detach/ ? 0.3 : $class =~ /undo|policies/ ? 0.25 : $class eq 'plain' ? 0 : $class eq 'traits' ? 0.15 : 0.08;
+	my $decide = $class =~ /decisions|detach/ ? 0.3 : $class =~ /undo|policies/ ? 0.25 : $class eq 'plain' ? 0 : $class =~ /traits|accounts/ ? 0.15 : 0.08;
 
 	for my $i (1 .. $n)
 	{
@@ -404,6 +455,14 @@ sub stream
 			if (chance(0.5)) { push @{ $e->{ids} }, $odd }
 			else { $e->{ids} = [$odd] }
 		}
+		if ($with_accounts)
+		{
+			# mostly of the same few, and not every entry names one
+			$e->{type} = pick('group', 'group', 'leave') if chance(0.25);
+			push @{ $e->{ids} }, pick('group_id:g1', 'group_id:g1', 'group_id:g2', 'group_id:G1', 'group_id:3', 'workspace:w1')
+			  while ($e->{type} =~ /group|leave/ || chance(0.15)) && chance(0.8) && @{ $e->{ids} } < 7;
+			@{ $e->{ids} } = grep { defined && /^(group_id|workspace):/ } @{ $e->{ids} } if chance(0.08);
+		}
 		$e->{properties} = properties($e->{type}, $rough);
 		if (chance($rough / 4))
 		{
@@ -421,7 +480,7 @@ sub stream
 			$e->{type} = 'undo' if $class eq 'undo' && chance(0.7);
 			$e->{type} = 'release' if $class eq 'policies' && chance(0.7) || $class eq 'mixed' && chance(0.4);
 			$e->{event} = undef;
-			if ($e->{type} =~ /undo|release/ && $class =~ /undo|mixed|policies|traits/ && @entries && chance(0.8))
+			if ($e->{type} =~ /undo|release/ && $class =~ /undo|mixed|policies|traits|accounts/ && @entries && chance(0.8))
 			{
 				# of anything, mostly of what is earlier
 				my $target = pick(@entries);
@@ -472,6 +531,7 @@ sub stream
 		}
 	}
 	my @changes = $class eq 'rules' ? map { chance(0.6) ? pick(@$_) : () } @rules
+	  : $class eq 'accounts' ? map { chance(0.3) ? pick(@$_) : () } @account_rules
 	  : $kinds{$class} ? map { chance(0.6) ? pick(@$_) : () } @{ $kinds{$class} } : ();
 	return { seed => $seed, class => $class, rules => \@changes, span => $span, entries => \@entries,
 		# most rules are there from the beginning
@@ -540,7 +600,7 @@ sub items
 			push @items, [ $strange ? pick('apply', 'other', 'other', 'aborted', 'partly') : 'apply',
 				chance(0.5) ? $batch : pick(1, 2, 5, 1000) ];
 			push @items, ['verify'] if chance($lean{ $stream->{class} } ? 0.01 : 0.05);
-			push @items, ['fresh'] if chance($lean{ $stream->{class} } ? 0.02 : 0.1);
+			push @items, ['fresh'] if $stream->{class} ne 'accounts' && chance($lean{ $stream->{class} } ? 0.02 : 0.1);
 		}
 	}
 	push @items, [ 'end', stamp($end) ];
@@ -591,7 +651,7 @@ sub script
 		push @sql, 'BEGIN;', "SELECT 'applied' FROM cdp.apply($argument);", 'SAVEPOINT s;',
 		  "SELECT 'applied' FROM cdp.apply($argument);", 'ROLLBACK TO s;', "SELECT 'applied' FROM cdp.apply(1);", 'COMMIT;'
 		  if $what eq 'partly';
-		push @sql, 'SELECT cdp.' . ($argument =~ /shoe/ ? 'create' : 'alter') . "_identifier_kind($argument);" if $what eq 'rule';
+		push @sql, 'SELECT cdp.' . ($argument =~ /shoe|workspace/ ? 'create' : 'alter') . "_identifier_kind($argument);" if $what eq 'rule';
 		push @sql, $argument, 'SELECT cdp.rejudge();' if $what eq 'setrule';
 		push @sql, 'SET cdp.replay_at_commit = 0;' if $what eq 'later';
 		push @sql, $verify_sql if $what eq 'verify';
@@ -719,7 +779,7 @@ for my $i (0 .. $streams - 1)
 	last if $seconds > 0 && time() - $start > $seconds;
 	$ran++;
 	my $stream = stream($first_seed + $i);
-	$db = $lean{ $stream->{class} } ? 'identity' : $stream->{class} eq 'traits' ? 'traits' : 'streams';
+	$db = $lean{ $stream->{class} } ? 'identity' : $stream->{class} =~ /^(traits|accounts)$/ ? $1 : 'streams';
 	$node->safe_psql($db, $truncate_sql);
 	my @lists = map { items($stream, $_) } 0 .. ($lean{ $stream->{class} } ? $orders : 2) - 1;
 	my ($wrong, $order) = check(@lists);

@@ -1,0 +1,981 @@
+/*-------------------------------------------------------------------------
+ *
+ * account_fold.c
+ *	  What entries add up to for accounts.
+ *
+ *	  An entry counts for the accounts that it names; one that names none, for
+ *	  those that its owner's profile, as it is known now, was a member of then.
+ *	  What the entries of one node add up to for one account is kept in
+ *	  cdp.account_nodes, and their sum with the account: an entry that comes is
+ *	  added to both, whatever the account's size.
+ *
+ *	  When it changes who was a member when (late evidence, a merge or split
+ *	  with a node that has evidence, an entry that is withdrawn), the entries of
+ *	  the nodes that it may matter to are folded anew.  What is only added by
+ *	  that is added to the account, too; else its nodes are combined anew.
+ *
+ * IDENTIFICATION
+ *	  src/apply/account_fold.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "lib/qunique.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "apply/accounts.h"
+#include "cdp.h"
+#include "statement.h"
+
+/* Entries, or nodes, that are worked on at a time. */
+#define CHUNK			10000
+#define CHUNK_NODES		1000
+
+/* the accounts that owners of unnamed entries were members of then */
+static CdpStatement credits = {
+	"SELECT u.i, y.account_id FROM (SELECT unnest($1) AS i, unnest($2) AS node_id,"
+	" unnest($3) AS at) AS u"
+	" JOIN cdp.identities o ON o.node_id = u.node_id"
+	" CROSS JOIN LATERAL (SELECT DISTINCT ON (n.account_id) n.account_id, x.leaves"
+	" FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id"
+	" CROSS JOIN LATERAL (SELECT e.at, e.tie, e.leaves FROM cdp.account_evidence e"
+	" WHERE e.node_id = n.node_id AND e.account_id = n.account_id AND e.at <= u.at"
+	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) x"
+	" WHERE i.profile_id = o.profile_id"
+	" ORDER BY n.account_id, x.at DESC, x.tie DESC) y"
+	" WHERE NOT y.leaves",
+	{"int8[]", "int8[]", "timestamptz[]"}
+};
+
+/*
+ * Nodes whose entries may count for another account because of this evidence:
+ * of the profiles of its owners, when it says other than what was known of
+ * that instant.
+ */
+static CdpStatement late_nodes = {
+	"SELECT j.node_id, j.last_seen, u.at"
+	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS account_id, unnest($3) AS at,"
+	" unnest($4) AS tie, unnest($5) AS leaves) AS u"
+	" JOIN cdp.identities o ON o.node_id = u.node_id"
+	" JOIN cdp.identities j ON j.profile_id = o.profile_id"
+	" WHERE j.last_seen >= u.at"
+	" AND u.leaves <> COALESCE((SELECT x.leaves FROM cdp.identities i"
+	" CROSS JOIN LATERAL (SELECT e.at, e.tie, e.leaves FROM cdp.account_evidence e"
+	" WHERE e.node_id = i.node_id AND e.account_id = u.account_id"
+	" AND (e.at, e.tie) <= (u.at, u.tie)"
+	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) x"
+	" WHERE i.profile_id = o.profile_id ORDER BY x.at DESC, x.tie DESC LIMIT 1), true)",
+	{"int8[]", "int8[]", "timestamptz[]", "text[]", "bool[]"}
+};
+
+/* the nodes of profiles, and which of them have evidence */
+static CdpStatement bearing_nodes = {
+	"SELECT i.node_id, i.profile_id, i.last_seen,"
+	" EXISTS (SELECT FROM cdp.account_evidence e WHERE e.node_id = i.node_id)"
+	" FROM (SELECT unnest($1) AS profile_id) AS u"
+	" JOIN cdp.identities i ON i.profile_id = u.profile_id ORDER BY i.node_id",
+	{"int8[]"}
+};
+
+static CdpStatement owned_entries = {
+	"SELECT u.owner, " CDP_EVENTS_COLUMNS
+	" FROM (SELECT unnest($1) AS owner) AS u"
+	" CROSS JOIN LATERAL cdp.entries_of(u.owner) n"
+	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
+	" AND e.received_at = n.received_at",
+	{"int8[]"}
+};
+
+static CdpStatement nobodys_entries = {
+	"SELECT 0::bigint, " CDP_EVENTS_COLUMNS
+	" FROM (SELECT DISTINCT v.entry, v.xid, v.received_at"
+	" FROM (SELECT unnest($1) AS account_id) AS u"
+	" JOIN cdp.account_evidence v ON v.node_id = 0 AND v.account_id = u.account_id) n"
+	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
+	" AND e.received_at = n.received_at",
+	{"int8[]"}
+};
+
+static CdpStatement load_pairs = {
+	"SELECT n.account_id, n.node_id, n.state"
+	" FROM (SELECT unnest($1) AS account_id, unnest($2) AS node_id) AS u"
+	" JOIN cdp.account_nodes n ON n.account_id = u.account_id AND n.node_id = u.node_id",
+	{"int8[]", "int8[]"}
+};
+
+static CdpStatement load_nodes = {
+	"SELECT n.account_id, n.node_id, n.state"
+	" FROM (SELECT unnest($1) AS node_id) AS u"
+	" JOIN cdp.account_nodes n ON n.node_id = u.node_id",
+	{"int8[]"}
+};
+
+static CdpStatement write_pairs = {
+	"INSERT INTO cdp.account_nodes AS n (account_id, node_id, state)"
+	" SELECT unnest($1), unnest($2), unnest($3)"
+	" ON CONFLICT (account_id, node_id) DO UPDATE SET state = excluded.state",
+	{"int8[]", "int8[]", "node_state[]"}
+};
+
+static CdpStatement write_states = {
+	"UPDATE cdp.account_identities a SET state = u.state"
+	" FROM (SELECT unnest($1) AS account_id, unnest($2) AS state) AS u"
+	" WHERE a.account_id = u.account_id",
+	{"int8[]", "node_state[]"}
+};
+
+static CdpStatement states_of = {
+	"SELECT n.state FROM cdp.account_nodes n WHERE n.account_id = $1 AND n.state IS NOT NULL",
+	{"int8"}
+};
+
+static CdpStatement next_nodes = {
+	"SELECT DISTINCT j.node_id FROM (SELECT DISTINCT i.profile_id"
+	" FROM cdp.account_nodes n JOIN cdp.identities i ON i.node_id = n.node_id) p"
+	" JOIN cdp.identities j ON j.profile_id = p.profile_id ORDER BY j.node_id",
+	{NULL}
+};
+
+static CdpStatement nobodys_accounts = {
+	"SELECT n.account_id FROM cdp.account_nodes n WHERE n.node_id = 0 ORDER BY 1",
+	{NULL}
+};
+
+/* What a node's entries add up to for an account; hash entry. */
+typedef struct Pair
+{
+	int64		account;		/* hash key, with node */
+	int64		node;
+	struct varlena *state;		/* as the row has it */
+	bool		anew;			/* begins with nothing */
+	struct varlena *work;		/* anew: what it is so far, but for acc */
+	CdpNodeAcc *acc;			/* NULL: not open */
+} Pair;
+
+static int
+compare_int8(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+static void
+refold_node(CdpAccountSet *set, int64 node, TimestampTz last_seen, TimestampTz at)
+{
+	CdpNode    *known = CdpGraphNode(set->batch->graph, node);
+
+	/* what the batch itself brings is folded by what is known now */
+	if (known != NULL && known->batch == set->batch->graph->batch)
+		last_seen = known->disk_last_seen;
+	if (last_seen >= at && last_seen != DT_NOBEGIN)
+		(void) hash_search(set->refold, &node, HASH_ENTER, NULL);
+}
+
+/*
+ * Evidence comes, or goes, that changes who was a member: the entries of those
+ * nodes are to be folded anew that have some from then on.  Evidence that goes
+ * is no more there, that which comes is not yet.
+ */
+void
+CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n)
+{
+	CdpGraph   *graph = set->batch->graph;
+	int			max = 1;
+	int			rows = 0;
+	int64	   *nodes;
+	int64	   *accounts;
+	TimestampTz *ats;
+	Datum	   *ties;
+	Datum	   *leaves;
+	int64	   *profiles;
+	int			nprofiles = 0;
+	Datum		args[5];
+
+	for (int i = 0; i < n; i++)
+		max += namings[i].entry->naccounts;
+	nodes = palloc(sizeof(int64) * max);
+	accounts = palloc(sizeof(int64) * max);
+	ats = palloc(sizeof(TimestampTz) * max);
+	ties = palloc(sizeof(Datum) * max);
+	leaves = palloc(sizeof(Datum) * max);
+	profiles = palloc(sizeof(int64) * 2 * (n + 1));
+	for (int i = 0; i < n; i++)
+	{
+		CdpEntry   *entry = namings[i].entry;
+
+		if (entry->owner == 0)
+			continue;
+		if (namings[i].gone)
+		{
+			/* rare: all of the profile, and where its node was before */
+			CdpNode    *node = CdpGraphNode(graph, entry->owner);
+
+			profiles[nprofiles++] = node->profile;
+			profiles[nprofiles++] = node->old_profile;
+			continue;
+		}
+		for (int j = 0; j < entry->naccounts; j++)
+		{
+			CdpAccount *account = CdpAccountFind(set, entry->accounts[j]);
+
+			nodes[rows] = entry->owner;
+			accounts[rows] = account->id;
+			ats[rows] = entry->at;
+			ties[rows] = PointerGetDatum(entry->tie);
+			leaves[rows++] = BoolGetDatum(entry->type == CDP_ENTRY_LEAVE);
+		}
+	}
+	if (rows > 0)
+	{
+		args[0] = CdpInt8Array(nodes, rows);
+		args[1] = CdpInt8Array(accounts, rows);
+		args[2] = CdpTimestampArray(ats, rows);
+		args[3] = CdpVarlenaArray(ties, NULL, rows, TEXTOID);
+		args[4] = PointerGetDatum(construct_array(leaves, rows, BOOLOID, 1, true,
+												  TYPALIGN_CHAR));
+		CdpRunHere(&late_nodes, args, NULL);
+		for (uint64 r = 0; r < SPI_processed; r++)
+			refold_node(set, CdpCellInt8(r, 1), CdpCellInt8(r, 2), CdpCellInt8(r, 3));
+		SPI_freetuptable(SPI_tuptable);
+	}
+	if (nprofiles > 0)
+	{
+		args[0] = CdpInt8Array(profiles, nprofiles);
+		CdpRunHere(&bearing_nodes, args, NULL);
+		for (uint64 r = 0; r < SPI_processed; r++)
+			refold_node(set, CdpCellInt8(r, 1), CdpCellInt8(r, 3), DT_NOBEGIN);
+		SPI_freetuptable(SPI_tuptable);
+
+		/* those that were with them and are elsewhere now */
+		for (int i = 0; i < graph->nactive; i++)
+		{
+			CdpNode    *node = graph->active[i];
+
+			for (int j = 1; j < nprofiles && !node->is_gone; j += 2)
+				if (node->old_profile != 0 && node->old_profile == profiles[j])
+					refold_node(set, node->id, node->disk_last_seen, DT_NOBEGIN);
+		}
+	}
+}
+
+/* The nodes with evidence among those of a profile; hash entry. */
+typedef struct Bearing
+{
+	int64		profile;		/* hash key */
+	List	   *nodes;			/* int64 * */
+} Bearing;
+
+static Bearing *
+bearing_of(HTAB *table, int64 profile)
+{
+	bool		found;
+	Bearing    *bearing = hash_search(table, &profile, HASH_ENTER, &found);
+
+	if (!found)
+		bearing->nodes = NIL;
+	return bearing;
+}
+
+static bool
+same_nodes(const List *a, const List *b)
+{
+	ListCell   *lc;
+	ListCell   *ld;
+
+	if (list_length(a) != list_length(b))
+		return false;
+	forboth(lc, a, ld, b)
+		if (*(int64 *) lfirst(lc) != *(int64 *) lfirst(ld))
+			return false;
+	return true;
+}
+
+/*
+ * Nodes that are in another profile than before, and those that they are or
+ * were together with: their entries count for other accounts when other nodes
+ * with evidence are in it.
+ */
+void
+CdpAccountsMoved(CdpAccountSet *set)
+{
+	CdpGraph   *graph = set->batch->graph;
+	int64	   *profiles = NULL;
+	int			nprofiles = 0;
+	HASHCTL		ctl;
+	HTAB	   *was;
+	HTAB	   *is;
+	int64	   *nodes;
+	int64	   *olds;
+	int64	   *news;
+	TimestampTz *seen;
+	uint64		n;
+	bool		any = false;
+	Datum		arg;
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		CdpNode    *node = graph->active[i];
+
+		if (node->is_gone || node->old_profile == 0 || node->old_profile == node->profile)
+			continue;
+		if (profiles == NULL)
+			profiles = palloc(sizeof(int64) * 2 * graph->nactive);
+		profiles[nprofiles++] = node->old_profile;
+		profiles[nprofiles++] = node->profile;
+	}
+	if (nprofiles == 0)
+		return;
+	qsort(profiles, nprofiles, sizeof(int64), compare_int8);
+	nprofiles = qunique(profiles, nprofiles, sizeof(int64), compare_int8);
+
+	arg = CdpInt8Array(profiles, nprofiles);
+	n = CdpRunHere(&bearing_nodes, &arg, NULL);
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(int64);
+	ctl.entrysize = sizeof(Bearing);
+	ctl.hcxt = CurrentMemoryContext;
+	was = hash_create("cdp accounts before", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	is = hash_create("cdp accounts after", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	nodes = palloc(sizeof(int64) * Max(n, 1));
+	olds = palloc(sizeof(int64) * Max(n, 1));
+	news = palloc(sizeof(int64) * Max(n, 1));
+	seen = palloc(sizeof(TimestampTz) * Max(n, 1));
+	for (uint64 r = 0; r < n; r++)
+	{
+		CdpNode    *known = CdpGraphNode(graph, CdpCellInt8(r, 1));
+		bool		isnull;
+		bool		bears = DatumGetBool(CdpCell(r, 4, &isnull));
+
+		nodes[r] = CdpCellInt8(r, 1);
+		news[r] = CdpCellInt8(r, 2);
+		olds[r] = news[r];
+		seen[r] = CdpCellInt8(r, 3);
+		if (known != NULL && known->batch == graph->batch)
+			olds[r] = known->old_profile;
+		if (!bears)
+			continue;
+		any = true;
+		/* a new node had no evidence before, and what it has now is new */
+		if (olds[r] == 0)
+			continue;
+		bearing_of(was, olds[r])->nodes = lappend(bearing_of(was, olds[r])->nodes, &nodes[r]);
+		bearing_of(is, news[r])->nodes = lappend(bearing_of(is, news[r])->nodes, &nodes[r]);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	for (uint64 r = 0; r < n && any; r++)
+		if (olds[r] != 0 &&
+			!same_nodes(bearing_of(was, olds[r])->nodes, bearing_of(is, news[r])->nodes))
+			refold_node(set, nodes[r], seen[r], DT_NOBEGIN);
+}
+
+/* ---- contributions ---- */
+
+static HTAB *
+make_pairs(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = 2 * sizeof(int64);
+	ctl.entrysize = sizeof(Pair);
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create("cdp account nodes", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static Pair *
+pair_of(HTAB *pairs, int64 account, int64 node, bool anew)
+{
+	int64		key[2] = {account, node};
+	bool		found;
+	Pair	   *pair = hash_search(pairs, key, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		pair->state = NULL;
+		pair->anew = anew;
+		pair->work = NULL;
+		pair->acc = NULL;
+	}
+	return pair;
+}
+
+static void
+read_pairs(HTAB *pairs, bool anew)
+{
+	for (uint64 r = 0; r < SPI_processed; r++)
+	{
+		Pair	   *pair = pair_of(pairs, CdpCellInt8(r, 1), CdpCellInt8(r, 2), anew);
+
+		pair->state = CdpCellVarlena(r, 3, CurrentMemoryContext);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* An entry and an account that it counts for. */
+typedef struct Credit
+{
+	int			entry;
+	int64		account;
+} Credit;
+
+/*
+ * For which accounts do these entries count?  Those that contribute nothing
+ * are passed over.
+ */
+static Credit *
+find_credits(CdpAccountSet *set, CdpEntry *entries, int n,
+			 const CdpContributions *contributions, int *ncredits)
+{
+	int64	   *places = palloc(sizeof(int64) * Max(n, 1));
+	int64	   *nodes = palloc(sizeof(int64) * Max(n, 1));
+	TimestampTz *ats = palloc(sizeof(TimestampTz) * Max(n, 1));
+	Credit	   *result;
+	int			nasked = 0;
+	int			max = 0;
+	Datum		args[3];
+
+	*ncredits = 0;
+	for (int i = 0; i < n; i++)
+	{
+		max += entries[i].naccounts;
+		if (entries[i].naccounts > 0 || entries[i].owner <= 0 || contributions[i].n == 0)
+			continue;
+		places[nasked] = i;
+		nodes[nasked] = entries[i].owner;
+		ats[nasked++] = entries[i].at;
+	}
+	if (nasked > 0)
+	{
+		args[0] = CdpInt8Array(places, nasked);
+		args[1] = CdpInt8Array(nodes, nasked);
+		args[2] = CdpTimestampArray(ats, nasked);
+		max += CdpRunHere(&credits, args, NULL);
+	}
+	result = palloc(sizeof(Credit) * Max(max, 1));
+	if (nasked > 0)
+	{
+		for (uint64 r = 0; r < SPI_processed; r++)
+		{
+			result[*ncredits].entry = CdpCellInt8(r, 1);
+			result[(*ncredits)++].account = CdpCellInt8(r, 2);
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		for (int j = 0; j < entries[i].naccounts; j++)
+		{
+			CdpAccount *account = CdpAccountFind(set, entries[i].accounts[j]);
+
+			if (account == NULL ||
+				(contributions[i].n == 0 && entries[i].type != CDP_ENTRY_GROUP))
+				continue;
+			result[*ncredits].entry = i;
+			result[(*ncredits)++].account = account->id;
+		}
+	}
+	return result;
+}
+
+static CdpNodeAcc *
+account_acc(CdpAccountSet *set, CdpAccount *account)
+{
+	if (account->acc == NULL)
+		account->acc = CdpNodeOpen(set->traits, account->state);
+	account->folded = true;
+	account->touched = true;
+	return account->acc;
+}
+
+static void
+load_credited(CdpAccountSet *set, Credit *found, int n)
+{
+	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		ids[i] = found[i].account;
+	qsort(ids, n, sizeof(int64), compare_int8);
+	CdpAccountsLoad(set, ids, qunique(ids, n, sizeof(int64), compare_int8));
+	pfree(ids);
+}
+
+/*
+ * Fold entries into the pairs of their owners and accounts; new: the accounts
+ * have not got them yet.
+ */
+static void
+fold_credits(CdpAccountSet *set, HTAB *pairs, CdpEntry *entries,
+			 CdpContributions *contributions, Credit *found, int n, bool new)
+{
+	for (int i = 0; i < n; i++)
+	{
+		CdpEntry   *entry = &entries[found[i].entry];
+		Pair	   *pair = pair_of(pairs, found[i].account, Max(entry->owner, 0), !new);
+
+		CHECK_FOR_INTERRUPTS();
+		if (pair->acc == NULL)
+			pair->acc = CdpNodeOpen(set->traits, pair->anew ? pair->work : pair->state);
+		CdpNodeFold(pair->acc, entry, &contributions[found[i].entry], true);
+		if (new)
+			CdpNodeFold(account_acc(set, CdpAccountById(set, found[i].account)), entry,
+						&contributions[found[i].entry], true);
+	}
+}
+
+static bool
+same_state(const struct varlena *a, const struct varlena *b)
+{
+	if (a == NULL || b == NULL)
+		return a == b;
+	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
+		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+}
+
+/*
+ * cdp.account_nodes.
+ */
+static void
+write_all_pairs(CdpAccountSet *set, HTAB *pairs)
+{
+	TimestampTz clock = set->batch->applier.clock;
+	long		max = Max(hash_get_num_entries(pairs), 1);
+	int64	   *accounts = palloc(sizeof(int64) * max);
+	int64	   *nodes = palloc(sizeof(int64) * max);
+	Datum	   *states = palloc(sizeof(Datum) * max);
+	bool	   *nulls = palloc(sizeof(bool) * max);
+	int			n = 0;
+	HASH_SEQ_STATUS seq;
+	Pair	   *pair;
+	Datum		args[3];
+
+	hash_seq_init(&seq, pairs);
+	while ((pair = hash_seq_search(&seq)) != NULL)
+	{
+		struct varlena *state;
+
+		if (!pair->anew && pair->acc == NULL)
+			continue;
+		state = pair->anew ? pair->work : CdpNodeClose(pair->acc, clock);
+		if (pair->anew)
+		{
+			CdpAccount *account = CdpAccountById(set, pair->account);
+
+			if (same_state(state, pair->state))
+				continue;
+			if (pair->state == NULL)
+				CdpNodeCombine(account_acc(set, account), CdpNodeOpen(set->traits, state));
+			else
+			{
+				account->rebuild = true;
+				account->touched = true;
+				account->lost |= state == NULL;	/* perhaps the pair goes */
+			}
+		}
+		accounts[n] = pair->account;
+		nodes[n] = pair->node;
+		nulls[n] = state == NULL;
+		states[n++] = PointerGetDatum(state);
+	}
+	if (n == 0)
+		return;
+	args[0] = CdpInt8Array(accounts, n);
+	args[1] = CdpInt8Array(nodes, n);
+	args[2] = CdpVarlenaArray(states, nulls, n, CdpTypeOid("node_state"));
+	CdpRunHere(&write_pairs, args, NULL);
+}
+
+/*
+ * Put the states of pairs away, into the context that is current, so that what
+ * they were made of can go.
+ */
+static void
+close_pairs(CdpAccountSet *set, HTAB *pairs)
+{
+	HASH_SEQ_STATUS seq;
+	Pair	   *pair;
+
+	hash_seq_init(&seq, pairs);
+	while ((pair = hash_seq_search(&seq)) != NULL)
+	{
+		struct varlena *closed;
+		struct varlena *old = pair->work;
+
+		if (pair->acc == NULL)
+			continue;
+		closed = CdpNodeClose(pair->acc, set->batch->applier.clock);
+		pair->work = memcpy(palloc(VARSIZE_ANY(closed)), closed, VARSIZE_ANY(closed));
+		pair->acc = NULL;
+		if (old != NULL)
+			pfree(old);
+	}
+}
+
+/*
+ * Fold all entries that a statement yields, into pairs that begin with nothing.
+ */
+static void
+refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int n)
+{
+	Datum		arg = CdpInt8Array(ids, n);
+	Portal		portal;
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext chunk = AllocSetContextCreate(context, "cdp accounts anew",
+												ALLOCSET_DEFAULT_SIZES);
+
+	CdpPrepare(statement);
+	portal = SPI_cursor_open(NULL, statement->plan, &arg, NULL, false);
+	MemoryContextSwitchTo(context);
+	for (;;)
+	{
+		CdpNaming  *namings;
+		CdpEntry   *entries;
+		CdpContributions *contributions;
+		Credit	   *found;
+		int			nfound;
+		int			nentries;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(chunk);
+		SPI_cursor_fetch(portal, true, CHUNK);
+		MemoryContextSwitchTo(chunk);
+		nentries = SPI_processed;
+		if (nentries == 0)
+			break;
+		entries = palloc(sizeof(CdpEntry) * nentries);
+		namings = palloc(sizeof(CdpNaming) * nentries);
+		contributions = palloc0(sizeof(CdpContributions) * nentries);
+		for (int i = 0; i < nentries; i++)
+		{
+			Datum		values[CDP_EVENTS_NATTS + 1];
+			bool		isnull[CDP_EVENTS_NATTS + 1];
+			int64		owner;
+
+			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, isnull);
+			CdpEntryFromRow(&entries[i], values + 1, isnull + 1);
+			owner = DatumGetInt64(values[0]);
+			(void) CdpEntryCheck(&entries[i]);
+			CdpGraphCheck(set->batch->graph, &entries[i], 1);
+			entries[i].owner = owner == 0 ? -1 : owner;
+			namings[i].entry = &entries[i];
+			namings[i].gone = true;
+		}
+		SPI_freetuptable(SPI_tuptable);
+		CdpTraitsEvaluate(set->traits, NULL, entries, nentries, contributions);
+		CdpAccountsFind(set, namings, nentries);
+		found = find_credits(set, entries, nentries, contributions, &nfound);
+		load_credited(set, found, nfound);
+		fold_credits(set, pairs, entries, contributions, found, nfound, false);
+
+		/* what lives on is not this chunk's */
+		MemoryContextSwitchTo(context);
+		close_pairs(set, pairs);
+		MemoryContextReset(chunk);
+	}
+	MemoryContextSwitchTo(context);
+	SPI_cursor_close(portal);
+	MemoryContextDelete(chunk);
+}
+
+/*
+ * Fold the entries of nodes anew, and those that are nobody's of accounts.
+ */
+static void
+refold_nodes(CdpAccountSet *set, int64 *nodes, int nnodes, int64 *accounts, int naccounts)
+{
+	HTAB	   *pairs = make_pairs();
+	int64	   *ids;
+	HASH_SEQ_STATUS seq;
+	Pair	   *pair;
+	int			n = 0;
+	Datum		args[2];
+
+	if (nnodes > 0)
+	{
+		args[0] = CdpInt8Array(nodes, nnodes);
+		CdpRunHere(&load_nodes, args, NULL);
+		read_pairs(pairs, true);
+	}
+	if (naccounts > 0)
+	{
+		args[0] = CdpInt8Array(accounts, naccounts);
+		args[1] = CdpInt8Array(palloc0(sizeof(int64) * naccounts), naccounts);
+		CdpRunHere(&load_pairs, args, NULL);
+		read_pairs(pairs, true);
+	}
+	if (nnodes > 0)
+		refold(set, pairs, &owned_entries, nodes, nnodes);
+	if (naccounts > 0)
+		refold(set, pairs, &nobodys_entries, accounts, naccounts);
+
+	ids = palloc(sizeof(int64) * Max(hash_get_num_entries(pairs), 1));
+	hash_seq_init(&seq, pairs);
+	while ((pair = hash_seq_search(&seq)) != NULL)
+		ids[n++] = pair->account;
+	CdpAccountsLoad(set, ids, n);
+	write_all_pairs(set, pairs);
+}
+
+/*
+ * The states of all nodes of an account as one.
+ */
+static void
+combine_nodes(CdpAccountSet *set, CdpAccount *account)
+{
+	TimestampTz clock = set->batch->applier.clock;
+	Datum		arg = Int64GetDatum(account->id);
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext chunk = AllocSetContextCreate(context, "cdp account combination",
+												ALLOCSET_DEFAULT_SIZES);
+	struct varlena *closed = NULL;
+	Portal		portal;
+
+	CdpPrepare(&states_of);
+	portal = SPI_cursor_open(NULL, states_of.plan, &arg, NULL, false);
+	MemoryContextSwitchTo(context);
+	for (;;)
+	{
+		CdpNodeAcc *acc;
+		struct varlena *next;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(chunk);
+		SPI_cursor_fetch(portal, true, CHUNK_NODES);
+		MemoryContextSwitchTo(chunk);
+		if (SPI_processed == 0)
+			break;
+		acc = CdpNodeOpen(set->traits, closed);
+		for (uint64 r = 0; r < SPI_processed; r++)
+			CdpNodeCombine(acc, CdpNodeOpen(set->traits, CdpCellVarlena(r, 1, chunk)));
+		SPI_freetuptable(SPI_tuptable);
+		next = CdpNodeClose(acc, clock);
+		MemoryContextSwitchTo(context);
+		next = memcpy(palloc(VARSIZE_ANY(next)), next, VARSIZE_ANY(next));
+		if (closed != NULL)
+			pfree(closed);
+		closed = next;
+		MemoryContextReset(chunk);
+	}
+	MemoryContextSwitchTo(context);
+	SPI_cursor_close(portal);
+	MemoryContextDelete(chunk);
+	account->acc = CdpNodeOpen(set->traits, closed);
+	account->folded = true;
+	account->new_state = closed;
+	account->rebuild = false;
+}
+
+/*
+ * The states of accounts that have got something, or lost it.
+ */
+static void
+write_accounts(CdpAccountSet *set)
+{
+	long		max = Max(hash_get_num_entries(set->by_id), 1);
+	int64	   *ids = palloc(sizeof(int64) * max);
+	Datum	   *states = palloc(sizeof(Datum) * max);
+	bool	   *nulls = palloc(sizeof(bool) * max);
+	int			n = 0;
+	HASH_SEQ_STATUS seq;
+	CdpAccount *account;
+	Datum		args[2];
+
+	/* combining loads no accounts */
+	hash_seq_init(&seq, set->by_id);
+	while ((account = hash_seq_search(&seq)) != NULL)
+	{
+		if (account->rebuild)
+			combine_nodes(set, account);
+		else if (account->folded)
+			account->new_state = CdpNodeClose(account->acc, set->batch->applier.clock);
+		else
+			continue;
+		ids[n] = account->id;
+		nulls[n] = account->new_state == NULL;
+		states[n++] = PointerGetDatum(account->new_state);
+	}
+	if (n == 0)
+		return;
+	args[0] = CdpInt8Array(ids, n);
+	args[1] = CdpVarlenaArray(states, nulls, n, CdpTypeOid("node_state"));
+	CdpRunHere(&write_states, args, NULL);
+}
+
+/*
+ * The entries of the batch that are not of nodes which are folded anew.
+ */
+static void
+fold_batch(CdpAccountSet *set)
+{
+	CdpBatch   *batch = set->batch;
+	CdpEntry   *entries = palloc(sizeof(CdpEntry) * Max(batch->nentries, 1));
+	CdpContributions *contributions;
+	HTAB	   *pairs = make_pairs();
+	Credit	   *found;
+	int64	   *accounts;
+	int64	   *nodes;
+	int			nfound;
+	int			n = 0;
+	Datum		args[2];
+
+	for (int i = 0; i < batch->nentries; i++)
+	{
+		CdpEntry   *entry = &batch->entries[i];
+
+		if (!batch->counts[i] || entry->reject_reason != NULL || entry->withheld ||
+			(entry->naccounts == 0 && !set->computed) ||
+			hash_search(set->refold, &entry->owner, HASH_FIND, NULL) != NULL)
+			continue;
+		entries[n] = *entry;
+		if (entry->owner == 0)
+		{
+			bool		anew = false;
+
+			for (int j = 0; j < entry->naccounts; j++)
+				anew |= CdpAccountFind(set, entry->accounts[j])->nobodys;
+			if (anew || entry->naccounts == 0)
+				continue;
+			entries[n].owner = -1;
+		}
+		n++;
+	}
+	if (n == 0)
+		return;
+	contributions = palloc0(sizeof(CdpContributions) * n);
+	CdpTraitsEvaluate(set->traits, NULL, entries, n, contributions);
+	found = find_credits(set, entries, n, contributions, &nfound);
+	if (nfound == 0)
+		return;
+	load_credited(set, found, nfound);
+	accounts = palloc(sizeof(int64) * nfound);
+	nodes = palloc(sizeof(int64) * nfound);
+	for (int i = 0; i < nfound; i++)
+	{
+		accounts[i] = found[i].account;
+		nodes[i] = Max(entries[found[i].entry].owner, 0);
+	}
+	args[0] = CdpInt8Array(accounts, nfound);
+	args[1] = CdpInt8Array(nodes, nfound);
+	CdpRunHere(&load_pairs, args, NULL);
+	read_pairs(pairs, false);
+	fold_credits(set, pairs, entries, contributions, found, nfound, true);
+	write_all_pairs(set, pairs);
+}
+
+/*
+ * What the batch adds to accounts, or takes away.  The evidence is written.
+ */
+void
+CdpAccountsFold(CdpAccountSet *set)
+{
+	CdpBatch   *batch = set->batch;
+	HASH_SEQ_STATUS seq;
+	CdpAccount *account;
+	int64	   *node;
+	int64	   *nodes;
+	int64	   *accounts;
+	int			nnodes = 0;
+	int			naccounts = 0;
+	ListCell   *lc;
+
+	if (set->computed)
+		CdpAccountsMoved(set);
+	foreach(lc, batch->refolded)
+	{
+		int64		id = *(int64 *) lfirst(lc);
+		CdpNode    *owner = CdpGraphNode(batch->graph, id);
+
+		/* a node that is gone has no entries left: then only its pairs go */
+		if (owner != NULL)
+			(void) hash_search(set->refold, &id, HASH_ENTER, NULL);
+	}
+
+	/* an entry that is nobody's is folded anew with all that its accounts have */
+	for (bool more = true; more;)
+	{
+		more = false;
+		for (int i = 0; i < batch->nentries; i++)
+		{
+			CdpEntry   *entry = &batch->entries[i];
+			bool		anew = false;
+
+			if (entry->owner != 0 || !batch->counts[i] || entry->reject_reason != NULL)
+				continue;
+			for (int j = 0; j < entry->naccounts; j++)
+				anew |= CdpAccountFind(set, entry->accounts[j])->nobodys;
+			for (int j = 0; j < entry->naccounts && anew; j++)
+			{
+				account = CdpAccountFind(set, entry->accounts[j]);
+				more |= !account->nobodys;
+				account->nobodys = true;
+			}
+		}
+	}
+	fold_batch(set);
+
+	nodes = palloc(sizeof(int64) * Max(hash_get_num_entries(set->refold), 1));
+	hash_seq_init(&seq, set->refold);
+	while ((node = hash_seq_search(&seq)) != NULL)
+		nodes[nnodes++] = *node;
+	accounts = palloc(sizeof(int64) * Max(hash_get_num_entries(set->by_id), 1));
+	hash_seq_init(&seq, set->by_id);
+	while ((account = hash_seq_search(&seq)) != NULL)
+		if (account->nobodys)
+			accounts[naccounts++] = account->id;
+	if (nnodes > 0 || naccounts > 0)
+		refold_nodes(set, nodes, nnodes, accounts, naccounts);
+	write_accounts(set);
+}
+
+/*
+ * All states of all accounts, from the entries that count.
+ */
+void
+CdpAccountsRefoldAll(CdpBatch *batch)
+{
+	static const char *const forget[] = {
+		"UPDATE cdp.account_nodes SET state = NULL WHERE state IS NOT NULL",
+		"UPDATE cdp.account_identities SET state = NULL WHERE state IS NOT NULL"
+	};
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext chunk = AllocSetContextCreate(context, "cdp all accounts",
+												ALLOCSET_DEFAULT_SIZES);
+
+	for (int i = 0; i < lengthof(forget); i++)
+		if (SPI_execute(forget[i], false, 0) < 0)
+			elog(ERROR, "could not forget the states of accounts");
+	MemoryContextSwitchTo(context);
+	for (int pass = 0; pass < 2; pass++)
+	{
+		CdpStatement *statement = pass == 0 ? &next_nodes : &nobodys_accounts;
+		int64	   *ids;
+		int			n = CdpRunHere(statement, NULL, NULL);
+
+		ids = palloc(sizeof(int64) * Max(n, 1));
+		for (int i = 0; i < n; i++)
+			ids[i] = CdpCellInt8(i, 1);
+		SPI_freetuptable(SPI_tuptable);
+		for (int i = 0; i < n; i += CHUNK_NODES)
+		{
+			CdpAccountSet *set;
+			int			some = Min(CHUNK_NODES, n - i);
+
+			MemoryContextSwitchTo(chunk);
+			set = CdpAccountSetMake(batch);
+			if (pass == 0)
+				refold_nodes(set, ids + i, some, NULL, 0);
+			else
+				refold_nodes(set, NULL, 0, ids + i, some);
+			write_accounts(set);
+			MemoryContextSwitchTo(context);
+			MemoryContextReset(chunk);
+		}
+		pfree(ids);
+	}
+	MemoryContextDelete(chunk);
+}

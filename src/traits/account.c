@@ -1,0 +1,194 @@
+/*-------------------------------------------------------------------------
+ *
+ * account.c
+ *	  Traits of accounts over the traits of their members.
+ *
+ *	  Such a trait ({"over": "members"}) stands on a hidden derived trait of
+ *	  profiles, which says what one member contributes: its value where the
+ *	  filter is true, else NULL.  So the names in it, their types, renames and
+ *	  dependencies are those of derived traits.  Adding the contributions up is
+ *	  the applier's.  The hidden trait's id stands in the column key.
+ *
+ * IDENTIFICATION
+ *	  src/traits/account.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "cdp.h"
+#include "traits/traitset.h"
+
+bool
+CdpOverMembers(const CdpDefinition *definition)
+{
+	JsonbValue	v;
+
+	return CdpOfAccounts(definition) && definition->options != NULL &&
+		JB_ROOT_IS_OBJECT(definition->options) &&
+		getKeyJsonValueFromContainer((JsonbContainer *) &definition->options->root, "over", 4,
+									 &v) != NULL &&
+		v.type == jbvString && v.val.string.len == 7 &&
+		memcmp(v.val.string.val, "members", 7) == 0;
+}
+
+int32
+CdpMemberTrait(const CdpDefinition *definition)
+{
+	return definition->key == NULL ? 0 : (int32) strtol(definition->key, NULL, 10);
+}
+
+static void
+refuse(const CdpDefinition *definition, const char *argument)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("a trait over members takes no \"%s\"", argument),
+			 errdetail("Its value and filter are expressions over the traits of members.")));
+}
+
+static void
+check_options(const Jsonb *options)
+{
+	JsonbIterator *it = JsonbIteratorInit((JsonbContainer *) &options->root);
+	JsonbValue	v;
+	JsonbIteratorToken token;
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		char	   *name;
+
+		if (token != WJB_KEY)
+			continue;
+		name = pnstrdup(v.val.string.val, v.val.string.len);
+		if (strcmp(name, "over") != 0 && strcmp(name, "rollup") != 0 &&
+			strcmp(name, "announce") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a trait over members takes no option \"%s\"", name)));
+	}
+}
+
+/*
+ * Check the definition, and define the hidden trait of members.
+ */
+void
+CdpPrepareOverMembers(CdpDefinition *definition)
+{
+	CdpDefinition hidden = {0};
+	StringInfoData text;
+	List	   *depends;
+
+	switch (definition->aggregate)
+	{
+		case CDP_AGG_COUNT:
+		case CDP_AGG_SUM:
+		case CDP_AGG_AVG:
+		case CDP_AGG_MIN:
+		case CDP_AGG_MAX:
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("aggregate %s cannot be taken over members",
+							CdpAggregateName(definition->aggregate)),
+					 errhint("Over members there are count, sum, avg, min and max.")));
+	}
+	if (definition->event != NULL)
+		refuse(definition, "event");
+	if (definition->each != NULL)
+		refuse(definition, "each");
+	if (definition->within != NULL)
+		refuse(definition, "within");
+	if (definition->older_than != NULL)
+		refuse(definition, "older_than");
+	if (definition->has_since)
+		refuse(definition, "since");
+	check_options(definition->options);
+	if (definition->value == NULL && definition->aggregate != CDP_AGG_COUNT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("aggregate %s needs a \"value\"",
+						CdpAggregateName(definition->aggregate))));
+
+	/* each text is one expression of its own before they are put together */
+	if (definition->value != NULL)
+		(void) CdpParseRaw(definition->value);
+	if (definition->filter != NULL)
+		(void) CdpParseRaw(definition->filter);
+	initStringInfo(&text);
+	appendStringInfoString(&text, "CASE WHEN true");
+	if (definition->filter != NULL)
+		appendStringInfo(&text, " AND (%s\n)", definition->filter);
+	if (definition->aggregate == CDP_AGG_COUNT)
+	{
+		if (definition->value != NULL)
+			appendStringInfo(&text, " AND (%s\n) IS NOT NULL", definition->value);
+		appendStringInfoString(&text, " THEN 1 END");
+	}
+	else
+		appendStringInfo(&text, " THEN (%s\n) END", definition->value);
+
+	hidden.name = "_member";
+	hidden.aggregate = CDP_AGG_EXPRESSION;
+	hidden.expression = text.data;
+	hidden.type = "numeric";
+	hidden.entity = "profile";
+	hidden.timezone = definition->timezone;
+	hidden.owner = definition->owner ? definition->owner : GetUserNameFromId(GetUserId(), false);
+	depends = CdpDefinitionPrepare(&hidden);
+	hidden.name = NULL;
+	hidden.hidden = true;
+	hidden.id = CdpDefinitionWrite(&hidden, 0);
+	CdpDependsSet("trait", hidden.id, depends);
+	definition->key = psprintf("%d", hidden.id);
+	definition->type = definition->aggregate == CDP_AGG_COUNT ? "bigint" : "numeric";
+}
+
+/*
+ * The definition, which may have another id now, reads its hidden trait and
+ * no other one.
+ */
+void
+CdpMemberTraitDepends(const CdpDefinition *definition, int32 old_id, int32 id)
+{
+	if (!CdpOfAccounts(definition))
+		return;
+	if (old_id != 0)
+		CdpDependsSet("account", old_id, NIL);
+	if (CdpOverMembers(definition))
+		CdpDependsSet("account", id, list_make1_int(CdpMemberTrait(definition)));
+	if (old_id != 0)
+		CdpHiddenTraitsPrune();
+}
+
+/*
+ * A trait of members has another name: so the texts of who is over it.
+ */
+void
+CdpMemberTraitRename(int32 hidden_id, const char *from, const char *to)
+{
+	List	   *ids = CdpDefinitionIds("SELECT id FROM cdp.definition_depends"
+									   " WHERE trait_id = $1 AND kind = 'account'", hidden_id);
+	CdpTraitSet *set = CdpAccountTraitSetFresh();
+	ListCell   *lc;
+
+	foreach(lc, ids)
+	{
+		CdpTrait   *trait = CdpTraitById(set, lfirst_int(lc));
+		CdpDefinition changed;
+
+		if (trait == NULL)
+			continue;
+		changed = *trait->rules->definition;
+		if (changed.value != NULL)
+			changed.value = CdpRenameColumn(changed.value, from, to);
+		if (changed.filter != NULL)
+			changed.filter = CdpRenameColumn(changed.filter, from, to);
+		(void) CdpDefinitionWrite(&changed, changed.id);
+	}
+}

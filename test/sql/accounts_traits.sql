@@ -1,0 +1,142 @@
+-- Traits and segments of accounts: declared by group calls, over members' entries,
+-- over members' traits, derived.
+CREATE EXTENSION cdp;
+SET cdp.now = '2026-05-01';
+SET TimeZone = 'UTC';
+SET client_min_messages = warning;
+
+-- names are of one kind of thing each: an account's plan is not a person's
+SELECT cdp.create_trait('seats_bought', type => 'numeric', entity => 'account');
+SELECT cdp.create_trait('plan', type => 'text', entity => 'account');
+SELECT cdp.create_trait('plan', type => 'text');
+SELECT cdp.create_trait('logins', aggregate => 'count', event => 'Login', entity => 'account');
+SELECT cdp.create_trait('logins_30d', aggregate => 'count', event => 'Login', within => '30 days', entity => 'account');
+SELECT cdp.create_trait('last_page', aggregate => 'last', value => $$properties->>'page'$$, entity => 'account');
+SELECT cdp.create_trait('user_logins', aggregate => 'count', event => 'Login');
+SELECT cdp.create_trait('seats_used', aggregate => 'count', filter => 'user_logins > 0', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_trait('most_logins', aggregate => 'max', value => 'user_logins', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_trait('mean_logins', aggregate => 'avg', value => 'user_logins', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_trait('seat_utilization', expression => 'round(seats_used / nullif(seats_bought, 0), 2)', entity => 'account');
+SELECT cdp.create_segment('expansion', 'seat_utilization >= 0.8', entity => 'account');
+SELECT cdp.create_segment('active', 'logins_30d > 0', entity => 'account');
+SELECT name, kind, aggregate, entity, type, options FROM cdp.traits ORDER BY entity, name;
+
+-- Seat utilisation reaches 80 %: once.
+SELECT cdp.group('acme', '{"seats_bought": 5, "plan": "pro"}', user_id => 'u1', occurred_at => '2026-04-01') IS NOT NULL AS logged;
+SELECT count(cdp.group('acme', user_id => 'u' || n, occurred_at => '2026-04-01')) AS joined FROM generate_series(2, 5) n;
+SELECT count(cdp.track('Login', '{"page": "home"}', user_id => 'u' || n, occurred_at => '2026-04-02')) AS logins FROM generate_series(1, 3) n;
+SELECT cdp.apply() AS applied;
+SELECT cdp.account('group_id:acme') - 'account_id';
+SELECT cdp.track('Login', '{"page": "billing"}', user_id => 'u4', occurred_at => '2026-04-03') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT cdp.track('Login', user_id => 'u5', occurred_at => '2026-04-03') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT seq, kind, entity, segment, cause, payload FROM cdp.changes ORDER BY seq;
+SELECT seats_bought, plan, logins, logins_30d, last_page, seats_used, most_logins, mean_logins, seat_utilization FROM cdp.account_traits;
+SELECT identifier, traits FROM cdp.accounts;
+SELECT cdp.profile('user_id:u1') -> 'accounts' AS accounts, cdp.profile('user_id:u1') -> 'traits' AS traits;
+SELECT cdp.in_segment('group_id:acme', 'expansion'), cdp.in_segment('group_id:none', 'expansion');
+SELECT count(*) FROM cdp.segment_members('expansion');
+SELECT * FROM cdp.verify();
+
+-- One who was there before she was a member; and then a late entry says that
+-- she was one.  It is taken back again.
+SELECT cdp.track('Login', user_id => 'u1', occurred_at => '2026-03-10') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT logins, most_logins FROM cdp.account_traits;
+SELECT cdp.group('acme', user_id => 'u1', occurred_at => '2026-03-01', message_id => 'late');
+SELECT cdp.apply() AS applied;
+SELECT logins, most_logins FROM cdp.account_traits;
+SELECT * FROM cdp.verify();
+SELECT cdp.retract('late') IS NOT NULL AS retracted;
+SELECT cdp.apply() AS applied;
+SELECT logins, most_logins FROM cdp.account_traits;
+SELECT * FROM cdp.verify();
+
+-- An anonymous visitor turns out to be a member: what he did counts.
+SELECT cdp.track('Login', anonymous_id => 'x', occurred_at => '2026-04-05') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT logins, most_logins FROM cdp.account_traits;
+SELECT cdp.identify('u2', anonymous_id => 'x', occurred_at => '2026-04-06') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT logins, most_logins FROM cdp.account_traits;
+SELECT * FROM cdp.verify();
+SELECT cdp.split('user_id:u2', 'anonymous_id:x') IS NOT NULL AS split;
+SELECT cdp.apply() AS applied;
+SELECT logins, most_logins FROM cdp.account_traits;
+SELECT * FROM cdp.verify();
+
+-- An entry that names another account counts for that one only; one that names
+-- nobody else as well.
+SELECT cdp.track('Login', user_id => 'u3', context => '{"groupId": "bolt"}', occurred_at => '2026-04-07') IS NOT NULL AS logged;
+SELECT cdp.track('Login', context => '{"groupId": "bolt"}', occurred_at => '2026-04-07', message_id => 'nobodys');
+SELECT cdp.track('Login', user_id => 'u3', occurred_at => '2026-04-08') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT identifier, traits FROM cdp.accounts ORDER BY identifier;
+SELECT cdp.retract('nobodys') IS NOT NULL AS retracted;
+SELECT cdp.apply() AS applied;
+SELECT identifier, traits ->> 'logins' AS logins FROM cdp.accounts ORDER BY identifier;
+SELECT * FROM cdp.verify();
+
+-- Somebody leaves, and comes back.
+SELECT cdp.leave_group('acme', user_id => 'u4', occurred_at => '2026-04-20', message_id => 'leave');
+SELECT cdp.apply() AS applied;
+SELECT logins, seats_used, seat_utilization FROM cdp.account_traits t JOIN cdp.account_identities a USING (account_id) WHERE a.identifier::text = 'group_id:acme';
+SELECT cdp.track('Login', user_id => 'u4', occurred_at => '2026-04-21') IS NOT NULL AS logged;
+SELECT cdp.group('acme', user_id => 'u4', occurred_at => '2026-04-22') IS NOT NULL AS logged;
+SELECT cdp.track('Login', user_id => 'u4', occurred_at => '2026-04-23') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT logins, seats_used, seat_utilization FROM cdp.account_traits t JOIN cdp.account_identities a USING (account_id) WHERE a.identifier::text = 'group_id:acme';
+SELECT * FROM cdp.verify();
+
+-- Time passes.
+SET cdp.now = '2026-06-10';
+SELECT cdp.apply() AS applied;
+SELECT kind, segment, cause, occurred_at::date FROM cdp.changes WHERE cause = 'timer' ORDER BY seq;
+SELECT * FROM cdp.verify();
+
+-- Definitions over history.
+SELECT cdp.create_trait('pages', aggregate => 'unique_list', value => $$properties->>'page'$$, entity => 'account');
+SELECT cdp.create_trait('logins_sum', aggregate => 'sum', value => 'user_logins', filter => $$user_logins > 1$$, entity => 'account', options => '{"over": "members"}');
+SELECT cdp.alter_trait('logins', within => '60 days', entity => 'account');
+SELECT cdp.create_segment('pro', $$plan = 'pro' AND in_segment('busy')$$, entity => 'account');
+SELECT cdp.create_segment('busy', 'logins > 2', entity => 'account');
+SELECT cdp.create_segment('pro', $$plan = 'pro' AND in_segment('busy')$$, entity => 'account');
+SELECT identifier, traits FROM cdp.accounts ORDER BY identifier;
+SELECT segment, profile_id FROM cdp.memberships ORDER BY 1, 2;
+SELECT * FROM cdp.verify();
+-- a trait of members changes what they contribute
+SELECT cdp.alter_trait('user_logins', within => '50 days');
+SELECT identifier, traits FROM cdp.accounts ORDER BY identifier;
+SELECT * FROM cdp.verify();
+SELECT cdp.rename_trait('user_logins', 'own_logins');
+SELECT name, value, filter FROM cdp.traits WHERE options ->> 'over' = 'members' ORDER BY name;
+SELECT cdp.drop_trait('own_logins');
+SELECT cdp.rename_trait('logins_sum', 'heavy_logins');
+SELECT cdp.drop_trait('plan', entity => 'profile');
+SELECT cdp.drop_trait('pages');
+SELECT cdp.drop_trait('heavy_logins');
+SELECT identifier, traits FROM cdp.accounts ORDER BY identifier;
+SELECT * FROM cdp.verify();
+
+-- Other rules of identity, all at once and in steps.
+SELECT cdp.alter_identifier_kind('group_id', normaliser => 'lower');
+SELECT cdp.group('ACME', '{"seats_bought": 6}', user_id => 'u9', occurred_at => '2026-05-20') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT identifier, traits FROM cdp.accounts ORDER BY identifier;
+SELECT * FROM cdp.verify();
+SET cdp.replay_at_commit = 0;
+SELECT cdp.alter_identifier_kind('group_id', normaliser => 'verbatim');
+SELECT cdp.apply() AS applied;
+SELECT identifier, traits FROM cdp.accounts ORDER BY identifier;
+SELECT * FROM cdp.verify();
+
+-- What is refused.
+SELECT cdp.create_trait('x', aggregate => 'last', value => 'plan', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_trait('x', aggregate => 'count', event => 'Login', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_trait('x', aggregate => 'sum', value => 'nonsense', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_trait('x', aggregate => 'sum', value => 'own_logins', options => '{"over": "members"}');
+SELECT cdp.create_trait('account_id', type => 'text', entity => 'account');
+SELECT cdp.create_segment('x', $$did('Login')$$, entity => 'account');
+SELECT cdp.create_segment('x', 'own_logins > 1', entity => 'account');
+SELECT cdp.create_segment('x', $$in_segment('busy')$$);
