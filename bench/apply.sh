@@ -3,11 +3,12 @@
 #
 # shellcheck shell=bash
 
+# apply_script SIZE [MORE]: so many batches that nothing is left, or MORE than those
 apply_script()
 {
 	local n
 	echo "SET cdp.batch_size = $1;"
-	for ((n = 0; n < events / $1 + 5; n++)); do
+	for ((n = 0; n < events / $1 + ${2:-5}; n++)); do
 		echo "SELECT cdp.apply($1);"
 	done
 }
