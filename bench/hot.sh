@@ -30,7 +30,7 @@ hot_setup()
 		BEGIN
 			WHILE i <= upto LOOP
 				INSERT INTO cdp.events (event, identifiers, properties, occurred_at)
-				SELECT 'V', ARRAY['user_id:hot']::cdp.identifier[], jsonb_build_object('x', g * 7919 % 100003),
+				SELECT 'V', ARRAY['user_id:hot']::cdp.identifier[], jsonb_build_object('x', g::bigint * 7919 % 100003),
 					timestamptz '2026-04-05' + g * interval '1.5 s'
 				FROM generate_series(i, least(i + step - 1, upto)) g;
 				COMMIT;
@@ -56,7 +56,7 @@ bench_hot()
 			echo "CALL bench.hot($from, $size, 10000);"
 			echo "CALL bench.hot($((size + 1)), $((size + 2000)), 100);"
 			echo "CALL bench.hot($((size + 2001)), $((size + 2200)), 10);"
-		} | PGOPTIONS="-c client_min_messages=notice" psql -Xq -d bench_hot >"$tmp/hot" 2>&1
+		} | PGOPTIONS="-c client_min_messages=notice" psql -Xq -v ON_ERROR_STOP=1 -d bench_hot >"$tmp/hot" 2>&1 || cat "$tmp/hot" >&2
 		from=$((size + 2201))
 		mapfile -t cost < <(sed -n 's/.*hot \([0-9.]*\)$/\1/p' "$tmp/hot")
 		[ -n "$first" ] || first="${cost[1]} ${cost[2]}"

@@ -10,8 +10,8 @@
  *	  its items add up to without a window.  A value is then the sum of the
  *	  chunks that are inside the window as a whole, and of the items of the one
  *	  or two at its edges, whose rows are read.  So what an entry costs does not
- *	  follow the number of items in the window, but the number of chunks, and
- *	  these have more items the more of them there are.
+ *	  follow the number of items in the window, but the number of chunks; as soon
+ *	  as there are some small ones, they are made one.
  *
  *	  This pays for aggregates whose sums are small, those of shape scalar; the
  *	  others keep all items in the node's row.  How items are cut depends on the
@@ -36,6 +36,9 @@
 #include "statement.h"
 #include "traits/node.h"
 #include "traits/traitset.h"
+
+/* So many small chunks are made a large one. */
+#define MERGE_CHUNKS	8
 
 static CdpStatement load_items = {
 	"SELECT w.items FROM cdp.window_items w"
@@ -332,13 +335,38 @@ put_chunks(CdpChunks *chunks, const CdpStateRules *rules, int place, bool replac
 }
 
 /*
+ * Make the latest chunks one when there are many small ones.
+ */
+static void
+merge_latest(CdpState *state)
+{
+	CdpChunks  *chunks = state->chunks;
+	CdpState   *all;
+	int			first = chunks->n;
+
+	while (first > 0 && chunks->chunks[first - 1].nitems <= 2 * cdp_window_chunk)
+		first--;
+	if (chunks->n - first < MERGE_CHUNKS)
+		return;
+	all = CdpStateMake(state->rules);
+	for (int i = first; i < chunks->n; i++)
+	{
+		CdpStateCombine(all, items_of(state, &chunks->chunks[i]));
+		if (i > first)
+			mark_gone(chunks, chunks->chunks[i].number);
+	}
+	chunks->n = first + 1;
+	set_chunk(chunks, &chunks->chunks[first], state->rules, all->items, all->nitems);
+}
+
+/*
  * Cut a state so that neither the node's row nor a chunk has too many items.
  */
 static void
 arrange(CdpState *state, int64 owner, int32 trait, TimestampTz clock)
 {
 	CdpChunks  *chunks = state->chunks;
-	int			most = Max(cdp_window_chunk, chunks ? chunks->n : 0);
+	int			most = cdp_window_chunk;
 
 	for (int i = 0; chunks != NULL && i < chunks->n; i++)
 	{
@@ -361,8 +389,10 @@ arrange(CdpState *state, int64 owner, int32 trait, TimestampTz clock)
 		{
 			int			before = chunks->n;
 
+			/* late entries have made it larger than any */
 			put_chunks(chunks, state->rules, i, true, items->items, items->nitems,
-					   items->nitems > 2 * most ? most : items->nitems);
+					   items->nitems > 2 * MERGE_CHUNKS * most ?
+					   MERGE_CHUNKS * most : items->nitems);
 			i += chunks->n - before;
 		}
 	}
@@ -375,6 +405,7 @@ arrange(CdpState *state, int64 owner, int32 trait, TimestampTz clock)
 		put_chunks(chunks, state->rules, chunks->n, false, state->items, n, most);
 		memmove(state->items, &state->items[n], (state->nitems - n) * sizeof(CdpItem));
 		state->nitems -= n;
+		merge_latest(state);
 	}
 }
 
