@@ -1,5 +1,6 @@
 # bench/giant.sh: one profile grows and grows: what an entry for it costs, in
-# batches and by itself, and the memory of the applier.  GIANT="1000 10000" has
+# batches and by itself, in order and late, the memory of the applier, and what
+# a new session and a judgement of all take.  GIANT="1000 10000" has
 # the sizes; the guards are raised for all but the last line.
 #
 # shellcheck shell=bash
@@ -14,6 +15,40 @@ giant_setup()
 		CREATE FUNCTION bench.rss() RETURNS bigint LANGUAGE sql AS
 		$$SELECT (regexp_match(pg_read_file('/proc/' || pg_backend_pid() || '/status'), 'VmRSS:\s+(\d+)'))[1]::bigint / 1024$$;
 		-- entries from .. upto for one user, each with a cookie of its own
+		-- n late entries, each by itself: a new cookie, two old ones, an older link
+		CREATE PROCEDURE bench.late(n int, size int) LANGUAGE plpgsql AS $$
+		DECLARE
+			t timestamptz;
+			spent interval := '0';
+		BEGIN
+			FOR i IN 1 .. n LOOP
+				INSERT INTO cdp.events (event, identifiers, properties, occurred_at)
+				VALUES ('V', CASE i % 3 WHEN 0 THEN ARRAY['user_id:hub', 'cookie:late' || size || '-' || i]
+						WHEN 1 THEN ARRAY['cookie:' || i, 'cookie:' || size - 100 + i]
+						ELSE ARRAY['user_id:hub', 'cookie:' || size - i] END::cdp.identifier[], '{"p": "x"}',
+					timestamptz '2026-01-01' + (size / 2 + i) * interval '1 s');
+				COMMIT;
+				t := clock_timestamp();
+				PERFORM cdp.apply();
+				COMMIT;
+				-- the first one asks how the profile came about
+				IF i > 1 THEN
+					spent := spent + (clock_timestamp() - t);
+				END IF;
+			END LOOP;
+			RAISE NOTICE 'giant % % %', 0, round(extract(epoch FROM spent) * 1e6 / (n - 1)), bench.rss();
+		END
+		$$;
+		-- one batch, in milliseconds
+		CREATE PROCEDURE bench.once(what text) LANGUAGE plpgsql AS $$
+		DECLARE
+			t timestamptz := clock_timestamp();
+		BEGIN
+			PERFORM cdp.apply();
+			COMMIT;
+			RAISE NOTICE 'giant % % %', what, round(extract(epoch FROM clock_timestamp() - t) * 1e3), bench.rss();
+		END
+		$$;
 		CREATE PROCEDURE bench.grow(first int, upto int, step int) LANGUAGE plpgsql AS $$
 		DECLARE
 			i int := first;
@@ -41,8 +76,8 @@ giant_setup()
 # giant_line SIZE: the numbers of the last two NOTICEs in $tmp/giant
 giant_line()
 {
-	line "a profile of $1 identifiers: µs an entry in batches, by itself" \
-		"$(sed -n 's/.*giant \([0-9]*\) \([0-9]*\) \([0-9]*\)$/\2/p' "$tmp/giant" | tail -n 2 | paste -sd ' ')" \
+	line "a profile of $1 identifiers: µs an entry in batches, by itself, late" \
+		"$(sed -n 's/.*giant \([0-9]*\) \([0-9]*\) \([0-9]*\)$/\2/p' "$tmp/giant" | tail -n 3 | paste -sd ' ')" \
 		"$(sed -n 's/.*giant .* \([0-9]*\)$/\1/p' "$tmp/giant" | tail -n 1) MB in memory"
 }
 
@@ -58,6 +93,7 @@ bench_giant()
 		for size in ${GIANT:-1000 10000 100000}; do
 			echo "CALL bench.grow($from, $((size - 20)), 10000);"
 			echo "CALL bench.grow($((size - 19)), $size, 1);"
+			echo "CALL bench.late(20, $size);"
 			echo "\\! cp $tmp/giant $tmp/giant.$size"
 			from=$((size + 1))
 		done
@@ -67,12 +103,28 @@ bench_giant()
 		giant_line "$size"
 	done
 
+	# a new session: the first batch, the first late one, and one that is undone
+	{
+		echo "SET client_min_messages = notice;"
+		echo "SET cdp.max_profile_identifiers = 3000000; SET cdp.max_new_identifiers_per_hour = 0;"
+		echo "INSERT INTO cdp.events (event, identifiers, occurred_at) VALUES ('V', '{user_id:hub,cookie:next}', '2027-01-01');"
+		echo "CALL bench.once('first');"
+		echo "INSERT INTO cdp.events (message_id, event, identifiers, occurred_at) VALUES ('m', 'V', '{user_id:hub,cookie:late}', '2026-01-01');"
+		echo "CALL bench.once('late');"
+		echo "DO 'BEGIN PERFORM cdp.undo(''m'', ''sql''); END';"
+		echo "CALL bench.once('undo');"
+	} | psql -Xq -d bench_giant >"$tmp/giant" 2>&1
+	line "ms of a new session's first batch, first late one, an undo" \
+		"$(sed -n 's/.*giant [a-z]* \([0-9]*\) [0-9]*$/\1/p' "$tmp/giant" | paste -sd ' ')" \
+		"$(sed -n 's/.*giant [a-z]* [0-9]* \([0-9]*\)$/\1/p' "$tmp/giant" | tail -n 1) MB in memory"
+
 	# under the guards that everybody has, the same stream stays small
 	fresh bench_giant
 	giant_setup | sql bench_giant >/dev/null
 	{
 		echo "CALL bench.grow(1, ${size:-100000}, 10000);"
 		echo "CALL bench.grow($((${size:-100000} + 1)), $((${size:-100000} + 20)), 1);"
+		echo "CALL bench.late(20, ${size:-100000});"
 	} | PGOPTIONS="-c client_min_messages=notice" psql -Xq -d bench_giant >"$tmp/giant" 2>&1
 	giant_line "at most 10000, of ${size:-100000} offered"
 }

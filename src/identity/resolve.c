@@ -107,14 +107,17 @@ cdp_same_person(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(x == y);
 }
 
-static void
+static CdpIdentifier *
 check_decision_argument(CdpIdentifier *identifier)
 {
-	if (CdpCanonicalArgument(-1, identifier) == NULL)
+	CdpIdentifier *canonical = CdpCanonicalArgument(-1, identifier);
+
+	if (canonical == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("identifier \"%s\" is blocked or cannot be normalised",
 						text_to_cstring((text *) identifier))));
+	return canonical;
 }
 
 /*
@@ -148,9 +151,15 @@ decide(const char *type, CdpIdentifier *a, CdpIdentifier *b, text *reason)
 {
 	Datum		elems[2];
 	ArrayType  *identifiers;
+	text	   *x = (text *) check_decision_argument(a);
+	text	   *y = (text *) check_decision_argument(b);
 
-	check_decision_argument(a);
-	check_decision_argument(b);
+	if (VARSIZE_ANY_EXHDR(x) == VARSIZE_ANY_EXHDR(y) &&
+		memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a %s is about two identifiers", type),
+				 errdetail("Both are \"%s\".", text_to_cstring(x))));
 	elems[0] = PointerGetDatum(a);
 	elems[1] = PointerGetDatum(b);
 	identifiers = construct_array(elems, 2, CdpTypeOid("identifier"), -1, false,

@@ -172,3 +172,7 @@ CREATE TEMP TABLE before AS TABLE people;
 SELECT alter_identifier_kind('cookie', priority => 31);
 (TABLE people EXCEPT TABLE before) UNION ALL (TABLE before EXCEPT TABLE people);
 SELECT * FROM verify();
+
+-- a decision is about two identifiers, however they are written
+SELECT merge('email:Self@x.com', 'email:self@X.com');
+SELECT 'user_id:self' </> 'user_id:self';

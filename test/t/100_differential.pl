@@ -7,7 +7,8 @@
 # to them, and what counts for them.  Those about the rules of
 # identity (periods … mixed) have few traits and segments, and come in ten orders.
 #
-#   CDP_STREAMS=200     number of streams
+#   CDP_STREAMS=200     number of streams; torture: 4000, more than 2000 of which come
+#                       in ten orders; takes hours
 #   CDP_SECONDS=240     begin no stream after this time, 0: no limit
 #   CDP_SEED=n          seed of the first one; stream i has seed n + i
 #   CDP_ORDERS=10       orders of arrival of streams about identity
@@ -24,7 +25,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $streams = $ENV{CDP_STREAMS} // ($ENV{CDP_TORTURE} ? 3000 : 200);
+my $streams = $ENV{CDP_STREAMS} // ($ENV{CDP_TORTURE} ? 4000 : 200);
 my $seconds = $ENV{CDP_SECONDS} // ($ENV{CDP_TORTURE} || $ENV{CDP_STREAMS} ? 0 : 240);
 # `make test' gives the same verdict every time; `make torture' looks for news
 my $first_seed = $ENV{CDP_SEED} // ($ENV{CDP_TORTURE} ? int(rand(1_000_000_000)) : 800_000);
