@@ -554,6 +554,7 @@ judge_link(CdpGraph *graph, CdpLink *link)
 	bool		quiet;
 	bool		harmless;
 	bool		known = false;
+	int			size;
 	CdpVerdict	verdict;
 
 	if (CdpGraphDetached(graph, link))
@@ -594,11 +595,12 @@ judge_link(CdpGraph *graph, CdpLink *link)
 	harmless = (verdict == CDP_JOIN_SAME || verdict == CDP_JOIN_OK) &&
 		(last || CdpGraphHarmless(graph, x, y, true));
 
-	/* large components are asked how they came about */
+	/* large components are asked how they came about, before all is replayed */
 	quiet = last;
+	size = x->size + (x != y ? y->size : 0);
 	if (!last && !shared &&
-		x->size + (x != y ? y->size : 0) >= Min(TIMELINE_MIN, 2 * Max(cdp_bridge_guard, 1)) &&
-		(!harmless || CdpGraphReasonsVary(graph)) &&
+		(size >= TIMELINE_MIN ? !harmless || CdpGraphReasonsVary(graph)
+		 : !harmless && cdp_bridge_guard > 0 && size / 2 >= cdp_bridge_guard) &&
 		CdpTimelineKnow(graph, x) && CdpTimelineKnow(graph, y))
 	{
 		if (x == y && CdpTimelineJoined(link->a, link->b, link->at))

@@ -544,7 +544,8 @@ sub stream
 			max_new_identifiers_per_hour => pick(0, 1, 2) } : {},
 		settings => {
 			max_profile_identifiers => $class eq 'size' || $class eq 'mixed' && chance(0.3) ? pick(2, 3, 5) : 10000,
-			bridge_guard => $class eq 'bridge' || $class eq 'mixed' && chance(0.3) ? pick(1, 2, 2, 3) : 0,
+			# large for the bridge guard is what has a timeline
+			bridge_guard => $class =~ /^(size|rate|limits|decisions)$/ && chance(0.4) ? pick(2, 3, 4) : $class eq 'bridge' || $class eq 'mixed' && chance(0.3) ? pick(1, 2, 2, 3) : 0,
 			max_new_identifiers_per_hour => $class eq 'rate' || $class eq 'mixed' && chance(0.3) ? pick(1, 2, 3) : 0 } };
 }
 
