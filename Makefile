@@ -55,7 +55,7 @@ SQL_PARTS    = sql/header.sql \
                    _traits.sql _segments.sql _accounts.sql .sql)) \
                $(wildcard sql/apply/asof.sql) \
                $(wildcard sql/apply/merges.sql) \
-               $(wildcard sql/apply/worker.sql) \
+               $(wildcard sql/apply/worker.sql sql/activate/check.sql) \
                $(wildcard sql/apply/config.sql) \
                $(wildcard sql/apply/sample.sql) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/views.sql)) \

@@ -140,7 +140,7 @@ CREATE VIEW cdp.subscription_lag AS
 		(s.epoch, s.acked_seq) = (min(s.epoch) OVER (), min(s.acked_seq) OVER (PARTITION BY s.epoch))
 			AND (a.epoch, a.next_seq - 1) > (s.epoch, s.acked_seq) AS slowest,
 		CASE
-			WHEN q.dead > 0 THEN format('%s changes are set aside: see cdp.dead_letters', q.dead)
+			WHEN q.dead > 0 THEN format('set aside: %s, see cdp.dead_letters', q.dead)
 			WHEN o.at IS NULL THEN NULL
 			WHEN r.days > 0 AND o.at < cdp.clock() - make_interval(days => r.days)
 				THEN 'holds back changes that are older than cdp.change_retention'

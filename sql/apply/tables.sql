@@ -17,8 +17,10 @@ CREATE TABLE cdp.applier (
 	last_batch_at timestamptz,
 	errors bigint NOT NULL DEFAULT 0,
 	last_error text,
-	last_error_at timestamptz
+	last_error_at timestamptz,
+	paused_at timestamptz
 ) WITH (fillfactor = 10);
+COMMENT ON COLUMN cdp.applier.paused_at IS 'since when nothing is applied, see cdp.pause()';
 COMMENT ON TABLE cdp.applier IS 'state of the applier: counters that never go back, the applied clock, the generation of definitions';
 
 -- How far each incarnation of the log has been applied.

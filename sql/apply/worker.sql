@@ -30,6 +30,34 @@ CREATE FUNCTION cdp.stop_worker() RETURNS boolean
 	LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.stop_worker() IS 'stop the applier of this database until cdp.start_worker() or a restart of the server; whether one ran';
 
+CREATE FUNCTION cdp.pause() RETURNS void
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM cdp.lock_applier();
+	INSERT INTO cdp.applier AS a (paused_at) VALUES (clock_timestamp())
+	ON CONFLICT (one) DO UPDATE SET paused_at = coalesce(a.paused_at, excluded.paused_at);
+END
+$$;
+COMMENT ON FUNCTION cdp.pause() IS 'apply nothing until cdp.resume(), also after a restart of the server; waits for the batch that is being applied. Logging goes on, and so does polling; cdp.apply() is an error. Needs isolation level READ COMMITTED';
+
+CREATE FUNCTION cdp.resume() RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM cdp.lock_applier();
+	UPDATE cdp.applier a SET paused_at = NULL WHERE a.paused_at IS NOT NULL;
+	IF FOUND THEN
+		-- wakes the applier at commit
+		PERFORM cdp.entry_xid();
+	END IF;
+	RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION cdp.resume() IS 'apply again; whether it was paused. Needs isolation level READ COMMITTED';
+
 CREATE FUNCTION cdp.wait_applied(timeout interval DEFAULT '10 seconds') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'cdp_wait_applied'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -97,6 +125,9 @@ BEGIN
 		clock := NULL;
 	END IF;
 	hint := cdp.worker_hint();
+	IF EXISTS (SELECT FROM cdp.applier a WHERE a.paused_at IS NOT NULL) THEN
+		hint := hint || '; applying is paused: SELECT cdp.resume()';
+	END IF;
 	IF NOT incarnation_active AND NOT EXISTS (
 			SELECT FROM cdp.events e JOIN cdp.incarnation i ON e.incarnation = i.id)
 		AND lag_entries > 0 THEN
@@ -124,7 +155,7 @@ CREATE VIEW cdp.stat_apply AS
 	LEFT JOIN cdp.applier a ON true;
 COMMENT ON VIEW cdp.stat_apply IS 'what the applier has done, how far it is behind, and its errors';
 
-REVOKE ALL ON FUNCTION cdp.start_worker(), cdp.stop_worker(), cdp.announce_worker(), cdp.lag(int), cdp.status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION cdp.start_worker(), cdp.stop_worker(), cdp.pause(), cdp.resume(), cdp.announce_worker(), cdp.lag(int), cdp.status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cdp.lag(int), cdp.status() TO pg_monitor;
 GRANT SELECT ON cdp.stat_worker, cdp.stat_apply TO pg_monitor;
 

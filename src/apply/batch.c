@@ -44,7 +44,8 @@
 static CdpStatement load_applier = {
 	"SELECT a.generation, a.next_node, a.next_seq, a.epoch, a.clock, a.entries,"
 	" a.duplicates, a.rejected, a.token, EXISTS (SELECT FROM cdp.backfills),"
-	" e.epoch, e.incarnation, e.system_identifier, e.timeline"
+	" e.epoch, e.incarnation, e.system_identifier, e.timeline,"
+	" a.paused_at IS NOT NULL"
 	" FROM cdp.applier a LEFT JOIN LATERAL"
 	" (SELECT * FROM cdp.epochs e ORDER BY e.epoch DESC LIMIT 1) e ON true",
 	{NULL}
@@ -116,6 +117,7 @@ CdpApplierLoad(CdpBatch *batch)
 		batch->last_epoch.system_identifier = CdpCellInt8(0, 13);
 		batch->last_epoch.timeline = DatumGetInt32(CdpCell(0, 14, &isnull));
 	}
+	applier->paused = DatumGetBool(CdpCell(0, 15, &isnull));
 	SPI_freetuptable(SPI_tuptable);
 
 	/* the applied clock never goes back */
@@ -412,6 +414,16 @@ CdpApplyBatch(int64 max_entries, bool activate)
 		goto done;
 	before = CdpCursorsCopy(cursors);
 	CdpApplierLoad(&batch);
+	if (batch.applier.paused && max > 0)
+	{
+		/* by hand, who is told nothing would take it for applied */
+		if (activate)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("applying is paused"),
+					 errhint("It goes on after SELECT cdp.resume().")));
+		goto done;
+	}
 	rules = CdpRulesLoad(before, true, &hold);
 
 	building = rules == NULL && max > 0 && batch.applier.backfills &&

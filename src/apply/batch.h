@@ -51,6 +51,7 @@ typedef struct CdpApplier
 	int64		rejected;
 	int64		token;			/* left by the last batch, see identity/nodes.c */
 	bool		backfills;		/* are definitions being built? */
+	bool		paused;			/* by cdp.pause() */
 } CdpApplier;
 
 /* The last row of cdp.epochs; epoch -1: there is none. */
