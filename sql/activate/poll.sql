@@ -84,7 +84,13 @@ BEGIN
 	IF change.profile_id IS NULL THEN
 		RETURN payload;
 	END IF;
-	profile := cdp.profile(change.profile_id);
+	IF change.entity = 'account' THEN
+		SELECT jsonb_build_object('traits', cdp.account(a.identifier) -> 'traits', 'identifiers',
+			jsonb_build_object(cdp.kind(a.identifier), jsonb_build_array(cdp.value(a.identifier)))) INTO profile
+		FROM cdp.account_identities a WHERE a.account_id = change.profile_id;
+	ELSE
+		profile := cdp.profile(change.profile_id);
+	END IF;
 	IF s.format <> 'cdp' THEN
 		payload := cdp.segment_payload(change, profile, substr(s.format, 9));
 		IF change.seq < 0 THEN

@@ -72,3 +72,18 @@ SELECT count(*) FROM cdp.poll('track', 1);
 SELECT subscription, state, alarm FROM cdp.subscription_lag ORDER BY 1;
 SET cdp.now = '2026-05-05 11:00:01+00';
 SELECT alarm FROM cdp.subscription_lag WHERE subscription = 'mail';
+
+-- changes of accounts carry what is known of the account; Segment has no form for them
+SELECT cdp.create_trait('tier', entity => 'account', type => 'text');
+SELECT cdp.create_trait('ordered', entity => 'account', aggregate => 'count', event => 'Ordered');
+SELECT cdp.create_segment('active_accounts', 'ordered > 0', entity => 'account');
+SELECT cdp.subscribe('accounts', '{"entity": "account"}', include => '{"identifiers": true, "traits": ["tier", "ordered"]}');
+SELECT cdp.rewind('track', 'now');
+SELECT cdp.group('acme', '{"tier": "gold"}', user_id => 'new1');
+SELECT cdp.track('Ordered', user_id => 'new1');
+SELECT cdp.apply();
+SELECT kind, entity, segment, payload FROM cdp.poll('accounts');
+SELECT DISTINCT entity FROM cdp.poll('track');
+SELECT cdp.subscribe('later', '{"segment": "active_accounts"}', 'snapshot', '{"identifiers": ["group_id"]}');
+SELECT seq, entity, payload FROM cdp.poll('later');
+SELECT * FROM cdp.audience('active_accounts');
