@@ -26,7 +26,7 @@ CREATE VIEW cdp.progress AS
 		UNION ALL
 		SELECT b.kind || ' ' || COALESCE(o.name, t.name, s.name),
 			CASE WHEN b.kind = 'segment' AND b.id IN (SELECT d.id FROM cdp.definition_depends d
-					JOIN cdp.building_traits g ON g.id = d.trait_id WHERE d.kind = 'segment') THEN 'waiting for traits'
+					JOIN cdp.building_traits g ON g.id = d.trait_id WHERE d.kind IN ('segment', 'segment version')) THEN 'waiting for traits'
 				WHEN b.kind = 'segment' THEN 'waiting'
 				WHEN b.started_at IS NULL THEN 'waiting'
 				WHEN b.position = 9223372036854775807 THEN 'switching'

@@ -10,13 +10,14 @@ SELECT d.name, d.entity, d.predicate, d.exit_when, d.timezone, d.description,
 		WHEN e.suspended OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
 						 WHERE r.rolname OPERATOR(pg_catalog.=) d.owner::pg_catalog.name) THEN 'suspended'
 		WHEN d.id OPERATOR(pg_catalog.=) ANY (SELECT w.id FROM cdp.waiting_segments w) THEN 'building'
+		WHEN EXISTS (SELECT FROM cdp.backfills b WHERE b.kind OPERATOR(pg_catalog.=) 'segment' AND b.id OPERATOR(pg_catalog.=) d.id) THEN 'altering'
 		ELSE 'active'
 	END AS state,
 	COALESCE(e.errors, 0) AS errors, e.last_error, e.last_at AS last_error_at,
 	d.created_at, d.altered_at
 FROM cdp.segment_definitions d
 LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;
-COMMENT ON VIEW cdp.segments IS 'the segments: predicate, channel, and whether they are kept up to date; building that its members are being worked out (it keeps those that it has), suspended that the owner''s role no longer exists or that the definition cannot be compiled, see last_error';
+COMMENT ON VIEW cdp.segments IS 'the segments: predicate, channel, and whether they are kept up to date; building that its members are being worked out (it keeps those that it has), altering that it is as it was until the history for what it is to be is folded, suspended that the owner''s role no longer exists or that the definition cannot be compiled, see last_error';
 
 CREATE VIEW cdp.memberships AS
 SELECT d.name AS segment, m.profile_id, m.entered_at

@@ -56,10 +56,12 @@ CREATE TABLE cdp.backfills (
 	requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	requested_by text NOT NULL DEFAULT session_user,
 	started_at timestamptz,
+	definition jsonb,
 	PRIMARY KEY (kind, id)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE cdp.backfills IS 'definitions whose history the applier works off beside what comes; see cdp.progress';
-COMMENT ON COLUMN cdp.backfills.replaces IS 'the trait whose next version this is: it stays as it is until then';
+COMMENT ON COLUMN cdp.backfills.replaces IS 'the trait or segment whose next version this is: it stays as it is until then';
+COMMENT ON COLUMN cdp.backfills.definition IS 'what a segment is to be';
 COMMENT ON COLUMN cdp.backfills.fresh IS 'there was nothing of that name before';
 COMMENT ON COLUMN cdp.backfills.position IS 'number of the last identifier whose entries are folded in; entries of those beyond it do not count for the trait yet';
 

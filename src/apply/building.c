@@ -84,11 +84,11 @@ static CdpStatement ready_segments = {
 	" UNION SELECT d.id FROM t JOIN cdp.definition_depends d"
 	" ON d.trait_id = t.id AND d.kind = 'trait'),"
 	" s(id) AS (SELECT d.id FROM t JOIN cdp.definition_depends d"
-	" ON d.trait_id = t.id AND d.kind = 'segment'"
+	" ON d.trait_id = t.id AND d.kind IN ('segment', 'segment version')"
 	" UNION SELECT d.id FROM s JOIN cdp.segment_definitions d ON s.id = ANY (d.segment_ids))"
-	" SELECT b.id FROM cdp.backfills b"
-	" WHERE b.kind = 'segment' AND b.id NOT IN (SELECT s.id FROM s) ORDER BY b.id",
-	{NULL}
+	" SELECT b.id FROM cdp.backfills b WHERE b.kind = 'segment'"
+	" AND (b.replaces IS NOT NULL) = $1 AND b.id NOT IN (SELECT s.id FROM s) ORDER BY b.id",
+	{"bool"}
 };
 
 static CdpStatement find_backfill = {
@@ -307,6 +307,8 @@ CdpBackfillSwitch(void)
 	List	   *traits = run_ids(&whole_traits, &whole);
 	List	   *segments = NIL;
 	List	   *ready;
+	List	   *altered;
+	Datum		version;
 	ListCell   *lc;
 	bool		everybody = false;
 
@@ -314,27 +316,34 @@ CdpBackfillSwitch(void)
 	{
 		int32		id = lfirst_int(lc);
 		CdpTrait   *trait = CdpTraitById(CdpTraitSetFresh(), id);
-		bool		version = trait != NULL && trait->version;
+		bool		replaces = trait != NULL && trait->version;
 
 		/* others are evaluated when something happens to a profile */
 		everybody |= trait != NULL &&
 			(trait->windowed || trait->aggregate == CDP_AGG_RATE ||
 			 trait->aggregate == CDP_AGG_STREAK);
 		CdpVersionSwitch(id);
-		if (version)
+		if (replaces)
 			segments = list_concat_unique_int(segments, CdpSegmentsOfTrait(id));
 	}
-	ready = run_ids(&ready_segments, NULL);
+	version = BoolGetDatum(false);
+	ready = run_ids(&ready_segments, &version);
 	foreach(lc, ready)
 	{
 		(void) CdpBackfillEnd("segment", lfirst_int(lc));
 		segments = list_append_unique_int(segments, lfirst_int(lc));
 	}
-	if (traits == NIL && ready == NIL)
+	version = BoolGetDatum(true);
+	altered = run_ids(&ready_segments, &version);
+	if (traits == NIL && ready == NIL && altered == NIL)
 		return false;
 	CdpGenerationBump();
 	if (segments != NIL || everybody)
 		CdpEvaluateEverybody(segments);
+
+	/* these are evaluated next */
+	foreach(lc, altered)
+		CdpSegmentVersionSwitch(lfirst_int(lc));
 	return true;
 }
 
@@ -374,7 +383,10 @@ cdp_cancel_backfill(PG_FUNCTION_ARGS)
 				 errhint("See cdp.progress.")));
 	if (version)
 	{
-		CdpVersionDrop(id);
+		if (strcmp(kind, "trait") == 0)
+			CdpVersionDrop(id);
+		else if (CdpSegmentVersionDrop(id))
+			CdpHiddenTraitsPrune();
 		CdpGenerationBump();
 	}
 	else if (!fresh)

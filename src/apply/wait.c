@@ -115,7 +115,8 @@ static const char *building_sql =
 "   AND (t.id IN (SELECT g.id FROM cdp.building_traits g)"
 "    OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait' AND b.replaces = t.id)))"
 "  OR EXISTS (SELECT FROM cdp.segment_definitions s WHERE s.name = $1"
-"   AND s.id IN (SELECT w.id FROM cdp.waiting_segments w)))::int END";
+"   AND (s.id IN (SELECT w.id FROM cdp.waiting_segments w)"
+"    OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'segment' AND b.id = s.id))))::int END";
 
 /*
  * What can be waited for only in a transaction that sees others go on.

@@ -199,28 +199,59 @@ CdpSegmentTextsDefine(const CdpSegmentDefinition *definition, CdpReferences *ref
 }
 
 /*
- * Check and store a definition, then let history decide who is in it.
+ * Is it evaluated as it is stored now?
  */
+static bool
+is_live(int32 id)
+{
+	CdpTraitSet *traits = CdpTraitSetFresh();
+	bool		live;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	live = CdpSegmentById(CdpSegmentSetGet(-1, traits), id) != NULL;
+	PopActiveSnapshot();
+	return live;
+}
+
 static void
-store_definition(CdpSegmentDefinition *definition)
+notice_waiting(const CdpSegmentDefinition *definition, const char *meanwhile)
+{
+	ereport(NOTICE,
+			(errmsg("the applier works out the members of segment \"%s\"", definition->name),
+			 errdetail("Until that is done, the segment %s.", meanwhile),
+			 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
+}
+
+void
+CdpSegmentStore(CdpSegmentDefinition *definition, bool tell)
 {
 	CdpReferences references = {0};
 	List	   *created = NIL;
 	bool		is_new = definition->id == 0;
 	CdpTraitSet *traits;
 	CdpSegmentSet *set;
+	ListCell   *lc;
+	bool		live = !is_new && definition->enabled && is_live(definition->id);
 
 	CdpSegmentTextsDefine(definition, &references, &created);
 	CdpSegmentCycleCheck(definition, &references);
-	CdpSegmentDefinitionWrite(definition, &references);
-	CdpDependsSet("segment", definition->id, references.trait_ids);
+	if (!is_new)
+		(void) CdpSegmentVersionDrop(definition->id);
 	if (created != NIL && CdpBackfillLater())
 	{
-		ListCell   *lc;
-
 		foreach(lc, created)
 			CdpBackfillBegin("trait", lfirst_int(lc), 0, true);
 	}
+	if (live && CdpSegmentVersionNeeded(&references, created))
+	{
+		CdpSegmentVersionKeep(definition, &references);
+		CdpHiddenTraitsPrune();
+		CdpGenerationBump();
+		notice_waiting(definition, "stays as it was");
+		return;
+	}
+	CdpSegmentDefinitionWrite(definition, &references);
+	CdpDependsSet("segment", definition->id, references.trait_ids);
 	if (!is_new)
 	{
 		(void) CdpSegmentsExecute("UPDATE cdp.segment_errors SET suspended = false"
@@ -244,11 +275,8 @@ store_definition(CdpSegmentDefinition *definition)
 	if (CdpSegmentsExecute("SELECT FROM cdp.backfills b WHERE b.kind = 'segment' AND b.id = $1",
 						   definition->id, NULL) > 0)
 	{
-		ereport(NOTICE,
-				(errmsg("the applier works out the members of segment \"%s\"", definition->name),
-				 is_new ? errdetail("Until that is done, the segment has no members.") :
-				 errdetail("Until that is done, the segment keeps the members that it has."),
-				 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
+		if (tell)
+			notice_waiting(definition, is_new ? "has no members" : "keeps the members that it has");
 		if (is_new)
 			(void) CdpSegmentsExecute("UPDATE cdp.backfills SET fresh = true"
 									  " WHERE kind = 'segment' AND id = $1", definition->id, NULL);
@@ -312,9 +340,11 @@ store_changes(CdpSegmentDefinition *new, const CdpSegmentDefinition *old)
 		!same_text(new->seed, old->seed) ||
 		(new->enabled && !old->enabled))
 	{
-		store_definition(new);
+		CdpSegmentStore(new, true);
 		return;
 	}
+	if (CdpSegmentVersionDrop(new->id))
+		CdpHiddenTraitsPrune();
 
 	values[0] = Int32GetDatum(new->id);
 	values[1] = (Datum) 0;
@@ -495,7 +525,7 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 		store_changes(&definition, &existing);
 		PG_RETURN_VOID();
 	}
-	store_definition(&definition);
+	CdpSegmentStore(&definition, true);
 	PG_RETURN_VOID();
 }
 
@@ -540,6 +570,8 @@ cdp_alter_segment(PG_FUNCTION_ARGS)
 	begin_definition();
 	read_own_definition(name, &old);
 	definition = old;
+	/* what is not asked for stays as it was asked for last */
+	(void) CdpSegmentVersionRead(&definition);
 	if (!PG_ARGISNULL(1))
 		definition.predicate = text_argument(fcinfo, 1);
 	definition.description = removable_argument(fcinfo, 2, definition.description);
@@ -754,6 +786,7 @@ drop_one(int32 id)
 							id, NULL);
 	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_definitions WHERE id = $1",
 							id, NULL);
+	(void) CdpSegmentVersionDrop(id);
 	(void) CdpBackfillEnd("segment", id);
 	CdpDependsSet("segment", id, NIL);
 }

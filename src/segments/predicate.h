@@ -291,6 +291,19 @@ typedef struct CdpSegmentDefinition
 extern bool CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out);
 extern void CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition,
 									  const CdpReferences *references);
+/*
+ * define.c: check and store one, then let history decide who is in it; tell who
+ * has asked for it when that takes time.
+ */
+extern void CdpSegmentStore(CdpSegmentDefinition *definition, bool tell);
+
+/* ---- version.c: what a segment is to be when history is folded ---- */
+extern bool CdpSegmentVersionNeeded(const CdpReferences *references, const List *created);
+extern void CdpSegmentVersionKeep(const CdpSegmentDefinition *definition,
+								  const CdpReferences *references);
+extern bool CdpSegmentVersionRead(CdpSegmentDefinition *definition);
+
+/* ---- definition.c ---- */
 /* Refuse a definition that would refer to itself. */
 extern void CdpSegmentCycleCheck(const CdpSegmentDefinition *definition,
 								 const CdpReferences *references);

@@ -94,6 +94,9 @@ extern void CdpSegmentTold(int32 id, int64 members, int64 entered, int64 exited)
  * not evaluated, and keeps the members that it has.
  */
 extern bool CdpSegmentWaits(const CdpSegmentSet *set, int column);
+/* version.c: put what it is to be in its place, or forget that. */
+extern void CdpSegmentVersionSwitch(int32 id);
+extern bool CdpSegmentVersionDrop(int32 id);
 /* definition.c: the enabled segments whose members may change with a trait. */
 extern List *CdpSegmentsOfTrait(int32 trait_id);
 /* All segments have columns, disabled ones too.  -1: unknown. */

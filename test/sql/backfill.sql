@@ -138,21 +138,49 @@ SELECT apply();
 SELECT * FROM differences();
 SELECT count(*) > 0 AS some FROM profile_traits WHERE "left" IS NOT NULL;
 
--- a segment that is altered keeps its members until history is folded
-SELECT count(*) AS rich FROM memberships WHERE segment = 'rich' \gset
-SELECT alter_segment('rich', $$did('Left', at_least => 8)$$);
-SELECT apply(500);
-SELECT state, :rich = (SELECT count(*) FROM memberships WHERE segment = 'rich') AS as_before FROM segments WHERE name = 'rich';
-SELECT * FROM differences();
--- who is absorbed meanwhile leaves it
+-- who is absorbed while a segment waits leaves it
+SELECT alter_trait('ltv', aggregate => 'count', value => '');
+SELECT apply(1);
+SELECT name, state FROM segments ORDER BY name;
 SELECT cdp.merge((SELECT min(identifier::text) FROM identities WHERE profile_id = m[1])::identifier,
 	(SELECT min(identifier::text) FROM identities WHERE profile_id = m[2])::identifier) IS NOT NULL AS merged
 FROM (SELECT array_agg(profile_id ORDER BY profile_id) AS m FROM memberships WHERE segment = 'rich') x;
 SELECT apply(1);
-SELECT count(*) AS building FROM segments WHERE state = 'building';
+SELECT * FROM differences();
+SELECT alter_trait('ltv', aggregate => 'sum', value => $$(properties->>'revenue')::numeric$$);
+SELECT apply();
+SELECT * FROM differences();
+
+-- a segment that is altered goes on as it is until history is folded
+SELECT count(*) AS rich FROM memberships WHERE segment = 'rich' \gset
+SELECT alter_segment('rich', $$did('Left', at_least => 8)$$, description => 'often left');
+SELECT apply(500);
+SELECT state, predicate LIKE '%Left%' AS new, :rich = (SELECT count(*) FROM memberships WHERE segment = 'rich') AS as_before FROM segments WHERE name = 'rich';
+SELECT in_segment('user_id:u1', 'rich') IS NOT NULL AS answered;
+SELECT cdp.merge((SELECT min(identifier::text) FROM identities WHERE profile_id = m[1])::identifier,
+	(SELECT min(identifier::text) FROM identities WHERE profile_id = m[2])::identifier) IS NOT NULL AS merged
+FROM (SELECT array_agg(profile_id ORDER BY profile_id) AS m FROM memberships WHERE segment = 'rich') x;
+SELECT alter_segment('rich', timezone => 'Europe/Berlin');
+SELECT apply(1);
+SELECT what, phase FROM progress ORDER BY what;
 SELECT * FROM differences();
 SELECT apply();
-SELECT state, :rich = (SELECT count(*) FROM memberships WHERE segment = 'rich') AS as_before FROM segments WHERE name = 'rich';
+SELECT predicate, timezone, description, state, :rich = (SELECT count(*) FROM memberships WHERE segment = 'rich') AS as_before FROM segments WHERE name = 'rich';
+SELECT * FROM differences();
+-- taken back, cancelled, and impossible in the end
+SELECT alter_segment('rich', $$did('Left', at_least => 2, within => '10 days')$$);
+SELECT alter_segment('rich', $$did('Left', at_least => 8)$$);
+SELECT count(*) FROM backfills;
+SELECT alter_segment('rich', $$did('Left', at_least => 2, within => '10 days')$$);
+SELECT cancel_backfill('rich');
+SELECT count(*) FROM backfills;
+SELECT create_segment('other', 'twice > 0');
+SELECT apply();
+SELECT alter_segment('rich', $$did('Left', at_least => 2, within => '10 days') AND in_segment('other')$$);
+SELECT drop_segment('other');
+SELECT apply();
+SELECT name, predicate, state FROM segments WHERE name = 'rich';
+SELECT count(*) FROM backfills;
 SELECT * FROM differences();
 
 -- errors of a version are its own; a pause; a rate
