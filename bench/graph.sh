@@ -35,8 +35,8 @@ walks()
 walk_counts()
 {
 	count=${GRAPH_WALKS:-20000}
-	times=$((60 / $1 + 2))
-	[ "$1" -lt 10000 ] || { count=3 && times=15; }
+	times=$((30 / $1 + 1))
+	[ "$1" -lt 10000 ] || { count=3 && times=8; }
 }
 
 bench_graph()

@@ -219,6 +219,7 @@ CdpgVisitNode(Relation index, int64 node, Snapshot snapshot, CdpgVisit visit, vo
 {
 	uint64		hash = CdpgHash(node);
 
+	CdpgExpectNode(index, node);
 	for (;;)
 	{
 		uint32		nbuckets = CdpgCacheGet(index)->nbuckets;

@@ -102,6 +102,7 @@ typedef struct RecentPage
 } RecentPage;
 
 static RecentPage recent[RECENT_PAGES];
+static RecentPage recent_map;	/* page of the visibility map */
 
 /*
  * Whether an index has the predicate status = 'accepted'.
@@ -221,6 +222,7 @@ CdpWalkBegin(bool accepted)
 {
 	CdpWalk    *walk = palloc(sizeof(CdpWalk));
 	WalkPlan	made;
+	static uint32 turn = 0;
 
 	memset(walk, 0, offsetof(CdpWalk, few));
 	walk->accepted = accepted;
@@ -250,6 +252,10 @@ CdpWalkBegin(bool accepted)
 	{
 		walk->index = index_open(made.index[accepted], AccessShareLock);
 		walk->by_status = accepted && made.by_status;
+		if (!walk->by_status && BufferIsValid(recent_map.buffer) && ++turn % 8 != 0 &&
+			ReadRecentBuffer(CdpRelationLocator(walk->links), VISIBILITYMAP_FORKNUM,
+							 recent_map.block, recent_map.buffer))
+			walk->vm = recent_map.buffer;
 		pgstat_count_index_scan(walk->index);
 	}
 	else
@@ -620,7 +626,11 @@ CdpWalkEnd(CdpWalk *walk)
 	if (walk->fetch != NULL)
 		table_index_fetch_end(walk->fetch);
 	if (BufferIsValid(walk->vm))
+	{
+		recent_map.block = BufferGetBlockNumber(walk->vm);
+		recent_map.buffer = walk->vm;
 		ReleaseBuffer(walk->vm);
+	}
 	if (BufferIsValid(walk->page))
 		ReleaseBuffer(walk->page);
 	if (walk->index != NULL)
