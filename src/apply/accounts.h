@@ -78,9 +78,11 @@ extern CdpAccount *CdpAccountFind(CdpAccountSet *set, CdpIdentifier *identifier)
 extern void CdpAccountsLoad(CdpAccountSet *set, const int64 *ids, int n);
 extern CdpAccount *CdpAccountById(CdpAccountSet *set, int64 id);
 
-/* account_fold.c */
+/* account_late.c: fills refold */
 extern void CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n);
 extern void CdpAccountsMoved(CdpAccountSet *set);
+
+/* account_fold.c */
 extern void CdpAccountsFold(CdpAccountSet *set);
 extern void CdpAccountsRefoldAll(CdpBatch *batch);
 

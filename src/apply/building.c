@@ -323,6 +323,7 @@ CdpBackfillSwitch(void)
 			(trait->windowed || trait->aggregate == CDP_AGG_RATE ||
 			 trait->aggregate == CDP_AGG_STREAK);
 		CdpVersionSwitch(id);
+		everybody |= CdpFeedsAccounts(id);
 		if (replaces)
 			segments = list_concat_unique_int(segments, CdpSegmentsOfTrait(id));
 	}

@@ -143,17 +143,17 @@ bool
 CdpAccountsExist(void)
 {
 	Relation	rel = table_open(CdpRelationOid("account_identities"), AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	bool		exist = false;
 
 	if (RelationGetNumberOfBlocks(rel) > 0)
 	{
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
 		TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
 
 		exist = table_scan_getnextslot(scan, ForwardScanDirection, slot);
 		table_endscan(scan);
+		ExecDropSingleTupleTableSlot(slot);
 	}
-	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);
 	return exist;
 }

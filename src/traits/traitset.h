@@ -214,8 +214,6 @@ extern void CdpDeclaredKeysFlush(void);
 /* view.c */
 extern void CdpTraitsView(CdpTraitSet *set, const char *renamed_from, const char *renamed_to);
 
-extern bool CdpFeedsAccounts(int32 id);
-
 /* account.c: traits of accounts over their members' traits */
 extern bool CdpOverMembers(const CdpDefinition *definition);
 extern void CdpPrepareOverMembers(CdpDefinition *definition);
