@@ -197,6 +197,17 @@ SELECT what, phase FROM progress;
 SELECT name, errors > 0 AS failed, last_error FROM stat_traits WHERE name = 'ltv';
 SELECT * FROM differences();
 
+-- accounts follow what their members are found to be
+SELECT count(cdp.group('acme', '{}', user_id => 'u' || i)) FROM generate_series(1, 20) i;
+SELECT apply();
+SELECT create_trait('seats', aggregate => 'count', event => 'Bought');
+SELECT create_trait('all_seats', aggregate => 'sum', value => 'seats', entity => 'account', options => '{"over": "members"}');
+SELECT apply();
+SELECT (cdp.account('group_id:acme')->'traits'->>'all_seats')::int > 0 AS some;
+SELECT alter_trait('seats', event => 'Left');
+SELECT apply();
+SELECT * FROM differences();
+
 -- waiting
 SELECT wait_backfill();
 SELECT wait_backfill('ltv', '1 second');
