@@ -124,7 +124,7 @@ private_setup()
 	# What the server's user has to read, and a place where it may write.
 	mkdir -p "$work"
 	(cd "$repo" && tar -cf - README.md CHANGELOG.md META.json cdp.control Makefile \
-		sql doc test expected bench demo examples 2>/dev/null) | tar -xf - -C "$work"
+		sql doc test expected bench demo dbt examples 2>/dev/null) | tar -xf - -C "$work"
 	local data=${CDP_SHARED_DATA:-$repo/../shared/data}
 	if [ -d "$data" ]; then
 		mkdir -p "$tmp/shared"

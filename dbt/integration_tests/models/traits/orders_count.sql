@@ -1,0 +1,1 @@
+{{ config(aggregate='count', event='Order Completed') }}

@@ -1,0 +1,1 @@
+{{ cdp.cdp_name(ref('orders_total')) }} / nullif({{ cdp.cdp_name(ref('orders_count')) }}, 0)

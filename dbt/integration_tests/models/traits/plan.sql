@@ -1,0 +1,3 @@
+{{ config(type='text') }}
+-- depends_on: {{ ref('customers') }}
+null
