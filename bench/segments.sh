@@ -135,3 +135,66 @@ bench_timers()
 		"batches of 1,000"
 	sql bench_timers >/dev/null <<<"SELECT cdp.stop_worker()" || true
 }
+
+# Set algebra: two segments of SETS members each (1000000), half of them in
+# both, as the rows that there are, and as bitmaps of 65,536 profiles a row (of
+# type bit, in the form in which CRoaring keeps chunks that are this dense).
+bench_sets()
+{
+	local run same size=${SETS:-1000000}
+	fresh bench_sets
+	sql bench_sets >/dev/null <<-EOT
+		SELECT cdp.create_segment('a', 'known()'), cdp.create_segment('b', 'known()');
+		INSERT INTO cdp.segment_members (segment_id, profile_id, member, entered_at)
+		SELECT d.id, p, true, now() FROM cdp.segment_definitions d
+		CROSS JOIN LATERAL generate_series(CASE d.name WHEN 'a' THEN 1 ELSE 1 + $size / 2 END, CASE d.name WHEN 'a' THEN $size ELSE $size + $size / 2 END) p;
+		CREATE TABLE bench.bitmaps (segment_id int, chunk int, bits bit(65536), PRIMARY KEY (segment_id, chunk));
+		ALTER TABLE bench.bitmaps ALTER bits SET STORAGE EXTERNAL;
+		-- each fourth profile is left out, so that nothing is a run
+		DELETE FROM cdp.segment_members WHERE profile_id % 4 = 0;
+		INSERT INTO bench.bitmaps
+		SELECT m.segment_id, m.profile_id / 65536, string_agg(CASE WHEN m.member THEN '1' ELSE '0' END, '' ORDER BY m.profile_id)::bit(65536)
+		FROM (SELECT d.id AS segment_id, p AS profile_id, m.member FROM cdp.segment_definitions d CROSS JOIN generate_series(0, ($size * 3 / 2 / 65536 + 1) * 65536 - 1) p
+			  LEFT JOIN cdp.segment_members m ON m.segment_id = d.id AND m.profile_id = p) m
+		GROUP BY 1, 2;
+		CREATE FUNCTION bench.enter_rows(n int) RETURNS void LANGUAGE sql AS
+		\$\$UPDATE cdp.segment_members m SET member = NOT m.member FROM (SELECT DISTINCT 1 + (random() * ($size - 1))::bigint AS p FROM generate_series(1, n)) c WHERE m.profile_id = c.p AND m.segment_id = (SELECT min(id) FROM cdp.segment_definitions)\$\$;
+		-- one update a chunk, its bits changed one after the other
+		CREATE FUNCTION bench.enter_bits(n int) RETURNS void LANGUAGE plpgsql AS \$\$
+		DECLARE
+			c record;
+			b bit(65536);
+			i int;
+		BEGIN
+			FOR c IN SELECT (p / 65536)::int AS chunk, array_agg((p % 65536)::int) AS places
+				FROM (SELECT DISTINCT 1 + (random() * ($size - 1))::bigint AS p FROM generate_series(1, n)) x GROUP BY 1 LOOP
+				SELECT bits INTO b FROM bench.bitmaps m WHERE m.segment_id = (SELECT min(id) FROM cdp.segment_definitions) AND m.chunk = c.chunk;
+				FOREACH i IN ARRAY c.places LOOP
+					b := set_bit(b, i, 1 - get_bit(b, i));
+				END LOOP;
+				UPDATE bench.bitmaps m SET bits = b WHERE m.segment_id = (SELECT min(id) FROM cdp.segment_definitions) AND m.chunk = c.chunk;
+			END LOOP;
+		END \$\$;
+		CREATE FUNCTION bench.wal(step text) RETURNS bigint LANGUAGE plpgsql AS \$\$
+		DECLARE
+			before pg_lsn := pg_current_wal_insert_lsn();
+		BEGIN
+			EXECUTE step;
+			RETURN pg_current_wal_insert_lsn() - before;
+		END \$\$;
+		VACUUM ANALYZE;
+		CHECKPOINT;
+	EOT
+	same=$(sql bench_sets <<<"SELECT count(*) = (SELECT sum(bit_count(a.bits & b.bits)) FROM bench.bitmaps a JOIN bench.bitmaps b USING (chunk) WHERE a.segment_id < b.segment_id) FROM cdp.segment_members x JOIN cdp.segment_members y USING (profile_id) WHERE x.segment_id < y.segment_id")
+	for ((run = 1; run <= runs; run++)); do
+		measure sets rows "$run" bench_sets <<<"SELECT * FROM cdp.segment_overlap(ARRAY['a', 'b']);"
+		measure sets bits "$run" bench_sets <<<"SELECT sum(bit_count(a.bits & b.bits)) FROM bench.bitmaps a JOIN bench.bitmaps b USING (chunk) WHERE a.segment_id < b.segment_id;"
+		measure sets enter_rows "$run" bench_sets <<<"SELECT bench.enter_rows(100) FROM generate_series(1, 10);"
+		measure sets enter_bits "$run" bench_sets <<<"SELECT bench.enter_bits(100) FROM generate_series(1, 10);"
+	done
+	line "overlap of two segments of $size: rows, bitmaps" "$(median sets rows wall), $(median sets bits wall)" "the same number: $same"
+	line "100 memberships change, ten times: CPU of rows, bitmaps" "$(median sets enter_rows), $(median sets enter_bits)" ""
+	line "100 memberships change: WAL of rows, bitmaps" \
+		"$(sql bench_sets <<<"SELECT bench.wal('SELECT bench.enter_rows(100)') || ' bytes, ' || bench.wal('SELECT bench.enter_bits(100)') || ' bytes'")" \
+		"$(sql bench_sets <<<"SELECT pg_size_pretty(pg_indexes_size('cdp.segment_members') + pg_relation_size('cdp.segment_members')) || ', ' || pg_size_pretty(pg_total_relation_size('bench.bitmaps'))") on disk"
+}

@@ -76,20 +76,29 @@ BEGIN
 	IF missing IS NOT NULL THEN
 		RAISE undefined_object USING MESSAGE = format('segment "%s" does not exist', missing);
 	END IF;
+	IF cardinality(names) > 62 THEN
+		RAISE program_limit_exceeded USING MESSAGE = 'too many segments', DETAIL = 'At most 62 can be compared at a time.';
+	END IF;
+	-- in one pass: by the segments that a profile is in (bits), how many there are
 	RETURN QUERY
 	WITH s AS (
-		SELECT DISTINCT n AS name FROM unnest(names) n
-	), size AS (
-		SELECT s.name, (SELECT count(*) FROM cdp.memberships m WHERE m.segment = s.name) AS members FROM s
+		SELECT u.n AS name, 1::bigint << (row_number() OVER (ORDER BY u.n COLLATE "C"))::int AS bit
+		FROM (SELECT DISTINCT n FROM unnest(names) n) u
+	), g AS MATERIALIZED (
+		SELECT p.bits, count(*) AS profiles
+		FROM (SELECT bit_or(s.bit) AS bits
+			  FROM cdp.memberships m JOIN s ON s.name = m.segment GROUP BY m.profile_id) p
+		GROUP BY p.bits
 	)
-	SELECT x.name, y.name, x.members, y.members,
-		(SELECT count(*) FROM cdp.memberships m JOIN cdp.memberships n USING (profile_id)
-		 WHERE m.segment = x.name AND n.segment = y.name)
-	FROM size x JOIN size y ON x.name < y.name COLLATE "C"
-	ORDER BY x.name COLLATE "C", y.name COLLATE "C";
+	SELECT x.name, y.name,
+		(SELECT COALESCE(sum(g.profiles), 0)::bigint FROM g WHERE g.bits & x.bit <> 0),
+		(SELECT COALESCE(sum(g.profiles), 0)::bigint FROM g WHERE g.bits & y.bit <> 0),
+		(SELECT COALESCE(sum(g.profiles), 0)::bigint FROM g WHERE g.bits & x.bit <> 0 AND g.bits & y.bit <> 0)
+	FROM s x JOIN s y ON x.bit < y.bit
+	ORDER BY x.bit, y.bit;
 END
 $function$;
-COMMENT ON FUNCTION cdp.segment_overlap(text[]) IS 'for each two of the segments: how many profiles are in one, the other, and both, as of the applied clock; undefined_object when one does not exist; needs SELECT on cdp.segments and cdp.memberships';
+COMMENT ON FUNCTION cdp.segment_overlap(text[]) IS 'for each two of the segments: how many profiles are in one, the other, and both, as of the applied clock; at most 62 segments; undefined_object when one does not exist; needs SELECT on cdp.segments and cdp.memberships';
 
 REVOKE ALL ON FUNCTION
 	cdp.pending_evaluations(int),
