@@ -108,12 +108,12 @@ static const struct
 static const struct
 {
 	const char *word;
-	const char *subject;
+	bool		members;
 }			later_words[] = {
-	{"all_members", "Accounts"},
-	{"any_member", "Accounts"},
-	{"consented", "Consent"},
-	{"count_members", "Accounts"},
+	{"all_members", true},
+	{"any_member", true},
+	{"consented", false},
+	{"count_members", true},
 };
 
 /* The instant of evaluation … */
@@ -747,8 +747,9 @@ replace_call(FuncCall *node, ReplaceContext *context)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("%s() is not supported in predicates yet", call.word),
-						 errdetail("%s will come with a later version.",
-								   later_words[i].subject),
+						 later_words[i].members
+						 ? errhint("Make a trait of accounts over their members and compare it: cdp.create_trait('…', entity => 'account', aggregate => 'count', filter => '…', options => '{\"over\": \"members\"}').")
+						 : errdetail("Consent will come with a later version."),
 						 CdpPredicateErrorPosition(context->text, call.location)));
 		}
 	}
@@ -790,8 +791,8 @@ replace_walker(Node *node, void *arg)
 			strcmp(strVal(first), "account") == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("traits of accounts are not supported in predicates yet"),
-					 errdetail("Accounts will come with a later version."),
+					 errmsg("traits of accounts are not supported in predicates of profiles yet"),
+					 errhint("A segment of accounts can read them: cdp.create_segment('…', '…', entity => 'account')."),
 					 CdpPredicateErrorPosition(context->text, column->location)));
 		return false;
 	}

@@ -152,6 +152,41 @@ did('0', 'anonymous_id:a1', 'Page Viewed');
 members('reachable', 'ada@example.com', 'an address');
 members('visitors', 'a1', 'a browser only');
 
+is_known('mover', '{"plan": "free"}');
+at('2027-02-06');
+is_known('mover', '{"plan": "professional"}');
+members('just_upgraded', 'mover', 'from free to professional');
+at('2027-02-13');
+members('just_upgraded', '', 'a week later');
+
+# accounts, with the changes that have been announced
+sub accounts
+{
+	my ($segment, $wanted, $what) = @_;
+	$seen{$segment} = 1;
+	my $found = $node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.apply() IS NULL; SELECT cdp.apply() IS NULL; SELECT COALESCE((SELECT string_agg(cdp.value(a.identifier), ' ' ORDER BY 1) FROM cdp.memberships m JOIN cdp.account_identities a ON a.account_id = m.profile_id WHERE m.segment = '$segment'), '') || '; ' || (SELECT count(*) FILTER (WHERE kind = 'segment_entered') || ' ' || count(*) FILTER (WHERE kind = 'segment_exited') FROM cdp.changes WHERE segment = '$segment' AND entity = 'account')");
+	$found =~ s/^(f\n)*//;
+	is($found, $wanted, "$segment: $what");
+}
+$node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.group('acme', '{\"seats_bought\": 5}', user_id => 'w1'); SELECT cdp.group('acme', user_id => 'w' || i) FROM generate_series(2, 5) i");
+did('0', "w$_", 'Logged In') for 1 .. 3;
+accounts('expansion', '; 0 0', 'three of five');
+members('idle_at_acme', 'w4 w5', 'no login yet');
+did('0', 'w4', 'Logged In');
+accounts('expansion', 'acme; 1 0', 'four of five');
+did('0', $_, 'Logged In') for 'w4', 'w5', 'w1';
+accounts('expansion', 'acme; 1 0', 'announced once');
+members('idle_at_acme', '', 'all work');
+did('0', 'w1', 'Article Read', '{"topic": "x"}');
+did('0', 'w2', 'Webinar');
+accounts('target_engaged', '; 0 0', 'two signals');
+did('0', 'w3', 'Pricing');
+accounts('target_engaged', 'acme; 1 0', 'three, by three people');
+at('2027-03-16');
+accounts('target_engaged', '; 1 1', 'thirty days later');
+accounts('expansion', '; 1 1', 'nobody logs in');
+members('idle_at_acme', 'w1 w2 w3 w4 w5', 'nor is at work');
+
 is(join(' ', grep { !$seen{$_} } sort keys %named), 'new_visitor', 'every audience has been looked at');
 is($node->safe_psql('postgres', 'SELECT * FROM cdp.verify()'), '', 'verify() agrees');
 $node->stop;
