@@ -138,8 +138,6 @@ extern void CdpTraitsBuilt(CdpTraitSet *set);
 extern bool CdpTraitSuspended(const CdpTrait *trait);
 /* The version that is being built for a trait, 0: none. */
 extern int32 CdpVersionOf(int32 trait_id);
-/* Is a trait of accounts over it, or over one that is derived from it? */
-extern bool CdpFeedsAccounts(int32 id);
 /* Forget a version. */
 extern void CdpVersionDrop(int32 id);
 /* It is whole: put it in the place of the one that it replaces, if any. */
