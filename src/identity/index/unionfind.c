@@ -4,8 +4,8 @@
  *	  Components of an edge table from scratch, by union-find in memory.
  *
  *	  Nodes are small numbers most of the time: then a node is its own place in
- *	  an array.  When one is negative, or far greater than the edges so far
- *	  explain, a hash table from nodes to places takes over.  The root of a
+ *	  an array.  When one is negative, or far greater than the edges so far and
+ *	  the size of the table explain, a hash table from nodes to places takes over.  The root of a
  *	  component is its smallest node.
  *
  * IDENTIFICATION
@@ -37,6 +37,9 @@
 #define NOWHERE		0			/* parents are places + 1 */
 #define MAX_PLACES	(UINT32_MAX - 1)
 
+/* as many rows as of an edge and nothing else */
+#define ROWS_A_BLOCK	(BLCKSZ / 44)
+
 typedef struct Place
 {
 	int64		node;			/* hash key */
@@ -67,6 +70,7 @@ typedef struct Forest
 	int64		ahead[EDGES_AHEAD][2];	/* a ring, once it is full */
 	MemoryContext context;
 	uint64		edges;
+	uint64		expected;		/* edges, by the size of the table */
 	uint32	   *parents;		/* by place; NOWHERE: no such node */
 	uint64		max;			/* length of parents, and of nodes */
 	uint64		n;				/* places in use */
@@ -140,7 +144,7 @@ place_of(Forest *forest, int64 node)
 	if (forest->places == NULL)
 	{
 		if (node >= 0 && (uint64) node < MAX_PLACES &&
-			(uint64) node < 16 * forest->edges + (1 << 20))
+			(uint64) node < 16 * Max(forest->edges, forest->expected) + (1 << 20))
 		{
 			uint64		place = (uint64) node;
 
@@ -320,6 +324,7 @@ cdp_graph_components(PG_FUNCTION_ARGS)
 	memset(&forest, 0, sizeof(forest));
 	forest.context = AllocSetContextCreate(CurrentMemoryContext, "components",
 										   ALLOCSET_DEFAULT_SIZES);
+	forest.expected = (uint64) RelationGetNumberOfBlocks(relation) * ROWS_A_BLOCK;
 	slot = table_slot_create(relation, NULL);
 	scan = table_beginscan(relation, GetActiveSnapshot(), 0, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
