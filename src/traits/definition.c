@@ -339,10 +339,11 @@ announces_midnights(CdpTraitSet *set, const CdpTrait *trait)
 
 	if (!trait->announce)
 		return false;
-	while ((index = bms_first_member(todo)) >= 0)
+	while ((index = bms_next_member(todo, -1)) >= 0)
 	{
 		CdpTrait   *read = set->traits[index];
 
+		todo = bms_del_member(todo, index);
 		if (read->aggregate == CDP_AGG_RATE || read->aggregate == CDP_AGG_STREAK)
 			return true;
 		todo = bms_add_members(todo, read->depends);
