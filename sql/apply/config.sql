@@ -12,11 +12,14 @@ AS $$
 		"blocked": [], "labels": [], "entity": "profile", "links": null, "policy": "demote", "shared": "first"}'::jsonb),
 	(2, 'attachments', 'attachment', '{"relation": null, "mapping": null, "source": null, "capture": null}'),
 	(3, 'traits', 'trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
-		"older_than": null, "since": null, "expression": null, "type": null, "entity": "profile", "empty": null,
+		"older_than": null, "since": null, "expression": null, "type": null, "empty": null,
 		"timezone": "UTC", "description": null, "options": {}}'),
-	(4, 'segments', 'segment', '{"predicate": null, "entity": "profile", "description": null, "exit_when": null, "timezone": "UTC",
+	(4, 'account_traits', 'account trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
+		"older_than": null, "since": null, "expression": null, "type": null, "empty": null,
+		"timezone": "UTC", "description": null, "options": {}}'),
+	(5, 'segments', 'segment', '{"predicate": null, "entity": "profile", "description": null, "exit_when": null, "timezone": "UTC",
 		"options": {}, "exclude": [], "holdout": 0, "seed": "", "enabled": true}'),
-	(5, 'subscriptions', 'subscription', '{"filter": {}, "include": {}, "mode": "trigger", "visibility": null, "format": "cdp",
+	(6, 'subscriptions', 'subscription', '{"filter": {}, "include": {}, "mode": "trigger", "visibility": null, "format": "cdp",
 		"max_tries": 20, "backoff": "00:00:01"}')
 $$;
 COMMENT ON FUNCTION cdp.config_sections() IS 'internal: the sections of a configuration, and what their objects are when they do not say';
@@ -39,14 +42,15 @@ BEGIN
 			'source', NULLIF(a.source, a.name), 'capture', a.capture)
 		FROM cdp.attachment_definitions a
 		UNION ALL
-		SELECT 'traits', t.name, to_jsonb(t) - '{name,kind,owner,announce,status}'::text[]
+		SELECT CASE t.entity WHEN 'account' THEN 'account_traits' ELSE 'traits' END, t.name,
+			to_jsonb(t) - '{name,kind,owner,announce,status,entity}'::text[]
 			|| jsonb_build_object('options', t.options || CASE WHEN t.announce THEN '{"announce": true}'::jsonb ELSE '{}' END,
 				'type', CASE WHEN t.kind = 'declared' THEN t.type END)
 		FROM cdp.traits t
 		UNION ALL
 		SELECT 'segments', s.name, jsonb_build_object('predicate', s.predicate::text, 'entity', s.entity,
 			'description', s.description, 'exit_when', s.exit_when::text, 'timezone', s.timezone, 'options', d.options,
-			'exclude', to_jsonb(s.exclude), 'holdout', s.holdout, 'seed', NULLIF(s.seed, s.name), 'enabled', s.enabled)
+			'exclude', to_jsonb(s.exclude), 'holdout', s.holdout, 'seed', COALESCE(NULLIF(s.seed, s.name), ''), 'enabled', s.enabled)
 		FROM cdp.segments s JOIN cdp.segment_definitions d ON d.name = s.name
 		UNION ALL
 		SELECT 'subscriptions', s.name, jsonb_build_object('filter', s.filter, 'include', s.include, 'mode', s.mode,
@@ -68,7 +72,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.export_config() IS
-	'all definitions as one JSON document: {"version": 1, "identifier_kinds": {name: …}, "attachments": …, "traits": …, "segments": …, "subscriptions": …}; each object has the arguments of the function that makes it, without those that are at their default. The same definitions give the same document. See cdp.apply_config';
+	'all definitions as one JSON document: {"version": 1, "identifier_kinds": {name: …}, "attachments": …, "traits": …, "account_traits": …, "segments": …, "subscriptions": …}; each object has the arguments of the function that makes it, without those that are at their default. The same definitions give the same document. See cdp.apply_config';
 
 -- An object with all keys, in the form in which objects can be compared.
 CREATE FUNCTION cdp.config_object(section text, name text, object jsonb, present jsonb) RETURNS jsonb
@@ -99,7 +103,7 @@ BEGIN
 		IF o->'capture' = 'null' AND present IS NOT NULL THEN
 			o := o || jsonb_build_object('capture', present->'capture');
 		END IF;
-	ELSIF section = 'traits' THEN
+	ELSIF section IN ('traits', 'account_traits') THEN
 		IF o->'aggregate' <> 'null' OR o->'expression' <> 'null' THEN
 			o := o - 'type';
 		ELSIF o->'type' <> 'null' THEN
@@ -155,10 +159,10 @@ BEGIN
 			PERFORM cdp.drop_attachment(name, retract => true);
 		END IF;
 		PERFORM cdp.attach((o->>'relation')::regclass, o->'mapping', name, o->>'source', o->>'capture');
-	WHEN 'traits' THEN
+	WHEN 'traits', 'account_traits' THEN
 		PERFORM cdp.create_trait(name, aggregate => o->>'aggregate', value => o->>'value', event => o->>'event',
 			filter => o->>'filter', each => o->>'each', within => (o->>'within')::interval, expression => o->>'expression',
-			type => o->>'type', entity => o->>'entity', empty => o->>'empty', timezone => o->>'timezone',
+			type => o->>'type', entity => CASE section WHEN 'traits' THEN 'profile' ELSE 'account' END, empty => o->>'empty', timezone => o->>'timezone',
 			description => o->>'description', options => o->'options', if_exists => 'replace',
 			older_than => (o->>'older_than')::interval, since => (o->>'since')::timestamptz);
 	WHEN 'segments' THEN
@@ -201,6 +205,7 @@ BEGIN
 	WHEN 'identifier_kinds' THEN PERFORM cdp.drop_identifier_kind(name);
 	WHEN 'attachments' THEN PERFORM cdp.drop_attachment(name, retract => false);
 	WHEN 'traits' THEN PERFORM cdp.drop_trait(name);
+	WHEN 'account_traits' THEN PERFORM cdp.drop_trait(name, entity => 'account');
 	WHEN 'segments' THEN
 		moved := (SELECT count(*) FROM cdp.segment_members(name));
 		PERFORM cdp.drop_segment(name);

@@ -20,15 +20,21 @@ CREATE FUNCTION wanted() RETURNS jsonb LANGUAGE sql AS $f$ SELECT $${"version": 
 		"orders": {"aggregate": "count", "event": "Order Completed", "within": "1 year", "options": {"announce": true}},
 		"plan": {"type": "text", "description": "what they pay for"},
 		"age": {"type": "int4"}},
+	"account_traits": {
+		"plan": {"type": "text"},
+		"orders": {"aggregate": "count", "event": "Order Completed"},
+		"seats": {"type": "numeric"}, "used": {"aggregate": "sum", "value": "orders", "options": {"over": "members"}},
+		"busy": {"expression": "used / nullif(seats, 0)"}},
 	"segments": {
 		"a_first": {"predicate": "in_segment('spenders') AND NOT did('Refunded', within => '7 days')"},
 		"spenders": {"predicate": "ltv > 10", "exit_when": "ltv < 5"},
+		"big": {"entity": "account", "predicate": "orders > 1"},
 		"rest": {"predicate": "plan = 'x'", "exclude": ["spenders"], "holdout": 0.25, "enabled": false}},
 	"subscriptions": {"crm": {"filter": {"segment": "spenders"}, "visibility": "PT30S"}}}$$::jsonb $f$;
 
 -- a dry run tells, and leaves no trace
 SELECT action, kind, name, before, profiles_changed FROM cdp.apply_config(wanted());
-SELECT cdp.export_config() = '{"version": 1, "identifier_kinds": {}, "attachments": {}, "traits": {}, "segments": {}, "subscriptions": {}}' AS untouched;
+SELECT cdp.export_config() = '{"version": 1, "identifier_kinds": {}, "attachments": {}, "traits": {}, "account_traits": {}, "segments": {}, "subscriptions": {}}' AS untouched;
 SELECT count(*) AS attached FROM pg_trigger WHERE tgname LIKE 'cdp%';
 -- for good; again, nothing happens
 SELECT action, kind, name, after, profiles_changed FROM cdp.apply_config(wanted(), dry_run => false);
@@ -52,11 +58,11 @@ SELECT * FROM cdp.verify();
 
 -- without prune nothing is dropped; with it what a section lacks, dependants first
 SELECT * FROM cdp.apply_config('{"version": 1, "segments": {}}', dry_run => false);
-SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "segments": {}, "traits": {"plan": {"type": "text"}}}', prune => true);
+SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "segments": {}, "account_traits": {}, "traits": {"plan": {"type": "text"}}}', prune => true);
 -- what is needed by what stays cannot go, and nothing is done
 SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "traits": {}}', dry_run => false, prune => true);
 SELECT count(*) FROM cdp.traits;
-SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "segments": {}, "traits": {}, "subscriptions": {}, "identifier_kinds": {}, "attachments": {}}', false, true);
+SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "segments": {}, "traits": {}, "account_traits": {}, "subscriptions": {}, "identifier_kinds": {}, "attachments": {}}', false, true);
 SELECT cdp.export_config();
 
 -- mistakes
