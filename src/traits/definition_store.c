@@ -345,28 +345,40 @@ CdpDefinitionSame(const CdpDefinition *a, const CdpDefinition *b)
 }
 
 /*
- * Delete hidden traits that no definition reads.
+ * Delete hidden traits that no definition reads, then those that only these
+ * have read.
  */
 void
 CdpHiddenTraitsPrune(void)
 {
 	List	   *gone;
-	ListCell   *lc;
+	bool		any = false;
 
 	CdpApplierLock();
-	gone = CdpDefinitionIds("DELETE FROM cdp.trait_definitions t WHERE t.hidden"
-					 " AND $1 = 0 AND NOT EXISTS (SELECT FROM"
-					 " cdp.definition_depends d WHERE d.trait_id = t.id)"
-					 " AND NOT EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait'"
-					 " AND b.id = t.id AND b.replaces IS NOT NULL)"
-					 " RETURNING t.id", 0);
-	foreach(lc, gone)
+	for (;;)
 	{
-		(void) CdpBackfillEnd("trait", lfirst_int(lc));
-		(void) CdpDefinitionIds("DELETE FROM cdp.trait_errors WHERE trait_id = $1",
-						 lfirst_int(lc));
+		ListCell   *lc;
+
+		gone = CdpDefinitionIds("DELETE FROM cdp.trait_definitions t WHERE t.hidden"
+						 " AND $1 = 0 AND NOT EXISTS (SELECT FROM"
+						 " cdp.definition_depends d WHERE d.trait_id = t.id)"
+						 " AND NOT EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait'"
+						 " AND b.id = t.id AND b.replaces IS NOT NULL)"
+						 " RETURNING t.id", 0);
+		if (gone == NIL)
+			break;
+		any = true;
+		foreach(lc, gone)
+		{
+			(void) CdpBackfillEnd("trait", lfirst_int(lc));
+			(void) CdpDefinitionIds("DELETE FROM cdp.trait_errors WHERE trait_id = $1",
+							 lfirst_int(lc));
+			(void) CdpDefinitionIds("DELETE FROM cdp.definition_depends"
+							 " WHERE kind = 'trait' AND id = $1",
+							 lfirst_int(lc));
+		}
 	}
-	if (gone != NIL)
+	if (any)
 	{
 		CdpGenerationBump();
 		(void) CdpTraitSetReload(NIL);
