@@ -36,7 +36,7 @@ CREATE FUNCTION cdp.audience(segment text, kinds text[] DEFAULT '{email,phone}',
 AS $$
 #variable_conflict use_column
 DECLARE
-	segment_id int;
+	wanted int;
 BEGIN
 	IF audience.hash IS NULL OR audience.hash NOT IN ('sha256', 'google', 'meta', 'none') THEN
 		RAISE EXCEPTION 'invalid hash "%"', audience.hash
@@ -44,7 +44,7 @@ BEGIN
 	ELSIF coalesce(cardinality(audience.kinds), 0) = 0 THEN
 		RAISE EXCEPTION 'an audience needs kinds of identifiers' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	SELECT d.id INTO segment_id FROM cdp.segment_definitions d
+	SELECT d.id INTO wanted FROM cdp.segment_definitions d
 	WHERE d.name = audience.segment AND d.entity = 'profile';
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'segment "%" of profiles does not exist', audience.segment
@@ -58,7 +58,7 @@ BEGIN
 		FROM cdp.segment_members m
 		JOIN cdp.identities i ON i.profile_id = m.profile_id
 		JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(i.identifier)
-		WHERE m.segment_id = segment_id AND m.member AND k.kind = ANY (audience.kinds)
+		WHERE m.segment_id = wanted AND m.member AND k.kind = ANY (audience.kinds)
 		ORDER BY 1, 2, 3;
 END
 $$;

@@ -137,6 +137,19 @@ make_chunks(const CdpStateRules *rules, int64 owner, int32 trait, int max)
 	return chunks;
 }
 
+/*
+ * Windows need not begin and end in the order of time: one month after January
+ * 30th at noon is later than one month after the 31st in the morning.
+ */
+static void
+extend(CdpChunk *chunk, const CdpItem *item)
+{
+	chunk->begin = Min(chunk->begin, item->begin);
+	chunk->last_begin = Max(chunk->last_begin, item->begin);
+	chunk->end = Min(chunk->end, item->end);
+	chunk->last_end = Max(chunk->last_end, item->end);
+}
+
 /* ---- an item that is added, and what all add up to ---- */
 
 /*
@@ -169,18 +182,9 @@ CdpChunksAddItem(CdpState *state, const CdpItem *item)
 	(void) CdpStateAdd(chunk->sum, item->value, item->at, 0, 0, item->tie);
 	chunk->nitems++;
 	chunk->dirty = true;
-	if (item->at < chunk->first)
-	{
-		chunk->first = item->at;
-		chunk->begin = item->begin;
-		chunk->end = item->end;
-	}
-	if (item->at > chunk->last)
-	{
-		chunk->last = item->at;
-		chunk->last_begin = item->begin;
-		chunk->last_end = item->end;
-	}
+	chunk->first = Min(chunk->first, item->at);
+	chunk->last = Max(chunk->last, item->at);
+	extend(chunk, item);
 	return true;
 }
 
@@ -204,7 +208,7 @@ CdpChunksFinish(CdpState *state, CdpState *into, TimestampTz now, TimestampTz *n
 		if (chunk->begin > now)
 		{
 			*next = Min(*next, chunk->begin);
-			break;
+			continue;
 		}
 		if (chunk->last_begin <= now && chunk->end > now)
 		{
@@ -272,18 +276,19 @@ set_chunk(CdpChunks *chunks, CdpChunk *chunk, const CdpStateRules *rules,
 {
 	chunk->nitems = n;
 	chunk->first = items[0].at;
-	chunk->begin = items[0].begin;
-	chunk->end = items[0].end;
 	chunk->last = items[n - 1].at;
-	chunk->last_begin = items[n - 1].begin;
-	chunk->last_end = items[n - 1].end;
+	chunk->begin = chunk->last_begin = items[0].begin;
+	chunk->end = chunk->last_end = items[0].end;
 	chunk->dirty = true;
 	chunk->items = CdpStateMake(rules);
 	chunk->items->items = items;
 	chunk->items->nitems = chunk->items->maxitems = n;
 	chunk->sum = CdpStateMake(&chunks->plain);
 	for (int i = 0; i < n; i++)
+	{
+		extend(chunk, &items[i]);
 		(void) CdpStateAdd(chunk->sum, items[i].value, items[i].at, 0, 0, items[i].tie);
+	}
 }
 
 static int32
@@ -703,8 +708,8 @@ CdpChunksReceive(StringInfo buf, CdpState *state)
 		if (chunk->number <= 0 || chunk->number == PG_INT32_MAX || chunk->nitems <= 0)
 			bad_chunk("A number is impossible.");
 		if (chunk->first > chunk->last || chunk->begin > chunk->last_begin ||
-			chunk->end > chunk->last_end || chunk->begin < chunk->first ||
-			chunk->end <= chunk->begin || (i > 0 && chunk->first < chunk[-1].last))
+			chunk->end > chunk->last_end || chunk->end <= chunk->begin ||
+			(i > 0 && chunk->first < chunk[-1].last))
 			bad_chunk("Chunks are not in order.");
 	}
 }

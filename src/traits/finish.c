@@ -116,8 +116,14 @@ finish_sessions(const CdpState *state, Datum *value)
 		return false;
 	for (int i = 0; i < state->nitems; i++)
 	{
-		time += state->items[i].end - state->items[i].at;
-		entries += state->items[i].count;
+		int64		span;
+
+		/* no entries add up to so much, but what was received may say so */
+		if (pg_sub_s64_overflow(state->items[i].end, state->items[i].at, &span) ||
+			pg_add_s64_overflow(time, span, &time))
+			time = PG_INT64_MAX;
+		if (pg_add_s64_overflow(entries, state->items[i].count, &entries))
+			entries = PG_INT64_MAX;
 	}
 	switch (state->rules->aggregate)
 	{

@@ -144,10 +144,10 @@ typedef struct CdpChunk
 {
 	int32		number;			/* of the row */
 	int32		nitems;
-	TimestampTz first;			/* at, begin and end of the first … */
+	TimestampTz first;			/* the items' at, begin and end: the earliest … */
 	TimestampTz begin;
 	TimestampTz end;
-	TimestampTz last;			/* … and of the last one */
+	TimestampTz last;			/* … and the latest, each for itself */
 	TimestampTz last_begin;
 	TimestampTz last_end;
 	CdpState   *sum;			/* what they add up to without a window */

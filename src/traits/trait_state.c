@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/numeric.h"
 
 #include "cdp.h"
@@ -158,6 +159,7 @@ cdp_trait_state_send(PG_FUNCTION_ARGS)
 /* What stays the same from row to row; lives in fn_extra. */
 typedef struct BuilderCache
 {
+	MemoryContext context;		/* its own: options may differ from row to row */
 	CdpStateRules rules;
 	char	   *name;			/* of the aggregate */
 	Jsonb	   *options;
@@ -237,6 +239,7 @@ builder_cache(FunctionCallInfo fcinfo, int aggregate_arg)
 	text	   *name;
 	Jsonb	   *options = NULL;
 	CdpAggregate aggregate;
+	MemoryContext context;
 	MemoryContext old;
 	Oid			folded;
 	char	   *timezone;
@@ -256,8 +259,17 @@ builder_cache(FunctionCallInfo fcinfo, int aggregate_arg)
 		 memcmp(options, cache->options, VARSIZE(options)) == 0))
 		return cache;
 
-	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+	if (cache != NULL)
+	{
+		/* whoever keeps rules has copied them */
+		fcinfo->flinfo->fn_extra = NULL;
+		MemoryContextDelete(cache->context);
+	}
+	context = AllocSetContextCreate(fcinfo->flinfo->fn_mcxt, "cdp builder",
+									ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(context);
 	cache = (BuilderCache *) palloc0(sizeof(BuilderCache));
+	cache->context = context;
 	cache->name = text_to_cstring(name);
 	if (!CdpAggregateByName(cache->name, &aggregate) || !CdpAggregateFolds(aggregate))
 		ereport(ERROR,
@@ -272,7 +284,7 @@ builder_cache(FunctionCallInfo fcinfo, int aggregate_arg)
 		cache->cast = cast_to_numeric(folded);
 		if (OidIsValid(cache->cast))
 		{
-			fmgr_info_cxt(cache->cast, &cache->castinfo, fcinfo->flinfo->fn_mcxt);
+			fmgr_info_cxt(cache->cast, &cache->castinfo, context);
 			folded = NUMERICOID;
 		}
 	}

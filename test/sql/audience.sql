@@ -87,3 +87,10 @@ SELECT DISTINCT entity FROM cdp.poll('track');
 SELECT cdp.subscribe('later', '{"segment": "active_accounts"}', 'snapshot', '{"identifiers": ["group_id"]}');
 SELECT seq, entity, payload FROM cdp.poll('later');
 SELECT * FROM cdp.audience('active_accounts');
+
+-- who is in another segment only is not in the audience
+SELECT cdp.create_segment('everybody', 'orders >= 0');
+SELECT cdp.track('Seen', user_id => 'joe') IS NOT NULL;
+SELECT cdp.apply();
+SELECT segment, count(*) FILTER (WHERE value = 'joe') AS joe, count(*) FILTER (WHERE value = 'ann') AS ann
+FROM unnest('{buyers,everybody}'::text[]) segment, cdp.audience(segment, '{user_id}', 'none') GROUP BY 1 ORDER BY 1;

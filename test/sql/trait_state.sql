@@ -215,6 +215,16 @@ SELECT trait_state('percentile', 'x'::text);
 SELECT trait_state('list', repeat('x', 9000), '2024-01-01');
 SELECT trait_state_agg(a, 1, now()) FROM (VALUES ('count'), ('sum')) v(a);
 
+-- options that change from row to row leave nothing behind
+SELECT max(bytes) FILTER (WHERE i = 8000) < 1.5 * max(bytes) FILTER (WHERE i = 100) AS bounded, count(state)
+FROM (SELECT i, trait_state('sum', 1, '2024-01-01', jsonb_build_object('within', i || ' hours')) AS state,
+		CASE WHEN i IN (100, 8000) THEN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE i > 0) END AS bytes
+	FROM generate_series(1, 8000) i OFFSET 0) x;
+
+-- a span that no entries can make
+SELECT a, finish(format('\x01%s0000000000000000006b49d20000000001fd0f7fd1ccef40007fffff337803e0000000000000000001', code)::trait_state, '2024-01-01')
+FROM (VALUES ('session_time', '15'), ('session_length', '16')) v (a, code);
+
 -- garbage: refused, whatever it is
 SELECT ''::trait_state;
 SELECT 'count'::trait_state;

@@ -100,4 +100,30 @@ SELECT cdp.apply();
 SELECT * FROM cdp.verify();
 SELECT count(*) FROM cdp.window_items w WHERE NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.id = w.trait)
 	OR NOT EXISTS (SELECT FROM cdp.identities i WHERE i.node_id = w.owner);
+
+-- windows that end in another order than they began: a month after January 29th to 31st, a day before the clocks change
+SET cdp.now = '2026-02-01';
+SELECT cdp.create_trait('month', aggregate => 'count', within => '1 month');
+SELECT cdp.create_trait('month_ago', aggregate => 'count', older_than => '1 month');
+SELECT cdp.create_trait('day', aggregate => 'sum', value => $$(properties->>'x')::numeric$$, within => '1 day', timezone => 'Europe/Berlin');
+SELECT count(cdp.track('V', jsonb_build_object('x', i), user_id => 'm', occurred_at => timestamptz '2026-01-28' + i * interval '2 hours')) FROM generate_series(1, 47) i;
+SELECT cdp.apply();
+SELECT bool_and(cdp.profile_traits_at(cdp.resolve('user_id:m'), d)->'traits' = cdp.profile_at('user_id:m', d)->'traits') AS as_recomputed
+FROM generate_series(timestamptz '2026-02-27', '2026-03-02', interval '1 hour') d;
+-- with entries and timers in between
+SET cdp.now = '2026-02-28 02:30';
+SELECT cdp.apply();
+SELECT cdp.track('V', '{"x": 1}', user_id => 'm') IS NOT NULL;
+SELECT cdp.apply();
+SELECT * FROM cdp.verify();
+SET cdp.now = '2026-02-28 12:30';
+SELECT cdp.apply();
+SELECT cdp.profile('user_id:m') #> '{traits,month}' AS month, cdp.profile('user_id:m') #> '{traits,month_ago}' AS month_ago;
+SELECT * FROM cdp.verify();
+SET cdp.now = '2026-03-28 12:00';
+SELECT count(cdp.track('V', jsonb_build_object('x', i), user_id => 's', occurred_at => timestamptz '2026-03-28 00:45' + i * interval '5 minutes')) FROM generate_series(1, 30) i;
+SELECT cdp.apply();
+SELECT bool_and(cdp.profile_traits_at(cdp.resolve('user_id:s'), d)->'traits' = cdp.profile_at('user_id:s', d)->'traits') AS as_recomputed
+FROM generate_series(timestamptz '2026-03-29 00:30', '2026-03-29 03:00', interval '5 minutes') d;
+SELECT count(*), bool_and(state::text::cdp.node_state::text = state::text) FROM cdp.identities WHERE identifier::text IN ('user_id:m', 'user_id:s');
 DROP EXTENSION cdp CASCADE;
