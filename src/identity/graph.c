@@ -490,7 +490,7 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 		{
 			CdpLinkSeen(link, seen[i].last_at, seen[i].last_tie);
 			if (link->last_changed)
-				CdpGraphLookAgain(graph, link->a);
+				CdpGraphLookAgain(graph, link->a, false);
 		}
 		if (!link->on_disk)
 		{
@@ -625,7 +625,7 @@ judge_link(CdpGraph *graph, CdpLink *link)
 			}
 			if ((!last || graph->nshared > 0) && CdpGraphReasonsVary(graph) &&
 				!(known && CdpRefusalsKept(graph, x, y)))
-				CdpGraphLookAgain(graph, link->a);
+				CdpGraphLookAgain(graph, link->a, false);
 			accept(link);
 			if (verdict == CDP_JOIN_OK)
 				CdpGraphJoin(graph, link->a, link->b, true, link->at);

@@ -56,6 +56,7 @@ typedef struct CdpNode
 	uint16		refusals;		/* at the root: for which reasons links were refused */
 	TimestampTz counted_seen;	/* first_seen as the rules know it */
 	int64		suspected;		/* at the root: batch in which it was looked at */
+	uint16		suspect;		/* at the root: then, for which refusals */
 	char		contested;		/* shared by people who cannot be one? */
 	bool		dirty;			/* its cluster must be recomputed */
 	int			mark;			/* == graph->mark: in a cluster to be replayed */
@@ -203,7 +204,7 @@ typedef struct CdpGraph
 	int			nnewest;		/* those that the newest has */
 	int			npolicies;		/* kinds whose broken limit costs entries */
 	List	   *repolicied;		/* names (char *) of kinds that may have done so by other rules */
-	List	   *suspects;		/* nodes, see CdpGraphLookAgain */
+	List	   *suspects[2];	/* nodes, see CdpGraphLookAgain */
 	List	   *held;			/* CdpLink *: new ones that the bridge guard holds */
 	int			guarded;		/* are there links refused by a guard? -1: unknown */
 	List	   *withdrawn;		/* int64 *: entries that do not count any more */
@@ -321,6 +322,7 @@ extern void CdpTimelineSingle(CdpNode *node);
 extern bool CdpTimelineJoin(CdpNode *x, CdpNode *y, CdpNode *a, CdpNode *b, TimestampTz at);
 extern bool CdpTimelineKnow(CdpGraph *graph, CdpNode *root);
 extern bool CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at);
+extern void CdpRefusalsKnow(CdpGraph *graph, CdpNode *root);
 extern bool CdpRefusalsKept(CdpGraph *graph, CdpNode *x, CdpNode *y);
 
 /* period.c: limits within periods */
@@ -331,7 +333,8 @@ extern bool CdpPeriodsOver(CdpGraph *graph, CdpNode *root);
 extern void CdpPeriodsJoin(CdpGraph *graph, CdpNode *x, CdpNode *y);
 extern void CdpPeriodsForget(CdpNode *root);
 extern void CdpGraphRecount(CdpGraph *graph);
-extern void CdpGraphLookAgain(CdpGraph *graph, CdpNode *node);
+/* guards: of what was refused, only what the rate and bridge guards refused */
+extern void CdpGraphLookAgain(CdpGraph *graph, CdpNode *node, bool guards);
 extern bool CdpGraphReasonsVary(CdpGraph *graph);
 extern void CdpGraphCheckSuspects(CdpGraph *graph);
 

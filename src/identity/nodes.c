@@ -254,7 +254,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->detached = NULL;
 	graph->detached_all = false;
 	graph->mark = 0;
-	graph->suspects = NIL;
+	graph->suspects[0] = graph->suspects[1] = NIL;
 	graph->held = NIL;
 	graph->repolicied = NIL;
 	graph->guarded = -1;

@@ -24,6 +24,7 @@
 
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/datetime.h"
 
 #include "cdp.h"
@@ -57,11 +58,11 @@ static CdpStatement any_guarded = {
 };
 
 static CdpStatement refused_at = {
-	"SELECT l.a FROM (SELECT unnest($1) AS node) AS u"
+	"SELECT l.a, l.reason FROM (SELECT unnest($1) AS node) AS u"
 	" CROSS JOIN LATERAL (SELECT * FROM cdp.links l"
 	" WHERE l.a = u.node AND l.status <> 'accepted' OFFSET 0) AS l"
 	" UNION ALL "
-	"SELECT l.b FROM (SELECT unnest($1) AS node) AS u"
+	"SELECT l.b, l.reason FROM (SELECT unnest($1) AS node) AS u"
 	" CROSS JOIN LATERAL (SELECT * FROM cdp.links l"
 	" WHERE l.b = u.node AND l.status <> 'accepted' OFFSET 0) AS l",
 	{"int8[]"}
@@ -468,10 +469,17 @@ CdpGraphRecount(CdpGraph *graph)
 			to = period_key(graph, slot, node->first_seen);
 			if (from == to)
 				continue;
+			/*
+			 * All that is joined stays so when no limit is broken.  Of what
+			 * was refused, the rate guard and what is asked after it depend
+			 * on hours; the periods of a kind, on the other hand, come first.
+			 */
 			if (move_node(graph, root, slot, from, to))
 				node->dirty = root->dirty = true;
-			else if (slot != rate_slot(graph) || are_guarded_links(graph))
-				CdpGraphLookAgain(graph, node);
+			else if (slot != rate_slot(graph))
+				CdpGraphLookAgain(graph, node, false);
+			else if (are_guarded_links(graph))
+				CdpGraphLookAgain(graph, node, true);
 		}
 	}
 }
@@ -480,11 +488,11 @@ CdpGraphRecount(CdpGraph *graph)
  * What was refused to the node's component may have to be judged again.
  */
 void
-CdpGraphLookAgain(CdpGraph *graph, CdpNode *node)
+CdpGraphLookAgain(CdpGraph *graph, CdpNode *node, bool guards)
 {
 	MemoryContext old = MemoryContextSwitchTo(graph->context);
 
-	graph->suspects = lappend(graph->suspects, node);
+	graph->suspects[guards] = lappend(graph->suspects[guards], node);
 	MemoryContextSwitchTo(old);
 }
 
@@ -500,8 +508,43 @@ CdpGraphReasonsVary(CdpGraph *graph)
 		are_guarded_links(graph);
 }
 
+/* The refusals that an identifier's hour can make a difference to. */
+#define GUARD_REFUSALS	(CDP_REFUSAL(CDP_JOIN_RATE) | CDP_REFUSAL(CDP_JOIN_BRIDGE))
+#define ALL_REFUSALS	((uint16) ~CDP_REFUSALS_UNKNOWN)
+
 /*
- * Mark the suspects dirty to which a link was refused.
+ * The components of the suspects, and for which refusals they are looked at.
+ */
+static List *
+suspect_roots(CdpGraph *graph)
+{
+	List	   *roots = NIL;
+	ListCell   *lc;
+	int			guards;
+
+	for (guards = 0; guards < 2; guards++)
+	{
+		foreach(lc, graph->suspects[guards])
+		{
+			CdpNode    *root = CdpNodeRoot(lfirst(lc));
+
+			if (root->dirty)
+				continue;
+			if (root->suspected != graph->batch)
+			{
+				root->suspected = graph->batch;
+				root->suspect = 0;
+				roots = lappend(roots, root);
+			}
+			root->suspect |= guards && root->nshared == 0 ? GUARD_REFUSALS : ALL_REFUSALS;
+		}
+		graph->suspects[guards] = NIL;
+	}
+	return roots;
+}
+
+/*
+ * Mark the suspects dirty to which a link was refused for such a reason.
  */
 void
 CdpGraphCheckSuspects(CdpGraph *graph)
@@ -513,15 +556,18 @@ CdpGraphCheckSuspects(CdpGraph *graph)
 	Datum		arg;
 	uint64		i;
 
-	foreach(lc, graph->suspects)
+	foreach(lc, suspect_roots(graph))
 	{
-		CdpNode    *root = CdpNodeRoot(lfirst(lc));
+		CdpNode    *root = lfirst(lc);
 		CdpNode    *member = root;
 
-		if (root->dirty || root->suspected == graph->batch ||
-			(root->refusals == 0 && root->nshared == 0))
+		/* a large one is asked once; it is known from then on */
+		if ((root->refusals & CDP_REFUSALS_UNKNOWN) != 0 &&
+			root->size > CDP_LARGE_PROFILE)
+			CdpRefusalsKnow(graph, root);
+		if ((root->refusals & (root->suspect | CDP_REFUSALS_UNKNOWN)) == 0 &&
+			root->nshared == 0)
 			continue;
-		root->suspected = graph->batch;
 		do
 		{
 			if (!member->is_new)
@@ -539,7 +585,6 @@ CdpGraphCheckSuspects(CdpGraph *graph)
 		} while (member != root);
 		CHECK_FOR_INTERRUPTS();
 	}
-	graph->suspects = NIL;
 	if (n == 0)
 		return;
 	arg = CdpInt8Array(ids, n);
@@ -547,8 +592,12 @@ CdpGraphCheckSuspects(CdpGraph *graph)
 	for (i = 0; i < SPI_processed; i++)
 	{
 		CdpNode    *node = CdpGraphNode(graph, CdpCellInt8(i, 1));
+		CdpNode    *root = CdpNodeRoot(node);
+		bool		isnull;
+		Datum		reason = CdpCell(i, 2, &isnull);
 
-		node->dirty = CdpNodeRoot(node)->dirty = true;
+		if (!isnull && (CdpRefusalOf(TextDatumGetCString(reason)) & root->suspect) != 0)
+			node->dirty = root->dirty = true;
 	}
 	SPI_freetuptable(SPI_tuptable);
 	pfree(ids);

@@ -220,6 +220,46 @@ load_timeline(CdpGraph *graph, CdpNode *root, Datum members)
 	root->timeline = small ? CDP_YES : CDP_NO;
 }
 
+static void
+know_refusals(CdpNode *root, Datum members)
+{
+	uint64		i;
+
+	CdpRun(&load_refusals, &members, NULL);
+	for (i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		Datum		reason = CdpCell(i, 1, &isnull);
+
+		if (!isnull)
+			root->refusals |= CdpRefusalOf(TextDatumGetCString(reason));
+	}
+	root->refusals &= ~CDP_REFUSALS_UNKNOWN;
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Make known for what reasons links were refused to a component.
+ */
+void
+CdpRefusalsKnow(CdpGraph *graph, CdpNode *root)
+{
+	int64	   *ids = MemoryContextAllocHuge(graph->context, sizeof(int64) * (Size) root->size);
+	CdpNode    *member = root;
+	Datum		members;
+	int			n = 0;
+
+	do
+	{
+		ids[n++] = member->id;
+		member = member->next;
+	} while (member != root);
+	members = CdpInt8Array(ids, n);
+	know_refusals(root, members);
+	pfree(DatumGetPointer(members));
+	pfree(ids);
+}
+
 /*
  * Make the timeline of a component known, and what was refused to it; false
  * when that cannot be.
@@ -231,7 +271,6 @@ CdpTimelineKnow(CdpGraph *graph, CdpNode *root)
 	int			n = 0;
 	CdpNode    *member = root;
 	Datum		members;
-	uint64		i;
 
 	if (graph->sealed || root->nshared > 0)
 		return false;
@@ -257,19 +296,7 @@ CdpTimelineKnow(CdpGraph *graph, CdpNode *root)
 		load_timeline(graph, root, members);
 	}
 	if (root->refusals & CDP_REFUSALS_UNKNOWN)
-	{
-		CdpRun(&load_refusals, &members, NULL);
-		for (i = 0; i < SPI_processed; i++)
-		{
-			bool		isnull;
-			Datum		reason = CdpCell(i, 1, &isnull);
-
-			if (!isnull)
-				root->refusals |= CdpRefusalOf(TextDatumGetCString(reason));
-		}
-		root->refusals &= ~CDP_REFUSALS_UNKNOWN;
-		SPI_freetuptable(SPI_tuptable);
-	}
+		know_refusals(root, members);
 	pfree(DatumGetPointer(members));
 	pfree(ids);
 	return true;

@@ -133,5 +133,31 @@ is(judged('flood', q{SELECT log('{user_id:hub,cookie:z}', '2026-01-02Z'); SELECT
 is($node->safe_psql('flood', q{SELECT refused('user_id:hub', 'cookie:z'), refused('user_id:hub', 'cookie:299')}), 'accepted |refused size', 'as it were in order');
 verified('flood', 'the last one');
 
+# ---- the guard for hours, while it fills, and later a late entry about what was refused ----
+$node->safe_psql('postgres', 'CREATE DATABASE hours');
+$node->safe_psql('postgres', "ALTER DATABASE hours SET cdp.$_") for 'max_new_identifiers_per_hour = 50', 'max_profile_identifiers = 300';
+$node->safe_psql('hours', sprintf($setup, 'hours'));
+$node->safe_psql('hours', q{
+SELECT log(format('{user_id:hub,cookie:%s}', g), (timestamptz '2026-01-01Z' + g * interval '30 s')::text) FROM generate_series(0, 1499) g;
+SELECT apply();
+});
+is($node->safe_psql('hours', q{TABLE profile; SELECT reason, count(*) FROM cdp.links WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1}),
+	"300|1\nrate|350\nsize|850", 'fifty an hour until it is full');
+is(judged('hours', q{
+SELECT log('{user_id:hub,cookie:1400}', '2026-01-01 07:10Z'); SELECT apply();
+SELECT log('{cookie:1300,cookie:7}', '2026-01-01 08:10Z'); SELECT apply();
+SELECT log('{cookie:1200}', '2025-12-31Z'); SELECT apply();
+SELECT log(format('{user_id:hub,cookie:%s}', g), '2026-01-01 07:30Z') FROM generate_series(1400, 1450) g; SELECT apply();
+}), 0, 'an hour makes no difference to what was refused for size');
+is(judged('hours', q{SELECT log('{cookie:1250}', '2025-12-30Z'); SELECT apply();}), 0, 'also in a new session');
+verified('hours', 'other hours of what was refused');
+is(judged('hours', q{SELECT log('{cookie:7}', '2025-12-31Z'); SELECT apply();}), 1, 'one less in an hour that was full');
+is($node->safe_psql('hours', q{SELECT refused('user_id:hub', 'cookie:50'), refused('user_id:hub', 'cookie:51')}),
+	'accepted |refused rate', 'the next one takes its place');
+verified('hours', 'a place in an hour');
+is(judged('hours', q{SELECT log('{cookie:110}', '2025-12-31Z'); SELECT apply();}), 1, 'one that was refused for its hour had another hour');
+is($node->safe_psql('hours', q{SELECT refused('user_id:hub', 'cookie:110')}), 'accepted ', 'and is taken');
+verified('hours', 'another hour');
+
 $node->stop;
 done_testing();
