@@ -9,13 +9,15 @@ CREATE TABLE cdp.attachment_definitions (
 	capture text NOT NULL,
 	attached_by text NOT NULL,
 	attached_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-	version bigint NOT NULL DEFAULT (pg_current_xact_id()::text)::bigint,
+	version bigint NOT NULL DEFAULT hashtextextended(gen_random_uuid()::text, 0),
+	incarnation int,
 	position timestamptz,
 	synchronised_at timestamptz,
 	last_error text
 );
 COMMENT ON TABLE cdp.attachment_definitions IS 'attached relations, by name; see the view cdp.attachments';
-COMMENT ON COLUMN cdp.attachment_definitions.version IS 'another one whenever the definition is another one, as id can be used again';
+COMMENT ON COLUMN cdp.attachment_definitions.version IS 'another one whenever the definition is another one, as name and id can be used again, also within a transaction';
+COMMENT ON COLUMN cdp.attachment_definitions.incarnation IS 'of the log, when it was attached: what a restore brought waits for the log to be activated';
 COMMENT ON COLUMN cdp.attachment_definitions.position IS 'up to where the mapping''s cursor has been followed';
 COMMENT ON COLUMN cdp.attachment_definitions.last_error IS 'why cdp.sync_attachments() could not synchronise it; NULL when it could';
 
@@ -94,7 +96,11 @@ BEGIN
 	END IF;
 	FOR one IN
 		SELECT a.name FROM cdp.attachments a
-		WHERE NOT due OR a.capture = 'poll' OR a.status <> 'ok'
+		JOIN cdp.attachment_definitions d ON d.name = a.name
+		WHERE NOT due OR ((a.capture = 'poll' OR a.status <> 'ok')
+			-- not amid a restore, when the rows may not be there yet
+			AND EXISTS (SELECT FROM cdp.incarnation i
+				WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id)))
 		ORDER BY a.name
 	LOOP
 		name := one;
@@ -117,5 +123,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.sync_attachments(boolean) IS
-	'synchronise every attached relation, or those that are due: views and others without triggers, and those that are not ok. One row each, as of cdp.sync_attachment, with the message of the error that kept it from it, which the view cdp.attachments shows too. The worker does it for those that are due every cdp.sync_interval';
+	'synchronise every attached relation, or those that are due: views and others without triggers, and those that are not ok, but none that a restore brought before its log is activated. One row each, as of cdp.sync_attachment, with the message of the error that kept it from it, which the view cdp.attachments shows too. The worker does it for those that are due every cdp.sync_interval';
 REVOKE EXECUTE ON FUNCTION cdp.sync_attachments(boolean) FROM PUBLIC;

@@ -29,6 +29,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
 #include "utils/timestamp.h"
 
 #include "collect/attach.h"
@@ -44,8 +45,9 @@ PG_FUNCTION_INFO_V1(cdp_sync_attachment);
 
 static CdpStatement insert_definition = {
 	"INSERT INTO cdp.attachment_definitions"
-	" (id, name, relation, source, mapping, capture, attached_by)"
-	" SELECT COALESCE(max(a.id), 0) + 1, $1, $2, $3, $4, $5, $6"
+	" (id, name, relation, source, mapping, capture, attached_by, incarnation)"
+	" SELECT COALESCE(max(a.id), 0) + 1, $1, $2, $3, $4, $5, $6,"
+	" (SELECT i.id FROM cdp.incarnation i)"
 	" FROM cdp.attachment_definitions a",
 	{ "text", "text", "text", "jsonb", "text", "text" }
 };
@@ -120,8 +122,23 @@ has_trigger(Oid relid, const char *name)
 }
 
 /*
- * The triggers of a table and of its partitions, those that are missing: a
- * statement fires those of the table that it names, only.
+ * Triggers see all rows, a comparison those that the policies of the table let
+ * the role see: the two would undo each other's work.
+ */
+static void
+check_row_security(Oid relid, Oid role)
+{
+	if (check_enable_rls(relid, role, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("row-level security of \"%s\" hides rows from the role that attaches it",
+						get_rel_name(relid)),
+				 errhint("Attach it as its owner, or say capture => 'poll': then the rows that the role sees are logged.")));
+}
+
+/*
+ * The triggers of a table and of its partitions or children, those that are
+ * missing: a statement fires those of the table that it names, only.
  */
 static void
 make_triggers(const char *name, Oid relid)
@@ -129,7 +146,8 @@ make_triggers(const char *name, Oid relid)
 	List *relids = list_make1_oid(relid);
 	ListCell *cell;
 
-	if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
+	LockRelationOid(relid, ShareRowExclusiveLock);
+	if (has_subclass(relid))
 		relids = find_all_inheritors(relid, ShareRowExclusiveLock, NULL);
 	foreach(cell, relids)
 	{
@@ -198,6 +216,7 @@ synchronise(CdpCapture *capture, CdpAttachment *attachment)
 						   saved.sec_context | SECURITY_LOCAL_USERID_CHANGE);
 	if (strcmp(mode, "trigger") == 0)
 	{
+		check_row_security(relid, attachment->role);
 		make_triggers(attachment->name, relid);
 		/* nobody writes between the look at the rows and the commit */
 		LockRelationOid(relid, ShareLock);
@@ -207,6 +226,7 @@ synchronise(CdpCapture *capture, CdpAttachment *attachment)
 	if (key == NULL)
 		key = CdpMappingPrimaryKey(relid, false);
 	CdpCaptureBegin(capture, attachment);
+	capture->latest = IsolationUsesXactSnapshot();
 	if (mapping->cursor != NULL)
 	{
 		TimestampTz next;
@@ -388,7 +408,10 @@ cdp_attach(PG_FUNCTION_ARGS)
 	CdpRestoreUser(&saved);
 
 	if (strcmp(mode, "trigger") == 0)
+	{
+		check_row_security(relid, saved.userid);
 		make_triggers(name, relid);
+	}
 	if (PG_ARGISNULL(5) || PG_GETARG_BOOL(5))
 	{
 		CdpCapture capture;

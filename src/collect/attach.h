@@ -11,6 +11,7 @@
 #ifndef CDP_ATTACH_H
 #define CDP_ATTACH_H
 
+#include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
 #include "cdp.h"
@@ -47,6 +48,10 @@ typedef struct CdpAttachment
 	text *source;
 	Oid role; /* who attached it, and reads it; invalid when gone */
 	CdpMapping *mapping;
+
+	/* triggers of triggers that captured its rows, in the transaction */
+	TransactionId nested_xid;
+	int nested_depth;
 } CdpAttachment;
 
 /* Columns that the query of a mapping yields. */
@@ -67,6 +72,12 @@ extern const char *CdpMappingPrimaryKey(Oid relid, bool missing_ok);
 /* The query that maps the rows of a FROM item (which may refer to $1). */
 extern char *CdpMappingQuery(const CdpMapping *mapping, const char *key,
 							 const char *from, const char *condition);
+/*
+ * A FROM item: the rows of a relation as they are now whose primary key one of
+ * the sources (FROM items without alias; the second may be NULL) has.
+ */
+extern char *CdpMappingCurrentRows(Oid relid, const char *relation,
+								   const char *source, const char *other);
 /* The query for the keys of a FROM item, whatever the filter says, or with it. */
 extern char *CdpMappingKeyQuery(const CdpMapping *mapping, const char *key,
 								const char *from, bool filtered);
@@ -87,6 +98,8 @@ typedef struct CdpCapture
 	int64 logged; /* entries appended, retractions aside */
 	int64 retracted;
 	int64 rejected;
+	bool latest; /* rows as they are now, whatever the transaction sees */
+	Snapshot moment; /* private to capture.c: rows as this sees them */
 	List *refused; /* private to capture.c: what could not be mapped */
 } CdpCapture;
 

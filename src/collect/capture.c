@@ -27,6 +27,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "common/md5.h"
@@ -34,6 +35,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -58,8 +60,10 @@ PG_FUNCTION_INFO_V1(cdp_capture);
 #define GONE_NAME "cdp_gone"
 
 /* the transition tables, by the names that attach.c gives them */
-#define NEW_ROWS "cdp_new AS r"
-#define OLD_ROWS "cdp_old AS r"
+#define NEW_TABLE "cdp_new"
+#define OLD_TABLE "cdp_old"
+#define NEW_ROWS NEW_TABLE " AS r"
+#define OLD_ROWS OLD_TABLE " AS r"
 
 typedef enum RowColumn
 {
@@ -159,6 +163,12 @@ static CdpStatement retract_gone = {
 	{ "int4", "text" }
 };
 
+static CdpStatement retract_others = {
+	RETRACT("WHERE r.attachment = $1 AND NOT EXISTS"
+			" (SELECT FROM " GONE_NAME " AS o WHERE o.key = r.key)"),
+	{ "int4", "text" }
+};
+
 static CdpStatement retract_absent = {
 	RETRACT("WHERE r.attachment = $1 AND NOT EXISTS"
 			" (SELECT FROM " ROWS_NAME " AS i WHERE i.key = r.key)"),
@@ -176,6 +186,28 @@ static CdpStatement refuse = {
 	" VALUES ($1, $2, $3, $4, $5)",
 	{ "text", "text", "text", "text", "jsonb" }
 };
+
+/*
+ * Run a statement that must see what was committed just now, even if the
+ * transaction looks at the database as it was before: a row of the table may
+ * have been logged since by a synchronisation that this transaction waited
+ * for, and the table been attached since.
+ */
+static uint64
+run(CdpStatement *statement, Datum *args)
+{
+	int rc;
+
+	CdpPrepare(statement);
+	if (IsolationUsesXactSnapshot())
+		rc = SPI_execute_snapshot(statement->plan, args, NULL, GetLatestSnapshot(),
+								  InvalidSnapshot, false, true, 0);
+	else
+		rc = SPI_execute_plan(statement->plan, args, NULL, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	return SPI_processed;
+}
 
 /*
  * The attachment of that name, read again when it has changed; within SPI.
@@ -201,7 +233,7 @@ CdpAttachmentGet(const char *name, bool missing_ok)
 	}
 	namestrcpy(&key, name);
 	CdpBecomeOwner(&saved);
-	if (CdpRun(&read_attachment, &arg, NULL) == 0)
+	if (run(&read_attachment, &arg) == 0)
 	{
 		if (!missing_ok)
 			ereport(ERROR,
@@ -215,6 +247,7 @@ CdpAttachmentGet(const char *name, bool missing_ok)
 	{
 		attachment->context = NULL;
 		attachment->version = -1;
+		attachment->nested_xid = InvalidTransactionId;
 	}
 	version = CdpCellInt8(0, 2);
 	if (attachment->version != version)
@@ -509,11 +542,21 @@ typedef void (*RowFunction)(CdpCapture *capture, void *arg,
 static void
 for_each_row(CdpCapture *capture, SPIPlanPtr plan, RowFunction function, void *arg)
 {
-	Portal portal = SPI_cursor_open(NULL, plan, NULL, NULL, false);
+	Portal portal;
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
 												  "cdp rows",
 												  ALLOCSET_DEFAULT_SIZES);
+	bool latest = capture->latest || capture->moment != NULL;
 
+	if (latest)
+	{
+		/* the snapshot of a transaction may be older than what has been logged */
+		CommandCounterIncrement();
+		PushActiveSnapshot(capture->moment ? capture->moment : GetLatestSnapshot());
+	}
+	portal = SPI_cursor_open(NULL, plan, NULL, NULL, latest);
+	if (latest)
+		PopActiveSnapshot();
 	for (;;)
 	{
 		SPITupleTable *table;
@@ -729,27 +772,6 @@ register_rows(const char *name, Tuplestorestate *rows, TupleDesc desc, int64 n)
 		elog(ERROR, "could not register the rows");
 }
 
-/*
- * Run a statement that must see what was committed just now, even if the
- * transaction looks at the database as it was before: a row of the table may
- * have been logged since by a synchronisation that this transaction waited
- * for.
- */
-static void
-run(CdpStatement *statement, Datum *args)
-{
-	int rc;
-
-	CdpPrepare(statement);
-	if (IsolationUsesXactSnapshot())
-		rc = SPI_execute_snapshot(statement->plan, args, NULL, GetLatestSnapshot(),
-								  InvalidSnapshot, false, true, 0);
-	else
-		rc = SPI_execute_plan(statement->plan, args, NULL, false, 0);
-	if (rc < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
-}
-
 static void
 write_refused(CdpCapture *capture, bool everything)
 {
@@ -835,15 +857,89 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
  * somebody else's table, nor that of the table that has been renamed away.
  */
 static bool
-is_attached(Relation rel, const CdpAttachment *attachment)
+is_attached(Relation rel, Oid attached)
 {
-	Oid attached = relation_of(attachment);
-
 	if (!OidIsValid(attached))
 		return false;
-	return RelationGetRelid(rel) == attached ||
-		(rel->rd_rel->relispartition &&
-		 list_member_oid(get_partition_ancestors(RelationGetRelid(rel)), attached));
+	if (RelationGetRelid(rel) == attached)
+		return true;
+	if (rel->rd_rel->relispartition)
+		return list_member_oid(get_partition_ancestors(RelationGetRelid(rel)), attached);
+	return has_subclass(attached) &&
+		list_member_oid(find_all_inheritors(attached, NoLock, NULL), RelationGetRelid(rel));
+}
+
+/*
+ * Rows of a statement may be others by now: triggers that fired for each row
+ * before may have changed them again.  That was captured before, as what they
+ * did is a statement inside of this one.  What a foreign key to the table
+ * itself cascades to is in the same transition tables, beside what was before.
+ */
+static bool
+may_be_stale(Relation rel, CdpAttachment *attachment)
+{
+	TransactionId xid = GetTopTransactionId();
+	int depth = DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0));
+	TriggerDesc *desc = rel->trigdesc;
+
+	if (attachment->nested_xid != xid)
+	{
+		attachment->nested_xid = xid;
+		attachment->nested_depth = 0;
+	}
+	if (attachment->nested_depth > depth)
+		return true;
+	if (depth > 1)
+		attachment->nested_depth = depth;
+	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
+		if (desc->triggers[i].tgconstrrelid == RelationGetRelid(rel) &&
+			RI_FKey_trigger_type(desc->triggers[i].tgfoid) == RI_TRIGGER_PK)
+			return true;
+	return false;
+}
+
+/*
+ * After TRUNCATE of the table or of a part of it: what is not there any more is
+ * retracted.  Both statements see the same moment, as others go on writing to
+ * other parts.
+ */
+static void
+capture_truncate(CdpCapture *capture, Oid relid, const char *key)
+{
+	CdpAttachment *attachment = capture->attachment;
+	CdpUserContext saved;
+	Datum args[2];
+	Snapshot snapshot;
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (key != NULL)
+	{
+		char *from = psprintf("%s AS r", attachment->relation);
+
+		capture->moment = snapshot;
+		capture_keys(capture, relid, CdpMappingKeyQuery(attachment->mapping, key, from, true));
+		capture->moment = NULL;
+	}
+	CdpBecomeOwner(&saved);
+	if (capture->rejected == 0)
+	{
+		int rc;
+
+		args[0] = Int32GetDatum(attachment->id);
+		args[1] = PointerGetDatum(attachment->source);
+		register_rows(GONE_NAME, capture->gone, gone_descriptor(), capture->ngone);
+		CdpPrepare(&retract_others);
+		rc = SPI_execute_snapshot(retract_others.plan, args, NULL, snapshot,
+								  InvalidSnapshot, false, true, 0);
+		if (rc < 0)
+			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+		capture->retracted += CdpCellInt8(0, 1);
+		SPI_unregister_relation(GONE_NAME);
+	}
+	write_refused(capture, capture->rejected == 0 && capture->ngone == 0);
+	CdpRestoreUser(&saved);
+	UnregisterSnapshot(snapshot);
 }
 
 /*
@@ -856,8 +952,11 @@ cdp_capture(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	CdpAttachment *attachment;
 	CdpCapture capture;
+	CdpMapping *mapping;
 	Relation rel;
+	Oid attached;
 	const char *key;
+	const char *current = NULL; /* rows as they are now */
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
@@ -870,17 +969,32 @@ cdp_capture(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	attachment = CdpAttachmentGet(trigger->tg_trigger->tgargs[0], true);
+	attached = attachment == NULL ? InvalidOid : relation_of(attachment);
 	if (attachment == NULL || !OidIsValid(attachment->role) ||
-		!is_attached(rel, attachment))
+		!is_attached(rel, attached))
 	{
 		SPI_finish();
 		return PointerGetDatum(NULL);
 	}
 	SPI_register_trigger_data(trigger);
 	CdpCaptureBegin(&capture, attachment);
-	key = attachment->mapping->key;
+	mapping = attachment->mapping;
+	key = mapping->key;
 	if (key == NULL)
-		key = CdpMappingPrimaryKey(relation_of(attachment), true);
+		key = CdpMappingPrimaryKey(attached, true);
+
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event) &&
+		(key != NULL || (RelationGetRelid(rel) == attached && !has_subclass(attached))))
+	{
+		capture_truncate(&capture, attached, key);
+		CdpCaptureEnd(&capture);
+		SPI_finish();
+		return PointerGetDatum(NULL);
+	}
+	if (may_be_stale(rel, attachment))
+		current = CdpMappingCurrentRows(attached, attachment->relation,
+										TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? OLD_TABLE : NEW_TABLE,
+										TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? OLD_TABLE : NULL);
 
 	if (key == NULL)
 	{
@@ -889,27 +1003,31 @@ cdp_capture(PG_FUNCTION_ARGS)
 
 		add_refused(&capture, CurrentMemoryContext, &error, NULL);
 	}
+	else if (current != NULL)
+	{
+		const char *was = TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ? NEW_ROWS : OLD_ROWS;
+
+		capture_rows(&capture, attached, key, current, NULL);
+		capture_keys(&capture, attached,
+					 psprintf("%s EXCEPT %s",
+							  CdpMappingKeyQuery(mapping, key, was, false),
+							  CdpMappingKeyQuery(mapping, key, current, true)));
+	}
 	else if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 		capture_rows(&capture, RelationGetRelid(rel), key, NEW_ROWS, NULL);
 	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		capture_keys(&capture, RelationGetRelid(rel),
-					 CdpMappingKeyQuery(attachment->mapping, key, OLD_ROWS, false));
-	else if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+					 CdpMappingKeyQuery(mapping, key, OLD_ROWS, false));
+	else
 	{
 		capture_rows(&capture, RelationGetRelid(rel), key, NEW_ROWS, NULL);
 		capture_keys(&capture, RelationGetRelid(rel),
 					 psprintf("%s EXCEPT %s",
-							  CdpMappingKeyQuery(attachment->mapping, key, OLD_ROWS, false),
-							  CdpMappingKeyQuery(attachment->mapping, key, NEW_ROWS, true)));
-	}
-	else if (RelationGetRelid(rel) != relation_of(attachment))
-	{
-		/* a partition was emptied: what is left are the rows of the others */
-		capture_rows(&capture, relation_of(attachment), key,
-					 psprintf("%s AS r", attachment->relation), NULL);
+							  CdpMappingKeyQuery(mapping, key, OLD_ROWS, false),
+							  CdpMappingKeyQuery(mapping, key, NEW_ROWS, true)));
 	}
 
-	CdpCaptureWrite(&capture, TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event));
+	CdpCaptureWrite(&capture, false);
 	CdpCaptureEnd(&capture);
 	SPI_finish();
 	return PointerGetDatum(NULL);

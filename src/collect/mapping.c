@@ -380,6 +380,38 @@ CdpMappingPrimaryKey(Oid relid, bool missing_ok)
 	return buf.data;
 }
 
+static char *
+select_key(Oid relid, Bitmapset *columns, const char *source)
+{
+	StringInfoData buf;
+	int column = -1;
+
+	initStringInfo(&buf);
+	while ((column = bms_next_member(columns, column)) >= 0)
+		appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", k." : "k.",
+						 quote_identifier(get_attname(relid,
+													  column + FirstLowInvalidHeapAttributeNumber,
+													  false)));
+	return source == NULL ? buf.data : psprintf("SELECT %s FROM %s AS k", buf.data, source);
+}
+
+char *
+CdpMappingCurrentRows(Oid relid, const char *relation, const char *source,
+					  const char *other)
+{
+	Oid constraint;
+	Bitmapset *columns = get_primary_key_attnos(relid, true, &constraint);
+	char *keys;
+
+	if (columns == NULL)
+		return NULL;
+	keys = select_key(relid, columns, source);
+	if (other != NULL)
+		keys = psprintf("%s UNION %s", keys, select_key(relid, columns, other));
+	return psprintf("(SELECT k.* FROM %s AS k WHERE (%s) IN (%s)) AS r", relation,
+					select_key(relid, columns, NULL), keys);
+}
+
 char *
 CdpMappingQuery(const CdpMapping *mapping, const char *key, const char *from,
 				const char *condition)

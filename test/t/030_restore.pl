@@ -17,6 +17,7 @@ $node->append_conf(
 shared_preload_libraries = 'cdp'
 max_worker_processes = 16
 cdp.naptime = '100ms'
+cdp.sync_interval = '1s'
 ));
 $node->start;
 
@@ -36,6 +37,11 @@ $node->safe_psql(
 	SELECT cdp.subscribe('mail');
 	CREATE VIEW public.report AS SELECT profile_id, ltv, plan FROM cdp.profile_traits WHERE orders > 0;
 	CREATE TABLE public.shop (id int);
+	CREATE TABLE public.sold (id int PRIMARY KEY, who text, total int, at timestamptz);
+	INSERT INTO public.sold VALUES (1, 'u1', 10, '2026-11-02'), (2, 'u2', 20, '2026-11-02');
+	CREATE VIEW public.seen AS SELECT id, who, at FROM public.sold;
+	SELECT cdp.attach('public.sold', '{"event": "Ordered", "identifiers": {"user_id": "who"}, "time": "at", "properties": {"revenue": "total"}}');
+	SELECT cdp.attach('public.seen', '{"event": "Seen", "identifiers": {"user_id": "who"}, "time": "at", "key": "id", "properties": {}}');
 ));
 
 sub live
@@ -76,6 +82,7 @@ my %answers = (
 	memberships => 'SELECT segment, profile_id FROM cdp.memberships ORDER BY 1, 2',
 	report => 'SELECT * FROM public.report ORDER BY 1',
 	definitions => 'SELECT name, predicate, channel FROM cdp.segments ORDER BY 1',
+	attached => 'SELECT attachment, key, hash, entry FROM cdp.attached_rows ORDER BY 1, 2',
 	kinds => "SELECT kind, priority, max_per_profile FROM cdp.identifier_kinds ORDER BY 1");
 
 sub answers
@@ -141,6 +148,36 @@ for my $db (qw(custom plain))
 	is($node->safe_psql($db, 'SELECT entries FROM cdp.stat_apply'), $node->safe_psql($db, 'SELECT count(*) FROM cdp.events'),
 		"$db: every entry was read once");
 }
+
+# ---- attached tables: no row is logged twice, and a change retracts what was restored
+
+for my $db (qw(custom plain))
+{
+	my $rows = 'SELECT count(*), sum((properties->>\'revenue\')::int) FROM cdp.attached_rows r JOIN cdp.events e ON e.id = r.entry';
+
+	is($node->safe_psql($db, "SELECT string_agg(status, ' ') FROM cdp.attachments"), 'ok ok', "$db: attachments are there");
+	is($node->safe_psql($db, "SELECT a.*, b.* FROM cdp.sync_attachment('sold') a, cdp.sync_attachment('seen') b"),
+		'0|0|0|0|0|0', "$db: attached rows are those of the log");
+	is($node->safe_psql($db, $rows), '4|30', "$db: as before");
+	my $ltv = "SELECT cdp.profile('user_id:u2')->'traits'->>'ltv'";
+	my $was = $node->safe_psql($db, $ltv);
+	$node->safe_psql($db, 'UPDATE public.sold SET total = total + 5 WHERE id = 2; DELETE FROM public.sold WHERE id = 1');
+	is($node->safe_psql($db, "SELECT cdp.wait_applied('300 s')"), 't', "$db: rows are changed");
+	is($node->safe_psql($db, $ltv), $was + 5, "$db: of the row only what it says now counts");
+	is($node->safe_psql($db, "SELECT logged, retracted FROM cdp.sync_attachment('sold')"), '0|0', "$db: nothing is left to compare");
+	is($node->safe_psql($db, 'SELECT count(*) FROM cdp.verify()'), '0', "$db: verify() agrees");
+}
+
+# ---- amid a restore, with definitions and the log's knowledge of rows but not the rows
+
+$node->safe_psql('postgres', 'CREATE DATABASE amid');
+command_ok([ 'pg_restore', @to, '--exit-on-error', '-d', 'amid', '--section=pre-data', "$dir/custom" ], 'structure');
+command_ok([ 'pg_restore', @to, '--exit-on-error', '-d', 'amid', '-a', '-n', 'cdp', "$dir/custom" ], 'data of the extension');
+is($node->safe_psql('amid', 'SELECT count(*) FROM cdp.attached_rows'), '4', 'rows are known that are not there');
+is($node->safe_psql('amid', 'SELECT count(*) FROM cdp.sync_attachments(due => true)'), '0', 'no attachment is due');
+sleep 2;
+is($node->safe_psql('amid', 'SELECT count(*) FROM cdp.attached_rows'), '4', 'the worker leaves them alone');
+is($node->safe_psql('amid', 'SELECT count(*) FROM pg_trigger WHERE tgfoid = \'cdp.capture\'::regproc'), '0', 'and makes no triggers');
 
 # ---- activated by hand
 
