@@ -165,4 +165,5 @@ CREATE VIEW cdp.subscription_lag AS
 COMMENT ON VIEW cdp.subscription_lag IS 'how far each subscription is: changes behind the head (whether or not its filter lets them through), age of the oldest that is not acknowledged, changes that consumers hold, that wait in its queue or are set aside, whether it is the slowest, which holds back cdp.trim_changes(), and what is alarming about it';
 
 REVOKE ALL ON FUNCTION cdp.make_change_partitions(interval), cdp.trim_changes(interval) FROM PUBLIC;
-GRANT SELECT ON cdp.subscription_lag, cdp.dead_letters TO pg_monitor;
+-- not cdp.dead_letters: payloads are as confidential as the changes themselves
+GRANT SELECT ON cdp.subscription_lag TO pg_monitor;

@@ -29,7 +29,9 @@
 #include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "storage/shmem.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "cdp.h"
@@ -675,6 +677,24 @@ receive_end(StringInfo buf)
 	return result;
 }
 
+/*
+ * The rows are read with the rights of the extension's owner, for the value of
+ * a state that the caller may see.  One that the caller has made up must not
+ * lead to the rows of somebody else.
+ */
+static void
+need_rows(void)
+{
+	Oid			table = get_relname_relid("window_items", CdpSchemaOid());
+
+	if (!OidIsValid(table) ||
+		pg_class_aclcheck(table, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to make a state whose items are in table \"cdp.window_items\""),
+				 errdetail("It needs SELECT on that table.")));
+}
+
 void
 CdpChunksReceive(StringInfo buf, CdpState *state)
 {
@@ -685,6 +705,7 @@ CdpChunksReceive(StringInfo buf, CdpState *state)
 
 	if (!may_have_chunks(state->rules))
 		bad_chunk("The aggregate has none.");
+	need_rows();
 	if (owner <= 0 || trait <= 0 || n <= 0 || n > (buf->len - buf->cursor) / 62)
 		bad_chunk("The number of chunks is impossible.");
 	chunks = state->chunks = make_chunks(state->rules, owner, trait, n);

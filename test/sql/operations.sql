@@ -80,3 +80,5 @@ SELECT count(*) FROM cdp.subscription_lag;
 SELECT cdp.pause();
 RESET ROLE;
 DROP ROLE regress_cdp_watcher;
+-- who monitors sees numbers, no payloads
+SELECT v, has_table_privilege('pg_monitor', v, 'SELECT') FROM unnest('{cdp.subscription_lag,cdp.dead_letters,cdp.changes}'::text[]) v;

@@ -126,4 +126,14 @@ SELECT cdp.apply();
 SELECT bool_and(cdp.profile_traits_at(cdp.resolve('user_id:s'), d)->'traits' = cdp.profile_at('user_id:s', d)->'traits') AS as_recomputed
 FROM generate_series(timestamptz '2026-03-29 00:30', '2026-03-29 03:00', interval '5 minutes') d;
 SELECT count(*), bool_and(state::text::cdp.node_state::text = state::text) FROM cdp.identities WHERE identifier::text IN ('user_id:m', 'user_id:s');
+-- who may not read the rows cannot make a state that leads to them
+SELECT state::text AS state FROM cdp.identities WHERE identifier::text = 'user_id:m' \gset
+CREATE ROLE regress_stranger;
+SET ROLE regress_stranger;
+\set VERBOSITY terse
+SELECT cdp.traits_json(:'state'::cdp.node_state);
+\set VERBOSITY default
+RESET ROLE;
+SELECT cdp.traits_json(:'state'::cdp.node_state)->'month' = cdp.profile('user_id:m') #> '{traits,month}' AS same;
+DROP ROLE regress_stranger;
 DROP EXTENSION cdp CASCADE;
