@@ -11,11 +11,13 @@
 #ifndef CDP_ATTACH_H
 #define CDP_ATTACH_H
 
+#include "utils/rel.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
 #include "cdp.h"
 #include "collect/collect.h"
+#include "statement.h"
 
 /*
  * How a row becomes an entry.  The strings are SQL expressions over the row,
@@ -82,6 +84,16 @@ extern char *CdpMappingCurrentRows(Oid relid, const char *relation,
 extern char *CdpMappingKeyQuery(const CdpMapping *mapping, const char *key,
 								const char *from, bool filtered);
 
+/* collect/attachment.c */
+extern CdpAttachment *CdpAttachmentGet(const char *name, bool missing_ok);
+/* Invalid when there is none of that name. */
+extern Oid CdpAttachedRelation(const CdpAttachment *attachment);
+extern bool CdpIsAttached(Relation rel, Oid attached);
+/* Be the one who attached the table; CdpRestoreUser undoes it. */
+extern void CdpBecomeRole(Oid role, CdpUserContext *saved);
+/* CdpRun, by the latest snapshot. */
+extern uint64 CdpRunLatest(CdpStatement *statement, Datum *args);
+
 /* collect/capture.c */
 
 /*
@@ -103,15 +115,11 @@ typedef struct CdpCapture
 	List *refused; /* private to capture.c: what could not be mapped */
 } CdpCapture;
 
-extern CdpAttachment *CdpAttachmentGet(const char *name, bool missing_ok);
 extern void CdpCaptureBegin(CdpCapture *capture, CdpAttachment *attachment);
 extern void CdpCaptureRows(CdpCapture *capture, const char *key, const char *from,
 						   const char *condition);
 extern void CdpCaptureKeys(CdpCapture *capture, const char *query);
 extern void CdpCaptureWrite(CdpCapture *capture, bool everything);
 extern void CdpCaptureEnd(CdpCapture *capture);
-
-/* Be the one who attached the table; CdpRestoreUser undoes it. */
-extern void CdpBecomeRole(Oid role, CdpUserContext *saved);
 
 #endif /* CDP_ATTACH_H */

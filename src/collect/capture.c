@@ -25,26 +25,20 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "catalog/partition.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "common/md5.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
-#include "utils/varlena.h"
 
 #include "collect/attach.h"
 #include "collect/extract.h"
@@ -96,14 +90,6 @@ typedef struct MappingPlan
 } MappingPlan;
 
 static List *plans = NIL;
-
-static HTAB *attachments = NULL;
-
-static CdpStatement read_attachment = {
-	"SELECT a.id, a.version, a.relation, a.source, a.attached_by, a.mapping"
-	" FROM cdp.attachment_definitions a WHERE a.name = $1",
-	{ "text" }
-};
 
 /*
  * Ids are drawn here and not by the column's default, for both tables get
@@ -186,115 +172,6 @@ static CdpStatement refuse = {
 	" VALUES ($1, $2, $3, $4, $5)",
 	{ "text", "text", "text", "text", "jsonb" }
 };
-
-/*
- * Run a statement that must see what was committed just now, even if the
- * transaction looks at the database as it was before: a row of the table may
- * have been logged since by a synchronisation that this transaction waited
- * for, and the table been attached since.
- */
-static uint64
-run(CdpStatement *statement, Datum *args)
-{
-	int rc;
-
-	CdpPrepare(statement);
-	if (IsolationUsesXactSnapshot())
-		rc = SPI_execute_snapshot(statement->plan, args, NULL, GetLatestSnapshot(),
-								  InvalidSnapshot, false, true, 0);
-	else
-		rc = SPI_execute_plan(statement->plan, args, NULL, false, 0);
-	if (rc < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
-	return SPI_processed;
-}
-
-/*
- * The attachment of that name, read again when it has changed; within SPI.
- */
-CdpAttachment *
-CdpAttachmentGet(const char *name, bool missing_ok)
-{
-	CdpAttachment *attachment;
-	CdpUserContext saved;
-	Datum arg = CStringGetTextDatum(name);
-	NameData key;
-	bool isnull;
-	bool found;
-	int64 version;
-	char *role;
-
-	if (attachments == NULL)
-	{
-		HASHCTL ctl = { .keysize = NAMEDATALEN, .entrysize = sizeof(CdpAttachment) };
-
-		attachments = hash_create("cdp attachments", 16, &ctl,
-								  HASH_ELEM | HASH_STRINGS);
-	}
-	namestrcpy(&key, name);
-	CdpBecomeOwner(&saved);
-	if (run(&read_attachment, &arg) == 0)
-	{
-		if (!missing_ok)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("attachment \"%s\" does not exist", name)));
-		CdpRestoreUser(&saved);
-		return NULL;
-	}
-	attachment = hash_search(attachments, NameStr(key), HASH_ENTER, &found);
-	if (!found)
-	{
-		attachment->context = NULL;
-		attachment->version = -1;
-		attachment->nested_xid = InvalidTransactionId;
-	}
-	version = CdpCellInt8(0, 2);
-	if (attachment->version != version)
-	{
-		MemoryContext old;
-
-		attachment->version = -1;
-		if (attachment->context != NULL)
-			MemoryContextReset(attachment->context);
-		else
-			attachment->context = AllocSetContextCreate(CacheMemoryContext,
-														"cdp attachment",
-														ALLOCSET_SMALL_SIZES);
-		old = MemoryContextSwitchTo(attachment->context);
-		attachment->id = DatumGetInt32(CdpCell(0, 1, &isnull));
-		attachment->relation = TextDatumGetCString(CdpCell(0, 3, &isnull));
-		attachment->source = DatumGetTextPCopy(CdpCell(0, 4, &isnull));
-		attachment->mapping = CdpMappingParse(DatumGetJsonbPCopy(CdpCell(0, 6, &isnull)), false);
-		MemoryContextSwitchTo(old);
-		attachment->version = version;
-	}
-	role = TextDatumGetCString(CdpCell(0, 5, &isnull));
-	attachment->role = get_role_oid(role, true);
-	SPI_freetuptable(SPI_tuptable);
-	CdpRestoreUser(&saved);
-	return attachment;
-}
-
-void
-CdpBecomeRole(Oid role, CdpUserContext *saved)
-{
-	static const char *const pinned[][2] = {
-		{ "search_path", "pg_catalog, pg_temp" },
-		{ "timezone", "UTC" },
-		{ "datestyle", "ISO, YMD" },
-		{ "intervalstyle", "postgres" },
-		{ "extra_float_digits", "1" },
-		{ "bytea_output", "hex" }
-	};
-
-	GetUserIdAndSecContext(&saved->userid, &saved->sec_context);
-	SetUserIdAndSecContext(role, saved->sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	saved->nest_level = NewGUCNestLevel();
-	for (int i = 0; i < lengthof(pinned); i++)
-		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-}
 
 static TupleDesc
 row_descriptor(void)
@@ -684,19 +561,6 @@ single_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
 					DatumGetJsonbP(SPI_getbinval(tuple, desc, 2, &isnull)));
 }
 
-static Oid
-relation_of(const CdpAttachment *attachment)
-{
-	return RangeVarGetRelid(makeRangeVarFromNameList(
-#if PG_VERSION_NUM >= 160000
-								stringToQualifiedNameList(attachment->relation, NULL)
-#else
-								stringToQualifiedNameList(attachment->relation)
-#endif
-									),
-							NoLock, true);
-}
-
 /*
  * Map the rows of a FROM item whose rows are those of a relation.
  */
@@ -733,7 +597,7 @@ void
 CdpCaptureRows(CdpCapture *capture, const char *key, const char *from,
 			   const char *condition)
 {
-	capture_rows(capture, relation_of(capture->attachment), key, from, condition);
+	capture_rows(capture, CdpAttachedRelation(capture->attachment), key, from, condition);
 }
 
 /*
@@ -815,20 +679,20 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 	/* what could not be mapped stays as it was: it is not known to be gone */
 	if (everything && capture->rejected == 0)
 	{
-		run(&retract_absent, args);
+		CdpRunLatest(&retract_absent, args);
 		capture->retracted += CdpCellInt8(0, 1);
 	}
 	CdpPinPlans();
 	if (capture->ngone > 0)
 	{
-		run(&retract_gone, args);
+		CdpRunLatest(&retract_gone, args);
 		capture->retracted += CdpCellInt8(0, 1);
 	}
 	if (capture->nrows > 0 && attachment->mapping->key != NULL)
 	{
 		int64 doubles;
 
-		run(&count_doubles, NULL);
+		CdpRunLatest(&count_doubles, NULL);
 		doubles = CdpCellInt8(0, 1);
 		if (doubles > 0)
 		{
@@ -842,7 +706,7 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 	}
 	if (capture->nrows > 0)
 	{
-		run(attachment->mapping->key != NULL ? &log_distinct_rows : &log_rows, args);
+		CdpRunLatest(attachment->mapping->key != NULL ? &log_distinct_rows : &log_rows, args);
 		capture->logged += CdpCellInt8(0, 1);
 		capture->retracted += CdpCellInt8(0, 2);
 	}
@@ -850,23 +714,6 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 	SPI_unregister_relation(ROWS_NAME);
 	SPI_unregister_relation(GONE_NAME);
 	CdpRestoreUser(&saved);
-}
-
-/*
- * Is the relation the attached one, or a partition of it?  Not so a trigger of
- * somebody else's table, nor that of the table that has been renamed away.
- */
-static bool
-is_attached(Relation rel, Oid attached)
-{
-	if (!OidIsValid(attached))
-		return false;
-	if (RelationGetRelid(rel) == attached)
-		return true;
-	if (rel->rd_rel->relispartition)
-		return list_member_oid(get_partition_ancestors(RelationGetRelid(rel)), attached);
-	return has_subclass(attached) &&
-		list_member_oid(find_all_inheritors(attached, NoLock, NULL), RelationGetRelid(rel));
 }
 
 /*
@@ -969,9 +816,9 @@ cdp_capture(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	attachment = CdpAttachmentGet(trigger->tg_trigger->tgargs[0], true);
-	attached = attachment == NULL ? InvalidOid : relation_of(attachment);
+	attached = attachment == NULL ? InvalidOid : CdpAttachedRelation(attachment);
 	if (attachment == NULL || !OidIsValid(attachment->role) ||
-		!is_attached(rel, attached))
+		!CdpIsAttached(rel, attached))
 	{
 		SPI_finish();
 		return PointerGetDatum(NULL);
