@@ -47,7 +47,7 @@ static void
 begin_read(AccountRead *read, const CdpIdentifier *identifier, int64 id, TimestampTz at)
 {
 	TimestampTz applied;
-	int64		generation = CdpGeneration(&applied);
+	int64		generation = CdpApplierGlance(&applied);
 	MemoryContext old;
 	int			n = 0;
 

@@ -50,7 +50,7 @@ begin_read(ProfileRead *read)
 	TimestampTz applied;
 
 	memset(&read->values, 0, sizeof(CdpProfileValues));
-	read->generation = CdpGeneration(&applied);
+	read->generation = CdpApplierGlance(&applied);
 	read->now = CdpReadInstant(applied);
 	read->traits = CdpTraitSetGet(read->generation);
 	read->segments = CdpSegmentSetGet(read->generation, read->traits);

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "apply/asof.h"
+#include "cdp.h"
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(cdp_profile_at);
@@ -257,7 +258,7 @@ cdp_profile_at(PG_FUNCTION_ARGS)
 		if (root != NULL)
 		{
 			TimestampTz applied;
-			int64		generation = CdpGeneration(&applied);
+			int64		generation = CdpApplierGlance(&applied);
 			CdpProfileNodes nodes;
 			Jsonb	   *json;
 

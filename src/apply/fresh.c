@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "apply/asof.h"
+#include "cdp.h"
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(cdp_profile_fresh);
@@ -326,7 +327,7 @@ static Jsonb *
 fresh_profile(CdpIdentifier *raw, int64 profile_id)
 {
 	TimestampTz applied;
-	int64		generation = CdpGeneration(&applied);
+	int64		generation = CdpApplierGlance(&applied);
 	CdpTraitSet *traits = CdpTraitSetGet(generation);
 	Pending		pending = {0};
 	CdpProfileNodes nodes;

@@ -278,7 +278,7 @@ Datum
 cdp_matches_by_id(PG_FUNCTION_ARGS)
 {
 	TimestampTz applied;
-	int64		generation = CdpGeneration(&applied);
+	int64		generation = CdpApplierGlance(&applied);
 
 	return matches(fcinfo, CdpProfileOfNode(PG_GETARG_INT64(0)), generation, applied);
 }
@@ -292,7 +292,7 @@ Datum
 cdp_matches(PG_FUNCTION_ARGS)
 {
 	TimestampTz applied;
-	int64		generation = CdpGeneration(&applied);
+	int64		generation = CdpApplierGlance(&applied);
 	int64		profile_id = CdpProfileOfIdentifier(generation, PG_GETARG_IDENTIFIER_PP(0));
 
 	return matches(fcinfo, profile_id, generation, applied);

@@ -355,7 +355,7 @@ cdp_preview_segment(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	read_preview(fcinfo, &preview->definition);
-	(void) CdpGeneration(&applied);
+	(void) CdpApplierGlance(&applied);
 	preview->now = CdpReadInstant(applied);
 
 	BeginInternalSubTransaction(NULL);
@@ -582,7 +582,7 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 {
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	TimestampTz applied;
-	int64		generation = CdpGeneration(&applied);
+	int64		generation = CdpApplierGlance(&applied);
 	int64		profile_id = CdpProfileOfIdentifier(generation, PG_GETARG_IDENTIFIER_PP(1));
 	Explanation explanation = {0};
 	CdpProfileNodes nodes;

@@ -13,11 +13,13 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "parser/parse_type.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "cdp.h"
+#include "compat.h"
 #include "traits/traitset.h"
 
 #define SELECT_DEFINITION \
@@ -25,6 +27,77 @@
 	" within, expression, type, entity, empty, timezone, description," \
 	" options, owner, value_sql, filter_sql, each, older_than, since" \
 	" FROM cdp.trait_definitions"
+
+Oid
+CdpTypeFromName(const char *name, int32 *typmod)
+{
+	Oid			type;
+
+	CdpParseType(name, &type, typmod);
+	return type;
+}
+
+static char *
+text_column(Datum *values, bool *isnull, int column)
+{
+	return isnull[column] ? NULL : TextDatumGetCString(values[column]);
+}
+
+static Interval *
+interval_column(Datum *values, bool *isnull, int column)
+{
+	Interval   *result;
+
+	if (isnull[column])
+		return NULL;
+	result = (Interval *) palloc(sizeof(Interval));
+	*result = *DatumGetIntervalP(values[column]);
+	return result;
+}
+
+void
+CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull)
+{
+	char	   *aggregate = text_column(values, isnull, CDP_DEF_AGGREGATE);
+
+	memset(definition, 0, sizeof(CdpDefinition));
+	definition->id = DatumGetInt32(values[CDP_DEF_ID]);
+	definition->name = text_column(values, isnull, CDP_DEF_NAME);
+	definition->hidden = DatumGetBool(values[CDP_DEF_HIDDEN]);
+	definition->implicit = DatumGetBool(values[CDP_DEF_IMPLICIT]);
+	if (!CdpAggregateByName(aggregate, &definition->aggregate))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("trait \"%s\" has an unknown aggregate \"%s\"",
+						definition->name, aggregate)));
+	definition->key = text_column(values, isnull, CDP_DEF_KEY);
+	definition->value = text_column(values, isnull, CDP_DEF_VALUE);
+	definition->event = text_column(values, isnull, CDP_DEF_EVENT);
+	definition->filter = text_column(values, isnull, CDP_DEF_FILTER);
+	definition->within = interval_column(values, isnull, CDP_DEF_WITHIN);
+	definition->expression = text_column(values, isnull, CDP_DEF_EXPRESSION);
+	definition->type = text_column(values, isnull, CDP_DEF_TYPE);
+	definition->entity = text_column(values, isnull, CDP_DEF_ENTITY);
+	definition->empty = text_column(values, isnull, CDP_DEF_EMPTY);
+	definition->timezone = text_column(values, isnull, CDP_DEF_TIMEZONE);
+	definition->description = text_column(values, isnull, CDP_DEF_DESCRIPTION);
+	if (!isnull[CDP_DEF_OPTIONS])
+		definition->options = DatumGetJsonbPCopy(values[CDP_DEF_OPTIONS]);
+	definition->owner = text_column(values, isnull, CDP_DEF_OWNER);
+	definition->value_sql = text_column(values, isnull, CDP_DEF_VALUE_SQL);
+	definition->filter_sql = text_column(values, isnull, CDP_DEF_FILTER_SQL);
+	definition->each = text_column(values, isnull, CDP_DEF_EACH);
+	definition->older_than = interval_column(values, isnull, CDP_DEF_OLDER_THAN);
+	definition->has_since = !isnull[CDP_DEF_SINCE];
+	if (definition->has_since)
+		definition->since = DatumGetTimestampTz(values[CDP_DEF_SINCE]);
+}
+
+bool
+CdpOfAccounts(const CdpDefinition *definition)
+{
+	return strcmp(definition->entity, "account") == 0;
+}
 
 static CdpDefinition *
 definition_from_result(void)

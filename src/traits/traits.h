@@ -112,11 +112,6 @@ extern CdpTrait *CdpTraitLookup(CdpTraitSet *set, const char *name);
  */
 extern CdpTrait *CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created);
 
-/*
- * cdp.applier.generation as the active snapshot sees it, and the applied clock
- * (when asked for): one look for all caches that a read uses.
- */
-extern int64 CdpGeneration(TimestampTz *clock);
 /* The instant that a read is about: never before what has been applied. */
 extern TimestampTz CdpReadInstant(TimestampTz applied);
 

@@ -68,16 +68,6 @@ read_snapshot(void)
 	return ActiveSnapshotSet() ? GetActiveSnapshot() : GetTransactionSnapshot();
 }
 
-/*
- * The generation of definitions, 0 before the first one, and the applied
- * clock.
- */
-int64
-CdpGeneration(TimestampTz *clock)
-{
-	return CdpApplierGlance(clock);
-}
-
 /* The instant that a read is about: never before what has been applied. */
 TimestampTz
 CdpReadInstant(TimestampTz applied)
@@ -85,77 +75,6 @@ CdpReadInstant(TimestampTz applied)
 	TimestampTz now = CdpClock();
 
 	return now > applied ? now : applied;
-}
-
-Oid
-CdpTypeFromName(const char *name, int32 *typmod)
-{
-	Oid			type;
-
-	CdpParseType(name, &type, typmod);
-	return type;
-}
-
-static char *
-text_column(Datum *values, bool *isnull, int column)
-{
-	return isnull[column] ? NULL : TextDatumGetCString(values[column]);
-}
-
-static Interval *
-interval_column(Datum *values, bool *isnull, int column)
-{
-	Interval   *result;
-
-	if (isnull[column])
-		return NULL;
-	result = (Interval *) palloc(sizeof(Interval));
-	*result = *DatumGetIntervalP(values[column]);
-	return result;
-}
-
-void
-CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull)
-{
-	char	   *aggregate = text_column(values, isnull, CDP_DEF_AGGREGATE);
-
-	memset(definition, 0, sizeof(CdpDefinition));
-	definition->id = DatumGetInt32(values[CDP_DEF_ID]);
-	definition->name = text_column(values, isnull, CDP_DEF_NAME);
-	definition->hidden = DatumGetBool(values[CDP_DEF_HIDDEN]);
-	definition->implicit = DatumGetBool(values[CDP_DEF_IMPLICIT]);
-	if (!CdpAggregateByName(aggregate, &definition->aggregate))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("trait \"%s\" has an unknown aggregate \"%s\"",
-						definition->name, aggregate)));
-	definition->key = text_column(values, isnull, CDP_DEF_KEY);
-	definition->value = text_column(values, isnull, CDP_DEF_VALUE);
-	definition->event = text_column(values, isnull, CDP_DEF_EVENT);
-	definition->filter = text_column(values, isnull, CDP_DEF_FILTER);
-	definition->within = interval_column(values, isnull, CDP_DEF_WITHIN);
-	definition->expression = text_column(values, isnull, CDP_DEF_EXPRESSION);
-	definition->type = text_column(values, isnull, CDP_DEF_TYPE);
-	definition->entity = text_column(values, isnull, CDP_DEF_ENTITY);
-	definition->empty = text_column(values, isnull, CDP_DEF_EMPTY);
-	definition->timezone = text_column(values, isnull, CDP_DEF_TIMEZONE);
-	definition->description = text_column(values, isnull, CDP_DEF_DESCRIPTION);
-	if (!isnull[CDP_DEF_OPTIONS])
-		definition->options = DatumGetJsonbPCopy(values[CDP_DEF_OPTIONS]);
-	definition->owner = text_column(values, isnull, CDP_DEF_OWNER);
-	definition->value_sql = text_column(values, isnull, CDP_DEF_VALUE_SQL);
-	definition->filter_sql = text_column(values, isnull, CDP_DEF_FILTER_SQL);
-	definition->each = text_column(values, isnull, CDP_DEF_EACH);
-	definition->older_than = interval_column(values, isnull, CDP_DEF_OLDER_THAN);
-	definition->has_since = !isnull[CDP_DEF_SINCE];
-	if (definition->has_since)
-		definition->since = DatumGetTimestampTz(values[CDP_DEF_SINCE]);
-}
-
-bool
-CdpOfAccounts(const CdpDefinition *definition)
-{
-	return strcmp(definition->entity, "account") == 0;
 }
 
 static int
@@ -834,7 +753,7 @@ get_set(bool accounts, int64 generation)
 	CdpTraitSet built;
 
 	if (generation < 0)
-		generation = CdpGeneration(NULL);
+		generation = CdpApplierGlance(NULL);
 	if (current->context != NULL && current->generation == generation)
 		return current;
 	build(&built, accounts, generation, NIL, NIL);
@@ -874,7 +793,7 @@ CdpTraitSetReloadOf(bool accounts, const List *strict_ids)
 	outdated_since = GetCurrentStatementStartTimestamp();
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	build(&built, accounts, CdpGeneration(NULL), strict_ids, NIL);
+	build(&built, accounts, CdpApplierGlance(NULL), strict_ids, NIL);
 	PopActiveSnapshot();
 	if (current->context != NULL)
 	{
@@ -905,7 +824,7 @@ fresh_set(bool accounts)
 
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	generation = CdpGeneration(NULL);
+	generation = CdpApplierGlance(NULL);
 	PopActiveSnapshot();
 	if (current != NULL && current->context != NULL &&
 		current->generation == generation)

@@ -161,7 +161,6 @@ typedef struct CdpTraitIndex
 extern bool CdpCannotFail(Expr *expr);
 
 /* traitset.c */
-extern int64 CdpGeneration(TimestampTz *clock);
 extern TimestampTz CdpReadInstant(TimestampTz applied);
 extern CdpTraitSet *CdpTraitSetReload(const List *strict_ids);
 extern CdpTraitSet *CdpTraitSetReloadOf(bool accounts, const List *strict_ids);

@@ -31,6 +31,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "cdp.h"
 #include "traits/node.h"
 #include "traits/traitset.h"
 
@@ -703,7 +704,7 @@ final_json(FunctionCallInfo fcinfo, bool raw)
 
 		now = (TimestampTz *) MemoryContextAlloc(fcinfo->flinfo->fn_mcxt,
 												 sizeof(TimestampTz) + sizeof(int64));
-		generation = CdpGeneration(&clock);
+		generation = CdpApplierGlance(&clock);
 		now[0] = CdpReadInstant(clock);
 		((int64 *) now)[1] = generation;
 		fcinfo->flinfo->fn_extra = now;
