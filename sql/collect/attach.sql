@@ -8,6 +8,7 @@ CREATE TABLE cdp.attachment_definitions (
 	mapping jsonb NOT NULL,
 	capture text NOT NULL,
 	attached_by text NOT NULL,
+	relation_owner text NOT NULL,
 	attached_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	version bigint NOT NULL DEFAULT hashtextextended(gen_random_uuid()::text, 0),
 	incarnation int,
@@ -18,6 +19,7 @@ CREATE TABLE cdp.attachment_definitions (
 COMMENT ON TABLE cdp.attachment_definitions IS 'attached relations, by name; see the view cdp.attachments';
 COMMENT ON COLUMN cdp.attachment_definitions.version IS 'another one whenever the definition is another one, as name and id can be used again, also within a transaction';
 COMMENT ON COLUMN cdp.attachment_definitions.incarnation IS 'of the log, when it was attached: what a restore brought waits for the log to be activated';
+COMMENT ON COLUMN cdp.attachment_definitions.relation_owner IS 'whose the relation was: another one''s does not take its place';
 COMMENT ON COLUMN cdp.attachment_definitions.position IS 'up to where the mapping''s cursor has been followed';
 COMMENT ON COLUMN cdp.attachment_definitions.last_error IS 'why cdp.sync_attachments() could not synchronise it; NULL when it could';
 
@@ -68,6 +70,8 @@ CREATE VIEW cdp.attachments AS
 	SELECT d.name, d.relation, d.source, d.mapping, d.capture, d.attached_by, d.attached_at, d.synchronised_at,
 		   CASE
 		   WHEN to_regclass(d.relation) IS NULL THEN 'relation does not exist'
+		   WHEN d.relation_owner <> (SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c
+									 WHERE c.oid = to_regclass(d.relation)) THEN 'relation has another owner'
 		   WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles u WHERE u.rolname = d.attached_by)
 				THEN 'role does not exist'
 		   WHEN d.capture = 'trigger' AND (

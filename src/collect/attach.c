@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -29,6 +30,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 #include "utils/rls.h"
 #include "utils/timestamp.h"
 
@@ -45,11 +47,11 @@ PG_FUNCTION_INFO_V1(cdp_sync_attachment);
 
 static CdpStatement insert_definition = {
 	"INSERT INTO cdp.attachment_definitions"
-	" (id, name, relation, source, mapping, capture, attached_by, incarnation)"
-	" SELECT COALESCE(max(a.id), 0) + 1, $1, $2, $3, $4, $5, $6,"
+	" (id, name, relation, source, mapping, capture, attached_by, relation_owner, incarnation)"
+	" SELECT COALESCE(max(a.id), 0) + 1, $1, $2, $3, $4, $5, $6, $7,"
 	" (SELECT i.id FROM cdp.incarnation i)"
 	" FROM cdp.attachment_definitions a",
-	{ "text", "text", "text", "jsonb", "text", "text" }
+	{ "text", "text", "text", "jsonb", "text", "text", "text" }
 };
 
 static CdpStatement same_name = {
@@ -113,6 +115,19 @@ relation_name(Oid relid)
 {
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
 									  get_rel_name(relid));
+}
+
+static char *
+owner_name(Oid relid)
+{
+	Oid owner;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return GetUserNameFromId(owner, false);
 }
 
 static bool
@@ -212,6 +227,12 @@ synchronise(CdpCapture *capture, CdpAttachment *attachment)
 	CdpBecomeRole(attachment->role, &saved);
 	relid = DatumGetObjectId(DirectFunctionCall1(regclassin,
 												 CStringGetDatum(attachment->relation)));
+	if (!CdpOwnedAsAttached(attachment, relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("relation %s does not belong to role \"%s\" as it did when it was attached",
+						attachment->relation, attachment->owner),
+				 errhint("If that is as it should be, drop the attachment and attach again.")));
 	SetUserIdAndSecContext(attachment->role,
 						   saved.sec_context | SECURITY_LOCAL_USERID_CHANGE);
 	if (strcmp(mode, "trigger") == 0)
@@ -308,7 +329,7 @@ cdp_attach(PG_FUNCTION_ARGS)
 	const char *mode;
 	char relkind;
 	CdpUserContext saved;
-	Datum args[6];
+	Datum args[7];
 
 	for (int i = 0; i < 2; i++)
 		if (PG_ARGISNULL(i))
@@ -404,6 +425,7 @@ cdp_attach(PG_FUNCTION_ARGS)
 	args[3] = JsonbPGetDatum(json);
 	args[4] = CStringGetTextDatum(mode);
 	args[5] = CStringGetTextDatum(GetUserNameFromId(saved.userid, false));
+	args[6] = CStringGetTextDatum(owner_name(relid));
 	CdpRun(&insert_definition, args, NULL);
 	CdpRestoreUser(&saved);
 

@@ -47,6 +47,7 @@ typedef struct CdpAttachment
 	int64 version; /* of the definition below */
 	MemoryContext context; /* holds what follows */
 	char *relation; /* as SQL writes it */
+	char *owner; /* of the relation, when it was attached */
 	text *source;
 	Oid role; /* who attached it, and reads it; invalid when gone */
 	CdpMapping *mapping;
@@ -88,6 +89,7 @@ extern char *CdpMappingKeyQuery(const CdpMapping *mapping, const char *key,
 extern CdpAttachment *CdpAttachmentGet(const char *name, bool missing_ok);
 /* Invalid when there is none of that name. */
 extern Oid CdpAttachedRelation(const CdpAttachment *attachment);
+extern bool CdpOwnedAsAttached(const CdpAttachment *attachment, Oid relid);
 extern bool CdpIsAttached(Relation rel, Oid attached);
 /* Be the one who attached the table; CdpRestoreUser undoes it. */
 extern void CdpBecomeRole(Oid role, CdpUserContext *saved);

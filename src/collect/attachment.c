@@ -10,9 +10,11 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -23,6 +25,7 @@
 #include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/varlena.h"
 
 #include "collect/attach.h"
@@ -32,7 +35,7 @@
 static HTAB *attachments = NULL;
 
 static CdpStatement read_attachment = {
-	"SELECT a.id, a.version, a.relation, a.source, a.attached_by, a.mapping"
+	"SELECT a.id, a.version, a.relation, a.source, a.attached_by, a.mapping, a.relation_owner"
 	" FROM cdp.attachment_definitions a WHERE a.name = $1",
 	{ "text" }
 };
@@ -115,6 +118,7 @@ CdpAttachmentGet(const char *name, bool missing_ok)
 		attachment->id = DatumGetInt32(CdpCell(0, 1, &isnull));
 		attachment->relation = TextDatumGetCString(CdpCell(0, 3, &isnull));
 		attachment->source = DatumGetTextPCopy(CdpCell(0, 4, &isnull));
+		attachment->owner = TextDatumGetCString(CdpCell(0, 7, &isnull));
 		attachment->mapping = CdpMappingParse(DatumGetJsonbPCopy(CdpCell(0, 6, &isnull)), false);
 		MemoryContextSwitchTo(old);
 		attachment->version = version;
@@ -146,17 +150,42 @@ CdpBecomeRole(Oid role, CdpUserContext *saved)
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
+/*
+ * Does the relation belong to whom it belonged when it was attached?  What it
+ * consists of is evaluated with the rights of the role that attached it, so
+ * somebody else's must not take its place by taking its name.
+ */
+bool
+CdpOwnedAsAttached(const CdpAttachment *attachment, Oid relid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	char *owner = NULL;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		owner = GetUserNameFromId(((Form_pg_class) GETSTRUCT(tuple))->relowner, true);
+		ReleaseSysCache(tuple);
+	}
+	return owner != NULL && strcmp(owner, attachment->owner) == 0;
+}
+
+/*
+ * What the name of the attached relation means now; invalid when that is
+ * nothing, or somebody else's.
+ */
 Oid
 CdpAttachedRelation(const CdpAttachment *attachment)
 {
-	return RangeVarGetRelid(makeRangeVarFromNameList(
+	Oid relid = RangeVarGetRelid(makeRangeVarFromNameList(
 #if PG_VERSION_NUM >= 160000
-								stringToQualifiedNameList(attachment->relation, NULL)
+									 stringToQualifiedNameList(attachment->relation, NULL)
 #else
-								stringToQualifiedNameList(attachment->relation)
+									 stringToQualifiedNameList(attachment->relation)
 #endif
-									),
-							NoLock, true);
+										 ),
+								 NoLock, true);
+
+	return OidIsValid(relid) && CdpOwnedAsAttached(attachment, relid) ? relid : InvalidOid;
 }
 
 /*

@@ -79,6 +79,25 @@ RESET ROLE;
 SET timezone = 'UTC';
 SELECT identifiers, properties, occurred_at FROM cdp.events WHERE source = 'w';
 
+-- nobody else's view or table takes the place of an attached one
+GRANT ALL ON SCHEMA own TO regress_attach_other;
+SET ROLE regress_attach_owner;
+DROP TABLE own.u;
+RESET ROLE;
+SET ROLE regress_attach_other;
+CREATE FUNCTION own.steal() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'runs as %', current_user; END $$;
+CREATE TABLE own.u (id int PRIMARY KEY, who text);
+INSERT INTO own.u VALUES (1, 'x');
+CREATE TRIGGER forged AFTER INSERT ON own.u REFERENCING NEW TABLE AS cdp_new FOR EACH STATEMENT EXECUTE FUNCTION cdp.capture('u');
+INSERT INTO own.u VALUES (2, 'x');
+DROP TABLE own.u;
+CREATE VIEW own.u AS SELECT 1 AS id, own.steal()::text AS who;
+RESET ROLE;
+SELECT status FROM cdp.attachments WHERE name = 'u';
+SELECT cdp.sync_attachment('u');
+SELECT count(*) FROM cdp.events WHERE source = 'u';
+DROP VIEW own.u;
+
 -- the role is gone: known, and nobody is stopped
 ALTER SCHEMA own OWNER TO CURRENT_USER;
 ALTER TABLE own.w OWNER TO CURRENT_USER;
