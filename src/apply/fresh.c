@@ -8,7 +8,8 @@
  *	  who the person is: then those that the person's nodes own are folded, in
  *	  memory, on top of what is stored, or nothing is when there are none.
  *	  When they may change it (new identifiers, new evidence, late entries,
- *	  copies, decisions, undos), the person is computed from the log as asof.c
+ *	  copies, decisions, undos, and any of that about somebody to whom evidence
+ *	  leads that was refused), the person is computed from the log as asof.c
  *	  does it, and as if these entries had been applied.
  *
  * IDENTIFICATION
@@ -57,6 +58,18 @@ static CdpStatement settled_pairs = {
 	{"int8[]", "int8[]", "timestamptz[]"}
 };
 
+/* the profiles that links which are not accepted lead to */
+static CdpStatement refused_to = {
+	"WITH me AS MATERIALIZED (SELECT i.node_id FROM (SELECT unnest($1) AS id) AS u"
+	" JOIN cdp.identities i ON i.profile_id = u.id)"
+	" SELECT o.profile_id FROM me m JOIN cdp.links l ON l.a = m.node_id"
+	" JOIN cdp.identities o ON o.node_id = l.b WHERE l.status <> 'accepted'"
+	" UNION"
+	" SELECT o.profile_id FROM me m JOIN cdp.links l ON l.b = m.node_id"
+	" JOIN cdp.identities o ON o.node_id = l.a WHERE l.status <> 'accepted'",
+	{"int8[]"}
+};
+
 /* An identifier that is named by what is pending, by its number in the graph. */
 typedef struct Named
 {
@@ -80,6 +93,7 @@ typedef struct Pending
 	int			n;
 	Named	   *named;
 	int64		nnamed;
+	HTAB	   *profiles;		/* Known: those that are named */
 } Pending;
 
 static int64
@@ -136,12 +150,12 @@ static void
 find_groups(Pending *pending)
 {
 	CdpGraph   *graph = pending->asof->graph;
-	HTAB	   *profiles = CdpAsOfTable("cdp profiles named", sizeof(int64), sizeof(Known));
 	Datum	   *names;
 	int64	   *places;
 	int			n = 0;
 	Datum		args[2];
 
+	pending->profiles = CdpAsOfTable("cdp profiles named", sizeof(int64), sizeof(Known));
 	pending->nnamed = graph->next_node;
 	pending->named = palloc0(sizeof(Named) * pending->nnamed);
 	names = palloc(sizeof(Datum) * pending->nnamed);
@@ -167,7 +181,7 @@ find_groups(Pending *pending)
 		named->node_id = CdpCellInt8(r, 2);
 		named->profile_id = CdpCellInt8(r, 3);
 		named->first_seen = CdpCellInt8(r, 4);
-		known = hash_search(profiles, &named->profile_id, HASH_ENTER, &found);
+		known = hash_search(pending->profiles, &named->profile_id, HASH_ENTER, &found);
 		if (found)
 			pending->named[find(pending, place)].parent = find(pending, known->named);
 		else
@@ -250,6 +264,54 @@ group_is_settled(Pending *pending, int64 group, int64 profile_id, int *n)
 }
 
 /*
+ * Do the entries leave everybody as he is to whom the profile is connected by
+ * evidence that is not accepted?  What is refused may be admitted, and the
+ * other way round, when a profile at its other end changes, however far away.
+ */
+static bool
+neighbours_are_settled(Pending *pending, int64 profile_id)
+{
+	HTAB	   *visited = CdpAsOfTable("cdp profiles near", sizeof(int64), sizeof(int64));
+	int64	   *frontier = palloc(sizeof(int64));
+	int			nfrontier = 1;
+
+	(void) hash_search(visited, &profile_id, HASH_ENTER, NULL);
+	frontier[0] = profile_id;
+	while (nfrontier > 0)
+	{
+		Datum		arg = CdpInt8Array(frontier, nfrontier);
+		bool		settled = true;
+
+		CHECK_FOR_INTERRUPTS();
+		CdpRun(&refused_to, &arg, NULL);
+		frontier = repalloc(frontier, sizeof(int64) * Max(SPI_processed, 1));
+		nfrontier = 0;
+		for (uint64 r = 0; r < SPI_processed; r++)
+		{
+			int64		id = CdpCellInt8(r, 1);
+			bool		found;
+
+			(void) hash_search(visited, &id, HASH_ENTER, &found);
+			if (!found)
+				frontier[nfrontier++] = id;
+		}
+		SPI_freetuptable(SPI_tuptable);
+		for (int i = 0; i < nfrontier && settled; i++)
+		{
+			Known	   *known = hash_search(pending->profiles, &frontier[i], HASH_FIND, NULL);
+			int			n;
+
+			if (known != NULL)
+				settled = group_is_settled(pending, find(pending, known->named),
+										   frontier[i], &n);
+		}
+		if (!settled)
+			return false;
+	}
+	return true;
+}
+
+/*
  * Fold the first n entries into the profile's states.
  */
 static void
@@ -310,6 +372,9 @@ read_simply(Pending *pending, CdpIdentifier *canonical, int64 profile_id,
 
 			start = node != NULL ? node->id : 0;
 		}
+		if (profile_id != 0 && !neighbours_are_settled(pending, profile_id))
+			return false;
+		/* the last that gathers entries */
 		if (start != 0 &&
 			(profile_id == 0 || !group_is_settled(pending, start, profile_id, &n)))
 			return false;

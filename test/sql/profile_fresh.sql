@@ -54,6 +54,20 @@ CREATE TEMP TABLE fresh AS
 SELECT cdp.apply();
 SELECT f.i, (f.p - 'profile_id') IS NOT DISTINCT FROM (cdp.profile(f.i::cdp.identifier) - 'profile_id') AS same FROM fresh f;
 
+-- a late entry takes p from u5, so q can be of u5, and not of u8, so r can be of u8
+SELECT cdp.alter_identifier_kind('email', max_per_profile => 1);
+SELECT count(cdp.identify(user_id, '{}', identifiers => ARRAY['email:' || email]::cdp.identifier[], occurred_at => at))
+FROM (VALUES ('u5', 'p@example.com', '2026-02-25'::timestamptz), ('u5', 'q@example.com', '2026-02-26'),
+	('u8', 'q@example.com', '2026-02-27'), ('u8', 'r@example.com', '2026-02-28')) v(user_id, email, at);
+SELECT cdp.apply();
+SELECT cdp.identify('u6', '{}', identifiers => ARRAY['email:p@example.com']::cdp.identifier[], occurred_at => '2026-02-20') IS NOT NULL;
+TRUNCATE fresh;
+INSERT INTO fresh SELECT i, cdp.profile(i::cdp.identifier, fresh => true)
+	FROM unnest(ARRAY['user_id:u1', 'user_id:u5', 'user_id:u8', 'email:p@example.com', 'email:q@example.com', 'email:r@example.com']) i;
+SELECT i, p->'identifiers' AS identifiers, cdp.profile(i::cdp.identifier)->'identifiers' AS before FROM fresh;
+SELECT cdp.apply();
+SELECT f.i, (f.p - 'profile_id') IS NOT DISTINCT FROM (cdp.profile(f.i::cdp.identifier) - 'profile_id') AS same FROM fresh f;
+
 -- what a policy withholds does not count, until it is released
 SELECT cdp.alter_identifier_kind('user_id', policy => 'quarantine');
 SELECT cdp.track('Visited', '{"price": 100}', user_id => 'u1', identifiers => ARRAY['user_id:u2']::cdp.identifier[], message_id => 'both') IS NOT NULL;
