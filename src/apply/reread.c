@@ -413,7 +413,8 @@ CdpReread(CdpBatch *batch, CdpRules *rules, CdpCursorSet *applied, int max)
 			names = NIL;
 	}
 
-	if (batch->graph->nactive > 0)
+	/* entries that name accounts alone touch no node */
+	if (batch->graph->nactive > 0 || batch->nentries > 0)
 	{
 		CdpProfilesCollect(batch);
 		for (i = 0; i < batch->nprofiles; i++)

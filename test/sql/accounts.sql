@@ -80,6 +80,14 @@ SELECT cdp.alter_identifier_kind('company', normaliser => 'verbatim');
 SELECT cdp.apply() AS applied;
 SELECT identifier, first_seen::date, last_seen::date FROM cdp.account_identities WHERE cdp.kind(identifier) = 'company' ORDER BY 1;
 SELECT * FROM cdp.verify();
+-- blocked, where nobody but the account is named
+SELECT cdp.track('Signed', message_id => 'solo', identifiers => '{company:solo}', occurred_at => '2026-04-04');
+SELECT cdp.apply() AS applied;
+SELECT cdp.alter_identifier_kind('company', blocked => ARRAY['solo']);
+SELECT cdp.apply() AS applied;
+SELECT message_id, reason FROM cdp.rejected WHERE message_id = 'solo';
+SELECT identifier FROM cdp.account_identities WHERE cdp.kind(identifier) = 'company' ORDER BY 1;
+SELECT * FROM cdp.verify();
 
 -- Payloads.
 SELECT accepted, rejected, errors FROM cdp.ingest('[
