@@ -32,7 +32,7 @@ CREATE TABLE cdp.attached_rows (
 	PRIMARY KEY (attachment, key)
 ) WITH (fillfactor = 90);
 COMMENT ON TABLE cdp.attached_rows IS 'rows of attached relations that are in the log';
-COMMENT ON COLUMN cdp.attached_rows.key IS 'MD5 of what tells the row apart';
+COMMENT ON COLUMN cdp.attached_rows.key IS 'what tells the row apart: up to 15 bytes as they are, or MD5';
 COMMENT ON COLUMN cdp.attached_rows.hash IS 'MD5 of what the entry says: a row that says the same again is no change';
 COMMENT ON COLUMN cdp.attached_rows.entry IS 'the entry of the log that counts for the row';
 COMMENT ON COLUMN cdp.attached_rows.at IS 'the time of that entry, which its undo must not precede';

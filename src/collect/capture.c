@@ -229,6 +229,23 @@ digest(const void *data, Size len)
 	return uuid;
 }
 
+/*
+ * What tells a row apart, in 16 bytes: a short key as it is, after its length,
+ * so that numbers that grow are put at the end of the index and not all over
+ * it; the MD5 of a longer one, with a first byte that is no such length.
+ */
+static pg_uuid_t *
+short_key(const void *data, Size len)
+{
+	bool fits = len < UUID_LEN;
+	pg_uuid_t *uuid = fits ? palloc0(sizeof(pg_uuid_t)) : digest(data, len);
+
+	if (fits)
+		memcpy(uuid->data + 1, data, len);
+	uuid->data[0] = fits ? len : uuid->data[0] | 0x80;
+	return uuid;
+}
+
 static void
 hash_part(StringInfo buf, const void *data, int32 len)
 {
@@ -272,7 +289,7 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("key of the row is NULL")));
 	key = DatumGetTextPP(mapped[CDP_MAPPED_KEY]);
-	values[ROW_KEY] = UUIDPGetDatum(digest(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
+	values[ROW_KEY] = UUIDPGetDatum(short_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
 
 	CdpIdentifierListInit(&list);
 	deconstruct_array(DatumGetArrayTypeP(mapped[CDP_MAPPED_VALUES]), TEXTOID, -1,
@@ -322,7 +339,7 @@ keep_gone(CdpCapture *capture, TupleDesc desc, Datum key, bool isnull)
 	if (isnull)
 		return; /* was never logged */
 	data = PG_DETOAST_DATUM_PACKED(key);
-	value = UUIDPGetDatum(digest(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)));
+	value = UUIDPGetDatum(short_key(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)));
 	tuplestore_putvalues(capture->gone, desc, &value, &null);
 	capture->ngone++;
 }
