@@ -378,6 +378,21 @@ close_pairs(CdpAccountSet *set, HTAB *pairs)
 }
 
 /*
+ * Of what entries count for, only these accounts, which are in order: an entry
+ * that is nobody's may name others, too, whose state stands.
+ */
+static int
+only_accounts(Credit *found, int nfound, const int64 *accounts, int naccounts)
+{
+	int			n = 0;
+
+	for (int i = 0; i < nfound; i++)
+		if (bsearch(&found[i].account, accounts, naccounts, sizeof(int64), compare_int8) != NULL)
+			found[n++] = found[i];
+	return n;
+}
+
+/*
  * Fold all entries that a statement yields, into pairs that begin with nothing.
  */
 static void
@@ -430,6 +445,8 @@ refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int
 		CdpTraitsEvaluate(set->traits, NULL, entries, nentries, contributions);
 		CdpAccountsFind(set, namings, nentries);
 		found = find_credits(set, entries, nentries, contributions, &nfound);
+		if (statement == &nobodys_entries)
+			nfound = only_accounts(found, nfound, ids, n);
 		load_credited(set, found, nfound);
 		fold_credits(set, pairs, entries, contributions, found, nfound, false);
 
@@ -464,6 +481,7 @@ refold_nodes(CdpAccountSet *set, int64 *nodes, int nnodes, int64 *accounts, int 
 	}
 	if (naccounts > 0)
 	{
+		qsort(accounts, naccounts, sizeof(int64), compare_int8);
 		args[0] = CdpInt8Array(accounts, naccounts);
 		args[1] = CdpInt8Array(palloc0(sizeof(int64) * naccounts), naccounts);
 		CdpRunHere(&load_pairs, args, NULL);

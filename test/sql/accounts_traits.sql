@@ -140,3 +140,14 @@ SELECT cdp.create_trait('account_id', type => 'text', entity => 'account');
 SELECT cdp.create_segment('x', $$did('Login')$$, entity => 'account');
 SELECT cdp.create_segment('x', 'own_logins > 1', entity => 'account');
 SELECT cdp.create_segment('x', $$in_segment('busy')$$);
+
+-- Entries of nobody that name several accounts: one of them is folded anew,
+-- and the other has what it had.
+SELECT cdp.create_trait('signals', aggregate => 'count', event => 'Signal', entity => 'account');
+SELECT count(cdp.track('Signal', message_id => id, identifiers => names)) AS logged
+FROM (VALUES ('both', '{group_id:one,group_id:two}'::cdp.identifier[]), ('second', '{group_id:two}'), ('first', '{group_id:one}')) v(id, names);
+SELECT cdp.apply() AS applied;
+SELECT cdp.retract('first') IS NOT NULL AS retracted;
+SELECT cdp.apply() AS applied;
+SELECT cdp.value(identifier) AS account, traits->'signals' AS signals FROM cdp.accounts WHERE cdp.value(identifier) IN ('one', 'two') ORDER BY 1;
+SELECT * FROM cdp.verify();
