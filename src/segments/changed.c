@@ -80,16 +80,6 @@ CdpChangedRules(const char *newer, const char *older, int at_least, const char *
 					to ? "=" : "", to ? to : "");
 }
 
-static Interval *
-read_interval(const char *string)
-{
-	if (string[0] == '\0')
-		return NULL;
-	return DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(string),
-												 ObjectIdGetDatum(InvalidOid),
-												 Int32GetDatum(-1)));
-}
-
 static void
 read_rules(const text *string, Rules *rules)
 {
@@ -109,8 +99,8 @@ read_rules(const text *string, Rules *rules)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid rules of a change: \"%s\"", s)));
 	*older = *numbers = '\0';
-	rules->newer = read_interval(s);
-	rules->older = read_interval(older + 1);
+	rules->newer = CdpIntervalFromRules(s);
+	rules->older = CdpIntervalFromRules(older + 1);
 	rules->to = rest[length] == '=' ? pstrdup(rest + length + 1) : NULL;
 	rules->from = length > 0 ? pnstrdup(rest, length) : NULL;
 }

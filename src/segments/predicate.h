@@ -135,6 +135,8 @@ extern int	CdpPredicateErrorPosition(const char *text, int location);
 
 extern char *CdpSequenceRules(int nsteps, bool then_not, const char *within,
 							  const char *newer);
+/* A part of a hidden trait's rules that is an interval; NULL when it is empty. */
+extern Interval *CdpIntervalFromRules(const char *string);
 
 /* ---- changed.c: changed ---- */
 

@@ -56,8 +56,8 @@ CdpSequenceRules(int nsteps, bool then_not, const char *within, const char *newe
 					newer ? newer : "");
 }
 
-static Interval *
-read_interval(const char *string)
+Interval *
+CdpIntervalFromRules(const char *string)
 {
 	if (string[0] == '\0')
 		return NULL;
@@ -81,8 +81,8 @@ read_rules(const text *string, Rules *rules)
 				 errmsg("invalid rules of a sequence: \"%s\"", s)));
 	*newer = '\0';
 	rules->then_not = then_not != 0;
-	rules->within = read_interval(within + 1);
-	rules->newer = read_interval(newer + 1);
+	rules->within = CdpIntervalFromRules(within + 1);
+	rules->newer = CdpIntervalFromRules(newer + 1);
 }
 
 static TimestampTz
