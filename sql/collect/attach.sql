@@ -94,6 +94,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	one text;
+	timeout constant text := current_setting('lock_timeout');
 BEGIN
 	IF due THEN
 		PERFORM set_config('lock_timeout', '1s', true);
@@ -124,6 +125,7 @@ BEGIN
 		WHERE d.name = one;
 		RETURN NEXT;
 	END LOOP;
+	PERFORM set_config('lock_timeout', timeout, true);
 END
 $$;
 COMMENT ON FUNCTION cdp.sync_attachments(boolean) IS
