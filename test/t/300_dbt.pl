@@ -70,6 +70,9 @@ is(value(q{SELECT has_table_privilege('regress_dbt_reader', 'analytics.spenders'
 is(value(q{SELECT description FROM cdp.segments WHERE name = 'spenders'}), 'More than 100 in all, on the plan plus.', 'so is the description');
 is(value('SELECT sum(cdp.finish(state)::text::numeric) FROM analytics.states'), '135.5', 'states in a model of its own');
 
+is(value(q{SELECT entity FROM cdp.traits WHERE name = 'company_orders'}), 'account', 'a trait of accounts');
+is(value('SELECT count(account_id) FROM analytics.company_orders'), 0, '... and its view');
+
 my $before = value('SELECT cdp.export_config()');
 my $events = value('SELECT count(*) FROM cdp.events');
 $out = dbt('build');

@@ -1,0 +1,1 @@
+{{ config(entity='account', aggregate='count', event='Order Completed') }}
