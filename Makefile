@@ -15,7 +15,7 @@ EXTVERSION   = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" cdp.control
 MODULE_big   = cdp
 
 # One subsystem a folder, in the order in which data flows.
-STATIONS     = collect identity traits segments activate apply
+STATIONS     = collect identity traits segments activate apply trust
 CSOURCES     = $(wildcard src/*.c $(addprefix src/,$(addsuffix /*.c,$(STATIONS))) src/identity/index/*.c)
 CXXSOURCES   =
 
@@ -57,9 +57,10 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/apply/merges.sql) \
                $(wildcard sql/apply/worker.sql sql/activate/check.sql) \
                $(wildcard sql/apply/config.sql) \
+               $(wildcard $(addprefix sql/trust/,audit.sql consent.sql plans.sql erase.sql export.sql retention.sql)) \
                $(wildcard sql/apply/sample.sql) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/views.sql)) \
-               $(wildcard sql/grants.sql)
+               $(wildcard sql/trust/access.sql)
 DATA         = $(filter-out sql/$(EXTENSION)--$(EXTVERSION).sql,$(wildcard sql/*--*.sql))
 DATA_built   = sql/$(EXTENSION)--$(EXTVERSION).sql
 

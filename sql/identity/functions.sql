@@ -161,8 +161,11 @@ BEGIN
 	definition.policy := coalesce($10, old.policy);
 	definition.shared := coalesce($11, old.shared);
 	PERFORM cdp.check_kind(definition);
-	DELETE FROM cdp.kind_definitions d WHERE d.kind = $1;
-	INSERT INTO cdp.kind_definitions SELECT definition.*;
+	INSERT INTO cdp.kind_definitions SELECT definition.*
+	ON CONFLICT ON CONSTRAINT kind_definitions_pkey DO UPDATE SET
+		(normaliser, priority, max_per_profile, within, blocked, labels, entity, links, policy, shared) =
+		(excluded.normaliser, excluded.priority, excluded.max_per_profile, excluded.within, excluded.blocked,
+		excluded.labels, excluded.entity, excluded.links, excluded.policy, excluded.shared);
 	PERFORM cdp.identity_rules_changed();
 END
 $$;

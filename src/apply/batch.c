@@ -40,6 +40,7 @@
 #include "apply/batch.h"
 #include "cdp.h"
 #include "statement.h"
+#include "trust/audit.h"
 
 static CdpStatement load_applier = {
 	"SELECT a.generation, a.next_node, a.next_seq, a.epoch, a.clock, a.entries,"
@@ -363,6 +364,31 @@ CdpBatchWrite(CdpBatch *batch)
 	batch->applier.next_node = batch->graph->next_node;
 }
 
+/*
+ * Note the decisions of this batch in the audit.
+ */
+static void
+audit_decisions(CdpBatch *batch)
+{
+	int64	   *decisions = NULL;
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < batch->nentries; i++)
+	{
+		CdpEntryType type = batch->entries[i].type;
+
+		if (!batch->counts[i] ||
+			(!CDP_ENTRY_DECIDES(type) && type != CDP_ENTRY_UNDO &&
+			 type != CDP_ENTRY_RELEASE))
+			continue;
+		if (decisions == NULL)
+			decisions = palloc_array(int64, batch->nentries);
+		decisions[n++] = batch->entries[i].id;
+	}
+	CdpAuditDecisions(decisions, n);
+}
+
 CdpBatchResult
 CdpApplyBatch(int64 max_entries, bool activate)
 {
@@ -498,6 +524,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 			worked_off |= before->cursors[i].target != NULL;
 		if (activated || worked_off)
 			CdpCursorsWrite(cursors);
+		CdpAuditSeal();
 		result.next_timer = when_next();
 		goto done;
 	}
@@ -521,6 +548,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 		}
 	}
 	CdpBatchWrite(&batch);
+	audit_decisions(&batch);
 	CdpCursorsWrite(cursors);
 	CdpApplierWrite(&batch, true);
 	CdpMessagesEnd(&batch);
