@@ -114,7 +114,8 @@ DECLARE
 	n_vals text[];
 	s_names text[] := '{}';
 	s_vals text[] := '{}';
-	waiting bigint[];
+	waiting bigint[];			-- profiles and accounts whose timer is due and not handled yet
+	behind bigint[];			-- accounts that have such a member, or one below them has
 	v record;
 	progress boolean;
 BEGIN
@@ -201,6 +202,17 @@ BEGIN
 	)
 	SELECT array_agg(b.root), array_agg(b.acc) INTO below_roots, below_accs FROM below b;
 
+	-- what a member contributes is as it was when his timer was last handled
+	waiting := ARRAY(SELECT m.profile_id FROM cdp.timers m WHERE m.at <= clock);
+	behind := ARRAY(
+		SELECT DISTINCT r.number
+		FROM cdp.identities i
+		JOIN cdp.account_nodes n ON n.node_id = i.node_id
+		JOIN unnest(numbers) WITH ORDINALITY a(number, acc) ON a.number = n.account_id
+		JOIN unnest(below_roots, below_accs) b(root, acc) ON b.acc = a.acc
+		JOIN unnest(numbers) WITH ORDINALITY r(number, acc) ON r.acc = b.root
+		WHERE i.profile_id = ANY (waiting));
+
 	SELECT array_agg(entries[k.seq] ORDER BY k.place) AS entries, array_agg(incarnations[k.seq] ORDER BY k.place) AS incarnations,
 		   array_agg(ats[k.seq] ORDER BY k.place) AS ats, array_agg(k.acc ORDER BY k.place) AS accs
 	INTO plain FROM unnest(credit_seqs, credit_accs) WITH ORDINALITY k(seq, acc, place);
@@ -274,9 +286,11 @@ BEGIN
 			RETURN QUERY EXECUTE format(
 				'SELECT ''accounts'', format(''%%s of %%s'', $4, p.account), p.expected, p.found
 				 FROM (SELECT u.account, to_jsonb(u.val::%s) AS expected, u.stored->$4 AS found
-					   FROM unnest($1, $2, $3) u(account, val, stored)) p
+					   FROM unnest($1, $2, $3, $5) u(account, val, stored, number)
+					   WHERE $6 IS NULL OR u.number <> ALL ($6)) p
 				 WHERE p.expected IS DISTINCT FROM p.found', t->>'type')
-			USING accounts, vals, stored, t->>'name';
+			USING accounts, vals, stored, t->>'name', numbers,
+				CASE WHEN t->>'aggregate' = 'expression' OR t->'options'->>'over' = 'members' THEN behind END;
 		END LOOP;
 		EXIT WHEN cardinality(pending) = 0;
 		IF NOT progress THEN
@@ -299,7 +313,7 @@ BEGIN
 	FROM unnest(accounts, numbers, due) u(account, number, due)
 	LEFT JOIN cdp.timers m ON m.profile_id = u.number
 	WHERE u.due < COALESCE(m.at, 'infinity');
-	waiting := ARRAY(SELECT m.profile_id FROM cdp.timers m WHERE m.at <= clock);
+	waiting := waiting || behind;
 
 	SELECT array_agg(to_jsonb(d) ORDER BY d.id) INTO pending FROM cdp.segment_definitions d WHERE d.entity = 'account';
 	pending := COALESCE(pending, '{}');

@@ -151,3 +151,20 @@ SELECT cdp.retract('first') IS NOT NULL AS retracted;
 SELECT cdp.apply() AS applied;
 SELECT cdp.value(identifier) AS account, traits->'signals' AS signals FROM cdp.accounts WHERE cdp.value(identifier) IN ('one', 'two') ORDER BY 1;
 SELECT * FROM cdp.verify();
+
+-- The windows of two members end; until the second is looked at, too, what he
+-- contributes is as it was, which is no fault.
+SELECT cdp.create_trait('orders_1d', aggregate => 'count', event => 'Order', within => '1 day');
+SELECT cdp.create_trait('orders_today', aggregate => 'sum', value => 'orders_1d', entity => 'account', options => '{"over": "members", "rollup": true}');
+SELECT count(cdp.track('Order', user_id => id, context => '{"groupId": "shop"}')) AS logged FROM unnest(ARRAY['s1', 's2']) id;
+SELECT cdp.group('shop', '{"parent": "mall"}', user_id => 's1') IS NOT NULL AS logged;
+SELECT cdp.group('mall', user_id => 's3') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SET cdp.now = '2026-07-01';
+SELECT cdp.track('Seen', user_id => 's4') IS NOT NULL AS logged;
+SELECT cdp.apply(1) AS applied;
+SELECT cdp.value(identifier) AS account, traits->'orders_today' AS orders_today FROM cdp.accounts WHERE cdp.value(identifier) IN ('shop', 'mall') ORDER BY 1;
+SELECT * FROM cdp.verify();
+SELECT cdp.apply() AS applied;
+SELECT cdp.value(identifier) AS account, traits->'orders_today' AS orders_today FROM cdp.accounts WHERE cdp.value(identifier) IN ('shop', 'mall') ORDER BY 1;
+SELECT * FROM cdp.verify();
