@@ -214,14 +214,18 @@ DECLARE
 	-- of these only the times of the entries matter
 	timely boolean := aggregate IN ('count', 'exists', 'first_time', 'last_time', 'rate',
 		'sessions', 'session_time', 'session_length', 'session_events', 'streak', 'longest_streak');
-	exact boolean := windowed OR COALESCE((options->>'exact')::boolean, false);
+	-- entries count as if they had happened at the beginning of a cell so long
+	granularity interval := (options->>'granularity')::interval;
+	exact boolean := (windowed AND granularity IS NULL) OR COALESCE((options->>'exact')::boolean, false);
 	size int := COALESCE((options->>'size')::int, 100);
 	gap interval := COALESCE(options->>'gap', '30 minutes')::interval;
 	day text := CASE options->>'unit' WHEN 'week'
 		THEN '(date_trunc(''week'', %s AT TIME ZONE $6)::date - date ''2001-01-01'') / 7'
 		ELSE '((%s AT TIME ZONE $6)::date - date ''2001-01-01'')' END;
+	start constant text := CASE WHEN options ? 'granularity'
+		THEN format('date_bin(%L, s.at, ''2000-01-01 00:00+00'')', options->>'granularity') ELSE 's.at' END;
 	shift constant text :=
-		'CASE WHEN s.at < ''3000-01-01'' THEN (s.at AT TIME ZONE $6 + %s) AT TIME ZONE $6 ELSE ''infinity'' END';
+		'CASE WHEN s.at < ''3000-01-01'' THEN (' || start || ' AT TIME ZONE $6 + %s) AT TIME ZONE $6 ELSE ''infinity'' END';
 	sorted boolean := true;
 	one text;			-- result as an aggregate of a profile's items
 	part text;			-- or as a query
@@ -364,7 +368,7 @@ BEGIN
 		item,
 		-- an entry counts from when it is old enough until it is too old
 		CASE WHEN windowed THEN format(', %s AS from, %s AS until',
-			CASE WHEN older_than IS NULL THEN 's.at' ELSE format(shift, '$11') END,
+			CASE WHEN older_than IS NULL THEN start ELSE format(shift, '$11') END,
 			CASE WHEN win IS NULL THEN '''infinity''::timestamptz' ELSE format(shift, '$7') END) END,
 		CASE WHEN aggregate LIKE '%\_frequent' THEN ', count(*) OVER (PARTITION BY i.comp, i.v) AS n' END,
 		CASE WHEN windowed THEN 'WHERE i.from <= $5 AND $5 < i.until' END,

@@ -71,6 +71,7 @@ static const struct
 
 StaticAssertDecl(lengthof(aggregates) == CDP_AGG_LAST_ONE,
 				 "every aggregate is described once, in order");
+StaticAssertDecl(CDP_AGG_LAST_ONE < 0x20, "aggregates fit into CdpStateCode");
 
 bool
 CdpAggregateByName(const char *name, CdpAggregate *aggregate)
@@ -237,13 +238,10 @@ CdpStateResultType(const CdpStateRules *rules)
 		aggregates[rules->aggregate - 1].result;
 }
 
-/*
- * The options of an aggregate as numbers, for storing and comparing: returns
- * how many.  *timezone is set when it matters.
- */
-int
-CdpStateParameters(const CdpStateRules *rules, int64 *parameters,
-				   const char **timezone)
+/* Options that are the aggregate's own. */
+static int
+own_parameters(const CdpStateRules *rules, int64 *parameters,
+			   const char **timezone)
 {
 	*timezone = NULL;
 	switch (rules->aggregate)
@@ -281,6 +279,21 @@ CdpStateParameters(const CdpStateRules *rules, int64 *parameters,
 	}
 }
 
+/*
+ * The options of a state as numbers, for storing and comparing: returns how
+ * many.  *timezone is set when it matters.
+ */
+int
+CdpStateParameters(const CdpStateRules *rules, int64 *parameters,
+				   const char **timezone)
+{
+	int			n = own_parameters(rules, parameters, timezone);
+
+	if (rules->granularity > 0)
+		parameters[n++] = rules->granularity;
+	return n;
+}
+
 /* How many parameters an aggregate has, and whether a time zone follows. */
 int
 CdpStateParametersExpected(const CdpStateRules *rules, bool *has_timezone)
@@ -305,7 +318,8 @@ set_timezone(CdpStateRules *rules, const char *timezone)
 
 /*
  * Take over stored parameters, whose number is right; false when they cannot
- * be.  timezone must live as long as the rules.
+ * be.  timezone must live as long as the rules, and so must the current context
+ * when there is a granularity (any, until then).
  */
 bool
 CdpStateParametersSet(CdpStateRules *rules, const int64 *parameters,
@@ -353,7 +367,19 @@ CdpStateParametersSet(CdpStateRules *rules, const int64 *parameters,
 		default:
 			break;
 	}
-	return timezone == NULL || set_timezone(rules, timezone);
+	if (timezone != NULL && !set_timezone(rules, timezone))
+		return false;
+	if (rules->granularity > 0)
+	{
+		int64		unused[CDP_MAX_PARAMETERS];
+		int64		granularity = parameters[own_parameters(rules, unused, &timezone)];
+
+		if (granularity < 1 || granularity > CDP_MAX_GRANULARITY)
+			return false;
+		rules->granularity = granularity;
+		CdpCellRules(rules);
+	}
+	return true;
 }
 
 /* Do states of these rules add up? */
@@ -367,7 +393,8 @@ CdpStateRulesSame(const CdpStateRules *a, const CdpStateRules *b)
 	int			n;
 
 	if (a->aggregate != b->aggregate || a->windowed != b->windowed ||
-		a->delayed != b->delayed || a->type != b->type)
+		a->delayed != b->delayed || a->type != b->type ||
+		(a->granularity > 0) != (b->granularity > 0))
 		return false;
 	n = CdpStateParameters(a, pa, &za);
 	(void) CdpStateParameters(b, pb, &zb);
@@ -445,6 +472,20 @@ CdpIntervalOption(const char *name, const JsonbValue *v)
 	return result;
 }
 
+/* An interval as a span of time of at most 366 days. */
+static int64
+span_option(const char *name, const JsonbValue *v, int64 max)
+{
+	Interval   *span = CdpIntervalOption(name, v);
+
+	if (span->month != 0 || span->day < 0 || span->day > 366 ||
+		span->time < 0 || span->time > max ||
+		span->day * USECS_PER_DAY + span->time < 1 ||
+		span->day * USECS_PER_DAY + span->time > max)
+		bad_option(name, "a positive interval of at most 366 days, without months");
+	return span->day * USECS_PER_DAY + span->time;
+}
+
 /*
  * Take the options that the aggregate knows; returns false for one that it
  * does not.
@@ -452,6 +493,11 @@ CdpIntervalOption(const char *name, const JsonbValue *v)
 static bool
 take_option(CdpStateRules *rules, const char *name, const JsonbValue *v)
 {
+	if (rules->windowed && strcmp(name, "granularity") == 0)
+	{
+		rules->granularity = span_option(name, v, CDP_MAX_GRANULARITY);
+		return true;
+	}
 	switch (rules->aggregate)
 	{
 		case CDP_AGG_LIST:
@@ -484,20 +530,10 @@ take_option(CdpStateRules *rules, const char *name, const JsonbValue *v)
 		case CDP_AGG_SESSION_TIME:
 		case CDP_AGG_SESSION_LENGTH:
 		case CDP_AGG_SESSION_EVENTS:
-			{
-				Interval   *gap;
-
-				if (strcmp(name, "gap") != 0)
-					return false;
-				gap = CdpIntervalOption(name, v);
-				if (gap->month != 0 || gap->day < 0 || gap->day > 366 ||
-					gap->time < 0 || gap->time > CDP_MAX_SESSION_GAP ||
-					gap->day * USECS_PER_DAY + gap->time < 1 ||
-					gap->day * USECS_PER_DAY + gap->time > CDP_MAX_SESSION_GAP)
-					bad_option(name, "a positive interval of at most 366 days, without months");
-				rules->gap = gap->day * USECS_PER_DAY + gap->time;
-				return true;
-			}
+			if (strcmp(name, "gap") != 0)
+				return false;
+			rules->gap = span_option(name, v, CDP_MAX_SESSION_GAP);
+			return true;
 		case CDP_AGG_STREAK:
 		case CDP_AGG_LONGEST_STREAK:
 			{
@@ -550,9 +586,31 @@ CdpStateRulesOptions(CdpStateRules *rules, const Jsonb *options,
 			known = strcmp(others[i], name) == 0;
 		if (!known && !take_option(rules, name, &v))
 			ereport(ERROR,
+					strcmp(name, "granularity") == 0 ?
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("option \"granularity\" is one of windows: it needs \"within\" or \"older_than\"")) :
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("aggregate %s takes no option \"%s\"",
 							CdpAggregateName(rules->aggregate), name)));
 		pfree(name);
 	}
+	if (rules->granularity > 0)
+		CdpCellRules(rules);
+}
+
+/* A window must be longer than the cells that it is made of. */
+void
+CdpCheckGranularity(const CdpStateRules *rules, const Interval *within)
+{
+	Interval   *granularity;
+
+	if (rules->granularity == 0 || within == NULL)
+		return;
+	granularity = (Interval *) palloc0(sizeof(Interval));
+	granularity->time = rules->granularity;
+	if (DatumGetBool(DirectFunctionCall2(interval_ge, IntervalPGetDatum(granularity),
+										 IntervalPGetDatum(within))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"granularity\" must be shorter than \"within\"")));
 }

@@ -419,7 +419,8 @@ arrange(CdpState *state, int64 owner, int32 trait, TimestampTz clock)
 static bool
 may_have_chunks(const CdpStateRules *rules)
 {
-	return rules->windowed && rules->shape == CDP_SHAPE_SCALAR;
+	return rules->windowed && rules->granularity == 0 &&
+		rules->shape == CDP_SHAPE_SCALAR;
 }
 
 /*
@@ -667,16 +668,6 @@ bad_chunk(const char *detail)
 			 errdetail("%s", detail)));
 }
 
-static TimestampTz
-receive_end(StringInfo buf)
-{
-	TimestampTz result = pq_getmsgint64(buf);
-
-	if (!IS_VALID_TIMESTAMP(result) && result != DT_NOEND)
-		bad_chunk("A time is out of range.");
-	return result;
-}
-
 /*
  * The rows are read with the rights of the extension's owner, for the value of
  * a state that the caller may see.  One that the caller has made up must not
@@ -718,10 +709,10 @@ CdpChunksReceive(StringInfo buf, CdpState *state)
 		chunk->nitems = (int32) pq_getmsgint(buf, 4);
 		chunk->first = CdpReceiveTime(buf);
 		chunk->last = CdpReceiveTime(buf);
-		chunk->begin = receive_end(buf);
-		chunk->last_begin = receive_end(buf);
-		chunk->end = receive_end(buf);
-		chunk->last_end = receive_end(buf);
+		chunk->begin = CdpReceiveEnd(buf);
+		chunk->last_begin = CdpReceiveEnd(buf);
+		chunk->end = CdpReceiveEnd(buf);
+		chunk->last_end = CdpReceiveEnd(buf);
 		chunk->sum = CdpStateReceive(buf);
 		if (!CdpStateRulesSame(chunk->sum->rules, &chunks->plain))
 			bad_chunk("A sum is of another aggregate.");

@@ -85,6 +85,7 @@ CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonica
 	rules->delayed = definition->older_than != NULL;
 	CdpStateRulesOptions(rules, definition->options, definition->timezone,
 						 CdpOfAccounts(definition) ? others_of_accounts : others);
+	CdpCheckGranularity(rules, definition->within);
 	return value;
 }
 

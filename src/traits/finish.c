@@ -308,7 +308,10 @@ CdpStateInside(const CdpState *state, CdpState *into, TimestampTz now, Timestamp
 		{
 			if (item->end < *next)
 				*next = item->end;
-			CdpStateAdd(into, item->value, item->at, 0, 0, item->tie);
+			if (state->rules->granularity > 0)
+				CdpStateCombine(into, CdpCellSum(item));
+			else
+				CdpStateAdd(into, item->value, item->at, 0, 0, item->tie);
 		}
 	}
 }
@@ -329,7 +332,11 @@ CdpStateFinish(const CdpStateRules *rules, CdpState **states, int nstates,
 	if (rules->windowed)
 	{
 		/* the window's items as a state without window */
-		CdpStateRulesPlain(&plain, rules);
+		if (rules->granularity > 0)
+			plain = *rules->cell;
+		else
+			CdpStateRulesPlain(&plain, rules);
+		plain.watched = rules->watched;
 		empty.rules = &plain;
 		state = &empty;
 		for (int i = 0; i < nstates; i++)

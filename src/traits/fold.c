@@ -68,7 +68,7 @@ CdpWindow(const CdpTraitRules *rules, TimestampTz at, TimestampTz *begin,
 {
 	const CdpDefinition *definition = rules->definition;
 
-	*begin = at;
+	*begin = at = CdpCellStart(&rules->state, at);
 	if (definition->older_than)
 		*begin = CdpLocalShift(at, definition->older_than, rules->tz, rules->utc);
 	*end = DT_NOEND;

@@ -651,6 +651,11 @@ CdpStateAdd(CdpState *state, Datum value, TimestampTz at, TimestampTz begin,
 		/* one that never counts */
 		if (end <= begin)
 			return -1;
+		if (rules->granularity > 0)
+		{
+			CdpCellAdd(state, value, at, begin, end, tie);
+			return -1;
+		}
 	}
 	else if (rules->shape == CDP_SHAPE_VALUES)
 		return add_value(state, &item);
@@ -748,6 +753,11 @@ CdpStateCombine(CdpState *into, const CdpState *from)
 
 	if (CdpStateIsEmpty(from))
 		return;
+	if (rules->granularity > 0)
+	{
+		CdpCellsCombine(into, from);
+		return;
+	}
 	if (rules->windowed)
 	{
 		if (from->chunks != NULL)

@@ -32,6 +32,7 @@
  *	streak, longest_streak	n, then n (first, last) in order
  *	any with a window		n, then n (at[, begin], end[, tie][, value]) in order;
  *							or 0, the chunks that are elsewhere (chunk.c), and that
+ *	with a granularity		n, then n (at[, begin], end, length, state) in order
  *
  * The form that leaves the server (send, text) has the same fields with fixed
  * width integers in network order and values in their types' binary format, so
@@ -71,7 +72,9 @@
 #define CDP_SESSION_GAP		(INT64CONST(1800) * USECS_PER_SEC)
 #define CDP_MAX_SESSION_GAP	(INT64CONST(366) * USECS_PER_DAY)
 
-#define CDP_MAX_PARAMETERS	2
+#define CDP_MAX_GRANULARITY	(INT64CONST(366) * USECS_PER_DAY)
+
+#define CDP_MAX_PARAMETERS	3
 
 typedef enum CdpShape
 {
@@ -108,6 +111,8 @@ typedef struct CdpStateRules
 	int32		size;			/* lists */
 	int32		ppm;			/* percentile */
 	int64		gap;			/* spans closer than this are one */
+	int64		granularity;	/* of a window, 0: exact */
+	struct CdpStateRules *cell; /* with a granularity: of what a cell adds up to */
 	const char *timezone;		/* rate, streaks */
 	pg_tz	   *tz;
 } CdpStateRules;
@@ -118,7 +123,7 @@ typedef struct CdpItem
 	TimestampTz begin;			/* windowed */
 	TimestampTz end;			/* windowed; spans */
 	text	   *tie;			/* where order of entries matters */
-	Datum		value;
+	Datum		value;			/* with a granularity: CdpCellSum() */
 	int64		count;
 } CdpItem;
 
@@ -188,6 +193,7 @@ extern void CdpStateRulesPlain(CdpStateRules *plain, const CdpStateRules *rules)
 extern void CdpStateRulesOptions(CdpStateRules *rules, const Jsonb *options,
 								 const char *timezone, const char *const *others);
 extern Interval *CdpIntervalOption(const char *name, const JsonbValue *v);
+extern void CdpCheckGranularity(const CdpStateRules *rules, const Interval *within);
 extern bool CdpStateRulesSame(const CdpStateRules *a, const CdpStateRules *b);
 extern int	CdpStateParameters(const CdpStateRules *rules, int64 *parameters,
 							   const char **timezone);
@@ -205,6 +211,24 @@ extern void CdpStateCombine(CdpState *into, const CdpState *from);
 extern void CdpStateExpire(CdpState *state, TimestampTz clock);
 extern int	CdpStateAddItem(CdpState *state, CdpItem *item);
 extern void CdpStateReserve(CdpState *state, int64 needed);
+
+/* What the entries of a cell add up to. */
+static inline CdpState *
+CdpCellSum(const CdpItem *item)
+{
+	return (CdpState *) DatumGetPointer(item->value);
+}
+
+/* coarse.c */
+extern TimestampTz CdpCellStart(const CdpStateRules *rules, TimestampTz at);
+extern void CdpCellRules(CdpStateRules *rules);
+extern void CdpCellAdd(CdpState *state, Datum value, TimestampTz at,
+					   TimestampTz begin, TimestampTz end, const text *tie);
+extern void CdpCellsCombine(CdpState *into, const CdpState *from);
+extern void CdpCellsWrite(StringInfo buf, const CdpState *state);
+extern void CdpCellsRead(CdpReader *reader, CdpState *state);
+extern void CdpCellsSend(StringInfo buf, const CdpState *state);
+extern void CdpCellsReceive(StringInfo buf, CdpState *state);
 
 /* chunk.c */
 extern bool CdpChunksAddItem(CdpState *state, const CdpItem *item);
@@ -265,6 +289,7 @@ extern CdpState *CdpStateReceive(StringInfo buf);
 extern void CdpStateDamaged(const char *detail);
 extern text *CdpReceiveText(StringInfo buf, int maxlen);
 extern TimestampTz CdpReceiveTime(StringInfo buf);
+extern TimestampTz CdpReceiveEnd(StringInfo buf);
 extern void CdpHexToBuffer(StringInfo buf, const char *hex, const char *type);
 extern char *CdpBufferToHex(StringInfo buf);
 

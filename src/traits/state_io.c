@@ -203,8 +203,8 @@ get_value(CdpReader *reader, const CdpStateRules *rules)
 uint8
 CdpStateCode(const CdpStateRules *rules)
 {
-	return (uint8) (rules->aggregate | (rules->delayed ? 0x40 : 0) |
-					(rules->windowed ? 0x80 : 0));
+	return (uint8) (rules->aggregate | (rules->granularity > 0 ? 0x20 : 0) |
+					(rules->delayed ? 0x40 : 0) | (rules->windowed ? 0x80 : 0));
 }
 
 /*
@@ -313,6 +313,11 @@ CdpStateWrite(StringInfo buf, const CdpState *state)
 	const CdpStateRules *rules = state->rules;
 
 	CdpStateRulesWrite(buf, rules);
+	if (rules->granularity > 0)
+	{
+		CdpCellsWrite(buf, state);
+		return;
+	}
 	if (has_items(rules))
 	{
 		ItemFields	fields = item_fields(rules, state->sketched);
@@ -429,7 +434,9 @@ read_state(CdpReader *reader, const CdpStateRules *rules)
 {
 	CdpState   *state = CdpStateMake(rules);
 
-	if (has_items(rules))
+	if (rules->granularity > 0)
+		CdpCellsRead(reader, state);
+	else if (has_items(rules))
 		read_items(reader, state);
 	else
 	{
@@ -479,10 +486,11 @@ CdpStateReadAny(uint8 code, Oid type, bool empty, const char *data, int len)
 	CdpReader	reader = {data, data + len};
 	CdpStateRules *rules = (CdpStateRules *) palloc(sizeof(CdpStateRules));
 
-	if (!CdpAggregateFolds(code & 0x3F) || (code & 0xC0) == 0x40)
+	if (!CdpAggregateFolds(code & 0x1F) || ((code & 0x60) != 0 && (code & 0x80) == 0))
 		CdpStateDamaged("The aggregate is unknown.");
-	CdpStateRulesInit(rules, (CdpAggregate) (code & 0x3F), (code & 0x80) != 0, type);
+	CdpStateRulesInit(rules, (CdpAggregate) (code & 0x1F), (code & 0x80) != 0, type);
 	rules->delayed = (code & 0x40) != 0;
+	rules->granularity = (code & 0x20) != 0;
 	read_parameters(&reader, rules, rules);
 	return empty ? CdpStateMake(rules) : read_state(&reader, rules);
 }
@@ -527,13 +535,16 @@ CdpStateSend(StringInfo buf, const CdpState *state)
 	pq_sendint8(buf, rules->aggregate);
 	pq_sendint8(buf, (rules->windowed ? 1 : 0) | (rules->delayed ? 2 : 0) |
 				(state->registers || state->sketched ? 4 : 0) |
-				(state->chunks && state->chunks->n > 0 ? 8 : 0));
+				(state->chunks && state->chunks->n > 0 ? 8 : 0) |
+				(rules->granularity > 0 ? 16 : 0));
 	pq_sendint32(buf, rules->type);
 	for (int i = 0; i < nparameters; i++)
 		pq_sendint64(buf, parameters[i]);
 	if (timezone)
 		send_text(buf, cstring_to_text(timezone));
-	if (state->registers)
+	if (rules->granularity > 0)
+		CdpCellsSend(buf, state);
+	else if (state->registers)
 		pq_sendbytes(buf, (char *) state->registers, CDP_SKETCH_REGISTERS);
 	else if (has_items(rules))
 	{
@@ -629,8 +640,8 @@ receive_value(StringInfo buf, FmgrInfo *receive, Oid typioparam)
 }
 
 /* The end of a window may be never. */
-static TimestampTz
-receive_end(StringInfo buf)
+TimestampTz
+CdpReceiveEnd(StringInfo buf)
 {
 	TimestampTz result = pq_getmsgint64(buf);
 
@@ -699,10 +710,10 @@ receive_item(StringInfo buf, CdpState *state, const ItemFields *fields,
 	}
 	item->begin = item->at;
 	if (fields->begin)
-		item->begin = receive_end(buf);
+		item->begin = CdpReceiveEnd(buf);
 	if (fields->end)
 		item->end = periods ? receive_period(buf) :
-			spans ? CdpReceiveTime(buf) : receive_end(buf);
+			spans ? CdpReceiveTime(buf) : CdpReceiveEnd(buf);
 	if (spans ? item->end < item->at : fields->end && item->end <= item->begin)
 		bad_state("A window ends before it begins.");
 	if (fields->tie)
@@ -734,10 +745,11 @@ CdpStateReceive(StringInfo buf)
 
 	if (!CdpAggregateFolds(aggregate))
 		bad_state("The aggregate is unknown.");
-	if ((flags > 4 && flags != 9 && flags != 11) || flags == 2)
+	if ((flags > 4 && flags != 9 && flags != 11 && flags != 17 && flags != 19) || flags == 2)
 		bad_state("A flag is unknown.");
 	CdpStateRulesInit(rules, (CdpAggregate) aggregate, (flags & 1) != 0, type);
 	rules->delayed = (flags & 2) != 0;
+	rules->granularity = (flags & 16) != 0;
 	if (rules->type != type)
 		bad_state("The aggregate takes no values.");
 	receive_parameters(buf, rules);
@@ -750,6 +762,11 @@ CdpStateReceive(StringInfo buf)
 	}
 
 	state = CdpStateMake(rules);
+	if (flags & 16)
+	{
+		CdpCellsReceive(buf, state);
+		return state;
+	}
 	if (flags & 4)
 	{
 		if (rules->exact || rules->shape != CDP_SHAPE_VALUES ||

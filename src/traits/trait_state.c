@@ -300,6 +300,7 @@ builder_cache(FunctionCallInfo fcinfo, int aggregate_arg)
 					  cache->within != NULL || cache->older_than != NULL, folded);
 	cache->rules.delayed = cache->older_than != NULL;
 	CdpStateRulesOptions(&cache->rules, cache->options, timezone, others);
+	CdpCheckGranularity(&cache->rules, cache->within);
 	fcinfo->flinfo->fn_extra = cache;
 	MemoryContextSwitchTo(old);
 	return cache;
@@ -317,6 +318,7 @@ add_arguments(FunctionCallInfo fcinfo, CdpState *state, BuilderCache *cache,
 		rules->shape == CDP_SHAPE_SPANS;
 	Datum		value;
 	TimestampTz at = 0;
+	TimestampTz from;
 	TimestampTz begin;
 	TimestampTz end = DT_NOEND;
 
@@ -331,11 +333,11 @@ add_arguments(FunctionCallInfo fcinfo, CdpState *state, BuilderCache *cache,
 					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 					 errmsg("the time of a value must be finite")));
 	}
-	begin = at;
+	begin = from = CdpCellStart(rules, at);
 	if (cache->older_than)
-		begin = CdpLocalShift(at, cache->older_than, rules->tz, rules->utc);
+		begin = CdpLocalShift(from, cache->older_than, rules->tz, rules->utc);
 	if (cache->within)
-		end = CdpLocalShift(at, cache->within, rules->tz, rules->utc);
+		end = CdpLocalShift(from, cache->within, rules->tz, rules->utc);
 	if (OidIsValid(cache->cast))
 		value = FunctionCall1(&cache->castinfo, value);
 	if (rules->has_value && rules->typlen == -1)
@@ -440,6 +442,8 @@ make_in_context(MemoryContext context, const CdpStateRules *rules)
 
 	*copy = *rules;
 	copy->timezone = pstrdup(rules->timezone);
+	if (rules->granularity > 0)
+		CdpCellRules(copy);
 	state = CdpStateMake(copy);
 	MemoryContextSwitchTo(old);
 	return state;

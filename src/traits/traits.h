@@ -52,7 +52,7 @@ typedef enum CdpAggregate
 	CDP_AGG_LONGEST_STREAK
 } CdpAggregate;
 
-/* Stored in six bits. */
+/* Stored in five bits. */
 #define CDP_AGG_LAST_ONE	CDP_AGG_LONGEST_STREAK
 
 typedef struct CdpTrait

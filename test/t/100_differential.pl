@@ -143,11 +143,16 @@ my @more_traits = (
 	qq{'item_list', aggregate => 'list', each => \$\$properties->'items'\$\$, value => \$\$item\$\$, options => '{"size": 4}'},
 	qq{'skus', aggregate => 'unique_list', each => \$\$properties->'items'\$\$, value => \$\$item->>'sku'\$\$, options => '{"size": 3}', within => '30 days'},
 	qq{'common_sku', aggregate => 'most_frequent', each => \$\$properties->'items'\$\$, value => \$\$item->>'sku'\$\$},
+	qq{'coarse', aggregate => 'count', within => '10 days', timezone => 'Europe/Berlin', options => '{"granularity": "7 hours"}'},
+	qq{'coarse_last', aggregate => 'last', value => \$\$properties->>'product'\$\$, newer_than => '1 month', older_than => '1 day', timezone => 'America/New_York', options => '{"granularity": "1 day"}'},
+	qq{'coarse_visits', aggregate => 'session_time', within => '20 days', options => '{"granularity": "36 hours", "gap": "3 hours"}'},
+	qq{'coarse_liked', aggregate => 'unique_list', value => \$\$properties->>'product'\$\$, older_than => '5 days', options => '{"granularity": "2 days", "size": 2}'},
 	qq{'plan', type => 'text'},
 	qq{'spread', expression => 'upper - middle'},
 	qq{'devotion', expression => 'days_on * daily + spread / nullif(lines, 0)'},
 );
 my @more_segments = (
+	[ 'recent', q{coarse > 1 OR coarse_last = 'a'} ],
 	[ 'devoted', q{days_on >= 2 OR weeks_on > 2} ],
 	[ 'frequent', q{daily > 0.3 OR daily_30d > 0.2} ],
 	[ 'faded', q{before > 1 AND visits > 1} ],
