@@ -21,6 +21,10 @@ COMMENT ON FUNCTION cdp.in_segment(bigint, text) IS
 CREATE FUNCTION cdp.segment_members(segment text) RETURNS SETOF bigint
 	AS 'MODULE_PATHNAME', 'cdp_segment_members' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.segment_members(text) IS 'ids of the profiles that are in the segment as of the applied clock';
+CREATE FUNCTION cdp.segment_members(all_of text[], any_of text[] DEFAULT NULL, none_of text[] DEFAULT NULL) RETURNS SETOF bigint
+	AS 'MODULE_PATHNAME', 'cdp_segments_members' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.segment_members(text[], text[], text[]) IS
+	'ids, ascending, of the profiles that are in all segments of all_of, in at least one of any_of, and in none of none_of, as of the applied clock; NULL: not asked; errors: those of segment_size';
 
 CREATE FUNCTION cdp.timeline(identifier cdp.identifier, before timestamptz DEFAULT NULL,
 	max int DEFAULT 100, before_id bigint DEFAULT NULL, OUT at timestamptz, OUT type text, OUT event text,
@@ -40,6 +44,6 @@ COMMENT ON FUNCTION cdp.timeline(bigint, timestamptz, int, bigint) IS
 REVOKE ALL ON FUNCTION
 	cdp.profile(cdp.identifier), cdp.profile(bigint),
 	cdp.in_segment(cdp.identifier, text), cdp.in_segment(bigint, text),
-	cdp.segment_members(text),
+	cdp.segment_members(text), cdp.segment_members(text[], text[], text[]),
 	cdp.timeline(cdp.identifier, timestamptz, int, bigint), cdp.timeline(bigint, timestamptz, int, bigint)
 FROM PUBLIC;

@@ -63,42 +63,16 @@ CREATE FUNCTION cdp.pending_evaluations(segment_id int) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'cdp_pending_evaluations' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION cdp.pending_evaluations(int) IS 'internal: evaluations that this session has not yet added to cdp.segment_evaluations';
 
-CREATE FUNCTION cdp.segment_overlap(names text[])
-RETURNS TABLE (a text, b text, members_a bigint, members_b bigint, members_both bigint)
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $function$
-DECLARE
-	missing text;
-BEGIN
-	SELECT n INTO missing FROM unnest(names) n
-	WHERE NOT EXISTS (SELECT FROM cdp.segments s WHERE s.name = n) LIMIT 1;
-	IF missing IS NOT NULL THEN
-		RAISE undefined_object USING MESSAGE = format('segment "%s" does not exist', missing);
-	END IF;
-	IF cardinality(names) > 62 THEN
-		RAISE program_limit_exceeded USING MESSAGE = 'too many segments', DETAIL = 'At most 62 can be compared at a time.';
-	END IF;
-	-- in one pass: by the segments that a profile is in (bits), how many there are
-	RETURN QUERY
-	WITH s AS (
-		SELECT u.n AS name, 1::bigint << (row_number() OVER (ORDER BY u.n COLLATE "C"))::int AS bit
-		FROM (SELECT DISTINCT n FROM unnest(names) n) u
-	), g AS MATERIALIZED (
-		SELECT p.bits, count(*) AS profiles
-		FROM (SELECT bit_or(s.bit) AS bits
-			  FROM cdp.memberships m JOIN s ON s.name = m.segment GROUP BY m.profile_id) p
-		GROUP BY p.bits
-	)
-	SELECT x.name, y.name,
-		(SELECT COALESCE(sum(g.profiles), 0)::bigint FROM g WHERE g.bits & x.bit <> 0),
-		(SELECT COALESCE(sum(g.profiles), 0)::bigint FROM g WHERE g.bits & y.bit <> 0),
-		(SELECT COALESCE(sum(g.profiles), 0)::bigint FROM g WHERE g.bits & x.bit <> 0 AND g.bits & y.bit <> 0)
-	FROM s x JOIN s y ON x.bit < y.bit
-	ORDER BY x.bit, y.bit;
-END
-$function$;
-COMMENT ON FUNCTION cdp.segment_overlap(text[]) IS 'for each two of the segments: how many profiles are in one, the other, and both, as of the applied clock; at most 62 segments; undefined_object when one does not exist; needs SELECT on cdp.segments and cdp.memberships';
+CREATE FUNCTION cdp.segment_overlap(names text[],
+	OUT a text, OUT b text, OUT members_a bigint, OUT members_b bigint, OUT members_both bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'cdp_segment_overlap' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.segment_overlap(text[]) IS
+	'for each two of the segments: how many profiles are in one, the other, and both, as of the applied clock; undefined_object when one does not exist';
+
+CREATE FUNCTION cdp.segment_size(all_of text[] DEFAULT NULL, any_of text[] DEFAULT NULL, none_of text[] DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'cdp_segment_size' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.segment_size(text[], text[], text[]) IS
+	'how many profiles are in all segments of all_of, in at least one of any_of, and in none of none_of, as of the applied clock; NULL: not asked; undefined_object when one does not exist, invalid_parameter_value without all_of and any_of';
 
 REVOKE ALL ON FUNCTION
 	cdp.pending_evaluations(int),
@@ -111,5 +85,6 @@ REVOKE ALL ON FUNCTION
 	cdp.reevaluate_segment(text),
 	cdp.preview_segment(cdp.predicate, text, text, text, text[], float8, text),
 	cdp.segment_overlap(text[]),
+	cdp.segment_size(text[], text[], text[]),
 	cdp.explain_segment(text, cdp.identifier)
 FROM PUBLIC;
