@@ -63,6 +63,13 @@ CREATE FUNCTION cdp.verify_since(a cdp.verify_instant, b timestamptz) RETURNS cd
 	LANGUAGE sql IMMUTABLE RETURN ROW(a, b, false)::cdp.verify_span;
 CREATE FUNCTION cdp.verify_until(a timestamptz, b cdp.verify_instant) RETURNS cdp.verify_span
 	LANGUAGE sql IMMUTABLE RETURN ROW(b, a, true)::cdp.verify_span;
+-- only in a branch that is never taken: predicates may not say it elsewhere
+CREATE FUNCTION cdp.verify_span_minus(a cdp.verify_span, b interval) RETURNS cdp.verify_span
+	LANGUAGE sql IMMUTABLE RETURN ROW((a).instant, CASE WHEN (a).until THEN (a).time - b ELSE (a).time + b END, (a).until)::cdp.verify_span;
+CREATE FUNCTION cdp.verify_span_plus(a cdp.verify_span, b interval) RETURNS cdp.verify_span
+	LANGUAGE sql IMMUTABLE RETURN ROW((a).instant, CASE WHEN (a).until THEN (a).time + b ELSE (a).time - b END, (a).until)::cdp.verify_span;
+CREATE OPERATOR cdp.- (FUNCTION = cdp.verify_span_minus, LEFTARG = cdp.verify_span, RIGHTARG = interval);
+CREATE OPERATOR cdp.+ (FUNCTION = cdp.verify_span_plus, LEFTARG = cdp.verify_span, RIGHTARG = interval);
 CREATE OPERATOR cdp.- (FUNCTION = cdp.verify_instant_minus, LEFTARG = cdp.verify_instant, RIGHTARG = interval);
 CREATE OPERATOR cdp.+ (FUNCTION = cdp.verify_instant_plus, LEFTARG = cdp.verify_instant, RIGHTARG = interval);
 CREATE OPERATOR cdp.+ (FUNCTION = cdp.verify_plus_instant, LEFTARG = interval, RIGHTARG = cdp.verify_instant);
@@ -93,7 +100,8 @@ END
 $do$;
 REVOKE ALL ON FUNCTION cdp.verify_shift(timestamptz, interval[]), cdp.verify_instant_minus(cdp.verify_instant, interval),
 	cdp.verify_instant_plus(cdp.verify_instant, interval), cdp.verify_plus_instant(interval, cdp.verify_instant),
-	cdp.verify_since(cdp.verify_instant, timestamptz), cdp.verify_until(timestamptz, cdp.verify_instant) FROM PUBLIC;
+	cdp.verify_since(cdp.verify_instant, timestamptz), cdp.verify_until(timestamptz, cdp.verify_instant),
+	cdp.verify_span_minus(cdp.verify_span, interval), cdp.verify_span_plus(cdp.verify_span, interval) FROM PUBLIC;
 
 -- Arguments of a call, cut at its commas; names and values.
 CREATE FUNCTION cdp.verify_arguments(call text, positional text[]) RETURNS jsonb

@@ -182,4 +182,7 @@ SELECT cdp.in_segment('user_id:u1', 'ghost');
 SELECT cdp.create_segment('ghost', $$did_not('Boo', within => '3 days')$$);
 SELECT cdp.in_segment('user_id:u1', 'ghost');
 
+-- a use of the clock that is refused elsewhere, in what is never evaluated
+SELECT cdp.create_segment('folded', $$(NULL = (now() - timestamptz '2026-01-20' - interval '1 week' <> interval '36 hours')) IS NULL$$);
+SELECT cdp.create_segment('refused', $$(now() - timestamptz '2026-01-20' - interval '1 week' <> interval '36 hours') IS NOT NULL$$);
 SELECT * FROM cdp.verify();
