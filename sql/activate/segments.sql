@@ -2,7 +2,7 @@
 
 CREATE FUNCTION cdp.segment_stats(segment text, days int DEFAULT 30)
 RETURNS TABLE (day date, entered bigint, exited bigint, members bigint)
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET "TimeZone" = 'UTC'
 AS $function$
@@ -32,5 +32,5 @@ BEGIN
 	FROM d ORDER BY d.day DESC;
 END
 $function$;
-COMMENT ON FUNCTION cdp.segment_stats(text, int) IS 'by day (UTC), latest first: how many profiles entered and exited the segment, for whatever cause, and how many were in it at its end; the first row is today, up to the applied clock; undefined_object when there is no such segment; needs SELECT on cdp.segments, cdp.memberships, cdp.changes and cdp.applier';
+COMMENT ON FUNCTION cdp.segment_stats(text, int) IS 'by day (UTC), latest first: how many profiles entered and exited the segment, for whatever cause, and how many were in it at its end; the first row is today, up to the applied clock; undefined_object when there is no such segment';
 REVOKE ALL ON FUNCTION cdp.segment_stats(text, int) FROM PUBLIC;
