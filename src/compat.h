@@ -51,6 +51,15 @@ CdpDecodeDateTime(char **field, int *ftype, int nf, int *dtype,
 #define CdpRelationLocator(rel) ((rel)->rd_node)
 #endif
 
+/* 16 has one function for the rights on all kinds of objects. */
+#if PG_VERSION_NUM >= 160000
+#define CdpMayExecute(function, role) \
+	(object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define CdpMayExecute(function, role) \
+	(pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
 /* 17 added the choice to flush the WAL at once. */
 #if PG_VERSION_NUM >= 170000
 #define CdpLogLogicalMessage(prefix, message, size) \

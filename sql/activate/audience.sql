@@ -52,6 +52,10 @@ BEGIN
 	END IF;
 	PERFORM cdp.check_names('kind of identifier', audience.kinds,
 		ARRAY(SELECT k.kind FROM cdp.identifier_kinds k WHERE k.entity = 'profile'), 'See cdp.identifier_kinds.');
+	IF EXISTS (SELECT FROM unnest(audience.kinds) k WHERE cdp.hidden('kind', k)) THEN
+		RAISE EXCEPTION 'kind "%" is sensitive', (SELECT k FROM unnest(audience.kinds) k WHERE cdp.hidden('kind', k) LIMIT 1)
+			USING ERRCODE = 'insufficient_privilege', HINT = 'Who may execute cdp.see_sensitive() may read it, hashed or not.';
+	END IF;
 	RETURN QUERY
 		SELECT DISTINCT m.profile_id, k.kind,
 			cdp.audience_value(k.kind, cdp.value(i.identifier), k.normaliser, audience.hash)

@@ -84,6 +84,11 @@ BEGIN
 	IF change.profile_id IS NULL THEN
 		RETURN payload;
 	END IF;
+	IF change.kind = 'trait_changed' AND cdp.hidden(
+			CASE change.entity WHEN 'account' THEN 'account_trait' ELSE 'trait' END, payload ->> 'trait') THEN
+		payload := payload || '{"old": "***", "new": "***"}';
+		change.payload := payload;
+	END IF;
 	IF change.entity = 'account' THEN
 		SELECT jsonb_build_object('traits', cdp.account(a.identifier) -> 'traits', 'identifiers',
 			jsonb_build_object(cdp.kind(a.identifier), jsonb_build_array(cdp.value(a.identifier)))) INTO profile

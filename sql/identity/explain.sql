@@ -67,7 +67,7 @@ BEGIN
 	END IF;
 
 	RETURN QUERY
-		SELECT s.step::int, f.identifier, t.identifier, l.origin, e.event, e.source, e.message_id, l.at
+		SELECT s.step::int, cdp.shown(f.identifier), cdp.shown(t.identifier), l.origin, e.event, e.source, e.message_id, l.at
 		FROM unnest(froms, tos, hows) WITH ORDINALITY AS s (f, t, origin, step)
 		JOIN cdp.identities f ON f.node_id = s.f
 		JOIN cdp.identities t ON t.node_id = s.t
@@ -98,7 +98,7 @@ BEGIN
 		RETURN;
 	END IF;
 	RETURN QUERY
-		SELECT w.depth, i.identifier, v.identifier, i.first_seen, i.last_seen
+		SELECT w.depth, cdp.shown(i.identifier), cdp.shown(v.identifier), i.first_seen, i.last_seen
 		FROM cdp.graph_walk(start_node) w
 		JOIN cdp.identities i ON i.node_id = w.node
 		LEFT JOIN cdp.identities v ON v.node_id = w.via
@@ -119,7 +119,7 @@ DECLARE
 	profile bigint := cdp.resolve(refused_links.identifier);
 BEGIN
 	RETURN QUERY
-		SELECT i.identifier, j.identifier, (r.link).status, (r.link).reason, (r.link).origin,
+		SELECT cdp.shown(i.identifier), cdp.shown(j.identifier), (r.link).status, (r.link).reason, (r.link).origin,
 			e.event, e.source, e.message_id, (r.link).at, j.profile_id, (r.link).detail
 		FROM (
 			SELECT l AS link, l.a AS x, l.b AS y
@@ -286,7 +286,7 @@ DECLARE
 	profile bigint := cdp.resolve(bridges.identifier);
 BEGIN
 	RETURN QUERY
-		SELECT i.identifier, j.identifier, l.origin, e.event, e.source, e.message_id, l.at,
+		SELECT cdp.shown(i.identifier), cdp.shown(j.identifier), l.origin, e.event, e.source, e.message_id, l.at,
 			s.a_side, s.total - s.a_side
 		FROM (
 			SELECT least(u.x, u.y) AS a, greatest(u.x, u.y) AS b, cardinality(c.nodes) AS total,
@@ -314,7 +314,7 @@ DECLARE
 	profile bigint := cdp.resolve(articulation_points.member);
 BEGIN
 	RETURN QUERY
-		SELECT i.identifier, u.parts
+		SELECT cdp.shown(i.identifier), u.parts
 		FROM cdp.find_cuts(profile) c
 		CROSS JOIN LATERAL unnest(c.nodes, c.parts) AS u (node, parts)
 		JOIN cdp.identities i ON i.node_id = u.node
@@ -368,7 +368,7 @@ BEGIN
 	)
 	SELECT
 		(SELECT string_agg(format(E'\tn%s [label=%s%s];\n', i.node_id,
-				cdp.dot_string(i.identifier::text ||
+				cdp.dot_string(cdp.shown(i.identifier)::text ||
 					CASE WHEN i.profile_id = profile THEN '' ELSE E'\nprofile ' || i.profile_id END),
 				CASE WHEN i.profile_id = profile THEN '' ELSE ', color=gray, fontcolor=gray' END),
 			'' ORDER BY i.node_id)

@@ -85,7 +85,7 @@ CREATE FUNCTION cdp.identifiers(profile_id bigint)
 AS $$
 BEGIN
 	RETURN QUERY
-		SELECT j.identifier, j.first_seen, j.last_seen
+		SELECT cdp.shown(j.identifier), j.first_seen, j.last_seen
 		FROM cdp.identities i
 		JOIN cdp.identities j ON j.profile_id = i.profile_id
 		WHERE i.node_id = identifiers.profile_id

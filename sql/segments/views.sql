@@ -13,7 +13,7 @@ SELECT d.name, d.entity, d.predicate, d.exit_when, d.timezone, d.description,
 		WHEN EXISTS (SELECT FROM cdp.backfills b WHERE b.kind OPERATOR(pg_catalog.=) 'segment' AND b.id OPERATOR(pg_catalog.=) d.id) THEN 'altering'
 		ELSE 'active'
 	END AS state,
-	COALESCE(e.errors, 0) AS errors, e.last_error, e.last_at AS last_error_at,
+	COALESCE(e.errors, 0) AS errors, cdp.shown_error(e.last_error) AS last_error, e.last_at AS last_error_at,
 	d.created_at, d.altered_at
 FROM cdp.segment_definitions d
 LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;
@@ -29,7 +29,7 @@ COMMENT ON VIEW cdp.memberships IS 'who is in which segment as of the applied cl
 CREATE VIEW cdp.stat_segments AS
 SELECT d.name AS segment,
 	COALESCE(v.evaluations, 0)::bigint OPERATOR(pg_catalog.+) cdp.pending_evaluations(d.id) AS evaluations,
-	COALESCE(e.errors, 0) AS errors, e.last_error, e.last_profile, e.last_at AS last_error_at
+	COALESCE(e.errors, 0) AS errors, cdp.shown_error(e.last_error) AS last_error, e.last_profile, e.last_at AS last_error_at
 FROM cdp.segment_definitions d
 LEFT JOIN cdp.segment_evaluations v ON v.segment_id OPERATOR(pg_catalog.=) d.id
 LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;

@@ -27,7 +27,7 @@ CREATE VIEW cdp.stat_traits AS
 	SELECT t.name, t.aggregate,
 		COALESCE(e.errors, 0) AS errors,
 		COALESCE(e.nulls, 0) AS nulls,
-		e.last_error, e.last_entry, e.last_at
+		cdp.shown_error(e.last_error) AS last_error, e.last_entry, e.last_at
 	FROM cdp.trait_definitions t
 	LEFT JOIN cdp.trait_errors e ON e.trait_id = t.id;
 COMMENT ON VIEW cdp.stat_traits IS 'how often a trait''s value could not be computed (errors) or was NULL, and the last error; hidden traits of segments are called $number';

@@ -9,8 +9,8 @@ CREATE VIEW cdp.access_sets AS
 		('reader', 'function', 'account accounts_of members_of profile profile_at resolve resolve_at current_profile '
 			'identifiers identifiers_at kinds_at component component_nodes explain_link refused_links bridges articulation_points '
 			'graph_dot graph_walk find_cuts link_entry check_explainable dot_string entries_of owned_entries_of '
-			'in_segment segment_members segment_overlap segment_stats explain_segment preview_segment pending_evaluations '
-			'matches same_person timeline merges audience audience_value member_since unpack_entries '
+			'in_segment segment_members segment_overlap segment_size segment_stats explain_segment '
+			'same_person timeline merges audience audience_value member_since unpack_entries '
 			'profile_traits_at account_trait_values account_traits_json'),
 		('reader', 'relation', 'accounts account_members profiles profile_traits account_traits memberships traits segments '
 			'sources event_catalog progress'),
@@ -18,7 +18,7 @@ CREATE VIEW cdp.access_sets AS
 		('consumer', 'function', 'poll ack nack status'),
 		('operator', 'function', 'create_identifier_kind alter_identifier_kind drop_identifier_kind identity_preset preview_identity rejudge '
 			'create_trait alter_trait rename_trait drop_trait '
-			'create_segment alter_segment rename_segment drop_segment reevaluate_segment preview_segment pending_evaluations '
+			'create_segment alter_segment rename_segment drop_segment reevaluate_segment preview_segment matches pending_evaluations '
 			'attach attach_preset attachment_preset drop_attachment sync_attachment sync_attachments '
 			'subscribe alter_subscription unsubscribe rewind requeue discard advance subscription '
 			'merge merge_operator split split_operator undo detach detach_operator release retract '
@@ -27,7 +27,7 @@ CREATE VIEW cdp.access_sets AS
 			'make_partitions make_change_partitions trim_changes prune_history audit_seal'),
 		('operator', 'relation', 'traits segments attachments progress sources event_catalog dead_letters subscription_lag '
 			'stat_worker stat_apply stat_traits stat_segments waiting_segments building_traits access_sets'),
-		('privacy', 'function', 'audit_seal audit_verify'),
+		('privacy', 'function', 'audit_seal audit_verify see_sensitive set_sensitivity'),
 		('privacy', 'relation', 'audit access_sets')
 	) AS s (grant_set, kind, names), unnest(string_to_array(s.names, ' ')) n;
 COMMENT ON VIEW cdp.access_sets IS 'which functions and relations the sets of rights have: reader, writer, consumer, operator and privacy; functions by name, whatever their arguments';

@@ -234,7 +234,8 @@ values_json(AccountRead *read)
 	{
 		JsonbValue	value;
 
-		if (read->row->values.isnull[i])
+		if (read->row->values.isnull[i] ||
+			CdpTraitHidden(read->traits, read->traits->traits[i]))
 			continue;
 		push_key(&state, read->traits->traits[i]->name);
 		CdpValueToJsonbValue(read->row->values.values[i], false,

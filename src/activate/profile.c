@@ -32,6 +32,7 @@
 #include "activate/activate.h"
 #include "cdp.h"
 #include "identity/account.h"
+#include "sensitive.h"
 
 /* A read: the definitions and the instant that it is about. */
 typedef struct ProfileRead
@@ -156,6 +157,7 @@ compare_nodes(const void *a, const void *b)
 static void
 push_identifiers(JsonbParseState **state, CdpProfileNodes *nodes)
 {
+	bool		hiding = CdpAnythingHidden();
 	const char *kind = NULL;
 	int			kindlen = 0;
 
@@ -176,8 +178,11 @@ push_identifiers(JsonbParseState **state, CdpProfileNodes *nodes)
 			push_string(state, WJB_KEY, kind, kindlen);
 			(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
 		}
-		push_string(state, WJB_ELEM, data + len + 1,
-					VARSIZE_ANY_EXHDR(identifier) - len - 1);
+		if (hiding && CdpHidden(CDP_SENSITIVE_KIND, data, len))
+			push_string(state, WJB_ELEM, CDP_MASK, strlen(CDP_MASK));
+		else
+			push_string(state, WJB_ELEM, data + len + 1,
+						VARSIZE_ANY_EXHDR(identifier) - len - 1);
 	}
 	if (kind != NULL)
 		(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
@@ -467,7 +472,8 @@ cdp_segment_members(PG_FUNCTION_ARGS)
  * history does not cost all of it.
  */
 static const char *const timeline_query =
-	"SELECT t.at, v.type, v.event, v.properties, v.context, v.identifiers,"
+	"SELECT t.at, v.type, v.event, cdp.shown(v.properties), cdp.shown(v.context),"
+	" cdp.shown(v.identifiers),"
 	" COALESCE(v.source, 'sql') AS source,"
 	" COALESCE(v.message_id, '#' || v.id) AS message_id, v.received_at, v.id"
 	" FROM (SELECT e.at, e.entry, e.xid, e.received_at FROM cdp.identities i"

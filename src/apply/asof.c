@@ -39,6 +39,7 @@
 
 #include "apply/asof.h"
 #include "cdp.h"
+#include "sensitive.h"
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(cdp_resolve_at);
@@ -590,7 +591,7 @@ return_component(ReturnSetInfo *rsinfo, CdpNode *root)
 		Datum		values[3];
 		bool		isnull[3] = {false, false, false};
 
-		values[0] = PointerGetDatum(nodes[i]->identifier);
+		values[0] = PointerGetDatum(CdpShownIdentifier((struct varlena *) nodes[i]->identifier));
 		values[1] = TimestampTzGetDatum(nodes[i]->first_seen);
 		values[2] = TimestampTzGetDatum(nodes[i]->last_seen);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);

@@ -34,6 +34,7 @@
 
 #include "cdp.h"
 #include "segments/predicate.h"
+#include "sensitive.h"
 
 #define PREVIEW_FETCH	512
 
@@ -438,6 +439,8 @@ trait_value(Explanation *explanation, int32 id)
 
 	if (trait == NULL || explanation->values->isnull[trait->index])
 		return NULL;
+	if (CdpAnythingHidden() && CdpTraitHidden(explanation->traits, trait))
+		return CDP_MASK;
 	getTypeOutputInfo(trait->type, &output, &varlena);
 	return OidOutputFunctionCall(output, explanation->values->values[trait->index]);
 }

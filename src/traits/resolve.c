@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "cdp.h"
+#include "sensitive.h"
 #include "traits/traitset.h"
 
 /*
@@ -216,6 +217,13 @@ CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
 	char		base[CDP_MAX_NAME + 1];
 
 	*created = false;
+	CdpMustSee(CDP_SENSITIVE_KIND, name);
+	CdpMustSee(set->accounts ? CDP_SENSITIVE_ACCOUNT_TRAIT : CDP_SENSITIVE_TRAIT, name);
+	if (trait != NULL && CdpAnythingHidden() && CdpTraitHidden(set, trait))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("trait \"%s\" is sensitive", trait->name),
+				 errhint("Who may execute cdp.see_sensitive() may use it.")));
 	if (trait != NULL || set->accounts)
 		return trait;
 	if (!declared_definition(name, &definition))

@@ -111,6 +111,8 @@ extern CdpTrait *CdpTraitLookup(CdpTraitSet *set, const char *name);
  * The set stays valid and current.
  */
 extern CdpTrait *CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created);
+/* Is its value hidden from the session's user?  See sensitive.h. */
+extern bool CdpTraitHidden(CdpTraitSet *set, const CdpTrait *trait);
 
 /* The instant that a read is about: never before what has been applied. */
 extern TimestampTz CdpReadInstant(TimestampTz applied);

@@ -32,6 +32,7 @@
 #include "utils/timestamp.h"
 
 #include "cdp.h"
+#include "sensitive.h"
 #include "traits/node.h"
 #include "traits/traitset.h"
 
@@ -577,6 +578,40 @@ push_pair(JsonbParseState **state, const char *key, int keylen, JsonbValue *valu
 	pushJsonbValue(state, WJB_VALUE, value);
 }
 
+static void
+mask(JsonbValue *value)
+{
+	value->type = jbvString;
+	value->val.string.val = pstrdup(CDP_MASK);
+	value->val.string.len = strlen(CDP_MASK);
+}
+
+/*
+ * Is the trait's value hidden from the session's user?  By its name, by the
+ * key that it is declared by, be it of a trait or of a kind of identifiers
+ * (email is both), or as it is computed from one that is.
+ */
+bool
+CdpTraitHidden(CdpTraitSet *set, const CdpTrait *trait)
+{
+	CdpSensitive what = set->accounts ? CDP_SENSITIVE_ACCOUNT_TRAIT : CDP_SENSITIVE_TRAIT;
+	const char *key = trait->rules->definition->key;
+	int			i = -1;
+
+	if (CdpHidden(what, trait->name, strlen(trait->name)) ||
+		CdpHidden(CDP_SENSITIVE_KIND, trait->name, strlen(trait->name)) ||
+		(trait->aggregate == CDP_AGG_DECLARED && key != NULL &&
+		 (CdpHidden(what, key, strlen(key)) ||
+		  CdpHidden(CDP_SENSITIVE_KIND, key, strlen(key)))))
+		return true;
+	if (!CdpAnythingHidden())
+		return false;
+	while ((i = bms_next_member(trait->depends, i)) >= 0)
+		if (CdpTraitHidden(set, set->traits[i]))
+			return true;
+	return false;
+}
+
 /*
  * Values of the visible traits; with "raw" also every declared key as it was
  * written, in place of the typed declared traits.
@@ -585,6 +620,8 @@ static Jsonb *
 traits_json(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 			CdpProfileValues *values, bool raw)
 {
+	CdpSensitive what = set->accounts ? CDP_SENSITIVE_ACCOUNT_TRAIT : CDP_SENSITIVE_TRAIT;
+	bool		hiding = CdpAnythingHidden();
 	JsonbParseState *state = NULL;
 	JsonbValue	v;
 
@@ -602,6 +639,9 @@ traits_json(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 			if (declared != &nodes[i]->declared[j] || declared->value == NULL)
 				continue;
 			CdpValueToJsonbValue(JsonbPGetDatum(declared->value), false, JSONBOID, &v);
+			if (hiding && (CdpHidden(what, declared->key, declared->keylen) ||
+						   CdpHidden(CDP_SENSITIVE_KIND, declared->key, declared->keylen)))
+				mask(&v);
 			push_pair(&state, declared->key, declared->keylen, &v);
 		}
 	}
@@ -614,6 +654,13 @@ traits_json(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 			(raw && trait->aggregate == CDP_AGG_DECLARED))
 			continue;
 		CdpValueToJsonbValue(values->values[i], false, trait->type, &v);
+		if (hiding && CdpTraitHidden(set, trait))
+		{
+			/* a column of cdp.profile_traits has the trait's type: NULL */
+			if (!raw)
+				continue;
+			mask(&v);
+		}
 		push_pair(&state, trait->name, strlen(trait->name), &v);
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));

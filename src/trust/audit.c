@@ -29,23 +29,23 @@ static CdpStatement record_entry = {
 	" INSERT INTO cdp.audit_entries (action, object, detail)"
 	" VALUES ($1, $2, coalesce($3, '{}')) RETURNING id)"
 	" INSERT INTO cdp.audit_unsealed SELECT id FROM noted",
-	{"text", "text", "jsonb"}
+	{ "text", "text", "jsonb" }
 };
 
 static CdpStatement record_decisions = {
 	"SELECT cdp.audit_decisions($1)",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement any_unsealed = {
 	"SELECT FROM cdp.audit_unsealed LIMIT 1",
-	{NULL},
+	{ NULL },
 	"audit_unsealed"
 };
 
 static CdpStatement seal_entries = {
 	"SELECT cdp.audit_seal()",
-	{NULL}
+	{ NULL }
 };
 
 PG_FUNCTION_INFO_V1(cdp_audit_record);
@@ -60,10 +60,10 @@ PG_FUNCTION_INFO_V1(cdp_audit_record);
 Datum
 cdp_audit_record(PG_FUNCTION_ARGS)
 {
-	Datum		args[3];
-	char		nulls[4] = "   ";
+	Datum args[3];
+	char nulls[4] = "   ";
 	CdpUserContext saved;
-	int			i;
+	int i;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -87,7 +87,7 @@ cdp_audit_record(PG_FUNCTION_ARGS)
 void
 CdpAuditDecisions(const int64 *entries, int n)
 {
-	Datum		args[1];
+	Datum args[1];
 
 	if (n == 0)
 		return;

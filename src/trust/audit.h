@@ -22,4 +22,4 @@ extern void CdpAuditDecisions(const int64 *entries, int n);
 /* Seal what has been noted by transactions that have committed. */
 extern void CdpAuditSeal(void);
 
-#endif							/* CDP_TRUST_AUDIT_H */
+#endif /* CDP_TRUST_AUDIT_H */

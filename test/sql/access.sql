@@ -173,6 +173,7 @@ SELECT cdp.make_partitions()
 SELECT cdp.trim_changes()
 SELECT cdp.graph_check()
 SELECT cdp.audit_seal()
+SELECT cdp.set_sensitivity('kind', 'email')
 SELECT cdp.grant_reader('regress_access_nobody')
 \.
 CREATE TEMP TABLE outcome (n int, role text, outcome text);
