@@ -163,13 +163,13 @@ _PG_init(void)
 {
 	DefineCustomIntVariable("cdp.backfill_at_once",
 							"Size of the log up to which a definition is folded by the transaction that makes it.",
-							"Number of applied entries; above it, the applier does it beside what comes.  0 means always the applier.",
+							"Number of applied entries; above it, the applier does it beside what comes.  0 means always the applier.  Also number of rows up to which cdp.attach() logs a table itself.",
 							&cdp_backfill_at_once,
 							10000, 0, INT_MAX,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("cdp.backfill_rate",
-							"Entries of history that the applier folds into new definitions per second.",
+							"Entries of history that the applier folds into new definitions per second, and rows of attached tables that it logs.",
 							"0 means as many as it can; -1 that it pauses.",
 							&cdp_backfill_rate,
 							0, -1, INT_MAX,

@@ -94,6 +94,10 @@ BEGIN
 	RETURN QUERY SELECT 'warning', 'trait', t.name, format('errors: %s, the last one: %s', t.errors, t.last_error), 'what raises one does not count: see cdp.stat_traits'
 		FROM cdp.stat_traits t WHERE t.errors > 0 AND t.last_at > cdp.clock() - interval '1 day';
 
+	RETURN QUERY SELECT CASE WHEN a.status = 'triggers are missing' THEN 'warning' ELSE 'error' END, 'attachment', a.name, a.status,
+			format('SELECT cdp.sync_attachment(%1$L) says what is in the way; SELECT cdp.drop_attachment(%1$L) ends it', a.name)
+		FROM cdp.attachments a WHERE a.status NOT IN ('ok', 'being loaded');
+
 	-- who reads the changes
 	RETURN QUERY SELECT 'warning', 'subscription', l.subscription, format('%s; behind: %s', l.alarm, l.behind),
 			CASE WHEN l.dead > 0 THEN format('SELECT * FROM cdp.dead_letters WHERE subscription = %L', l.subscription)

@@ -3,7 +3,7 @@
 CREATE FUNCTION cdp.wait_backfill(name text DEFAULT NULL, timeout interval DEFAULT interval '1 hour') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'cdp_wait_backfill' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.wait_backfill(text, interval) IS
-'wait until a trait or segment of that name (NULL: every definition) is whole, for at most so long; true when it is, false when the time was up first. Errors: undefined_object, active_sql_transaction (the transaction has written), object_not_in_prerequisite_state (no applier runs)';
+'wait until a trait or segment of that name is whole, or all rows of an attachment of that name are logged (NULL: until no such work is left), for at most so long; true when it is, false when the time was up first. Errors: undefined_object, active_sql_transaction (the transaction has written), object_not_in_prerequisite_state (no applier runs)';
 
 CREATE FUNCTION cdp.cancel_backfill(name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_cancel_backfill' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -36,11 +36,17 @@ CREATE VIEW cdp.progress AS
 		FROM cdp.backfills b
 		LEFT JOIN cdp.trait_definitions t ON b.kind = 'trait' AND t.id = b.id
 		LEFT JOIN cdp.trait_definitions o ON b.kind = 'trait' AND o.id = b.replaces
-		LEFT JOIN cdp.segment_definitions s ON b.kind = 'segment' AND s.id = b.id) p;
+		LEFT JOIN cdp.segment_definitions s ON b.kind = 'segment' AND s.id = b.id
+		UNION ALL
+		SELECT 'attachment ' || d.name, CASE WHEN l.started_at IS NULL THEN 'waiting' ELSE 'logging rows' END, l.done,
+			CASE WHEN l.blocks > 0 THEN greatest(l.done, (l.done::float8 * greatest(l.total_blocks, l.blocks) / l.blocks)::bigint) END,
+			l.requested_at, l.requested_by, l.started_at
+		FROM cdp.attachment_loads l
+		JOIN cdp.attachment_definitions d ON d.id = l.attachment) p;
 COMMENT ON VIEW cdp.progress IS 'work on history that is under way; no rows: none';
-COMMENT ON COLUMN cdp.progress.what IS 'identity rules, or the definition that is being built; $number is an event that a segment asks for';
-COMMENT ON COLUMN cdp.progress.phase IS 'rules: waiting for the applier, reading entries by the new rules, or judging again who may be one person; definitions: waiting, waiting for traits, folding entries, switching (whole, and about to be seen)';
-COMMENT ON COLUMN cdp.progress.done IS 'entries read, or identifiers judged, in this phase; entries folded';
+COMMENT ON COLUMN cdp.progress.what IS 'identity rules, the definition that is being built ($number is an event that a segment asks for), or the attachment whose rows are being logged';
+COMMENT ON COLUMN cdp.progress.phase IS 'rules: waiting for the applier, reading entries by the new rules, or judging again who may be one person; definitions: waiting, waiting for traits, folding entries, switching (whole, and about to be seen); attachments: waiting, logging rows';
+COMMENT ON COLUMN cdp.progress.done IS 'entries read, or identifiers judged, in this phase; entries folded; rows logged';
 COMMENT ON COLUMN cdp.progress.rate IS 'of them, per second since the start';
 
 REVOKE ALL ON FUNCTION cdp.wait_backfill(text, interval), cdp.cancel_backfill(text) FROM PUBLIC;

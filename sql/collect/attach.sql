@@ -37,8 +37,31 @@ COMMENT ON COLUMN cdp.attached_rows.hash IS 'MD5 of what the entry says: a row t
 COMMENT ON COLUMN cdp.attached_rows.entry IS 'the entry of the log that counts for the row';
 COMMENT ON COLUMN cdp.attached_rows.at IS 'the time of that entry, which its undo must not precede';
 
+-- Numbers of relations and files mean nothing in another database: a load that
+-- a restore brings begins anew (see incarnation), and logs nothing twice.
+CREATE TABLE cdp.attachment_loads (
+	attachment int PRIMARY KEY,
+	incarnation int NOT NULL,
+	leaf bigint NOT NULL DEFAULT 0,
+	file bigint NOT NULL DEFAULT 0,
+	block bigint NOT NULL DEFAULT 0,
+	done bigint NOT NULL DEFAULT 0,
+	blocks bigint NOT NULL DEFAULT 0,
+	total_blocks bigint,
+	requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	requested_by text NOT NULL,
+	started_at timestamptz
+);
+COMMENT ON TABLE cdp.attachment_loads IS 'attached relations of which not all rows that were there have been logged; see cdp.progress';
+COMMENT ON COLUMN cdp.attachment_loads.leaf IS 'table or partition that is being read, in the log''s incarnation';
+COMMENT ON COLUMN cdp.attachment_loads.file IS 'its file: another one is read from its beginning';
+COMMENT ON COLUMN cdp.attachment_loads.block IS 'the next block of it';
+COMMENT ON COLUMN cdp.attachment_loads.done IS 'rows that have been mapped, or were put aside';
+COMMENT ON COLUMN cdp.attachment_loads.total_blocks IS 'blocks that there were to read; NULL: not known';
+
 SELECT pg_extension_config_dump('cdp.attachment_definitions', '');
 SELECT pg_extension_config_dump('cdp.attached_rows', '');
+SELECT pg_extension_config_dump('cdp.attachment_loads', '');
 
 CREATE FUNCTION cdp.capture() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'cdp_capture' LANGUAGE C;
@@ -50,7 +73,7 @@ CREATE FUNCTION cdp.attach(relation regclass, mapping jsonb, name text DEFAULT N
 	RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_attach' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean) IS
-	'make a table or view a source of entries: from now on the entries of its source that count are its rows. mapping: {"type": track, identify, page, screen or group; "event": name, or {"sql": expression}; "identifiers": {kind: expression or array of them}; "properties" or "traits": expression, list of columns or {name: expression}, default the whole row; "time": expression, default the time of the change; "key": expression or array of them, default the primary key; "filter": expression; "cursor": expression that grows with each change of a polled row; "overlap": interval by which such a row may come late}; expressions are SQL over the columns of the row r, evaluated with the rights of the caller, search_path pg_catalog and TimeZone UTC. name: of the attachment, default that of the relation; source: of its entries, default the name; capture: trigger (default for tables) or poll (default for views and foreign tables: see cdp.sync_attachments); load: log the rows that are there. Returns the name. Needs the rights to read the relation and to make triggers on it, and locks it against writing until the end of the transaction. Errors: duplicate_object, invalid_parameter_value, undefined_object, syntax_error, undefined_column, insufficient_privilege';
+	'make a table or view a source of entries: from now on the entries of its source that count are its rows. mapping: {"type": track, identify, page, screen or group; "event": name, or {"sql": expression}; "identifiers": {kind: expression or array of them}; "properties" or "traits": expression, list of columns or {name: expression}, default the whole row; "time": expression, default the time of the change; "key": expression or array of them, default the primary key; "filter": expression; "cursor": expression that grows with each change of a polled row; "overlap": interval by which such a row may come late}; expressions are SQL over the columns of the row r, evaluated with the rights of the caller, search_path pg_catalog and TimeZone UTC. name: of the attachment, default that of the relation; source: of its entries, default the name; capture: trigger (default for tables) or poll (default for views and foreign tables: see cdp.sync_attachments); load: log the rows that are there; the worker does it, in steps, when they are more than cdp.backfill_at_once and the relation has triggers or a cursor (see cdp.progress). Returns the name. Needs the rights to read the relation and to make triggers on it, and locks it against writing until the end of the transaction. Errors: duplicate_object, invalid_parameter_value, undefined_object, syntax_error, undefined_column, insufficient_privilege';
 REVOKE EXECUTE ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION cdp.drop_attachment(name text, retract boolean DEFAULT false)
@@ -66,6 +89,12 @@ COMMENT ON FUNCTION cdp.sync_attachment(text) IS
 	'compare the rows of an attached relation with what the log says of them and log the difference: rows that are new or other (logged; the entry before is retracted), rows that are gone (retracted; not looked for when the mapping has a cursor). Makes triggers that are missing, as after a rename-swap. Errors: undefined_object, undefined_table, insufficient_privilege';
 REVOKE EXECUTE ON FUNCTION cdp.sync_attachment(text) FROM PUBLIC;
 
+CREATE FUNCTION cdp.load_attachment(name text, rows int, OUT logged bigint, OUT finished boolean)
+	AS 'MODULE_PATHNAME', 'cdp_load_attachment' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.load_attachment(text, int) IS
+	'internal: log about so many of the rows that an attached relation had, as cdp.load_attachments does; whether all have been logged';
+REVOKE EXECUTE ON FUNCTION cdp.load_attachment(text, int) FROM PUBLIC;
+
 CREATE VIEW cdp.attachments AS
 	SELECT d.name, d.relation, d.source, d.mapping, d.capture, d.attached_by, d.attached_at, d.synchronised_at,
 		   CASE
@@ -80,6 +109,8 @@ CREATE VIEW cdp.attachments AS
 				  AND t.tgfoid = 'cdp.capture()'::regprocedure AND t.tgenabled <> 'D'
 				  AND t.tgargs = convert_to(d.name, getdatabaseencoding()::name) || '\000'::bytea)
 				THEN 'triggers are missing'
+		   WHEN d.last_error IS NULL AND EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
+				THEN 'being loaded'
 		   ELSE COALESCE(d.last_error, 'ok') END AS status
 	FROM cdp.attachment_definitions d;
 COMMENT ON VIEW cdp.attachments IS 'attached relations; a status other than ok is mended by cdp.sync_attachment(), which says what is in the way, or by cdp.drop_attachment()';
@@ -103,6 +134,8 @@ BEGIN
 		SELECT a.name FROM cdp.attachments a
 		JOIN cdp.attachment_definitions d ON d.name = a.name
 		WHERE NOT due OR ((a.capture = 'poll' OR a.status <> 'ok')
+			-- what is being loaded is compared by the load, if need be
+			AND NOT EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
 			-- not amid a restore, when the rows may not be there yet
 			AND EXISTS (SELECT FROM cdp.incarnation i
 				WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id)))
@@ -131,3 +164,46 @@ $$;
 COMMENT ON FUNCTION cdp.sync_attachments(boolean) IS
 	'synchronise every attached relation, or those that are due: views and others without triggers, and those that are not ok, but none that a restore brought before its log is activated. One row each, as of cdp.sync_attachment, with the message of the error that kept it from it, which the view cdp.attachments shows too. The worker does it for those that are due every cdp.sync_interval';
 REVOKE EXECUTE ON FUNCTION cdp.sync_attachments(boolean) FROM PUBLIC;
+
+CREATE FUNCTION cdp.load_attachments(rows int DEFAULT 10000, due boolean DEFAULT false)
+	RETURNS TABLE (name text, logged bigint, finished boolean, error text)
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	one text;
+	timeout constant text := current_setting('lock_timeout');
+BEGIN
+	IF due THEN
+		PERFORM set_config('lock_timeout', '1s', true);
+	END IF;
+	FOR one IN
+		SELECT d.name FROM cdp.attachment_loads l
+		JOIN cdp.attachment_definitions d ON d.id = l.attachment
+		WHERE NOT due OR EXISTS (SELECT FROM cdp.incarnation i
+			WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id))
+		ORDER BY d.name
+	LOOP
+		name := one;
+		error := NULL;
+		BEGIN
+			SELECT l.logged, l.finished INTO logged, finished
+			FROM cdp.load_attachment(one, rows) l;
+		EXCEPTION WHEN OTHERS THEN
+			logged := 0;
+			finished := false;
+			error := SQLERRM;
+		END;
+		UPDATE cdp.attachment_definitions d
+		SET synchronised_at = CASE WHEN finished THEN clock_timestamp() ELSE d.synchronised_at END,
+			last_error = error
+		WHERE d.name = one AND (finished OR d.last_error IS DISTINCT FROM error);
+		RETURN NEXT;
+	END LOOP;
+	PERFORM set_config('lock_timeout', timeout, true);
+END
+$$;
+COMMENT ON FUNCTION cdp.load_attachments(int, boolean) IS
+	'a step of every attached relation whose rows are being loaded: log about so many of the rows that it had when it was attached; its table, or the partition of it that is being read, is locked against writing until the transaction ends. One row each: how many were logged, whether all have been, and the message of the error that kept it from it. No row: nothing is being loaded. The worker makes such steps by itself; due: none of a restored log that is not activated, and no waiting for locks';
+REVOKE EXECUTE ON FUNCTION cdp.load_attachments(int, boolean) FROM PUBLIC;

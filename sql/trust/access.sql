@@ -19,7 +19,7 @@ CREATE VIEW cdp.access_sets AS
 		('operator', 'function', 'create_identifier_kind alter_identifier_kind drop_identifier_kind identity_preset preview_identity rejudge '
 			'create_trait alter_trait rename_trait drop_trait '
 			'create_segment alter_segment rename_segment drop_segment reevaluate_segment preview_segment matches pending_evaluations '
-			'attach attach_preset attachment_preset drop_attachment sync_attachment sync_attachments '
+			'attach attach_preset attachment_preset drop_attachment sync_attachment sync_attachments load_attachments '
 			'subscribe alter_subscription unsubscribe rewind requeue discard advance subscription '
 			'merge merge_operator split split_operator undo detach detach_operator release retract '
 			'export_config apply_config config_drop config_object config_put config_sections config_texts load_sample '

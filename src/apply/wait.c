@@ -6,7 +6,7 @@
  *
  *	  A change of the rules of identity that history has not gone through is
  *	  something to wait for, too.  cdp.wait_backfill() waits for definitions
- *	  that are being built.
+ *	  that are being built, and for attached tables that are being loaded.
  *
  *	  Looked for is an entry that the snapshot of the call sees and that is
  *	  not in the done snapshot of the cursor.  That the cursor's snapshot is
@@ -108,15 +108,18 @@ query_value(const char *sql, int nargs, Datum *args, const char *nulls)
  * Is anything of that name being built, or is there anything that is?
  */
 static const char *building_sql =
-"SELECT CASE WHEN $1 IS NULL THEN EXISTS (SELECT FROM cdp.backfills)::int"
+"SELECT CASE WHEN $1 IS NULL THEN (EXISTS (SELECT FROM cdp.backfills) OR EXISTS (SELECT FROM cdp.attachment_loads))::int"
 " WHEN NOT EXISTS (SELECT FROM cdp.trait_definitions t WHERE t.name = $1 AND NOT t.hidden)"
-"  AND NOT EXISTS (SELECT FROM cdp.segment_definitions s WHERE s.name = $1) THEN 3"
+"  AND NOT EXISTS (SELECT FROM cdp.segment_definitions s WHERE s.name = $1)"
+"  AND NOT EXISTS (SELECT FROM cdp.attachment_definitions d WHERE d.name = $1) THEN 3"
 " ELSE (EXISTS (SELECT FROM cdp.trait_definitions t WHERE t.name = $1 AND NOT t.hidden"
 "   AND (t.id IN (SELECT g.id FROM cdp.building_traits g)"
 "    OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait' AND b.replaces = t.id)))"
 "  OR EXISTS (SELECT FROM cdp.segment_definitions s WHERE s.name = $1"
 "   AND (s.id IN (SELECT w.id FROM cdp.waiting_segments w)"
-"    OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'segment' AND b.id = s.id))))::int END";
+"    OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'segment' AND b.id = s.id)))"
+"  OR EXISTS (SELECT FROM cdp.attachment_loads l JOIN cdp.attachment_definitions d ON d.id = l.attachment"
+"   WHERE d.name = $1))::int END";
 
 /*
  * What can be waited for only in a transaction that sees others go on.

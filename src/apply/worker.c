@@ -63,6 +63,7 @@
 #include "cdp.h"
 #include "collect/collect.h"
 #include "compat.h"
+#include "statement.h"
 
 /* Session lock of the applier of a database; see CDP_LOCK_CLASS in catalog.c. */
 #define APPLIER_LOCK_CLASS	0xCD02
@@ -74,6 +75,9 @@
 /* How often partitions are made ahead, and again after it failed, in us. */
 #define PARTITIONS_EVERY	(24 * USECS_PER_HOUR)
 #define PARTITIONS_RETRY	USECS_PER_HOUR
+
+/* Pause in ms when no rows of attached relations could be logged. */
+#define LOAD_RETRY		1000
 
 /* How often a new applier tries to take its lock, every 20 ms. */
 #define LOCK_ATTEMPTS	25
@@ -100,6 +104,8 @@ typedef struct ApplierState
 	TimestampTz next_timer;
 	TimestampTz partitions_at;	/* when to make partitions next */
 	TimestampTz synchronised_at;	/* when attached relations were looked at */
+	bool		loading;		/* rows of one may wait for being logged ... */
+	TimestampTz load_at;		/* ... the next ones not before */
 } ApplierState;
 
 static bool detached = false;
@@ -407,6 +413,38 @@ synchronise_attachments(ApplierState *state)
 }
 
 /*
+ * Log the next of the rows that large tables had when they were attached, in a
+ * transaction of its own.
+ */
+static void
+load_attachments(ApplierState *state)
+{
+	int			rows = cdp_batch_size;
+	Oid			type = INT4OID;
+	Datum		value;
+	char	   *version;
+	bool		some = false;
+	double		pause = LOAD_RETRY;
+
+	state->load_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOAD_RETRY);
+	StartTransactionCommand();
+	if (lock_extension(&version) == EXTENSION_READY)
+	{
+		if (cdp_backfill_rate > 0)
+			rows = Min(rows, cdp_backfill_rate);
+		value = Int32GetDatum(rows);
+		pgstat_report_activity(STATE_RUNNING, "logging rows of attached relations");
+		some = run_as_owner("SELECT FROM cdp.load_attachments($1, true) l"
+							" HAVING bool_or(l.error IS NULL)",
+							1, &type, &value);
+	}
+	CommitTransactionCommand();
+	if (some)
+		pause = cdp_backfill_rate > 0 ? rows * 1000.0 / cdp_backfill_rate : 0;
+	state->load_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) pause);
+}
+
+/*
  * One batch in a transaction of its own; true when more is left.
  */
 static bool
@@ -447,6 +485,7 @@ apply_batch(ApplierState *state)
 			result = CdpApplyBatch(state->limit, false);
 			PopActiveSnapshot();
 			state->next_timer = result.next_timer;
+			state->loading = !CdpTableIsVoid("attachment_loads");
 			more = result.more;
 			CommitTransactionCommand();
 			pgstat_report_stat(false);
@@ -553,6 +592,17 @@ end_turn(MemoryContext context)
 }
 
 /*
+ * In how many ms are the next rows of attached relations to be logged?
+ */
+static long
+load_due(ApplierState *state)
+{
+	if (!state->loading || cdp_backfill_rate < 0)
+		return LONG_MAX;
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), state->load_at);
+}
+
+/*
  * Everything that there is to do now; errors end up in recover().
  */
 static void
@@ -620,6 +670,20 @@ work(ApplierState *state, MemoryContext context)
 		PG_END_TRY();
 		end_turn(context);
 	}
+
+	if (state->failures == 0 && load_due(state) <= 0)
+	{
+		PG_TRY();
+		{
+			load_attachments(state);
+		}
+		PG_CATCH();
+		{
+			ignore_error(true);
+		}
+		PG_END_TRY();
+		end_turn(context);
+	}
 }
 
 /*
@@ -638,6 +702,8 @@ sleep_time(ApplierState *state)
 		timeout = Min(timeout,
 					  TimestampDifferenceMilliseconds(CdpClock(),
 													  state->next_timer) + 1);
+	if (state->failures == 0)
+		timeout = Min(timeout, load_due(state));
 	return Max(timeout, 1);
 }
 

@@ -186,34 +186,38 @@ make_triggers(const char *name, Oid relid)
 }
 
 /*
- * Compare the rows of an attached relation with what the log says of them, and
- * write the difference to the log.
+ * Are triggers of the relation itself missing, as after a rename-swap?
  */
-static void
-synchronise(CdpCapture *capture, CdpAttachment *attachment)
+static bool
+lacks_triggers(const char *name, Oid relid)
 {
-	CdpMapping *mapping = attachment->mapping;
-	CdpUserContext saved;
-	Datum args[2];
-	Oid relid;
-	char *mode;
-	bool isnull;
-	bool started;
-	TimestampTz position;
-	const char *key = mapping->key;
-	char *from = psprintf("%s AS r", attachment->relation);
-	char *condition = NULL;
+	for (int i = 0; i < lengthof(triggers); i++)
+		if (!has_trigger(relid, psprintf("cdp_%s_%s", name, triggers[i].suffix)))
+			return true;
+	return false;
+}
 
-	/* one at a time; it may have been detached meanwhile */
+/*
+ * Lock the definition, so that one at a time reads the relation for it, and
+ * find the relation.  What has its name must still be what was attached.
+ */
+void
+CdpAttachmentOpen(CdpOpenAttachment *open, CdpAttachment *attachment)
+{
+	CdpUserContext saved;
+	Datum arg = Int32GetDatum(attachment->id);
+	bool isnull;
+
+	/* it may have been detached meanwhile */
+	open->attachment = attachment;
 	CdpBecomeOwner(&saved);
-	args[0] = Int32GetDatum(attachment->id);
-	if (CdpRun(&lock_definition, args, NULL) == 0)
+	if (CdpRun(&lock_definition, &arg, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("attachment \"%s\" does not exist", attachment->name)));
-	mode = TextDatumGetCString(CdpCell(0, 1, &isnull));
-	position = DatumGetTimestampTz(CdpCell(0, 2, &isnull));
-	started = !isnull;
+	open->triggers = strcmp(TextDatumGetCString(CdpCell(0, 1, &isnull)), "trigger") == 0;
+	open->position = DatumGetTimestampTz(CdpCell(0, 2, &isnull));
+	open->started = !isnull;
 	CdpRestoreUser(&saved);
 
 	if (!OidIsValid(attachment->role))
@@ -225,53 +229,94 @@ synchronise(CdpCapture *capture, CdpAttachment *attachment)
 
 	/* as who attached it, like everything that is done to the relation */
 	CdpBecomeRole(attachment->role, &saved);
-	relid = DatumGetObjectId(DirectFunctionCall1(regclassin,
-												 CStringGetDatum(attachment->relation)));
-	if (!CdpOwnedAsAttached(attachment, relid))
+	open->relid = DatumGetObjectId(DirectFunctionCall1(regclassin,
+													   CStringGetDatum(attachment->relation)));
+	if (!CdpOwnedAsAttached(attachment, open->relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("relation %s does not belong to role \"%s\" as it did when it was attached",
 						attachment->relation, attachment->owner),
 				 errhint("If that is as it should be, drop the attachment and attach again.")));
-	SetUserIdAndSecContext(attachment->role,
-						   saved.sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	if (strcmp(mode, "trigger") == 0)
-	{
-		check_row_security(relid, attachment->role);
-		make_triggers(attachment->name, relid);
-		/* nobody writes between the look at the rows and the commit */
-		LockRelationOid(relid, ShareLock);
-	}
+	if (open->triggers)
+		check_row_security(open->relid, attachment->role);
 	CdpRestoreUser(&saved);
+	open->complete = !open->triggers || !lacks_triggers(attachment->name, open->relid);
+}
+
+/*
+ * How far the cursor of a mapping has been followed.
+ */
+void
+CdpAttachmentMove(CdpOpenAttachment *open, TimestampTz position)
+{
+	CdpUserContext saved;
+	Datum args[2] = { Int32GetDatum(open->attachment->id), TimestampTzGetDatum(position) };
+
+	CdpBecomeOwner(&saved);
+	CdpRun(&move_position, args, NULL);
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * Compare the rows of an attached relation with what the log says of them, and
+ * write the difference to the log.
+ */
+void
+CdpAttachmentSync(CdpCapture *capture, CdpOpenAttachment *open)
+{
+	CdpAttachment *attachment = open->attachment;
+	CdpMapping *mapping = attachment->mapping;
+	CdpUserContext saved;
+	const char *key = mapping->key;
+	char *from = psprintf("%s AS r", attachment->relation);
+	char *condition = NULL;
+
+	if (open->triggers)
+	{
+		CdpBecomeRole(attachment->role, &saved);
+		SetUserIdAndSecContext(attachment->role,
+							   saved.sec_context | SECURITY_LOCAL_USERID_CHANGE);
+		make_triggers(attachment->name, open->relid);
+		/* nobody writes between the look at the rows and the commit */
+		LockRelationOid(open->relid, ShareLock);
+		CdpRestoreUser(&saved);
+	}
 
 	if (key == NULL)
-		key = CdpMappingPrimaryKey(relid, false);
+		key = CdpMappingPrimaryKey(open->relid, false);
 	CdpCaptureBegin(capture, attachment);
 	capture->latest = IsolationUsesXactSnapshot();
 	if (mapping->cursor != NULL)
 	{
 		TimestampTz next;
+		bool isnull;
 
 		CdpBecomeRole(attachment->role, &saved);
 		execute(psprintf("SELECT max(%s::timestamptz) FROM %s", mapping->cursor, from));
 		next = DatumGetTimestampTz(CdpCell(0, 1, &isnull));
-		if (started)
+		if (open->started)
 			condition = psprintf("%s::timestamptz >= %s::timestamptz - %s::interval",
 								 mapping->cursor,
-								 quote_literal_cstr(timestamptz_to_str(position)),
+								 quote_literal_cstr(timestamptz_to_str(open->position)),
 								 quote_literal_cstr(mapping->overlap ? mapping->overlap : "0"));
 		CdpRestoreUser(&saved);
-		if (!isnull && (!started || next > position))
-		{
-			CdpBecomeOwner(&saved);
-			args[1] = TimestampTzGetDatum(next);
-			CdpRun(&move_position, args, NULL);
-			CdpRestoreUser(&saved);
-		}
+		capture->once = true;
+		if (!isnull && (!open->started || next > open->position))
+			CdpAttachmentMove(open, next);
 	}
-	CdpCaptureRows(capture, key, from, condition);
+	CdpCaptureRows(capture, open->relid, key, from, condition);
 	CdpCaptureWrite(capture, mapping->cursor == NULL);
 	CdpCaptureEnd(capture);
+	CdpLoadEnd(attachment);
+}
+
+static void
+synchronise(CdpCapture *capture, CdpAttachment *attachment)
+{
+	CdpOpenAttachment open;
+
+	CdpAttachmentOpen(&open, attachment);
+	CdpAttachmentSync(capture, &open);
 }
 
 static void
@@ -436,9 +481,14 @@ cdp_attach(PG_FUNCTION_ARGS)
 	}
 	if (PG_ARGISNULL(5) || PG_GETARG_BOOL(5))
 	{
-		CdpCapture capture;
+		CdpAttachment *attachment = CdpAttachmentGet(name, false);
+		CdpCapture capture = { 0 };
 
-		synchronise(&capture, CdpAttachmentGet(name, false));
+		if ((strcmp(mode, "trigger") == 0 || mapping->cursor != NULL) &&
+			CdpLoadIsLarge(attachment))
+			CdpLoadBegin(attachment, relid);
+		else
+			synchronise(&capture, attachment);
 		if (capture.rejected > 0)
 			ereport(NOTICE,
 					(errmsg("%lld rows of \"%s\" cannot be mapped",
@@ -511,6 +561,7 @@ cdp_drop_attachment(PG_FUNCTION_ARGS)
 	CdpBecomeOwner(&saved);
 	arg = Int32GetDatum(attachment->id);
 	CdpRun(&forget_rows, &arg, NULL);
+	CdpLoadEnd(attachment);
 	CdpRun(&delete_definition, &arg, NULL);
 	CdpRestoreUser(&saved);
 	SPI_finish();

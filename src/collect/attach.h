@@ -113,15 +113,41 @@ typedef struct CdpCapture
 	int64 retracted;
 	int64 rejected;
 	bool latest; /* rows as they are now, whatever the transaction sees */
+	bool once; /* the query is not asked again: its plan is not kept */
 	Snapshot moment; /* private to capture.c: rows as this sees them */
 	List *refused; /* private to capture.c: what could not be mapped */
 } CdpCapture;
 
 extern void CdpCaptureBegin(CdpCapture *capture, CdpAttachment *attachment);
-extern void CdpCaptureRows(CdpCapture *capture, const char *key, const char *from,
-						   const char *condition);
-extern void CdpCaptureKeys(CdpCapture *capture, const char *query);
+/* Map the rows of a FROM item whose rows are those of the relation relid. */
+extern void CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
+						   const char *from, const char *condition);
 extern void CdpCaptureWrite(CdpCapture *capture, bool everything);
 extern void CdpCaptureEnd(CdpCapture *capture);
+
+/* collect/attach.c */
+
+/*
+ * An attachment whose definition is locked and whose relation was found.
+ */
+typedef struct CdpOpenAttachment
+{
+	CdpAttachment *attachment;
+	Oid relid;
+	bool triggers; /* captured by them, not polled */
+	bool complete; /* ... and none of them is missing */
+	bool started; /* the cursor has been followed ... */
+	TimestampTz position; /* ... up to here */
+} CdpOpenAttachment;
+
+extern void CdpAttachmentOpen(CdpOpenAttachment *open, CdpAttachment *attachment);
+extern void CdpAttachmentMove(CdpOpenAttachment *open, TimestampTz position);
+extern void CdpAttachmentSync(CdpCapture *capture, CdpOpenAttachment *open);
+
+/* collect/load.c */
+extern bool CdpLoadIsLarge(CdpAttachment *attachment);
+extern void CdpLoadBegin(CdpAttachment *attachment, Oid relid);
+/* All rows are in the log, or nobody wants them any more; within SPI. */
+extern void CdpLoadEnd(CdpAttachment *attachment);
 
 #endif /* CDP_ATTACH_H */

@@ -523,7 +523,8 @@ attempt(Attempt *what)
 	PG_TRY();
 	{
 		if (!OidIsValid(what->argtype))
-			for_each_row(what->capture, plan_of(what->relid, what->query),
+			for_each_row(what->capture,
+						 what->capture->once ? prepare(what->query, InvalidOid) : plan_of(what->relid, what->query),
 						 what->function, what->desc);
 		else
 		{
@@ -581,9 +582,9 @@ single_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
 /*
  * Map the rows of a FROM item whose rows are those of a relation.
  */
-static void
-capture_rows(CdpCapture *capture, Oid relid, const char *key, const char *from,
-			 const char *condition)
+void
+CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
+			   const char *from, const char *condition)
 {
 	CdpAttachment *attachment = capture->attachment;
 	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(attachment->mapping, key, from, condition), .function = mapped_row, .desc = row_descriptor() };
@@ -608,13 +609,6 @@ capture_rows(CdpCapture *capture, Oid relid, const char *key, const char *from,
 		for_each_row(capture, plan, single_row, &single);
 	}
 	CdpRestoreUser(&saved);
-}
-
-void
-CdpCaptureRows(CdpCapture *capture, const char *key, const char *from,
-			   const char *condition)
-{
-	capture_rows(capture, CdpAttachedRelation(capture->attachment), key, from, condition);
 }
 
 /*
@@ -871,20 +865,20 @@ cdp_capture(PG_FUNCTION_ARGS)
 	{
 		const char *was = TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ? NEW_ROWS : OLD_ROWS;
 
-		capture_rows(&capture, attached, key, current, NULL);
+		CdpCaptureRows(&capture, attached, key, current, NULL);
 		capture_keys(&capture, attached,
 					 psprintf("%s EXCEPT %s",
 							  CdpMappingKeyQuery(mapping, key, was, false),
 							  CdpMappingKeyQuery(mapping, key, current, true)));
 	}
 	else if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		capture_rows(&capture, RelationGetRelid(rel), key, NEW_ROWS, NULL);
+		CdpCaptureRows(&capture, RelationGetRelid(rel), key, NEW_ROWS, NULL);
 	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		capture_keys(&capture, RelationGetRelid(rel),
 					 CdpMappingKeyQuery(mapping, key, OLD_ROWS, false));
 	else
 	{
-		capture_rows(&capture, RelationGetRelid(rel), key, NEW_ROWS, NULL);
+		CdpCaptureRows(&capture, RelationGetRelid(rel), key, NEW_ROWS, NULL);
 		capture_keys(&capture, RelationGetRelid(rel),
 					 psprintf("%s EXCEPT %s",
 							  CdpMappingKeyQuery(mapping, key, OLD_ROWS, false),

@@ -1,0 +1,125 @@
+--
+-- Large tables: the rows that are there are logged in steps, while others
+-- write; whatever happens meanwhile, in the end the entries are the rows.
+--
+SET client_min_messages = warning;
+CREATE EXTENSION cdp;
+RESET client_min_messages;
+SET timezone = 'UTC';
+SET cdp.now = '2026-05-01 12:00+00';
+SET cdp.backfill_at_once = 10;
+
+CREATE TABLE sales (id int, part int, who int, amount numeric, note text, PRIMARY KEY (part, id)) PARTITION BY LIST (part);
+CREATE TABLE sales_0 PARTITION OF sales FOR VALUES IN (0);
+CREATE TABLE sales_1 (note text, amount numeric, who int, part int NOT NULL, id int NOT NULL);
+ALTER TABLE sales ATTACH PARTITION sales_1 FOR VALUES IN (1);
+CREATE TABLE sales_2 PARTITION OF sales FOR VALUES IN (2);
+INSERT INTO sales SELECT g, g % 2, 1 + g % 7, g, repeat('x', 200) FROM generate_series(1, 2000) g;
+CREATE FUNCTION said(r sales) RETURNS jsonb LANGUAGE sql AS $$ SELECT jsonb_build_object('amount', r.amount, 'id', r.id) $$;
+
+CREATE FUNCTION differences() RETURNS TABLE (what text, n bigint) LANGUAGE sql AS $$
+	WITH said AS (
+		SELECT e.properties FROM cdp.events e WHERE e.source = 'sales' AND e.type = 'track'
+		  AND NOT EXISTS (SELECT FROM cdp.events u WHERE u.type = 'undo' AND u.properties->>'entry' = '#' || e.id)
+	), is_there AS (SELECT said(s) FROM sales s WHERE s.who IS NOT NULL)
+	SELECT 'missing', count(*) FROM (SELECT * FROM is_there EXCEPT ALL SELECT * FROM said) m
+	UNION ALL SELECT 'invented', count(*) FROM (SELECT * FROM said EXCEPT ALL SELECT * FROM is_there) m
+$$;
+
+SELECT cdp.attach('sales', '{"event": "Sale", "identifiers": {"user_id": "who"}, "filter": "who IS NOT NULL", "properties": "public.said(r)"}');
+SELECT name, status FROM cdp.attachments;
+SELECT what, phase, done, total, started_at FROM cdp.progress;
+SELECT count(*) FROM cdp.events;
+-- what comes is seen by the triggers from the first moment
+UPDATE sales SET amount = amount + 0.5 WHERE id = 1;
+SELECT count(*) FROM cdp.events;
+SELECT count(*), sum(logged) > 0 AND sum(logged) < 200 AS some, bool_or(finished), max(error) FROM cdp.load_attachments(100);
+SELECT what, phase, done > 0 AND done < 200 AS begun, total BETWEEN 1500 AND 2500 AS about FROM cdp.progress;
+
+-- rows that have been read, and rows that have not: changed, moved, gone, new
+UPDATE sales SET amount = amount + 1 WHERE id % 10 = 0;
+UPDATE sales SET part = 1 - part WHERE id % 10 = 1;
+DELETE FROM sales WHERE id % 10 = 2;
+UPDATE sales SET who = NULL WHERE id % 10 = 3;
+INSERT INTO sales SELECT g, g % 3, 1 + g % 7, g, 'new' FROM generate_series(2001, 2050) g;
+SELECT sum(logged) > 0 FROM cdp.load_attachments(100);
+BEGIN;
+SELECT sum(logged) > 0 FROM cdp.load_attachments(500);
+ROLLBACK;
+-- another file of the partition that is being read
+VACUUM FULL sales_0, sales_1;
+TRUNCATE sales_2;
+INSERT INTO sales VALUES (9000, 2, 1, 1, 'x');
+SELECT sum(logged) IS NOT NULL AS went_on FROM cdp.load_attachments(100);
+DO $$
+BEGIN
+	WHILE EXISTS (SELECT FROM cdp.load_attachments(300)) LOOP
+		COMMIT;
+	END LOOP;
+END $$;
+SELECT name, status FROM cdp.attachments;
+SELECT count(*) FROM cdp.progress;
+SELECT * FROM differences();
+SELECT logged, retracted, rejected FROM cdp.sync_attachment('sales');
+SELECT cdp.apply() > 0;
+SELECT * FROM cdp.verify();
+SELECT cdp.wait_backfill('sales', '1 s'), cdp.wait_backfill(NULL, '1 s');
+
+-- a comparison, or the end of the attachment, ends the load
+CREATE TABLE users (id int PRIMARY KEY, email text);
+INSERT INTO users SELECT g, 'u' || g || '@x.example' FROM generate_series(1, 30) g;
+SELECT cdp.attach('users', '{"type": "identify", "identifiers": {"user_id": "id", "email": "email"}}');
+SELECT logged FROM cdp.sync_attachment('users');
+SELECT count(*) FROM cdp.attachment_loads;
+SELECT cdp.drop_attachment('users', retract => true);
+SELECT cdp.attach('users', '{"type": "identify", "identifiers": {"user_id": "id", "email": "email"}}');
+SELECT cdp.drop_attachment('users');
+SELECT count(*) FROM cdp.attachment_loads;
+-- so does another table in the place of the one that was being loaded
+SELECT cdp.attach('users', '{"type": "identify", "identifiers": {"user_id": "id", "email": "email"}}');
+CREATE TABLE users_new (LIKE users INCLUDING ALL);
+INSERT INTO users_new SELECT g, 'v' || g || '@x.example' FROM generate_series(1, 20) g;
+ALTER TABLE users RENAME TO users_old;
+ALTER TABLE users_new RENAME TO users;
+SELECT * FROM cdp.load_attachments();
+SELECT name, status FROM cdp.attachments ORDER BY name;
+SELECT severity, topic, object FROM cdp.check() WHERE topic = 'attachment';
+-- what is in the way is told
+SELECT cdp.drop_attachment('users', retract => true);
+SELECT cdp.attach('users', '{"type": "identify", "identifiers": {"user_id": "id", "email": "email"}}');
+DROP TABLE users;
+SELECT * FROM cdp.load_attachments();
+SELECT name, status FROM cdp.attachments ORDER BY name;
+SELECT object, finding FROM cdp.check() WHERE topic = 'attachment';
+SELECT cdp.drop_attachment('users');
+
+-- a view with a cursor, in the cursor's order; those without cursor first
+CREATE TABLE raw (id int, who int, changed timestamptz);
+INSERT INTO raw SELECT g, 1 + g % 5, '2026-01-01'::timestamptz + (g / 10) * interval '1 minute' FROM generate_series(1, 100) g;
+INSERT INTO raw VALUES (101, 1, NULL), (102, 2, NULL);
+CREATE VIEW seen AS SELECT * FROM raw;
+SELECT cdp.attach('seen', '{"event": "Seen", "identifiers": {"user_id": "who"}, "key": "id", "time": "changed", "cursor": "changed", "overlap": "1 hour"}');
+SELECT what, phase, done, total FROM cdp.progress;
+SELECT logged, finished FROM cdp.load_attachments(25);
+SELECT logged, finished FROM cdp.load_attachments(25);
+INSERT INTO raw VALUES (103, 1, '2026-01-01 00:01');
+SELECT logged, finished FROM cdp.load_attachments(1000);
+SELECT logged, finished FROM cdp.load_attachments(1000);
+SELECT logged, finished FROM cdp.load_attachments(1000);
+-- the overlap finds what came late
+SELECT logged, retracted, rejected FROM cdp.sync_attachment('seen');
+SELECT count(*), count(DISTINCT properties->'id') FROM cdp.events WHERE source = 'seen';
+
+-- a child of another shape, and rows that cannot be mapped
+CREATE TABLE log_all (id int PRIMARY KEY, who text, n text);
+CREATE TABLE log_more (extra text, PRIMARY KEY (id)) INHERITS (log_all);
+INSERT INTO log_all SELECT g, 'p' || g, g FROM generate_series(1, 20) g;
+INSERT INTO log_more SELECT g, 'p' || g, CASE g WHEN 25 THEN 'many' ELSE g::text END, 'e' FROM generate_series(21, 40) g;
+SELECT cdp.attach('log_all', '{"event": "Line", "identifiers": {"user_id": "who"}, "properties": "jsonb_build_object(''n'', n::int) || to_jsonb(r)"}');
+SELECT logged, finished, error FROM cdp.load_attachments(1000);
+SELECT logged, finished, error FROM cdp.load_attachments(1000);
+SELECT finished FROM cdp.load_attachments(1000);
+SELECT count(*), count(properties->'extra') FROM cdp.events WHERE source = 'log_all';
+SELECT detail, payload FROM cdp.rejected;
+SELECT logged, retracted, rejected FROM cdp.sync_attachment('log_all');
+SELECT cdp.load_attachment('log_all', 0);
