@@ -366,11 +366,11 @@ BEGIN
 				COALESCE(names, '{}'), types, others, s_names, s_vals, kinds, known,
 				g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
 			IF s->>'exit_when' IS NOT NULL THEN
-				-- who is in stays while it is not true
-				others := cdp.verify_expression(s->>'exit_when', s->>'timezone',
+				-- who is in stays while it is not true, and raises no error (null)
+				others := cdp.verify_expression(format(E'(%s\n) IS TRUE', s->>'exit_when'), s->>'timezone',
 					COALESCE(names, '{}'), types, others, s_names, s_vals, kinds, known,
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
-				SELECT array_agg(NOT COALESCE(u.gone::boolean, false)
+				SELECT array_agg(NOT COALESCE(u.gone::boolean, true)
 								 AND (COALESCE(u.val::boolean, false) OR m.profile_id IS NOT NULL) ORDER BY u.comp)
 				INTO vals
 				FROM unnest(vals, others, profiles) WITH ORDINALITY u(val, gone, profile, comp)

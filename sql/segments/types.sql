@@ -116,3 +116,6 @@ COMMENT ON FUNCTION cdp.declared_write(timestamptz, jsonb, text) IS 'internal: t
 CREATE FUNCTION cdp.clock_at(now timestamptz, unit text) RETURNS timestamptz
 	AS 'MODULE_PATHNAME', 'cdp_clock_at' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.clock_at(timestamptz, text) IS 'internal: the begin of the unit of time in which the instant of evaluation is';
+CREATE FUNCTION cdp.shared_term(internal) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_shared_term' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.shared_term(internal) IS 'internal: a term that several segments have in common, evaluated once for a profile';

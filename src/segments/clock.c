@@ -84,8 +84,9 @@ static const struct
 	{"year", {0, 0, 12}},
 };
 
-/* Earliest instant noted since CdpClockReset. */
+/* Earliest instant noted since CdpClockReset, and since CdpClockWatch. */
 static TimestampTz noted = DT_NOEND;
+static TimestampTz watched = DT_NOEND;
 
 void
 CdpClockReset(void)
@@ -99,13 +100,24 @@ CdpClockNoted(void)
 	return noted;
 }
 
+TimestampTz
+CdpClockWatch(TimestampTz since)
+{
+	TimestampTz was = watched;
+
+	watched = since;
+	return was;
+}
+
 /* ---- at run time ---- */
 
 void
 CdpClockNote(TimestampTz now, TimestampTz at)
 {
-	if (at > now && at < noted && IS_VALID_TIMESTAMP(at))
-		noted = at;
+	if (at <= now || !IS_VALID_TIMESTAMP(at))
+		return;
+	noted = Min(noted, at);
+	watched = Min(watched, at);
 }
 
 static bool

@@ -39,8 +39,6 @@
 #include "cdp.h"
 #include "segments/predicate.h"
 
-#define CHUNK	512
-
 /* Fractions are as fine as this. */
 #define HOLDOUT_PARTS	1000000
 
@@ -104,8 +102,8 @@ init_states(CdpSegmentSet *set, CdpSegmentRules *rules)
 													 ALLOCSET_SMALL_SIZES);
 	MemoryContextReset(rules->state_context);
 	oldcontext = MemoryContextSwitchTo(rules->state_context);
-	rules->predicate_state = ExecInitExpr(rules->predicate.expr, NULL);
-	rules->exit_state = ExecInitExpr(rules->exit_when.expr, NULL);
+	rules->predicate_state = ExecInitExpr(rules->predicate.shared, NULL);
+	rules->exit_state = ExecInitExpr(rules->exit_when.shared, NULL);
 	MemoryContextSwitchTo(oldcontext);
 	rules->owner_oid = GetUserId();
 }
@@ -237,6 +235,7 @@ run(Evaluation *e)
 			/* an error leaves the profile out */
 			member[rules->column] = BoolGetDatum(false);
 			CdpClockReset();
+			CdpSharedTermsProfile(set->columns->terms, e->profile);
 			if (segment->identity)
 				CdpEnvironmentIdentity(set->columns->slots, set->generation,
 									   profile->identifiers, profile->nidentifiers);
@@ -532,6 +531,7 @@ evaluate_chunk(Evaluation *e)
 
 	e->segment = 0;
 	e->profile = 0;
+	CdpSharedTermsBegin(columns->terms, e->nprofiles);
 	if (e->safe)
 		run(e);
 	else
@@ -565,12 +565,12 @@ CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 	e.set = set;
 	e.now = now;
 	choose_segments(&e, only);
-	e.member = palloc((Size) Min(n, CHUNK) * ncolumns * sizeof(Datum) + 1);
+	e.member = palloc((Size) Min(n, CDP_EVALUATION_CHUNK) * ncolumns * sizeof(Datum) + 1);
 	e.never_null = palloc0(ncolumns * sizeof(bool));
-	for (int start = 0; start < n; start += CHUNK)
+	for (int start = 0; start < n; start += CDP_EVALUATION_CHUNK)
 	{
 		e.profiles = profiles + start;
-		e.nprofiles = Min(CHUNK, n - start);
+		e.nprofiles = Min(CDP_EVALUATION_CHUNK, n - start);
 		evaluate_chunk(&e);
 	}
 	if (record)

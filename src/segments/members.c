@@ -38,35 +38,35 @@
 
 typedef struct Piece
 {
-	int64 key; /* profile id / PIECE_IDS */
-	int n; /* members */
-	int room; /* of array */
-	uint16 *array; /* ascending; NULL: words */
-	uint64 *words;
+	int64		key;			/* profile id / PIECE_IDS */
+	int			n;				/* members */
+	int			room;			/* of array */
+	uint16	   *array;			/* ascending; NULL: words */
+	uint64	   *words;
 } Piece;
 
 typedef struct MemberSet
 {
-	char *name;
-	int64 n;
-	int npieces;
-	int room;
-	Piece *pieces; /* ascending by key */
+	char	   *name;
+	int64		n;
+	int			npieces;
+	int			room;
+	Piece	   *pieces;			/* ascending by key */
 	MemoryContext context;
-	int next; /* while pieces are gone through */
+	int			next;			/* while pieces are gone through */
 } MemberSet;
 
 /* Puts rows into a set instead of into a result. */
 typedef struct MemberReceiver
 {
 	DestReceiver dest;
-	MemberSet *set;
+	MemberSet  *set;
 } MemberReceiver;
 
 static Piece *
 add_piece(MemberSet *set, int64 key)
 {
-	Piece *piece;
+	Piece	   *piece;
 
 	if (set->npieces == set->room)
 	{
@@ -95,9 +95,9 @@ make_bitmap(MemberSet *set, Piece *piece)
 static void
 add_member(MemberSet *set, int64 id)
 {
-	int64 key = id / PIECE_IDS;
-	uint16 low = (uint16) (id % PIECE_IDS);
-	Piece *piece = set->npieces > 0 ? &set->pieces[set->npieces - 1] : NULL;
+	int64		key = id / PIECE_IDS;
+	uint16		low = (uint16) (id % PIECE_IDS);
+	Piece	   *piece = set->npieces > 0 ? &set->pieces[set->npieces - 1] : NULL;
 
 	if (piece == NULL || piece->key != key)
 		piece = add_piece(set, key);
@@ -121,7 +121,7 @@ add_member(MemberSet *set, int64 id)
 static bool
 receive(TupleTableSlot *slot, DestReceiver *dest)
 {
-	bool isnull;
+	bool		isnull;
 
 	add_member(((MemberReceiver *) dest)->set, DatumGetInt64(slot_getattr(slot, 1, &isnull)));
 	return true;
@@ -148,10 +148,10 @@ read_members(MemberSet *set, Datum name)
 								  DestTuplestore },
 								set };
 	SPIExecuteOptions options;
-	SPIPlanPtr plan;
+	SPIPlanPtr	plan;
 	ParamListInfo params = makeParamList(1);
-	Oid type = TEXTOID;
-	bool isnull;
+	Oid			type = TEXTOID;
+	bool		isnull;
 
 	if (SPI_execute_with_args("SELECT id FROM cdp.segment_definitions WHERE name = $1",
 							  1, &type, &name, NULL, true, 1) != SPI_OK_SELECT)
@@ -196,10 +196,10 @@ read_sets(ArrayType *names, int *n)
 {
 	MemoryContext context = CurrentMemoryContext;
 	CdpUserContext saved;
-	MemberSet *sets;
-	Datum *elements;
-	bool *nulls;
-	int nelements;
+	MemberSet  *sets;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			nelements;
 
 	deconstruct_array(names, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &nelements);
 	sets = palloc0(sizeof(MemberSet) * Max(nelements, 1));
@@ -234,7 +234,7 @@ read_sets(ArrayType *names, int *n)
 static bool
 next_key(const MemberSet *sets, int n, int64 *key)
 {
-	bool found = false;
+	bool		found = false;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -254,7 +254,7 @@ next_key(const MemberSet *sets, int n, int64 *key)
 static const uint64 *
 piece_words(MemberSet *set, int64 key, uint64 *scratch)
 {
-	Piece *piece;
+	Piece	   *piece;
 
 	while (set->next < set->npieces && set->pieces[set->next].key < key)
 		set->next++;
@@ -284,13 +284,13 @@ Datum
 cdp_segment_overlap(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	int n;
-	MemberSet *sets = read_sets(PG_GETARG_ARRAYTYPE_P(0), &n);
-	int64 *both = palloc0_array(int64, (Size) n * n + 1);
-	uint64 *scratch = palloc_array(uint64, (Size) PIECE_WORDS * n + 1);
+	int			n;
+	MemberSet  *sets = read_sets(PG_GETARG_ARRAYTYPE_P(0), &n);
+	int64	   *both = palloc0_array(int64, (Size) n * n + 1);
+	uint64	   *scratch = palloc_array(uint64, (Size) PIECE_WORDS * n + 1);
 	const uint64 **words = palloc_array(const uint64 *, n + 1);
-	uint64 meet[PIECE_WORDS];
-	int64 key;
+	uint64		meet[PIECE_WORDS];
+	int64		key;
 
 	InitMaterializedSRF(fcinfo, 0);
 	while (next_key(sets, n, &key))
@@ -313,8 +313,8 @@ cdp_segment_overlap(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 		for (int j = i + 1; j < n; j++)
 		{
-			Datum values[5];
-			bool nulls[5] = { false, false, false, false, false };
+			Datum		values[5];
+			bool		nulls[5] = { false, false, false, false, false };
 
 			values[0] = CStringGetTextDatum(sets[i].name);
 			values[1] = CStringGetTextDatum(sets[j].name);
@@ -333,13 +333,13 @@ cdp_segment_overlap(PG_FUNCTION_ARGS)
 static int64
 combine(FunctionCallInfo fcinfo, ReturnSetInfo *rsinfo)
 {
-	MemberSet *sets[3]; /* all, any, none */
-	int n[3];
-	uint64 scratch[PIECE_WORDS];
-	uint64 result[PIECE_WORDS];
-	uint64 united[PIECE_WORDS];
-	int64 count = 0;
-	int64 key;
+	MemberSet  *sets[3];		/* all, any, none */
+	int			n[3];
+	uint64		scratch[PIECE_WORDS];
+	uint64		result[PIECE_WORDS];
+	uint64		united[PIECE_WORDS];
+	int64		count = 0;
+	int64		key;
 
 	for (int i = 0; i < 3; i++)
 	{
@@ -353,7 +353,7 @@ combine(FunctionCallInfo fcinfo, ReturnSetInfo *rsinfo)
 				 errhint("Name some in all_of or any_of.")));
 	while (n[0] > 0 ? next_key(sets[0], 1, &key) : next_key(sets[1], n[1], &key))
 	{
-		bool empty = false;
+		bool		empty = false;
 
 		CHECK_FOR_INTERRUPTS();
 		memset(result, 0xff, sizeof(result));
@@ -387,13 +387,13 @@ combine(FunctionCallInfo fcinfo, ReturnSetInfo *rsinfo)
 		count += count_words(result);
 		for (int k = 0; rsinfo != NULL && k < PIECE_WORDS; k++)
 		{
-			uint64 word = result[k];
+			uint64		word = result[k];
 
 			while (word != 0)
 			{
-				int bit = pg_rightmost_one_pos64(word);
-				Datum value = Int64GetDatum(key * PIECE_IDS + k * 64 + bit);
-				bool null = false;
+				int			bit = pg_rightmost_one_pos64(word);
+				Datum		value = Int64GetDatum(key * PIECE_IDS + k * 64 + bit);
+				bool		null = false;
 
 				tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &null);
 				word &= word - 1;

@@ -150,6 +150,11 @@ extern Expr *CdpClockRewrite(Expr *expr, const char *text, bool *used);
 /* The earliest instant at which a comparison that was evaluated since changes. */
 extern void CdpClockReset(void);
 extern TimestampTz CdpClockNoted(void);
+/*
+ * For who remembers a result: the earliest instant noted since the call before,
+ * or the one given to that if it is earlier.
+ */
+extern TimestampTz CdpClockWatch(TimestampTz since);
 /* An evaluation as of now changes at that instant. */
 extern void CdpClockNote(TimestampTz now, TimestampTz at);
 
@@ -158,6 +163,7 @@ extern void CdpClockNote(TimestampTz now, TimestampTz at);
 typedef struct CdpPredicate
 {
 	Expr	   *expr;			/* NULL when the text is NULL */
+	Expr	   *shared;			/* in a set: with its shared terms replaced */
 	Bitmapset  *traits;			/* indexes of the traits that it reads */
 	Bitmapset  *segments;		/* columns of the segments that it refers to */
 	bool		pinned;			/* depends on TimeZone, DateStyle … */
@@ -259,8 +265,19 @@ struct CdpSegmentColumns
 	bool		told;			/* broken ones are recorded */
 	bool	   *waiting;		/* by column: for the back-fill of what it reads, or its own */
 	CdpPredicateSlots *slots;
+	struct CdpSharedTerms *terms;
 };
 typedef struct CdpSegmentColumns CdpSegmentColumns;
+
+/* ---- shared.c: terms that segments have in common ---- */
+
+typedef struct CdpSharedTerms CdpSharedTerms;
+
+/* Find those of a set of which at most "chunk" profiles are evaluated at a time. */
+extern void CdpSharedTermsFind(CdpSegmentSet *set, int chunk);
+/* Evaluation: of a chunk, of a profile in it. */
+extern void CdpSharedTermsBegin(CdpSharedTerms *terms, int nprofiles);
+extern void CdpSharedTermsProfile(CdpSharedTerms *terms, int profile);
 
 /*
  * Error when the predicate reads a trait or refers to a segment that is being
@@ -345,6 +362,9 @@ extern bool CdpPredicateValue(CdpPredicateSlots *slots, ExprState *state,
 							  bool *never_null, bool *isnull);
 
 /* ---- evaluate.c ---- */
+
+/* Profiles that are evaluated at a time, segment by segment. */
+#define CDP_EVALUATION_CHUNK	512
 
 /*
  * Is a profile in the segment, given whether it was?  isnull is set when the

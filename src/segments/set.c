@@ -425,6 +425,7 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 	MemoryContextSwitchTo(set->context);
 	for (int i = 0; i < set->nsegments; i++)
 		collect_depends(set, traits, &set->segments[i]);
+	CdpSharedTermsFind(set, CDP_EVALUATION_CHUNK);
 	MemoryContextSwitchTo(oldcontext);
 }
 

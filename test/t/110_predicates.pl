@@ -133,7 +133,17 @@ sub moment
 
 sub clock { return pick('now()', 'now()', 'current_timestamp', 'transaction_timestamp()', 'localtimestamp'); }
 
+# of the round, so that segments have terms in common
+my @earlier;
+
 sub leaf
+{
+	return pick(@earlier) if @earlier && chance(0.25);
+	push @earlier, new_leaf(@_);
+	return $earlier[-1];
+}
+
+sub new_leaf
 {
 	my ($depth) = @_;
 	my $event = pick(@events);
@@ -244,13 +254,14 @@ for (my $round = 0; $done < $wanted && ($seconds == 0 || time() - $begun < $seco
 	my $zone = pick('UTC', 'UTC', 'America/New_York', 'Asia/Kolkata');
 	my @lines = ('SET client_min_messages = error;', q{
 DO $$ BEGIN EXECUTE (SELECT 'TRUNCATE ' || string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relnamespace = 'cdp'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-	AND relname NOT LIKE '%definition%' AND relname NOT LIKE '%kind%' AND relname NOT IN ('applier', 'incarnation', 'epochs', 'declared_keys', 'subscriptions', 'deliveries')); END $$;
+	AND relname NOT LIKE '%definition%' AND relname NOT LIKE 'audit%' AND relname NOT LIKE '%kind%' AND relname NOT IN ('applier', 'incarnation', 'epochs', 'declared_keys', 'subscriptions', 'deliveries')); END $$;
 DO $$ DECLARE n text; BEGIN FOR n IN SELECT name FROM cdp.segment_definitions LOOP IF EXISTS (SELECT FROM cdp.segment_definitions WHERE name = n) THEN PERFORM cdp.drop_segment(n, cascade => true); END IF; END LOOP; END $$;
 UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity';
 SET cdp.now = '2026-01-01';
 SELECT cdp.create_segment('base', $$did('Order')$$);
 SELECT cdp.create_segment('lately', $$did('Login', within => '5 days') OR since(signed_up_at) < interval '9 days'$$);
 });
+	@earlier = ();
 	my @predicates = map { truth(1 + int(rand(6))) } 1 .. $per_round;
 	my @define = map {
 		"DO \$do\$ BEGIN PERFORM cdp.create_segment('s$_', \$q\$$predicates[$_]\$q\$, timezone => '$zone'); EXCEPTION WHEN OTHERS THEN RAISE INFO 'REFUSED % | %', SQLERRM, \$q\$$predicates[$_]\$q\$; END \$do\$;"
