@@ -118,6 +118,13 @@ DECLARE
 	behind bigint[];			-- accounts that have such a member, or one below them has
 	v record;
 	progress boolean;
+	tokens text[];				-- of a predicate, while calls about members are taken out
+	inner_text text;
+	member_names text[];		-- traits of profiles, by name
+	member_types text[];
+	member_vals text[];
+	depth int;
+	i int;
 BEGIN
 	SELECT array_agg(x.account ORDER BY x.seq, x.account COLLATE "C"), array_agg(x.seq ORDER BY x.seq, x.account COLLATE "C"),
 		   array_agg(x.leaves ORDER BY x.seq, x.account COLLATE "C")
@@ -315,6 +322,9 @@ BEGIN
 	WHERE u.due < COALESCE(m.at, 'infinity');
 	waiting := waiting || behind;
 
+	SELECT array_agg(d.name), array_agg(d.type), array_agg(trait_vals[array_position(trait_ids, d.id)])
+	INTO member_names, member_types, member_vals
+	FROM cdp.trait_definitions d WHERE d.entity = 'profile' AND d.id = ANY (trait_ids);
 	SELECT array_agg(to_jsonb(d) ORDER BY d.id) INTO pending FROM cdp.segment_definitions d WHERE d.entity = 'account';
 	pending := COALESCE(pending, '{}');
 	LOOP
@@ -340,7 +350,41 @@ BEGIN
 				FROM unnest(numbers) WITH ORDINALITY u(number, acc)
 				LEFT JOIN cdp.memberships m ON m.profile_id = u.number AND m.segment = t->>'name';
 			ELSE
-				vals := cdp.verify_expression(t->>'predicate', t->>'timezone',
+				-- any_member(), all_members(), count_members(): a column for each
+				tokens := cdp.verify_tokens(t->>'predicate');
+				i := 1;
+				WHILE i <= cardinality(tokens) LOOP
+					IF tokens[i] NOT IN ('any_member', 'all_members', 'count_members') THEN
+						i := i + 1;
+						CONTINUE;
+					END IF;
+					depth := 0;
+					inner_text := '';
+					FOR j IN i + 1..cardinality(tokens) LOOP
+						depth := depth + CASE tokens[j] WHEN '(' THEN 1 WHEN ')' THEN -1 ELSE 0 END;
+						EXIT WHEN depth = 0;
+						inner_text := inner_text || CASE WHEN inner_text = '' AND depth = 1 AND tokens[j] = '(' THEN ' ' ELSE tokens[j] END;
+						tokens[j] := '';
+					END LOOP;
+					vals := NULL;
+					IF btrim(inner_text) <> '' THEN
+						vals := cdp.verify_expression(inner_text, t->>'timezone', member_names, member_types, member_vals,
+							'{}', '{}', '{}', '{}', entries, incarnations, ats, entry_comps,
+							(SELECT max(c) FROM unnest(entry_comps) c), clock);
+					END IF;
+					SELECT array_agg(m.n ORDER BY a.acc), array_agg(m.everybody ORDER BY a.acc) INTO others, vals
+					FROM generate_series(1, na) a(acc)
+					CROSS JOIN LATERAL (
+						SELECT count(*) FILTER (WHERE btrim(inner_text) = '' OR vals[m.comp]::boolean) AS n, count(*) AS everybody
+						FROM unnest(member_comps, member_accs) m(comp, acc) WHERE m.acc = a.acc) m;
+					n_names := n_names || ARRAY[format('n_%s', i), format('of_%s', i)];
+					n_types := n_types || ARRAY['bigint', 'bigint'];
+					n_vals := n_vals || ARRAY[others::text, vals::text];
+					tokens[i] := CASE tokens[i] WHEN 'any_member' THEN format('(n_%s > 0', i)
+						WHEN 'all_members' THEN format('(n_%1$s = of_%1$s AND n_%1$s > 0', i) ELSE format('(n_%s', i) END;
+					i := i + 1;
+				END LOOP;
+				vals := cdp.verify_expression(array_to_string(tokens, ''), t->>'timezone',
 					COALESCE(n_names, '{}'), n_types, n_vals, s_names, s_vals, '{}', '{}',
 					plain.entries, plain.incarnations, plain.ats, plain.accs, na, clock);
 			END IF;

@@ -28,6 +28,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "apply/accounts.h"
 #include "apply/apply.h"
 #include "apply/batch.h"
 #include "cdp.h"
@@ -427,6 +428,7 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 	List	   *of_accounts = NIL;
 	bool		accounts = false;
 	bool		refold = false;
+	bool		over_members;
 	CdpBatch	batch;
 	Work		work;
 	Bitmapset  *only = NULL;
@@ -477,12 +479,17 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 	accounts |= of_accounts != NIL;
 	if (list_length(evaluated) + list_length(of_accounts) < list_length(segment_ids))
 		CdpGenerationBump();
+	/* accounts are evaluated once, when it is known what members contribute */
+	over_members = everybody && any > 0 && CdpAccountsOverMembers(&batch);
 	if (accounts)
 	{
 		int			nest = NewGUCNestLevel();
 
 		CdpPinPlans();
-		CdpAccountsBackfill(&batch, refold);
+		if (!over_members)
+			CdpAccountsBackfill(&batch, refold);
+		else if (refold)
+			CdpAccountsRefoldAll(&batch);
 		AtEOXact_GUC(false, nest);
 	}
 	if (any > 0)
@@ -498,7 +505,7 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 			AtEOXact_GUC(false, nest);
 		}
 	}
-	if (everybody && any > 0 && CdpAccountsOverMembers(&batch))
+	if (over_members)
 		CdpAccountsBackfill(&batch, false);
 	announce_definitions(&batch, evaluated, NULL);
 	announce_definitions(&batch, of_accounts, "account");

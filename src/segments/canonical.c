@@ -299,6 +299,31 @@ is_keyword(const Token *token, const char *word)
 	return token->code == TOKEN_KEYWORD && strcmp(token->string, word) == 0;
 }
 
+void
+CdpPredicateCallSpan(const char *text, int location, int *begin, int *end)
+{
+	Tokens		tokens;
+	int			depth = 0;
+
+	scan(text, &tokens);
+	for (int i = 0; i < tokens.n; i++)
+	{
+		const Token *token = &tokens.items[i];
+
+		if (token->location < location)
+			continue;
+		if (token->code == '(' && depth++ == 0)
+			*begin = token->location + 1;
+		if (token->code == ')' && --depth == 0)
+		{
+			*end = token->location;
+			pfree(tokens.items);
+			return;
+		}
+	}
+	elog(ERROR, "a call has no end");
+}
+
 /*
  * The conditions that a predicate joins by AND, as pieces of its text; the
  * whole text when it joins none.

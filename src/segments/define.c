@@ -237,7 +237,8 @@ CdpSegmentStore(CdpSegmentDefinition *definition, bool tell)
 	CdpSegmentCycleCheck(definition, &references);
 	if (!is_new)
 		(void) CdpSegmentVersionDrop(definition->id);
-	if (created != NIL && CdpBackfillLater())
+	/* what accounts stand on is folded in the call */
+	if (created != NIL && !definition->accounts && CdpBackfillLater())
 	{
 		foreach(lc, created)
 			CdpBackfillBegin("trait", lfirst_int(lc), 0, true);
@@ -375,7 +376,6 @@ trait_altered(int32 old_id, int32 new_id, bool published)
 {
 	List	   *ids;
 	ListCell   *lc;
-	CdpTraitSet *traits;
 	CdpSegmentSet *set;
 
 	if (!published)
@@ -393,12 +393,11 @@ trait_altered(int32 old_id, int32 new_id, bool published)
 		return;
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	traits = CdpAccountTraitSetGet(-1);
-	if (CdpTraitById(traits, new_id) == NULL)
-		traits = CdpTraitSetGet(-1);
-	set = CdpSegmentSetGet(-1, traits);
 	foreach(lc, ids)
 	{
+		set = CdpSegmentSetGet(-1, CdpTraitSetGet(-1));
+		if (CdpSegmentColumn(set, lfirst_int(lc)) < 0)
+			set = CdpSegmentSetGet(-1, CdpAccountTraitSetGet(-1));
 		if (CdpSegmentById(set, lfirst_int(lc)) == NULL &&
 			!CdpSegmentWaits(set, CdpSegmentColumn(set, lfirst_int(lc))))
 			ereport(ERROR,

@@ -402,6 +402,44 @@ hidden_trait(ResolveContext *context, CdpTerm *term, const char *timezone)
 }
 
 /*
+ * The hidden trait of accounts that counts members.  What it reads are traits
+ * of profiles; segments of accounts have to know of their changes, too.
+ */
+static int32
+members_trait(ResolveContext *context, CdpTerm *term, const char *timezone)
+{
+	bool		created = false;
+	List	   *read;
+	ListCell   *lc;
+	int32		id;
+
+	if (!context->traits->accounts)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("%s() is about accounts", term->word),
+				 errhint("Use it in a segment of accounts: cdp.create_segment('…', '…', entity => 'account')."),
+				 CdpPredicateErrorPosition(context->text, term->location)));
+	id = CdpHiddenOverMembers(CdpMembersFilter(term->members, context->terms), timezone,
+							  &created, &read);
+	foreach(lc, read)
+	{
+		CdpTrait   *trait = CdpTraitById(CdpTraitSetFresh(), lfirst_int(lc));
+
+		if (trait != NULL && trait->building)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("a trait that the predicate of %s() reads is being built", term->word),
+					 errhint("See cdp.progress; cdp.wait_backfill() waits for it."),
+					 CdpPredicateErrorPosition(context->text, term->location)));
+		context->references->trait_ids = list_append_unique_int(context->references->trait_ids,
+																lfirst_int(lc));
+	}
+	if (created)
+		*context->created = list_append_unique_int(*context->created, id);
+	return id;
+}
+
+/*
  * Resolve every word of a text.  Hidden traits that do not exist yet are made;
  * or, where nothing may be written, put into *transient.
  */
@@ -428,11 +466,13 @@ define(ResolveContext *context, const char *text, const char *timezone, const ch
 	{
 		CdpTerm    *term = (CdpTerm *) lfirst(lc);
 
-		if (context->traits->accounts && term->kind != CDP_TERM_SEGMENT)
+		if (context->traits->accounts && term->kind != CDP_TERM_SEGMENT &&
+			!term->over_members && !term->of_member)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("segments of accounts have no words about behaviour and identifiers"),
-					 errhint("Make a trait of accounts that says it: cdp.create_trait(…, entity => 'account').")));
+					 errhint("Ask about members with any_member(), all_members() or count_members(), or make a trait of accounts: cdp.create_trait(…, entity => 'account')."),
+					 CdpPredicateErrorPosition(text, term->location)));
 		switch (term->kind)
 		{
 			case CDP_TERM_SEGMENT:
@@ -452,7 +492,8 @@ define(ResolveContext *context, const char *text, const char *timezone, const ch
 								   "identifier kind \"%s\" is not registered", text);
 				break;
 			case CDP_TERM_TRAIT:
-				term->id = hidden_trait(context, term, timezone);
+				term->id = term->over_members ? members_trait(context, term, timezone) :
+												hidden_trait(context, term, timezone);
 				references->trait_ids = list_append_unique_int(references->trait_ids,
 															   term->id);
 				break;

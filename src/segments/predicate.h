@@ -69,6 +69,11 @@ StaticAssertDecl(CDP_SEGMENT_NAME_MAX + sizeof(CDP_SEGMENT_CHANNEL) <= NAMEDATAL
 extern Node *CdpPredicateParse(const char *text);
 /* The canonical form of a text that CdpPredicateParse has read. */
 extern char *CdpPredicateCanonical(const char *text);
+/*
+ * Where the arguments of the call that begins at a place of the text begin, and
+ * where its closing parenthesis is.
+ */
+extern void CdpPredicateCallSpan(const char *text, int location, int *begin, int *end);
 /* The parts of a canonical text that are joined by AND (char *). */
 extern List *CdpPredicateConditions(const char *text);
 /* Canonical form, with all checks of cdp.predicate's input. */
@@ -113,6 +118,9 @@ typedef struct CdpTerm
 	char	   *filter;			/* canonical; NULL: none, or not asked for */
 	bool		of_calls;		/* of identify calls: name is that of a declared trait */
 	bool		of_account;		/* of entries that name the account */
+	bool		over_members;	/* counts members of an account … */
+	char	   *members;		/* … for whom this is true, see of_members.c; NULL: all */
+	bool		of_member;		/* part of such a predicate: about a profile */
 	int32		id;				/* hidden trait or segment; 0: neither */
 } CdpTerm;
 
@@ -143,6 +151,21 @@ extern Interval *CdpIntervalFromRules(const char *string);
 extern char *CdpChangedConstant(const Node *node);
 extern char *CdpChangedRules(const char *newer, const char *older, int at_least,
 							 const char *from, const char *to);
+
+/* ---- of_members.c: predicates about the members of an account ---- */
+
+/* A call of the vocabulary in such a predicate, and what it has become. */
+typedef struct CdpMemberCall
+{
+	int			location;
+	Node	   *node;
+} CdpMemberCall;
+
+extern void CdpMembersCheckWord(const char *word, const char *members, const char *text,
+								int location);
+extern char *CdpMembersText(const char *text, int location, const List *calls,
+							char **predicate);
+extern char *CdpMembersFilter(const char *members, const List *terms);
 
 /* ---- clock.c: comparisons with now() ---- */
 

@@ -18,6 +18,9 @@
  *		has_identifier('k')			->	'k' = ANY ("\1K")
  *		known()						->	"\1W"
  *		member_of(a)				->	COALESCE("\1n", false)
+ *		any_member(p)				->	"\1n" >= 1
+ *		all_members(p)				->	"\1n" >= 1 AND "\1n" = "\1m"
+ *		count_members(p)			->	"\1n"
  *		now()						->	"\1N"
  *		did_in_order(s, …)			->	cdp.sequence_is("\1N", "\1n", rules)
  *		changed(t, …)				->	cdp.changed_is("\1N", "\1n", rules)
@@ -58,6 +61,8 @@ typedef struct ReplaceContext
 	const char *text;
 	const char *timezone;		/* NULL: pass over filters */
 	List	   *terms;
+	const char *members;		/* in a predicate about members: the word before it */
+	List	   *calls;			/* there: CdpMemberCall * */
 } ReplaceContext;
 
 /* A call that is being replaced. */
@@ -79,6 +84,7 @@ static void replace_in_segment(Call *call);
 static void replace_has_identifier(Call *call);
 static void replace_known(Call *call);
 static void replace_member_of(Call *call);
+static void replace_members(Call *call);
 static void replace_in_order(Call *call);
 static void replace_since(Call *call);
 static void replace_now(Call *call);
@@ -89,7 +95,10 @@ static const struct
 	const char *word;
 	CdpWordReplace replace;
 }			vocabulary[] = {
+	{"all_members", replace_members},
+	{"any_member", replace_members},
 	{"changed", replace_changed},
+	{"count_members", replace_members},
 	{"count_of", replace_count},
 	{"did", replace_count},
 	{"did_in_order", replace_in_order},
@@ -105,16 +114,7 @@ static const struct
 };
 
 /* Words that stand for what this version does not know yet. */
-static const struct
-{
-	const char *word;
-	bool		members;
-}			later_words[] = {
-	{"all_members", true},
-	{"any_member", true},
-	{"consented", false},
-	{"count_members", true},
-};
+static const char *const later_words[] = {"consented"};
 
 /* The instant of evaluation … */
 static const char *const now_words[] = {
@@ -245,6 +245,7 @@ new_term(Call *call, CdpTermKind kind, int name_location)
 	term->kind = kind;
 	term->number = list_length(call->context->terms);
 	term->word = pstrdup(call->word);
+	term->of_member = call->context->members != NULL;
 	term->location = call->location;
 	term->name_location = name_location;
 	call->context->terms = lappend(call->context->terms, term);
@@ -666,6 +667,59 @@ replace_member_of(Call *call)
 	put(call, (Node *) coalesce);
 }
 
+/*
+ * How many members of the account there are for whom "members" is true.
+ */
+static Node *
+members_column(Call *call, char *predicate, char *members)
+{
+	CdpTerm	   *term = new_term(call, CDP_TERM_TRAIT, call->location);
+
+	term->name = predicate;
+	term->aggregate = CDP_AGG_COUNT;
+	term->over_members = true;
+	term->members = members;
+	return term_column(term->number, call->location);
+}
+
+/* any_member, all_members, count_members */
+static void
+replace_members(Call *call)
+{
+	ReplaceContext *context = call->context;
+	bool		count = strcmp(call->word, "count_members") == 0;
+	CdpWordArgument args[] = { { "predicate" } };
+	char	   *predicate = "";
+	char	   *members = NULL;
+	Node	   *node;
+
+	if (call->node->args != NIL && IsA(linitial(call->node->args), NamedArgExpr))
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("%s() takes its predicate without a name", call->word),
+				 CdpPredicateErrorPosition(context->text, call->location)));
+	CdpWordArguments(call->node, call->word, context->text, args, 1, 1, count ? 0 : 1);
+	if (args[0].value != NULL)
+	{
+		context->members = call->word;
+		context->calls = NIL;
+		(void) replace_walker(args[0].value, context);
+		context->members = NULL;
+		members = CdpMembersText(context->text, call->location, context->calls, &predicate);
+	}
+	node = members_column(call, predicate, members);
+	if (strcmp(call->word, "all_members") == 0)
+		node = (Node *)
+			makeBoolExpr(AND_EXPR,
+						 list_make2(operation(">=", node, number_node(1), call->location),
+									operation("=", copyObject(node), members_column(call, "", NULL),
+											  call->location)),
+						 call->location);
+	else if (!count)
+		node = operation(">=", node, number_node(1), call->location);
+	put(call, node);
+}
+
 /* since, until */
 static void
 replace_since(Call *call)
@@ -737,26 +791,32 @@ replace_call(FuncCall *node, ReplaceContext *context)
 		{
 			if (strcmp(vocabulary[i].word, call.word) == 0)
 			{
+				if (context->members != NULL)
+				{
+					CdpMemberCall *inner = palloc(sizeof(CdpMemberCall));
+
+					CdpMembersCheckWord(call.word, context->members, context->text, call.location);
+					inner->location = call.location;
+					inner->node = (Node *) node;
+					context->calls = lappend(context->calls, inner);
+				}
 				vocabulary[i].replace(&call);
 				return true;
 			}
 		}
-		for (int i = 0; i < lengthof(later_words); i++)
-		{
-			if (strcmp(later_words[i].word, call.word) == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("%s() is not supported in predicates yet", call.word),
-						 later_words[i].members
-						 ? errhint("Make a trait of accounts over their members and compare it: cdp.create_trait('…', entity => 'account', aggregate => 'count', filter => '…', options => '{\"over\": \"members\"}').")
-						 : errdetail("Consent will come with a later version."),
-						 CdpPredicateErrorPosition(context->text, call.location)));
-		}
+		if (is_word(call.word, later_words, lengthof(later_words)))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("%s() is not supported in predicates yet", call.word),
+					 errdetail("Consent will come with a later version."),
+					 CdpPredicateErrorPosition(context->text, call.location)));
 	}
 	if (schema == NULL || strcmp(schema, "pg_catalog") == 0)
 	{
 		if (is_word(call.word, now_words, lengthof(now_words)))
 		{
+			if (context->members != NULL)
+				CdpMembersCheckWord("now", context->members, context->text, call.location);
 			replace_now(&call);
 			return true;
 		}
@@ -787,6 +847,14 @@ replace_walker(Node *node, void *arg)
 		ColumnRef  *column = (ColumnRef *) node;
 		Node	   *first = (Node *) linitial(column->fields);
 
+		if (context->members != NULL && IsA(first, String) &&
+			strVal(first)[0] == CDP_HIDDEN_MARK)
+			CdpMembersCheckWord("now", context->members, context->text, column->location);
+		if (context->members != NULL && IsA(first, String) && strVal(first)[0] == '$')
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("trait \"%s\" does not exist", strVal(first)),
+					 CdpPredicateErrorPosition(context->text, column->location)));
 		if (list_length(column->fields) > 1 && IsA(first, String) &&
 			strcmp(strVal(first), "account") == 0)
 			ereport(ERROR,
@@ -817,46 +885,8 @@ replace_walker(Node *node, void *arg)
 List *
 CdpVocabularyReplace(Node *raw, const char *text, const char *timezone)
 {
-	ReplaceContext context;
+	ReplaceContext context = { text, timezone };
 
-	context.text = text;
-	context.timezone = timezone;
-	context.terms = NIL;
 	(void) replace_walker(raw, &context);
 	return context.terms;
-}
-
-/*
- * A term for people to read.
- */
-char *
-CdpTermText(const CdpTerm *term)
-{
-	StringInfoData out;
-
-	initStringInfo(&out);
-	if (term->kind == CDP_TERM_SEGMENT)
-		appendStringInfo(&out, "in_segment(%s)", quote_literal_cstr(term->name));
-	else if (term->kind == CDP_TERM_KIND)
-		appendStringInfo(&out, "has_identifier(%s)", quote_literal_cstr(term->name));
-	else if (term->of_account)
-		appendStringInfo(&out, "member_of(%s)", quote_literal_cstr(term->name));
-	else if (term->of_calls)
-		appendStringInfo(&out, "changed(%s, ...)", quote_identifier(term->name));
-	else if (term->aggregate == CDP_AGG_LIST)
-		appendStringInfo(&out, "did_in_order(%s, ...)", quote_literal_cstr(term->name));
-	else
-	{
-		appendStringInfo(&out, "%s(%s",
-						 term->aggregate == CDP_AGG_SUM ? "sum_of" : "count_of",
-						 quote_literal_cstr(term->name));
-		if (term->value != NULL)
-			appendStringInfo(&out, ", %s", term->value);
-		if (term->within != NULL && strcmp(term->within, CDP_EVER) != 0)
-			appendStringInfo(&out, ", within => %s", quote_literal_cstr(term->within));
-		if (term->filter != NULL)
-			appendStringInfo(&out, ", filter => %s", term->filter);
-		appendStringInfoChar(&out, ')');
-	}
-	return out.data;
 }

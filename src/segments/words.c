@@ -2,7 +2,7 @@
  *
  * words.c
  *	  Arguments of the vocabulary's calls: constants, lengths of time,
- *	  expressions over an entry.
+ *	  expressions over an entry; and what a call stands for, to be read.
  *
  * IDENTIFICATION
  *	  src/segments/words.c
@@ -260,4 +260,41 @@ CdpWordExpression(const char *word, const CdpWordArgument *arg, const char *text
 	(void) CdpTransformIn(arg->value, text, CdpEntryColumn, NULL, type,
 						  arg->name, timezone, &canonical);
 	return canonical;
+}
+
+/*
+ * A term for people to read.
+ */
+char *
+CdpTermText(const CdpTerm *term)
+{
+	StringInfoData out;
+
+	initStringInfo(&out);
+	if (term->kind == CDP_TERM_SEGMENT)
+		appendStringInfo(&out, "in_segment(%s)", quote_literal_cstr(term->name));
+	else if (term->kind == CDP_TERM_KIND)
+		appendStringInfo(&out, "has_identifier(%s)", quote_literal_cstr(term->name));
+	else if (term->over_members)
+		appendStringInfo(&out, "count_members(%s)", term->name);
+	else if (term->of_account)
+		appendStringInfo(&out, "member_of(%s)", quote_literal_cstr(term->name));
+	else if (term->of_calls)
+		appendStringInfo(&out, "changed(%s, ...)", quote_identifier(term->name));
+	else if (term->aggregate == CDP_AGG_LIST)
+		appendStringInfo(&out, "did_in_order(%s, ...)", quote_literal_cstr(term->name));
+	else
+	{
+		appendStringInfo(&out, "%s(%s",
+						 term->aggregate == CDP_AGG_SUM ? "sum_of" : "count_of",
+						 quote_literal_cstr(term->name));
+		if (term->value != NULL)
+			appendStringInfo(&out, ", %s", term->value);
+		if (term->within != NULL && strcmp(term->within, CDP_EVER) != 0)
+			appendStringInfo(&out, ", within => %s", quote_literal_cstr(term->within));
+		if (term->filter != NULL)
+			appendStringInfo(&out, ", filter => %s", term->filter);
+		appendStringInfoChar(&out, ')');
+	}
+	return out.data;
 }

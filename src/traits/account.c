@@ -16,9 +16,11 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 #include "cdp.h"
 #include "traits/traitset.h"
@@ -134,6 +136,7 @@ CdpPrepareOverMembers(CdpDefinition *definition)
 		appendStringInfo(&text, " THEN (%s\n) END", definition->value);
 
 	hidden.name = "_member";
+	hidden.hidden = definition->hidden;
 	hidden.aggregate = CDP_AGG_EXPRESSION;
 	hidden.expression = text.data;
 	hidden.type = "numeric";
@@ -191,4 +194,64 @@ CdpMemberTraitRename(int32 hidden_id, const char *from, const char *to)
 			changed.filter = CdpRenameColumn(changed.filter, from, to);
 		(void) CdpDefinitionWrite(&changed, changed.id);
 	}
+}
+
+/*
+ * A hidden trait that counts members; see traits.h.
+ */
+int32
+CdpHiddenOverMembers(const char *filter, const char *timezone, bool *created, List **read)
+{
+	static const char *const same =
+		"SELECT t.id FROM cdp.trait_definitions t"
+		" WHERE t.hidden AND t.entity = 'account' AND t.aggregate = 'count'"
+		" AND t.filter IS NOT DISTINCT FROM $1 AND t.timezone = $2 AND t.owner = $3"
+		" AND t.options->>'over' = 'members' ORDER BY t.id LIMIT 1";
+	CdpDefinition definition = {0};
+	Oid			types[] = { TEXTOID, TEXTOID, TEXTOID };
+	Datum		values[3] = {0};
+	char		nulls[4] = "   ";
+	CdpUserContext saved;
+	bool		isnull;
+
+	CdpApplierLock();
+	definition.name = "_members";
+	definition.hidden = true;
+	definition.aggregate = CDP_AGG_COUNT;
+	definition.filter = filter ? pstrdup(filter) : NULL;
+	definition.timezone = pstrdup(timezone ? timezone : "UTC");
+	definition.entity = "account";
+	definition.owner = GetUserNameFromId(GetUserId(), false);
+	definition.options = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+															CStringGetDatum("{\"over\": \"members\"}")));
+	if (filter != NULL)
+		values[0] = CStringGetTextDatum(filter);
+	else
+		nulls[0] = 'n';
+	values[1] = CStringGetTextDatum(definition.timezone);
+	values[2] = CStringGetTextDatum(definition.owner);
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args(same, lengthof(types), types, values, nulls, false, 1) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not look for a hidden trait");
+	if (SPI_processed > 0)
+		definition.id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+													SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	*created = definition.id == 0;
+	if (*created)
+	{
+		(void) CdpDefinitionPrepare(&definition);
+		definition.name = NULL;
+		definition.id = CdpDefinitionWrite(&definition, 0);
+		CdpMemberTraitDepends(&definition, 0, definition.id);
+		CdpGenerationBump();
+	}
+	*read = CdpDefinitionIds("SELECT r.trait_id FROM cdp.definition_depends m"
+							 " JOIN cdp.definition_depends r ON r.kind = 'trait' AND r.id = m.trait_id"
+							 " WHERE m.kind = 'account' AND m.id = $1",
+							 definition.id);
+	return definition.id;
 }

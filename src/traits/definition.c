@@ -168,6 +168,7 @@ typedef struct NewDerived
 {
 	CdpTraitSet *set;
 	const char *name;
+	bool		hidden;
 } NewDerived;
 
 static Node *
@@ -175,9 +176,11 @@ new_derived_column(void *arg, const char *name, int location)
 {
 	NewDerived *state = (NewDerived *) arg;
 	bool		created;
-	CdpTrait   *trait = CdpTraitResolve(state->set, name, &created);
+	CdpTrait   *trait = state->hidden ? CdpTraitByHiddenName(state->set, name) : NULL;
 	Var		   *var;
 
+	if (trait == NULL)
+		trait = CdpTraitResolve(state->set, name, &created);
 	if (trait == NULL)
 		return NULL;
 	if (strcmp(trait->name, state->name) == 0)
@@ -286,6 +289,7 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 		unused_parts(definition, "derived");
 		state.set = CdpOfAccounts(definition) ? CdpAccountTraitSetFresh() : CdpTraitSetFresh();
 		state.name = definition->name;
+		state.hidden = definition->hidden;
 		expr = CdpCompileDerived(definition, new_derived_column, &state);
 		check_trait_type(exprType((Node *) expr));
 		definition->type = format_type_be(exprType((Node *) expr));

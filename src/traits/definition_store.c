@@ -447,7 +447,7 @@ CdpHiddenTraitsPrune(void)
 			(void) CdpDefinitionIds("DELETE FROM cdp.trait_errors WHERE trait_id = $1",
 							 lfirst_int(lc));
 			(void) CdpDefinitionIds("DELETE FROM cdp.definition_depends"
-							 " WHERE kind = 'trait' AND id = $1",
+									" WHERE kind IN ('trait', 'account') AND id = $1",
 							 lfirst_int(lc));
 		}
 	}

@@ -315,6 +315,12 @@ extern int32 CdpHiddenTrait(CdpAggregate aggregate, const char *key, const char 
 							const char *value, const char *filter, const char *within, const char *timezone,
 							bool *created);
 /*
+ * The same of accounts: how many of the members there are for whom the filter
+ * (NULL: whatever he is like) is true.  *read: ids of the traits of profiles in it.
+ */
+extern int32 CdpHiddenOverMembers(const char *filter, const char *timezone, bool *created,
+								  List **read);
+/*
  * Traits for a read, which may not write definitions.  CdpHiddenTraitFind finds
  * the hidden trait that says the same, or returns 0 and a definition that is
  * nowhere stored; CdpTransientDeclared gives the one that CdpTraitResolve would

@@ -465,6 +465,16 @@ CdpTraitLookup(CdpTraitSet *set, const char *name)
 	return found;
 }
 
+/* A hidden one by its name, which only hidden definitions may use. */
+CdpTrait *
+CdpTraitByHiddenName(CdpTraitSet *set, const char *name)
+{
+	for (int i = 0; i < set->ntraits && name[0] == '$'; i++)
+		if (set->traits[i]->hidden && strcmp(set->traits[i]->name, name) == 0)
+			return set->traits[i];
+	return NULL;
+}
+
 static Node *
 derived_column(void *arg, const char *name, int location)
 {
@@ -472,6 +482,8 @@ derived_column(void *arg, const char *name, int location)
 	CdpTrait   *trait = CdpTraitLookup(state->set, name);
 	Var		   *var;
 
+	if (trait == NULL && state->trait->hidden)
+		trait = CdpTraitByHiddenName(state->set, name);
 	if (trait == NULL)
 		return NULL;
 	if (trait->rules->compiling)

@@ -165,6 +165,7 @@ extern TimestampTz CdpReadInstant(TimestampTz applied);
 extern CdpTraitSet *CdpTraitSetReload(const List *strict_ids);
 extern CdpTraitSet *CdpTraitSetReloadOf(bool accounts, const List *strict_ids);
 extern CdpTraitSet *CdpTraitSetFresh(void);
+extern CdpTrait *CdpTraitByHiddenName(CdpTraitSet *set, const char *name);
 extern bool CdpOfAccounts(const CdpDefinition *definition);
 extern void CdpDefinitionFromRow(CdpDefinition *definition, Datum *values, bool *isnull);
 extern Oid	CdpTypeFromName(const char *name, int32 *typmod);

@@ -186,6 +186,9 @@ my @account_segments = (
 	[ 'busy', q{orders_10d > 1 OR bought > 2} ],
 	[ 'old', q{eldest > 20 AND in_segment('busy')} ],
 	[ 'large', q{all_orders > 3} ],
+	[ 'lively', q{any_member(did('Product Viewed', within => '7 days') AND NOT age > 30)} ],
+	[ 'loyal', q{all_members(did('Order Completed') OR purchases_10d > 0 OR member_of('g2')) AND in_segment('busy') IS NOT NULL} ],
+	[ 'few', q{count_members() < 3 AND count_members(sum_of('Order Completed', (properties->>'qty')::numeric) > 1) >= 1} ],
 );
 # made one after the other somewhere in a stream of the class define, and often
 # built beside what comes
