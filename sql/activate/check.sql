@@ -54,7 +54,16 @@ BEGIN
 			'the server log has the details';
 	END IF;
 	RETURN QUERY SELECT 'info', 'rejected', r.reason, format('rejected within a day: %s', count(*)), 'see cdp.rejected'
-		FROM cdp.rejected r WHERE r.at > cdp.clock() - interval '1 day' AND NOT r.held GROUP BY r.reason;
+		FROM cdp.rejected r WHERE r.at > cdp.clock() - interval '1 day' AND NOT r.held AND r.reason <> 'raised an error' GROUP BY r.reason;
+	RETURN QUERY SELECT 'error', 'isolated', i.sqlstate,
+			format('entries put aside because they raised an error: %s, the last at %s', count(*), date_trunc('second', max(i.at))),
+			'once the cause is gone: SELECT cdp.retry_rejected(); see cdp.rejected and the server log'
+		FROM cdp.isolated i GROUP BY i.sqlstate;
+	RETURN QUERY SELECT 'warning', 'timers', NULL::text,
+			format('profiles and accounts whose time came at %s or later are not evaluated: %s', date_trunc('second', min(t.at)), count(*)),
+			'the server log says why; they are tried again within the hour'
+		FROM (SELECT t.at FROM cdp.timers t WHERE t.at < applier.clock - interval '1 minute' ORDER BY t.at LIMIT 1000) t
+		WHERE running AND applier.paused_at IS NULL AND lag.entries = 0 HAVING count(*) > 0;
 	RETURN QUERY SELECT 'info', 'rules', NULL::text, 'a change of the rules of identity has not gone through all of history', 'see cdp.progress'
 		WHERE EXISTS (SELECT FROM cdp.rule_changes);
 	RETURN QUERY SELECT 'warning', 'prepared', p.gid, format('a prepared transaction waits since %s', date_trunc('second', p.prepared)),

@@ -146,6 +146,16 @@ CREATE INDEX rejected_entry ON cdp.rejected (entry);
 COMMENT ON COLUMN cdp.rejected.held IS 'cdp.release() makes it count';
 COMMENT ON TABLE cdp.rejected IS 'what could not be taken or applied, with the reason; nothing is dropped in silence';
 
+-- Entries whose processing has raised an error. An input, as the log is: what
+-- stands here is judged as rejected, and its row of cdp.rejected follows.
+CREATE TABLE cdp.isolated (
+	entry bigint PRIMARY KEY,
+	xid bigint NOT NULL,
+	sqlstate text NOT NULL,
+	detail text NOT NULL,
+	at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE cdp.isolated IS 'entries that are put aside because processing them raised an error, so that the others go on; see cdp.retry_rejected()';
 
 -- Changes of the rules of identity that history has not gone through yet.
 CREATE TABLE cdp.identity_rules (
@@ -200,6 +210,7 @@ SELECT pg_extension_config_dump('cdp.withheld_entries', '');
 SELECT pg_extension_config_dump('cdp.releases', '');
 SELECT pg_extension_config_dump('cdp.rejected', '');
 SELECT pg_extension_config_dump('cdp.rejected_id_seq', '');
+SELECT pg_extension_config_dump('cdp.isolated', '');
 SELECT pg_extension_config_dump('cdp.timers', '');
 SELECT pg_extension_config_dump('cdp.identity_rules', '');
 SELECT pg_extension_config_dump('cdp.rule_changes', '');

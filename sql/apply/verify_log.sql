@@ -70,6 +70,7 @@ BEGIN
 	), judged AS MATERIALIZED (
 		SELECT a.*, n.names, n.links,
 			   CASE
+			   WHEN EXISTS (SELECT FROM cdp.isolated o WHERE o.entry = a.id) THEN 'raised an error'
 			   WHEN a.type IS NULL OR a.type NOT IN ('track', 'identify', 'page', 'screen',
 					'group', 'leave', 'alias', 'merge', 'split', 'detach', 'undo', 'release') THEN 'unknown type'
 			   WHEN octet_length(a.source) > 1024 OR octet_length(a.message_id) > 1024 THEN 'long message id'

@@ -58,6 +58,35 @@ END
 $$;
 COMMENT ON FUNCTION cdp.resume() IS 'apply again; whether it was paused. Needs isolation level READ COMMITTED';
 
+CREATE FUNCTION cdp.retry_rejected(entries bigint[] DEFAULT NULL) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	ids bigint[];
+	retried bigint;
+BEGIN
+	PERFORM cdp.lock_applier();
+	WITH gone AS (
+		DELETE FROM cdp.isolated i WHERE entries IS NULL OR i.entry = ANY (entries)
+		RETURNING i.entry, i.xid
+	), moved AS (
+		-- they are entries of this transaction from now on
+		UPDATE cdp.events e SET xid = cdp.entry_xid(), incarnation = (SELECT n.id FROM cdp.incarnation n)
+		FROM gone g WHERE e.xid = g.xid AND e.id = g.entry
+		RETURNING e.id
+	)
+	SELECT array_agg(g.entry), (SELECT count(*) FROM moved) INTO ids, retried FROM gone g;
+	IF ids IS NULL THEN
+		RETURN 0;
+	END IF;
+	DELETE FROM cdp.rejected r WHERE r.entry = ANY (ids);
+	PERFORM cdp.definitions_changed();
+	RETURN retried;
+END
+$$;
+COMMENT ON FUNCTION cdp.retry_rejected(bigint[]) IS 'apply again, at their own times, entries that were put aside because they raised an error (cdp.rejected, reason "raised an error"): those with these numbers (cdp.rejected.entry), NULL: all; how many. One that still raises it is put aside again. Needs isolation level READ COMMITTED';
+
 CREATE FUNCTION cdp.wait_applied(timeout interval DEFAULT '10 seconds') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'cdp_wait_applied'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -155,7 +184,7 @@ CREATE VIEW cdp.stat_apply AS
 	LEFT JOIN cdp.applier a ON true;
 COMMENT ON VIEW cdp.stat_apply IS 'what the applier has done, how far it is behind, and its errors';
 
-REVOKE ALL ON FUNCTION cdp.start_worker(), cdp.stop_worker(), cdp.pause(), cdp.resume(), cdp.announce_worker(), cdp.lag(int), cdp.status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION cdp.start_worker(), cdp.stop_worker(), cdp.pause(), cdp.resume(), cdp.retry_rejected(bigint[]), cdp.announce_worker(), cdp.lag(int), cdp.status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cdp.lag(int), cdp.status() TO pg_monitor;
 GRANT SELECT ON cdp.stat_worker, cdp.stat_apply TO pg_monitor;
 

@@ -435,7 +435,7 @@ refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int
 			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, isnull);
 			CdpEntryFromRow(&entries[i], values + 1, isnull + 1);
 			owner = DatumGetInt64(values[0]);
-			(void) CdpEntryCheck(&entries[i]);
+			(void) CdpEntryJudge(&entries[i]);
 			CdpGraphCheck(set->batch->graph, &entries[i], 1);
 			entries[i].owner = owner == 0 ? -1 : owner;
 			namings[i].entry = &entries[i];

@@ -26,14 +26,33 @@ typedef struct CdpBatchResult
 	TimestampTz next_timer;		/* when something is due next; DT_NOEND: never, or more is left */
 } CdpBatchResult;
 
+/* What a batch may do. */
+#define CDP_WORK_ENTRIES 1 /* what has come */
+#define CDP_WORK_TIMERS 2 /* profiles and accounts whose time has come */
+#define CDP_WORK_HISTORY 4 /* a step of a change of rules, or of a back-fill */
+#define CDP_WORK_ALL 7
+
+/* What the last batch was made of, that failed or not. */
+typedef struct CdpAttempt
+{
+	int			entries;
+	int64		entry;			/* the first of them */
+	int64		xid;
+	int			timers;
+	int64		profile;		/* the first of them */
+	bool		history;
+} CdpAttempt;
+
+extern CdpAttempt CdpAttempted;
+
 /*
  * Apply at most max_entries entries and the timers that are due, in the
  * current transaction.  The caller has an SPI-free transaction of isolation
  * level READ COMMITTED; takes the applier's lock first, then snapshots.
  * activate: also when this incarnation has never been applied (false: do
- * nothing then unless a live entry of it exists).
+ * nothing then unless a live entry of it exists).  work: CDP_WORK_…
  */
-extern CdpBatchResult CdpApplyBatch(int64 max_entries, bool activate);
+extern CdpBatchResult CdpApplyBatch(int64 max_entries, bool activate, int work);
 
 /* From _PG_init: hooks, launcher registration. */
 extern void CdpApplyInit(void);

@@ -409,6 +409,7 @@ CdpAsOfBegin(TimestampTz at, TimestampTz known_at)
 	asof->kinds = CdpKindSetAt(asof->known_at, &asof->by_index);
 	asof->by_index = asof->by_index && read_by_these_kinds(asof->kinds);
 	asof->cursors = CdpCursorsLoad();
+	CdpIsolatedLoad(CdpApplierGlance(NULL));
 	asof->items = CdpAsOfTable("cdp entries as of", 2 * sizeof(int64), sizeof(CdpLogItem));
 	asof->members = CdpAsOfTable("cdp nodes as of", sizeof(int64), sizeof(CdpMember));
 	asof->graph = CdpGraphBegin(asof->kinds, 1, 0, 0);

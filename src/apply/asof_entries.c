@@ -125,7 +125,7 @@ CdpAsOfTakeEntry(CdpAsOf *asof, CdpEntry *entry, bool proven)
 	item->best = false;
 	item->taken = false;
 	item->entry = entry;
-	if (!CdpEntryCheck(item->entry))
+	if (!CdpEntryJudge(item->entry))
 		return;
 	CdpGraphCheck(asof->graph, item->entry, 1);
 	if (item->entry->reject_reason != NULL)

@@ -161,7 +161,7 @@ fold_chunk(CdpTraitSet *traits, CdpEntry **entries, int n)
 						  values, isnull);
 		entry = entries[DatumGetInt32(values[CDP_EVENTS_NATTS])];
 		CdpEntryFromRow(&rows[r], values, isnull);
-		(void) CdpEntryCheck(&rows[r]);
+		(void) CdpEntryJudge(&rows[r]);
 		rows[r].owner = entry->owner;
 		rows[r].owner_node = entry->owner_node;
 	}

@@ -33,6 +33,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -72,18 +73,37 @@ static CdpStatement new_epoch = {
 
 static CdpStatement due_timers = {
 	"SELECT t.profile_id FROM cdp.timers t WHERE t.at <= $1 ORDER BY t.at LIMIT $2",
-	{"timestamptz", "int8"}, "timers"
+	{ "timestamptz", "int8" },
+	"timers"
 };
 
 static CdpStatement next_timer = {
 	"SELECT t.at FROM cdp.timers t ORDER BY t.at LIMIT 1",
-	{NULL}, "timers"
+	{ NULL },
+	"timers"
+};
+
+/* while some rest because they raised errors */
+static CdpStatement due_others = {
+	"SELECT t.profile_id FROM cdp.timers t WHERE t.at <= $1"
+	" AND t.profile_id <> ALL ($3) ORDER BY t.at LIMIT $2",
+	{ "timestamptz", "int8", "int8[]" },
+	"timers"
+};
+
+static CdpStatement next_other = {
+	"SELECT t.at FROM cdp.timers t WHERE t.profile_id <> ALL ($1)"
+	" ORDER BY t.at LIMIT 1",
+	{ "int8[]" },
+	"timers"
 };
 
 static CdpStatement own_entries = {
 	"SELECT 1 FROM cdp.events e WHERE e.xid = $1 LIMIT 1",
 	{"int8"}
 };
+
+CdpAttempt CdpAttempted;
 
 /*
  * The row of cdp.applier, made when it is not there.
@@ -187,6 +207,7 @@ CdpBatchPrepare(CdpBatch *batch, CdpRules *rules, bool keep)
 {
 	int64		generation = batch->applier.generation;
 
+	CdpIsolatedLoad(generation);
 	batch->kinds = rules ? rules->kinds : CdpKindSetGet(generation);
 	batch->traits = CdpTraitSetGet(generation);
 	CdpTraitsBuilt(batch->traits);
@@ -208,13 +229,18 @@ CdpBatchPrepare(CdpBatch *batch, CdpRules *rules, bool keep)
 static int
 add_due(CdpBatch *batch, int max, int64 **due)
 {
-	Datum		args[2];
+	Datum		args[3];
+	int64	   *resting;
+	TimestampTz until;
+	int			nresting = CdpTimersResting(&resting, &until);
 	int			n;
 	int			i;
 
 	args[0] = TimestampTzGetDatum(batch->applier.clock);
 	args[1] = Int64GetDatum(max);
-	n = CdpRun(&due_timers, args, NULL);
+	if (nresting > 0)
+		args[2] = CdpInt8Array(resting, nresting);
+	n = CdpRun(nresting > 0 ? &due_others : &due_timers, args, NULL);
 	*due = palloc(sizeof(int64) * Max(n, 1));
 	for (i = 0; i < n; i++)
 		(*due)[i] = CdpCellInt8(i, 1);
@@ -226,11 +252,17 @@ static TimestampTz
 when_next(void)
 {
 	TimestampTz at = DT_NOEND;
+	int64	   *resting;
+	TimestampTz until;
+	int			nresting = CdpTimersResting(&resting, &until);
+	Datum		arg;
 
-	if (CdpRun(&next_timer, NULL, NULL) == 1)
+	if (nresting > 0)
+		arg = CdpInt8Array(resting, nresting);
+	if (CdpRun(nresting > 0 ? &next_other : &next_timer, &arg, NULL) == 1)
 		at = CdpCellInt8(0, 1);
 	SPI_freetuptable(SPI_tuptable);
-	return at;
+	return Min(at, until);
 }
 
 /*
@@ -287,7 +319,7 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 
 	batch->nread = n;
 	for (i = 0; i < n; i++)
-		(void) CdpEntryCheck(&batch->entries[i]);
+		(void) CdpEntryJudge(&batch->entries[i]);
 	CdpGraphCheck(batch->graph, batch->entries, n);
 	batch->counts = palloc(sizeof(bool) * Max(n, 1));
 	for (i = 0; i < n; i++)
@@ -390,7 +422,7 @@ audit_decisions(CdpBatch *batch)
 }
 
 CdpBatchResult
-CdpApplyBatch(int64 max_entries, bool activate)
+CdpApplyBatch(int64 max_entries, bool activate, int work)
 {
 	CdpBatchResult result = {0};
 	CdpBatch	batch = {0};
@@ -401,11 +433,12 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	CdpCursorSet *before;
 	CdpRules   *rules;
 	bool		hold;
+	bool		rereading;
 	bool		building;
 	TimestampTz build_next = DT_NOEND;
 	static bool history_first = false;
 	int			max = (int) Min(max_entries, (int64) cdp_batch_size);
-	int64	   *due;
+	int64	   *due = NULL;
 	int			ndue;
 	bool		activated;
 	bool		worked_off = false;
@@ -419,6 +452,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	PreventCommandDuringRecovery("cdp.apply()");
 
 	result.next_timer = DT_NOEND;
+	memset(&CdpAttempted, 0, sizeof(CdpAttempted));
 	CdpApplierLock();
 
 	/*
@@ -452,21 +486,32 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	}
 	rules = CdpRulesLoad(before, true, &hold);
 
-	building = rules == NULL && max > 0 && batch.applier.backfills &&
-		CdpBackfillDue(&build_next);
+	building = rules == NULL && max > 0 && (work & CDP_WORK_HISTORY) != 0 &&
+		batch.applier.backfills && CdpBackfillDue(&build_next);
 
 	/* history and what has come take turns */
-	if (((rules != NULL && rules->n > 0 && !hold) || building) &&
-		history_first && max > 0)
+	rereading = rules != NULL && rules->n > 0 && !hold && max > 0 &&
+		(work & CDP_WORK_HISTORY) != 0;
 		batch.nentries = ndue = 0;
-	else
+	if (!((rereading || building) && history_first))
 	{
+		if (work & CDP_WORK_ENTRIES)
 		batch.nentries = CdpCursorsRead(cursors, max, &batch.entries,
 										&result.more, !hold);
+		if (work & CDP_WORK_TIMERS)
 		ndue = add_due(&batch, max, &due);
 	}
-	if (batch.nentries == 0 && ndue == 0 && rules != NULL && rules->n > 0 &&
-		!hold && max > 0)
+	CdpAttempted.entries = batch.nentries;
+	if (batch.nentries > 0)
+	{
+		CdpAttempted.entry = batch.entries[0].id;
+		CdpAttempted.xid = batch.entries[0].xid;
+	}
+	CdpAttempted.timers = ndue;
+	if (ndue > 0)
+		CdpAttempted.profile = due[0];
+	CdpAttempted.history = batch.nentries == 0 && ndue == 0 && (rereading || building);
+	if (batch.nentries == 0 && ndue == 0 && rereading)
 	{
 		history_first = false;
 		CdpEpochCheck(&batch, cursors->incarnation);
@@ -511,7 +556,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 		goto done;
 	}
 	history_first = true;
-	if (rules != NULL || building)
+	if ((rules != NULL && (work & CDP_WORK_HISTORY) != 0) || building)
 		result.more = true;
 	if (batch.nentries == 0 && ndue == 0)
 	{
@@ -557,7 +602,7 @@ CdpApplyBatch(int64 max_entries, bool activate)
 	result.entries = batch.nread;
 	result.changes = batch.changes.n;
 	result.timers = ndue;
-	if (ndue == max || rules != NULL)
+	if (ndue == max || (rules != NULL && (work & CDP_WORK_HISTORY) != 0))
 		result.more = true;
 	if (!result.more)
 	result.next_timer = when_next();
@@ -569,6 +614,54 @@ done:
 	SPI_finish();
 	CdpRestoreUser(&saved);
 	PopActiveSnapshot();
+	return result;
+}
+
+/*
+ * A batch by hand: in a subtransaction, so that an entry that raises an error can
+ * be found and put aside.
+ */
+static CdpBatchResult
+apply_guarded(CdpNarrowing *narrow, int64 max, int *aside)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	CdpBatchResult result = { .more = true };
+	ErrorData *volatile error = NULL;
+
+	CdpApplierLock();
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		result = CdpNarrowApply(narrow, max, true);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+
+	if (error == NULL)
+	{
+		if (CdpNarrowSucceeded(narrow, &result))
+			(*aside)++;
+		return result;
+	}
+
+	/* what says nothing about the entries is the caller's */
+	if (CdpNarrowFailed(narrow, error) != CDP_FAILURE_AGAIN ||
+		CdpErrorIsTransient(error->sqlerrcode))
+		ReThrowError(error);
+	FreeErrorData(error);
+	memset(&result, 0, sizeof(result));
+	result.more = true;
 	return result;
 }
 
@@ -588,7 +681,9 @@ cdp_apply(PG_FUNCTION_ARGS)
 	int64		total = 0;
 	int64		work = 0;
 	TransactionId own = GetTopTransactionIdIfAny();
+	CdpNarrowing narrow = { .limit = cdp_batch_size, .work = CDP_WORK_ALL };
 	CdpBatchResult result;
+	int			aside = 0;
 
 	if (max <= 0)
 		ereport(ERROR,
@@ -614,14 +709,28 @@ cdp_apply(PG_FUNCTION_ARGS)
 					 errdetail("They can be applied once the transaction has committed.")));
 	}
 
+	if (IsolationUsesXactSnapshot())
+		(void) CdpApplyBatch(0, true, CDP_WORK_ALL); /* which refuses */
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		result = CdpApplyBatch(max - work, true);
+		result = apply_guarded(&narrow, max - work, &aside);
 		total += result.entries;
 		work += result.entries + result.reread;
-	} while (result.more && work < max);
+	} while (result.more && work < max &&
+			 narrow.in_a_row < CDP_ISOLATED_IN_A_ROW);
 
+	if (aside > 0)
+		ereport(WARNING,
+				(errmsg("entries that raised an error and were put aside: %d", aside),
+				 narrow.in_a_row < CDP_ISOLATED_IN_A_ROW ? 0 :
+														   errdetail("These were too many in a row: the rest is left for the next call."),
+				 errhint("See cdp.rejected; cdp.retry_rejected() brings them back once the cause is gone.")));
+	if (narrow.resting > 0)
+		ereport(WARNING,
+				(errmsg("profiles and accounts that raised an error when their time came: %d",
+						narrow.resting),
+				 errdetail("They are not evaluated; in this session they are tried again after a minute.")));
 	PG_RETURN_INT64(total);
 }
 

@@ -13,6 +13,7 @@
 
 #include "activate/activate.h"
 #include "apply/cursor.h"
+#include "apply/isolate.h"
 #include "apply/rules.h"
 #include "identity/graph.h"
 #include "segments/segments.h"

@@ -236,7 +236,7 @@ load_applied(CdpBatch *batch, CdpCursorSet *before, HTAB *messages,
 			continue;			/* another message with the same hash */
 		if (message->applied != NULL && message->applied->id == copy->id)
 			continue;
-		(void) CdpEntryCheck(copy);
+		(void) CdpEntryJudge(copy);
 		CdpGraphCheck(batch->graph, copy, 1);
 		if (copy->reject_reason != NULL)
 			continue;

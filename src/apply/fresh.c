@@ -422,7 +422,7 @@ fresh_profile(CdpIdentifier *raw, int64 profile_id)
 				 errhint("Wait for the worker, call cdp.apply(), or raise cdp.max_fresh_entries.")));
 	for (int i = 0; i < pending.n; i++)
 	{
-		(void) CdpEntryCheck(&pending.entries[i]);
+		(void) CdpEntryJudge(&pending.entries[i]);
 		CdpGraphCheck(pending.asof->graph, &pending.entries[i], 1);
 	}
 	CdpGraphAdd(pending.asof->graph, pending.entries, pending.n, false);

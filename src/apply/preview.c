@@ -162,7 +162,7 @@ read_rows(Preview *preview, CdpEntry **result)
 							   DatumGetInt64(values[CDP_EVENTS_ID])))
 			continue;
 		CdpEntryFromRow(entry, values, isnull);
-		if (!CdpEntryCheck(entry))
+		if (!CdpEntryJudge(entry))
 			continue;
 		CdpGraphCheck(preview->graph, entry, 1);
 		if (entry->reject_reason == NULL)
@@ -268,7 +268,7 @@ take_copies(Preview *preview)
 		ListCell   *next = lnext(preview->copies, lc);
 
 		CHECK_FOR_INTERRUPTS();
-		(void) CdpEntryCheck(entry);
+		(void) CdpEntryJudge(entry);
 		CdpGraphCheck(preview->graph, entry, 1);
 		if (best == NULL || CdpEntryOutdoes(entry, best))
 			best = entry;
@@ -389,7 +389,8 @@ read_members(Preview *preview, Member **result)
 	int			n;
 
 	if (SPI_execute("SELECT i.node_id, i.profile_id, i.identifier FROM cdp.identities i"
-					" ORDER BY i.profile_id, i.node_id", true, 0) != SPI_OK_SELECT)
+					" ORDER BY i.profile_id, i.node_id",
+					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read cdp.identities");
 	n = SPI_processed;
 	members = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -504,6 +505,7 @@ cdp_preview_identity(PG_FUNCTION_ARGS)
 		if (CdpRun(&any_change, NULL, NULL) > 0)
 		{
 			preview.cursors = CdpCursorsLoad();
+			CdpIsolatedLoad(CdpApplierGlance(NULL));
 			preview.undos = CdpUndoSetLoad();
 			preview.graph = CdpGraphBegin(CdpKindSetGet(-1), 1, 0, 0);
 			preview.graph->sealed = true;

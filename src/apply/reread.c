@@ -100,7 +100,7 @@ compare_readings(CdpBatch *batch, CdpRules *rules, CdpEntry *entries, int n,
 		CdpKindSet *before;
 
 		CHECK_FOR_INTERRUPTS();
-		if (entries[i].type == CDP_ENTRY_UNDO || !CdpEntryCheck(&entries[i]))
+		if (entries[i].type == CDP_ENTRY_UNDO || !CdpEntryJudge(&entries[i]))
 			continue;
 		before = CdpRulesReading(rules, &entries[i]);
 		if (before == rules->kinds)

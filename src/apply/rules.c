@@ -170,7 +170,7 @@ replay_now(void)
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		result = CdpApplyBatch(PG_INT64_MAX, false);
+		result = CdpApplyBatch(PG_INT64_MAX, false, CDP_WORK_ALL);
 	} while (result.more);
 }
 

@@ -156,7 +156,7 @@ cdp_start_worker(PG_FUNCTION_ARGS)
 				 errmsg("cannot start an applier during recovery")));
 
 	/* Activates this incarnation of the log; the applier goes on after commit. */
-	(void) CdpApplyBatch(0, true);
+	(void) CdpApplyBatch(0, true, CDP_WORK_ALL);
 	CdpWakeAtCommit();
 
 	CdpLauncherSetStopped(MyDatabaseId, false);

@@ -450,7 +450,7 @@ take_numbered(CdpBatch *batch, CdpCursorSet *before, Undos *undos,
 			found[number - numbers] = true;
 		if (!CdpCursorsApplied(before, entry->incarnation, entry->xid, entry->id))
 			continue;
-		(void) CdpEntryCheck(entry);
+		(void) CdpEntryJudge(entry);
 		CdpGraphCheck(batch->graph, entry, 1);
 		if (entry->reject_reason == NULL)
 			entries = lappend(entries, entry);

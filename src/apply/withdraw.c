@@ -204,7 +204,7 @@ CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n)
 	}
 	SPI_freetuptable(SPI_tuptable);
 	for (i = 0; i < *n; i++)
-		(void) CdpEntryCheck(&entries[i]);
+		(void) CdpEntryJudge(&entries[i]);
 	CdpGraphCheck(batch->graph, entries, *n);
 	CdpGraphAdd(batch->graph, entries, *n, false);
 	return entries;

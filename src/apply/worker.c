@@ -9,9 +9,9 @@
  *	  no transaction is open.
  *
  *	  Errors do not end it: the transaction is rolled back, the error is
- *	  logged once, and the next attempt takes half as many entries, so that
- *	  what stands before an entry that cannot be applied is applied.  When one
- *	  entry alone fails the error is kept in cdp.applier, and attempts follow
+ *	  logged once, and the next attempt takes half as many entries, until the
+ *	  one that raises it is alone and is put aside (isolate.c).  When it is not
+ *	  an entry's doing the error is kept in cdp.applier, and attempts follow
  *	  after a pause that doubles up to MAX_PAUSE.
  *
  *	  It leaves with exit code 0 (never to be restarted by the postmaster) when
@@ -59,6 +59,7 @@
 #include "utils/wait_event.h"
 
 #include "apply/apply.h"
+#include "apply/isolate.h"
 #include "apply/worker.h"
 #include "cdp.h"
 #include "collect/collect.h"
@@ -71,6 +72,9 @@
 /* Pauses after errors, in ms: the first one, and the longest. */
 #define MIN_PAUSE		100
 #define MAX_PAUSE		60000
+
+/* The same error is logged again after so long, in ms. */
+#define LOG_AGAIN 600000
 
 /* How often partitions are made ahead, and again after it failed, in us. */
 #define PARTITIONS_EVERY	(24 * USECS_PER_HOUR)
@@ -95,12 +99,17 @@ typedef enum ExtensionState
 /* What the loop remembers from turn to turn. */
 typedef struct ApplierState
 {
-	int			errors;			/* since last_error was NULL */
-	int			failures;		/* in a row, of batches of one entry */
+	CdpNarrowing narrow;		/* what the next batch may do */
+	int			errors;			/* since it last worked */
+	int			aside;			/* entries put aside since then */
+	int			failures;		/* in a row, of what cannot be narrowed */
 	TimestampTz retry_at;		/* no attempt before */
+	int			history_failures;
+	TimestampTz history_at;		/* no step of history before */
 	char	   *last_error;		/* the one that was logged, in TopMemoryContext */
+	TimestampTz logged_at;
+	bool		logged;			/* since it last worked */
 	bool		mismatch_logged;
-	int			limit;			/* batch size, smaller after errors */
 	TimestampTz next_timer;
 	TimestampTz partitions_at;	/* when to make partitions next */
 	TimestampTz synchronised_at;	/* when attached relations were looked at */
@@ -314,7 +323,8 @@ lock_extension(char **version)
 
 	*version = extension_version(extoid);
 	return strcmp(*version, CDP_VERSION) == 0 ?
-		EXTENSION_READY : EXTENSION_MISMATCH;
+		EXTENSION_READY :
+		EXTENSION_MISMATCH;
 }
 
 /*
@@ -385,7 +395,8 @@ make_partitions(ApplierState *state)
 		{
 			(void) run_as_owner("SELECT cdp.make_partitions(),"
 								" cdp.make_change_partitions(),"
-								" cdp.trim_changes()", 0, NULL, NULL);
+								" cdp.trim_changes()",
+								0, NULL, NULL);
 			state->partitions_at = GetCurrentTimestamp() + PARTITIONS_EVERY;
 		}
 	}
@@ -445,6 +456,104 @@ load_attachments(ApplierState *state)
 }
 
 /*
+ * How long to wait after so many failures, in ms.
+ */
+static int64
+pause_after(int failures)
+{
+	double		pause = MIN_PAUSE;
+
+	pause *= (double) (INT64CONST(1) << Min(failures, 20));
+	pause = Min(pause, MAX_PAUSE);
+	return (int64) (pause * (0.75 + 0.5 * pg_prng_double(&pg_global_prng_state)));
+}
+
+/*
+ * A batch has failed: roll back, log what is new, and set the next attempt: at
+ * once when it is narrower, else after a pause.
+ */
+static void
+recover(ApplierState *state, MemoryContext context)
+{
+	ErrorData  *error;
+	TimestampTz now = GetCurrentTimestamp();
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+
+	/* Being asked to leave may have cancelled the batch: nothing to log. */
+	if (!ShutdownRequestPending &&
+		(state->last_error == NULL ||
+		 strcmp(state->last_error, error->message) != 0 ||
+		 TimestampDifferenceExceeds(state->logged_at, now, LOG_AGAIN)))
+	{
+		EmitErrorReport();
+		state->logged_at = now;
+		state->logged = true;
+	}
+	AbortOutOfAnyTransaction();
+	FlushErrorState();
+	MemoryContextSwitchTo(context);
+	RESUME_INTERRUPTS();
+
+	if (ShutdownRequestPending)
+		leave(CDP_EXIT_ASKED);
+
+	if (state->last_error != NULL)
+		pfree(state->last_error);
+	state->last_error = MemoryContextStrdup(TopMemoryContext, error->message);
+
+	state->errors++;
+	switch (CdpNarrowFailed(&state->narrow, error))
+	{
+		case CDP_FAILURE_AGAIN:
+			break;
+		case CDP_FAILURE_HISTORY:
+			state->history_at = TimestampTzPlusMilliseconds(now, pause_after(state->history_failures++));
+			break;
+		case CDP_FAILURE_STUCK:
+			state->retry_at = TimestampTzPlusMilliseconds(now, pause_after(state->failures++));
+			break;
+	}
+}
+
+/*
+ * A batch has been applied.
+ */
+static void
+succeed(ApplierState *state, CdpBatchResult *result)
+{
+	bool		aside = CdpNarrowSucceeded(&state->narrow, result);
+
+	state->failures = 0;
+	state->next_timer = result->next_timer;
+	if (CdpAttempted.history)
+		state->history_failures = 0;
+	if (aside)
+	{
+		state->aside++;
+		if (state->narrow.in_a_row >= CDP_ISOLATED_IN_A_ROW)
+			state->retry_at =
+				TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											pause_after(state->narrow.in_a_row - CDP_ISOLATED_IN_A_ROW));
+	}
+	else if (!result->more && state->errors > 0)
+	{
+		if (state->logged)
+			ereport(LOG,
+					(errmsg("cdp applier works again after %d errors",
+							state->errors),
+					 state->aside == 0 ? 0 :
+										 errdetail("Entries that raised an error and were put aside: %d; see cdp.rejected.",
+												   state->aside)));
+		state->logged = false;
+		state->errors = 0;
+		state->aside = 0;
+	}
+}
+
+/*
  * One batch in a transaction of its own; true when more is left.
  */
 static bool
@@ -482,81 +591,17 @@ apply_batch(ApplierState *state)
 			/* No snapshot while waiting for the lock: it would hold VACUUM back. */
 			CdpApplierLock();
 			PushActiveSnapshot(GetTransactionSnapshot());
-			result = CdpApplyBatch(state->limit, false);
+			state->narrow.no_history = GetCurrentTimestamp() < state->history_at;
+			result = CdpNarrowApply(&state->narrow, PG_INT64_MAX, false);
 			PopActiveSnapshot();
-			state->next_timer = result.next_timer;
 			state->loading = !CdpTableIsVoid("attachment_loads");
-			more = result.more;
 			CommitTransactionCommand();
+			succeed(state, &result);
+			more = result.more;
 			pgstat_report_stat(false);
 			break;
 	}
 	return more;
-}
-
-/*
- * A batch has failed: roll back, log what is new, and set the next attempt:
- * at once with half the batch size, until that is one; then after a pause.
- */
-static void
-recover(ApplierState *state, MemoryContext context)
-{
-	ErrorData  *error;
-
-	HOLD_INTERRUPTS();
-	MemoryContextSwitchTo(context);
-	error = CopyErrorData();
-
-	/* Being asked to leave may have cancelled the batch: nothing to log. */
-	if (!ShutdownRequestPending &&
-		(state->last_error == NULL ||
-		 strcmp(state->last_error, error->message) != 0))
-		EmitErrorReport();
-	AbortOutOfAnyTransaction();
-	FlushErrorState();
-	MemoryContextSwitchTo(context);
-	RESUME_INTERRUPTS();
-
-	if (ShutdownRequestPending)
-		leave(CDP_EXIT_ASKED);
-
-	if (state->last_error != NULL)
-		pfree(state->last_error);
-	state->last_error = MemoryContextStrdup(TopMemoryContext, error->message);
-
-	state->errors++;
-	if (state->limit > 1)
-		state->limit /= 2;
-	else
-	{
-		double		pause = MIN_PAUSE;
-
-		pause *= (double) (INT64CONST(1) << Min(state->failures, 20));
-		pause = Min(pause, MAX_PAUSE);
-		pause *= 0.75 + 0.5 * pg_prng_double(&pg_global_prng_state);
-		state->failures++;
-		state->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													  (int64) pause);
-	}
-}
-
-/*
- * A batch has been applied.
- */
-static void
-succeed(ApplierState *state, bool more)
-{
-	state->failures = 0;
-	state->limit = Min(state->limit * 2, cdp_batch_size);
-	if (state->last_error != NULL && !more)
-	{
-		ereport(LOG,
-				(errmsg("cdp applier works again after %d errors",
-						state->errors)));
-		pfree(state->last_error);
-		state->last_error = NULL;
-		state->errors = 0;
-	}
 }
 
 /*
@@ -617,7 +662,6 @@ work(ApplierState *state, MemoryContext context)
 		PG_TRY();
 		{
 			more = apply_batch(state);
-			succeed(state, more);
 		}
 		PG_CATCH();
 		{
@@ -626,7 +670,7 @@ work(ApplierState *state, MemoryContext context)
 		}
 		PG_END_TRY();
 
-		if (failed && state->failures > 0)
+		if (failed && state->failures + state->history_failures > 0)
 		{
 			PG_TRY();
 			{
@@ -693,11 +737,14 @@ work(ApplierState *state, MemoryContext context)
 static long
 sleep_time(ApplierState *state)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	long		timeout = cdp_naptime;
 
-	if (state->failures > 0)
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-												  state->retry_at) + 1;
+	if (state->history_failures > 0)
+		timeout = Min(timeout,
+					  TimestampDifferenceMilliseconds(now, state->history_at) + 1);
+	if (state->retry_at > now)
+		timeout = TimestampDifferenceMilliseconds(now, state->retry_at) + 1;
 	else if (!TIMESTAMP_NOT_FINITE(state->next_timer))
 		timeout = Min(timeout,
 					  TimestampDifferenceMilliseconds(CdpClock(),
@@ -776,7 +823,8 @@ cdp_applier_main(Datum main_arg)
 	error_context_stack = &callback;
 
 	memset(&state, 0, sizeof(state));
-	state.limit = cdp_batch_size;
+	state.narrow.limit = cdp_batch_size;
+	state.narrow.work = CDP_WORK_ALL;
 	state.next_timer = DT_NOEND;
 	context = AllocSetContextCreate(TopMemoryContext, "cdp applier",
 									ALLOCSET_DEFAULT_SIZES);
