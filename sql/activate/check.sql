@@ -58,7 +58,7 @@ BEGIN
 	RETURN QUERY SELECT 'error', 'isolated', i.sqlstate,
 			format('entries put aside because they raised an error: %s, the last at %s', count(*), date_trunc('second', max(i.at))),
 			'once the cause is gone: SELECT cdp.retry_rejected(); see cdp.rejected and the server log'
-		FROM cdp.isolated i GROUP BY i.sqlstate;
+		FROM cdp.isolated i GROUP BY i.sqlstate ORDER BY i.sqlstate;
 	RETURN QUERY SELECT 'warning', 'timers', NULL::text,
 			format('profiles and accounts whose time came at %s or later are not evaluated: %s', date_trunc('second', min(t.at)), count(*)),
 			'the server log says why; they are tried again within the hour'
