@@ -45,6 +45,15 @@ segments_events()
 	EOT
 }
 
+# stories_make FROM UPTO: all have the same sequence in them
+stories_make()
+{
+	cat <<-EOT
+		SELECT cdp.create_segment('t' || i, format(\$\$k%s >= %s AND did_in_order('E0', 'E3', 'E6', within => '1 hour')\$\$, i % 10, i % 6))
+		FROM generate_series($1, $2) i;
+	EOT
+}
+
 bench_segments()
 {
 	local run profiles=${SEGMENTS_PROFILES:-200000} n=${SEGMENTS_EVENTS:-20000} variant
@@ -79,6 +88,29 @@ bench_segments()
 			echo "SELECT round((sum(s.evaluations) - sum(b.evaluations)) / 1000.0, 2) FROM cdp.stat_segments s JOIN before b USING (segment);"
 		} | sql "bench_segments_$variant" | tail -n 1)" "all would be $variant"
 	done
+
+	# what 100 segments have in common: 20 entries a profile to look at
+	profiles=$((profiles / 20))
+	fresh bench_stories_5
+	{
+		segments_setup "$profiles"
+		stories_make 0 4
+		echo "INSERT INTO cdp.events (event, identifiers, occurred_at)"
+		echo "SELECT 'E' || i % 4 * 3, ARRAY[('user_id:u' || p)::cdp.identifier], cdp.clock() - i * interval '13 hours' FROM generate_series(1, $profiles) p, generate_series(1, 20) i;"
+		echo "SELECT cdp.apply(); VACUUM ANALYZE;"
+	} | sql bench_stories_5 >/dev/null
+	fresh bench_stories_100 bench_stories_5
+	stories_make 5 99 | sql bench_stories_100 >/dev/null
+	for ((run = 1; run <= runs; run++)); do
+		for variant in 5 100; do
+			measure stories "$variant" "$run" "bench_stories_$variant" "$(
+				segments_events "$run" 1 "$profiles"
+				echo "SELECT cdp.apply();"
+				segments_events "$run" "$((n / 4))" "$profiles"
+			)" <<<"SELECT cdp.apply();"
+		done
+	done
+	line "apply with 100 segments that share a sequence, of that with 5" "$(ratio stories 100 5)" ""
 }
 
 # Timers: pending ones cost nothing; many that are due at once let what is new
