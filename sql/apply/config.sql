@@ -238,6 +238,7 @@ DECLARE
 	message text;
 	hint text;
 	code text;
+	place text;
 	failed jsonb;
 BEGIN
 	IF config IS NULL OR jsonb_typeof(config) <> 'object' OR config->'version' IS DISTINCT FROM '1' THEN
@@ -271,7 +272,17 @@ BEGIN
 					HINT = format('Keys are %s.', (SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(s.defaults) k));
 			END IF;
 			present := current->s.section->o.key;
-			wanted := cdp.config_object(s.section, o.key, o.value, present);
+			BEGIN
+				wanted := cdp.config_object(s.section, o.key, o.value, present);
+			EXCEPTION WHEN syntax_error_or_access_rule_violation OR data_exception OR program_limit_exceeded OR feature_not_supported THEN
+				-- what is not even written right, a predicate for example
+				GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT, code = RETURNED_SQLSTATE, place = PG_EXCEPTION_CONTEXT;
+				RAISE EXCEPTION USING
+					ERRCODE = code,
+					MESSAGE = format('%s "%s": %s', s.kind, o.key, message),
+					DETAIL = COALESCE(substring(place FROM '^(character \d+ of the predicate: [^\n]*)'), ''),
+					HINT = COALESCE(NULLIF(hint, ''), 'cdp.apply_config() did nothing.');
+			END;
 			CONTINUE WHEN present IS NOT NULL
 				AND wanted = cdp.config_object(s.section, o.key, present, present);
 			-- a built-in kind that is as it is built in
