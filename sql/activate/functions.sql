@@ -21,13 +21,15 @@ COMMENT ON FUNCTION cdp.claim_change(text, int, bigint) IS 'internal: try to cla
 --   nobody did anything;
 -- * in trigger mode, entering and leaving by merge or split: the person has
 --   not changed, only the number that it goes by.
+-- A change of kind erased is withheld from nobody who hears of profiles: who
+-- has been told of a person must be told to forget it.
 -- A filter by segment and by trait lets through what is about one of either.
 -- (Columns, not the row: of a partition that would be converted for each look.)
 CREATE FUNCTION cdp.change_matches(s cdp.subscriptions, clock timestamptz, kind text, entity text,
 		segment text, cause text, occurred_at timestamptz, payload jsonb) RETURNS boolean
 	LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-	SELECT coalesce(
+	SELECT (kind = 'erased' AND (s.entities IS NULL OR entity = ANY (s.entities))) OR coalesce(
 		((s.segments IS NULL AND s.traits IS NULL) OR segment = ANY (s.segments)
 			OR (kind = 'trait_changed' AND payload ->> 'trait' = ANY (s.traits)))
 		AND (s.kinds IS NULL OR kind = ANY (s.kinds))

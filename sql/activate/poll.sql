@@ -81,7 +81,7 @@ DECLARE
 	profile jsonb;
 	payload jsonb := change.payload;
 BEGIN
-	IF change.profile_id IS NULL THEN
+	IF change.profile_id IS NULL OR change.kind = 'erased' THEN
 		RETURN payload;
 	END IF;
 	IF change.kind = 'trait_changed' AND cdp.hidden(
@@ -445,6 +445,7 @@ BEGIN
 	IF seq >= 0 THEN
 		PERFORM cdp.move_position(name, epoch, seq);
 	END IF;
+	PERFORM cdp.erased_acknowledged(name);
 END
 $$;
 COMMENT ON FUNCTION cdp.ack(text, bigint, int) IS
@@ -471,6 +472,7 @@ BEGIN
 	ORDER BY 2, 3
 	ON CONFLICT ON CONSTRAINT deliveries_pkey DO UPDATE SET acked = true, visible_at = 'infinity';
 	PERFORM cdp.advance(name);
+	PERFORM cdp.erased_acknowledged(name);
 END
 $$;
 COMMENT ON FUNCTION cdp.ack(text, bigint[], int) IS

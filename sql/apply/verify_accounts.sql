@@ -17,7 +17,7 @@ BEGIN
 		FROM cdp.verify_log() l
 		LEFT JOIN unnest(entry_owners) WITH ORDINALITY w(node, seq) ON w.seq = l.seq
 		LEFT JOIN unnest(node_names) WITH ORDINALITY o(name, node) ON o.node = w.node
-		WHERE l.seq IS NOT NULL AND NOT l.undone AND l.type NOT IN ('undo', 'release')
+		WHERE l.seq IS NOT NULL AND NOT l.undone AND l.type NOT IN ('undo', 'release', 'erase')
 		  AND l.seq <> ALL (COALESCE(withheld, '{}'))
 	), want AS MATERIALIZED (
 		SELECT DISTINCT l.seq, c.canonical AS account, l.owner, l.source, l.message, l.at, l.type = 'leave' AS leaves
@@ -134,7 +134,7 @@ BEGIN
 		  JOIN cdp.events e ON e.id = l.id AND e.incarnation = l.incarnation
 		  CROSS JOIN LATERAL unnest(e.identifiers) u(raw)
 		  JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(u.raw) AND k.entity = 'account'
-		  WHERE l.seq IS NOT NULL AND NOT l.undone AND l.type NOT IN ('undo', 'release')
+		  WHERE l.seq IS NOT NULL AND NOT l.undone AND l.type NOT IN ('undo', 'release', 'erase')
 			AND l.seq <> ALL (COALESCE(verify_values_of_accounts.withheld, '{}'))) x
 	WHERE x.account IS NOT NULL;
 	IF named_seqs IS NULL THEN

@@ -31,7 +31,7 @@ BEGIN
 		FROM log l
 		CROSS JOIN LATERAL unnest(l.names, l.links) WITH ORDINALITY u(name, links, ord)
 		WHERE l.seq IS NOT NULL AND NOT l.undone
-		  AND l.type NOT IN ('undo', 'release')
+		  AND l.type NOT IN ('undo', 'release', 'erase')
 		  AND (u.links OR u.ord = 1 OR l.type IN ('merge', 'split', 'detach'))
 	), nodes AS MATERIALIZED (
 		SELECT g.name, row_number() OVER (ORDER BY g.name COLLATE "C")::int AS node,

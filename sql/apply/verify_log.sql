@@ -72,12 +72,15 @@ BEGIN
 			   CASE
 			   WHEN EXISTS (SELECT FROM cdp.isolated o WHERE o.entry = a.id) THEN 'raised an error'
 			   WHEN a.type IS NULL OR a.type NOT IN ('track', 'identify', 'page', 'screen',
-					'group', 'leave', 'alias', 'merge', 'split', 'detach', 'undo', 'release') THEN 'unknown type'
+					'group', 'leave', 'alias', 'merge', 'split', 'detach', 'undo', 'release', 'erase')
+					THEN 'unknown type'
 			   WHEN octet_length(a.source) > 1024 OR octet_length(a.message_id) > 1024 THEN 'long message id'
 			   WHEN NOT isfinite(a.occurred_at) THEN 'infinite time'
 			   WHEN array_ndims(a.identifiers) > 1 THEN 'identifiers in several dimensions'
 			   WHEN a.type IN ('undo', 'release') THEN
 					CASE WHEN a.target IS NULL OR octet_length(a.target) > 1024 THEN 'undo of nothing' END
+			   WHEN a.type = 'erase' THEN
+					CASE WHEN cardinality(a.identifiers) > 0 THEN 'erase of somebody' END
 			   WHEN a.type IN ('merge', 'split') THEN
 					CASE WHEN COALESCE(cardinality(a.identifiers), 0) <> 2
 							  OR COALESCE(n.usable, 0) <> 2 OR n.registered <> 2

@@ -100,6 +100,8 @@ CdpCauseName(CdpCause cause)
 			return "retraction";
 		case CDP_CAUSE_DEFINITION:
 			return "definition";
+		case CDP_CAUSE_ERASURE:
+			return "erasure";
 	}
 	return "?";
 }

@@ -527,6 +527,7 @@ leave(CdpBatch *batch, CdpAccountSet *set, CdpSegmentSet *segments, Passages *pa
 		add_id(&gone, account->id);
 		for (int i = 0; i < account->nsegments; i++)
 			pass(batch, segments, passages, account->segments[i], account->id, false,
+				 batch->erasing ? CDP_CAUSE_ERASURE :
 				 batch->rereading ? CDP_CAUSE_DEFINITION : CDP_CAUSE_RETRACTION,
 				 batch->applier.clock);
 	}
@@ -731,7 +732,7 @@ CdpAccountsEvaluate(CdpAccountSet *set)
 		if (account->lost && !account->gone)
 			account->cause = CDP_CAUSE_RETRACTION;
 		if (batch->rereading)
-			account->cause = CDP_CAUSE_DEFINITION;
+			account->cause = batch->erasing ? CDP_CAUSE_ERASURE : CDP_CAUSE_DEFINITION;
 	}
 	evaluate(batch, set->traits, segments, &touched, &due, CDP_CAUSE_ENTRY, set);
 }

@@ -87,6 +87,15 @@ static CdpStatement delete_nobodys = {
 	{"int8[]"}
 };
 
+static CdpStatement forget_evidence = {
+	"WITH evidence AS (DELETE FROM cdp.account_evidence e USING unnest($1) AS u (node_id)"
+	" WHERE e.node_id = u.node_id RETURNING e.account_id),"
+	" pairs AS (DELETE FROM cdp.account_nodes n USING unnest($1) AS u (node_id)"
+	" WHERE n.node_id = u.node_id RETURNING n.account_id)"
+	" SELECT account_id FROM evidence UNION SELECT account_id FROM pairs",
+	{"int8[]"}
+};
+
 static CdpStatement delete_pairs = {
 	"DELETE FROM cdp.account_nodes n USING unnest($1) AS u (account_id)"
 	" WHERE n.account_id = u.account_id AND n.state IS NULL AND NOT EXISTS"
@@ -537,6 +546,36 @@ renew_times(CdpAccountSet *set)
 }
 
 /*
+ * Nodes of somebody who is erased: their evidence goes, and what their entries
+ * add up to.
+ */
+static void
+forget_nodes(CdpAccountSet *set)
+{
+	CdpBatch   *batch = set->batch;
+	Datum		arg = CdpInt8Array(batch->emptied, batch->nemptied);
+	int			n;
+	int64	   *ids;
+
+	n = CdpRunHere(&forget_evidence, &arg, NULL);
+	ids = palloc(sizeof(int64) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		ids[i] = CdpCellInt8(i, 1);
+	SPI_freetuptable(SPI_tuptable);
+	CdpAccountsLoad(set, ids, n);
+	for (int i = 0; i < n; i++)
+	{
+		CdpAccount *account = CdpAccountById(set, ids[i]);
+
+		if (account == NULL)
+			continue;
+		account->lost = true;
+		account->rebuild = true;
+		account->touched = true;
+	}
+}
+
+/*
  * cdp.account_identities.
  */
 static void
@@ -647,6 +686,8 @@ CdpAccountsApply(CdpBatch *batch)
 	set = CdpAccountSetMake(batch);
 	CdpAccountsFind(set, namings, n);
 	take_out(set, namings, n);
+	if (batch->nemptied > 0)
+		forget_nodes(set);
 	if (batch->rereading)
 		take_out_nobodys(set);
 	if (!batch->replaying && set->computed)

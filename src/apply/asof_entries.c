@@ -233,8 +233,7 @@ add_fresh(CdpAsOf *asof)
 	foreach(lc, fresh)
 	{
 		CdpLogItem	   *item = lfirst(lc);
-		bool		known = item->entry->type == CDP_ENTRY_UNDO ||
-			item->entry->type == CDP_ENTRY_RELEASE;
+		bool		known = CDP_ENTRY_NAMES_NOBODY(item->entry->type);
 
 		CHECK_FOR_INTERRUPTS();
 		CdpGraphAdd(asof->graph, item->entry, 1, false);
@@ -448,7 +447,7 @@ expand_by_reading(CdpAsOf *asof, HTAB *hashes)
 			if (isnull[CDP_EVENTS_TYPE])
 				continue;
 			type = CdpEntryTypeFromText(DatumGetTextPP(values[CDP_EVENTS_TYPE]));
-			if (type != CDP_ENTRY_UNDO && type != CDP_ENTRY_RELEASE &&
+			if (!CDP_ENTRY_NAMES_NOBODY(type) &&
 				(isnull[CDP_EVENTS_IDENTIFIERS] ||
 				 !names_one(asof, hashes, values[CDP_EVENTS_IDENTIFIERS])))
 				continue;

@@ -47,7 +47,8 @@ static CdpStatement load_applier = {
 	"SELECT a.generation, a.next_node, a.next_seq, a.epoch, a.clock, a.entries,"
 	" a.duplicates, a.rejected, a.token, EXISTS (SELECT FROM cdp.backfills),"
 	" e.epoch, e.incarnation, e.system_identifier, e.timeline,"
-	" a.paused_at IS NOT NULL"
+	" a.paused_at IS NOT NULL, EXISTS (SELECT FROM cdp.erasure_identifiers i"
+	" JOIN cdp.erasures r ON r.id = i.erasure WHERE r.state <> 'requested')"
 	" FROM cdp.applier a LEFT JOIN LATERAL"
 	" (SELECT * FROM cdp.epochs e ORDER BY e.epoch DESC LIMIT 1) e ON true",
 	{NULL}
@@ -139,6 +140,7 @@ CdpApplierLoad(CdpBatch *batch)
 		batch->last_epoch.timeline = DatumGetInt32(CdpCell(0, 14, &isnull));
 	}
 	applier->paused = DatumGetBool(CdpCell(0, 15, &isnull));
+	applier->erasures = DatumGetBool(CdpCell(0, 16, &isnull));
 	SPI_freetuptable(SPI_tuptable);
 
 	/* the applied clock never goes back */
@@ -321,6 +323,8 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 	for (i = 0; i < n; i++)
 		(void) CdpEntryJudge(&batch->entries[i]);
 	CdpGraphCheck(batch->graph, batch->entries, n);
+	if (!batch->replaying && !batch->rereading)
+		CdpErasedRefuse(batch);
 	batch->counts = palloc(sizeof(bool) * Max(n, 1));
 	for (i = 0; i < n; i++)
 		batch->counts[i] = batch->entries[i].reject_reason == NULL;
@@ -329,7 +333,7 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 	withdrawn = CdpUndo(batch, before, withdrawn);
 	n = batch->nentries;
 	withdrawn = list_concat(batch->reread, withdrawn);
-	if (withdrawn != NIL)
+	if (withdrawn != NIL || batch->nemptied > 0)
 		CdpWithdraw(batch, withdrawn);
 
 	/* what does not count is out of the way from here on */
@@ -338,7 +342,7 @@ CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 		CdpEntry   *entry = &batch->entries[i];
 
 		if (entry->reject_reason != NULL)
-			batch->applier.rejected++;
+			batch->applier.rejected += entry->reject_sqlstate != 0;
 		else if (entry->undone)
 		{
 			CdpHistoryKeep(batch, entry);
@@ -381,6 +385,8 @@ CdpBatchWrite(CdpBatch *batch)
 	CdpWriteRows(batch);
 	CdpWriteRejected(batch);
 	CdpAccountsApply(batch);
+	if (batch->farewell != NULL)
+		*CdpChangeAdd(&batch->changes) = *batch->farewell;
 
 	if (batch->changes.n > 0)
 	{
@@ -412,7 +418,7 @@ audit_decisions(CdpBatch *batch)
 
 		if (!batch->counts[i] ||
 			(!CDP_ENTRY_DECIDES(type) && type != CDP_ENTRY_UNDO &&
-			 type != CDP_ENTRY_RELEASE))
+			 type != CDP_ENTRY_RELEASE && type != CDP_ENTRY_ERASE))
 			continue;
 		if (decisions == NULL)
 			decisions = palloc_array(int64, batch->nentries);
@@ -485,6 +491,21 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		goto done;
 	}
 	rules = CdpRulesLoad(before, true, &hold);
+
+	if (batch.applier.erasures && max > 0 && (work & CDP_WORK_HISTORY) != 0)
+	{
+		CdpEpochCheck(&batch, cursors->incarnation);
+		CdpBatchPrepare(&batch, rules, true);
+		CdpMessagesBegin(&batch);
+		result.reread = CdpErasureStep(&batch, before, max);
+		CdpApplierWrite(&batch, true);
+		CdpMessagesEnd(&batch);
+		CdpGraphEnd(batch.graph, batch.applier.generation, batch.applier.token);
+		result.changes = batch.changes.n;
+		result.more = true;
+		result.next_timer = when_next();
+		goto done;
+	}
 
 	building = rules == NULL && max > 0 && (work & CDP_WORK_HISTORY) != 0 &&
 		batch.applier.backfills && CdpBackfillDue(&build_next);
@@ -576,6 +597,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 
 	CdpEpochCheck(&batch, cursors->incarnation);
 	CdpBatchPrepare(&batch, rules, true);
+	CdpErasuresTake(&batch);
 	CdpGraphAddProfiles(batch.graph, due, ndue);
 	batch.due = due;
 	batch.ndue = ndue;
@@ -602,7 +624,8 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	result.entries = batch.nread;
 	result.changes = batch.changes.n;
 	result.timers = ndue;
-	if (ndue == max || (rules != NULL && (work & CDP_WORK_HISTORY) != 0))
+	if (ndue == max ||
+		((rules != NULL || batch.applier.erasures) && (work & CDP_WORK_HISTORY) != 0))
 		result.more = true;
 	if (!result.more)
 	result.next_timer = when_next();

@@ -52,6 +52,7 @@ typedef struct CdpApplier
 	int64		rejected;
 	int64		token;			/* left by the last batch, see identity/nodes.c */
 	bool		backfills;		/* are definitions being built? */
+	bool		erasures;		/* is somebody being erased? */
 	bool		paused;			/* by cdp.pause() */
 } CdpApplier;
 
@@ -83,7 +84,11 @@ typedef struct CdpBatch
 	List	   *merges;			/* CdpMerge * */
 	List	   *history;		/* entries to keep for questions about earlier times */
 	bool		replaying;		/* rules changed: only fold, evaluate at the end */
-	bool		rereading;		/* rules changed: history, in batches */
+	bool		rereading;		/* entries of earlier batches are exchanged, in batches: rules changed … */
+	bool		erasing;		/* … or somebody is erased */
+	const CdpChange *farewell;	/* to be announced last; NULL: nothing */
+	int			nemptied;
+	int64	   *emptied;		/* nodes, in order, that own no entries any more */
 	List	   *reread;			/* applied entries (CdpEntry *) as they were read */
 	List	   *namings;		/* CdpNaming *: entries of earlier batches, see accounts.c */
 	int			ndue;
@@ -130,6 +135,8 @@ extern bool CdpUndoSetNames(CdpUndoSet *undos, CdpEntry *entry);
 
 /* history.c: entries that count no more */
 extern text *CdpUndoTarget(const CdpEntry *entry);
+/* Of the usable identifiers that the entry names; returns how many. */
+extern int	CdpHistoryHashes(CdpKindSet *kinds, CdpEntry *entry, int64 *hashes);
 extern int64 CdpIdentifierHash(const CdpIdentifier *canonical);
 extern void CdpHistoryKeep(CdpBatch *batch, CdpEntry *entry);
 extern void CdpHistoryOutdone(CdpBatch *batch, CdpEntry *loser, CdpEntry *winner);
@@ -172,6 +179,15 @@ extern bool CdpAccountsOverMembers(CdpBatch *batch);
 extern void CdpAccountsMemberValues(CdpBatch *batch);
 extern void CdpAccountsBackfill(CdpBatch *batch, bool refold);
 
+/* erase.c: somebody is erased, a step at a time */
+
+/* Note the requests to erase somebody among the entries that were read. */
+extern void CdpErasuresTake(CdpBatch *batch);
+/* Delete what carries an identifier that was erased from log and batch. */
+extern void CdpErasedRefuse(CdpBatch *batch);
+/* The next step; returns how much was done, at least 1. */
+extern int64 CdpErasureStep(CdpBatch *batch, CdpCursorSet *applied, int max);
+
 /* write.c */
 extern void CdpWriteRows(CdpBatch *batch);
 extern void CdpWriteRejected(CdpBatch *batch);
@@ -195,6 +211,18 @@ extern bool CdpBackfillDue(TimestampTz *until);
 extern bool CdpBackfillSwitch(void);
 /* A step of folding; entries read, -1: nothing can be done. */
 extern int64 CdpBackfillStep(CdpBatch *batch, int max);
+
+/* An entry that is exchanged, in both readings. */
+typedef struct CdpReadings
+{
+	CdpEntry	was;
+	CdpEntry	is;
+	CdpKindSet *before;			/* by which it was */
+	bool		counted;
+} CdpReadings;
+
+/* In the order of their numbers: which of them count? */
+extern void CdpFindCounting(CdpReadings **list, int n);
 
 /* reread.c: a step of a change of the rules; how many entries or identifiers */
 extern int64 CdpReread(CdpBatch *batch, CdpRules *rules, CdpCursorSet *applied, int max);

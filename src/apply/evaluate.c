@@ -57,6 +57,15 @@ static CdpStatement leave_segments = {
 	{"int4[]", "int8[]"}
 };
 
+/*
+ * Rules have changed: nobody did anything, so merges and values are not told.
+ */
+static bool
+is_silent(CdpBatch *batch)
+{
+	return batch->replaying || (batch->rereading && !batch->erasing);
+}
+
 CdpProfile *
 CdpProfileOf(CdpBatch *batch, int64 id)
 {
@@ -218,7 +227,7 @@ judge_moves(CdpBatch *batch, CdpProfile *profile, HTAB *formers)
 	if (several)
 	{
 		profile->cause = CDP_CAUSE_MERGE;
-		if (absorbed != NIL && !batch->replaying && !batch->rereading)
+		if (absorbed != NIL && !is_silent(batch))
 		{
 			CdpMerge   *merge = palloc(sizeof(CdpMerge));
 
@@ -330,7 +339,7 @@ CdpProfilesCollect(CdpBatch *batch)
 	for (i = 0; i < batch->nprofiles; i++)
 		if (batch->profiles[i]->moved)
 			judge_moves(batch, batch->profiles[i], formers);
-	if (!batch->replaying && !batch->rereading)
+	if (!is_silent(batch))
 	{
 		forget_merged(batch);
 		CdpMergesAnnounce(batch, batch->merges);
@@ -739,7 +748,8 @@ CdpProfilesEvaluate(CdpBatch *batch)
 
 			if (segment != NULL)
 				CdpPassageAdd(batch, left, &nleft, segment, node->id, false,
-						batch->replaying || batch->rereading ? CDP_CAUSE_DEFINITION :
+						batch->erasing ? CDP_CAUSE_ERASURE :
+						is_silent(batch) ? CDP_CAUSE_DEFINITION :
 						node->is_gone ? CDP_CAUSE_RETRACTION : CDP_CAUSE_MERGE,
 						clock);
 			else
@@ -813,7 +823,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 		if (eval->values.next < root->timer || root->timer <= clock)
 			root->new_timer = eval->values.next;
 
-		if (announce && !batch->replaying && !batch->rereading)
+		if (announce && !is_silent(batch))
 			announce_traits(batch, touched[i], &eval->values);
 	}
 	CdpPassagesWrite(batch, entered, nentered, left, nleft);

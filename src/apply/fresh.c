@@ -126,8 +126,7 @@ entries_are_plain(Pending *pending)
 
 		if (entry->reject_reason != NULL)
 			continue;
-		if (CDP_ENTRY_DECIDES(entry->type) || entry->type == CDP_ENTRY_UNDO ||
-			entry->type == CDP_ENTRY_RELEASE)
+		if (CDP_ENTRY_DECIDES(entry->type) || CDP_ENTRY_NAMES_NOBODY(entry->type))
 			return false;
 		targets[ntargets++] = CdpMessageHash(entry->source, CdpEntryMessageId(entry));
 		if (entry->message_id != NULL)

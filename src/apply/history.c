@@ -102,8 +102,8 @@ CdpHistoryOutdone(CdpBatch *batch, CdpEntry *loser, CdpEntry *winner)
 /*
  * Hashes of the identifiers that the entry names, as far as they are usable.
  */
-static int
-hashes_of(CdpKindSet *kinds, CdpEntry *entry, int64 *hashes)
+int
+CdpHistoryHashes(CdpKindSet *kinds, CdpEntry *entry, int64 *hashes)
 {
 	Datum	   *elems;
 	bool	   *nulls;
@@ -191,7 +191,7 @@ CdpHistoryWrite(CdpBatch *batch)
 			count = 1;
 		}
 		else
-			count = hashes_of(batch->kinds, entry, hashes + n);
+			count = CdpHistoryHashes(batch->kinds, entry, hashes + n);
 		while (count-- > 0)
 		{
 			entries[n] = entry->id;
@@ -240,7 +240,7 @@ CdpHistoryRenew(CdpBatch *batch, CdpEntry **entries, CdpKindSet **before, int n)
 	}
 	for (i = 0; i < n; i++)
 	{
-		int			count = hashes_of(batch->kinds, entries[i], new[0] + nnew);
+		int			count = CdpHistoryHashes(batch->kinds, entries[i], new[0] + nnew);
 
 		CHECK_FOR_INTERRUPTS();
 		for (; count > 0; count--, nnew++)
@@ -251,7 +251,7 @@ CdpHistoryRenew(CdpBatch *batch, CdpEntry **entries, CdpKindSet **before, int n)
 			old[0][nold] = new[0][nnew];
 			old[1][nold++] = entries[i]->id;
 		}
-		count = hashes_of(before[i], entries[i], old[0] + nold);
+		count = CdpHistoryHashes(before[i], entries[i], old[0] + nold);
 		while (count-- > 0)
 			old[1][nold++] = entries[i]->id;
 	}

@@ -65,20 +65,11 @@ static CdpStatement count_identifiers = {
 	{"text[]"}
 };
 
-/* An entry in both readings. */
-typedef struct Reread
-{
-	CdpEntry	was;
-	CdpEntry	is;
-	CdpKindSet *before;			/* by which it was */
-	bool		counted;
-} Reread;
-
 static int
 by_entry(const void *a, const void *b)
 {
-	int64		x = (*(Reread *const *) a)->was.id;
-	int64		y = (*(Reread *const *) b)->was.id;
+	int64		x = (*(CdpReadings *const *) a)->was.id;
+	int64		y = (*(CdpReadings *const *) b)->was.id;
 
 	return x < y ? -1 : x > y ? 1 : 0;
 }
@@ -88,15 +79,15 @@ by_entry(const void *a, const void *b)
  */
 static int
 compare_readings(CdpBatch *batch, CdpRules *rules, CdpEntry *entries, int n,
-				 Reread ***result)
+				 CdpReadings ***result)
 {
-	Reread	  **list = palloc(sizeof(Reread *) * Max(n, 1));
+	CdpReadings **list = palloc(sizeof(CdpReadings *) * Max(n, 1));
 	int			nlist = 0;
 	int			i;
 
 	for (i = 0; i < n; i++)
 	{
-		Reread	   *reread;
+		CdpReadings *reread;
 		CdpKindSet *before;
 
 		CHECK_FOR_INTERRUPTS();
@@ -105,7 +96,7 @@ compare_readings(CdpBatch *batch, CdpRules *rules, CdpEntry *entries, int n,
 		before = CdpRulesReading(rules, &entries[i]);
 		if (before == rules->kinds)
 			continue;
-		reread = palloc(sizeof(Reread));
+		reread = palloc(sizeof(CdpReadings));
 		reread->was = entries[i];
 		reread->is = entries[i];
 		reread->before = before;
@@ -117,7 +108,7 @@ compare_readings(CdpBatch *batch, CdpRules *rules, CdpEntry *entries, int n,
 		else
 			list[nlist++] = reread;
 	}
-	qsort(list, nlist, sizeof(Reread *), by_entry);
+	qsort(list, nlist, sizeof(CdpReadings *), by_entry);
 	*result = list;
 	return nlist;
 }
@@ -125,8 +116,8 @@ compare_readings(CdpBatch *batch, CdpRules *rules, CdpEntry *entries, int n,
 /*
  * Which of them count?
  */
-static void
-find_counting(Reread **list, int n)
+void
+CdpFindCounting(CdpReadings **list, int n)
 {
 	Datum	   *owners = palloc(sizeof(Datum) * n);
 	TimestampTz *ats = palloc(sizeof(TimestampTz) * n);
@@ -154,12 +145,12 @@ find_counting(Reread **list, int n)
 	CdpRun(&counting_entries, args, NULL);
 	for (r = 0; r < SPI_processed; r++)
 	{
-		Reread		key;
-		Reread	   *pointer = &key;
-		Reread	  **found;
+		CdpReadings key;
+		CdpReadings *pointer = &key;
+		CdpReadings **found;
 
 		key.was.id = CdpCellInt8(r, 1);
-		found = bsearch(&pointer, list, n, sizeof(Reread *), by_entry);
+		found = bsearch(&pointer, list, n, sizeof(CdpReadings *), by_entry);
 		if (found != NULL)
 			(*found)->counted = true;
 	}
@@ -167,7 +158,7 @@ find_counting(Reread **list, int n)
 }
 
 static void
-renew_history(CdpBatch *batch, Reread **list, int n)
+renew_history(CdpBatch *batch, CdpReadings **list, int n)
 {
 	CdpEntry  **entries = palloc(sizeof(CdpEntry *) * n);
 	CdpKindSet **before = palloc(sizeof(CdpKindSet *) * n);
@@ -185,7 +176,7 @@ renew_history(CdpBatch *batch, Reread **list, int n)
  * The copies that count instead of entries that cannot be used any more.
  */
 static List *
-other_copies(CdpBatch *batch, CdpCursorSet *applied, Reread **list, int n)
+other_copies(CdpBatch *batch, CdpCursorSet *applied, CdpReadings **list, int n)
 {
 	text	  **sources = palloc(sizeof(text *) * n);
 	text	  **messages = palloc(sizeof(text *) * n);
@@ -209,12 +200,12 @@ other_copies(CdpBatch *batch, CdpCursorSet *applied, Reread **list, int n)
 	foreach(lc, copies)
 	{
 		CdpEntry   *copy = lfirst(lc);
-		Reread		key;
-		Reread	   *pointer = &key;
+		CdpReadings key;
+		CdpReadings *pointer = &key;
 
 		/* those that are in the batch anyway are compared there */
 		key.was.id = copy->id;
-		if (bsearch(&pointer, list, n, sizeof(Reread *), by_entry) == NULL)
+		if (bsearch(&pointer, list, n, sizeof(CdpReadings *), by_entry) == NULL)
 			result = lappend(result, copy);
 	}
 	return result;
@@ -224,7 +215,7 @@ other_copies(CdpBatch *batch, CdpCursorSet *applied, Reread **list, int n)
  * Entries that are read otherwise: out with what they did, in with what they do.
  */
 static void
-exchange(CdpBatch *batch, CdpCursorSet *applied, Reread **list, int n)
+exchange(CdpBatch *batch, CdpCursorSet *applied, CdpReadings **list, int n)
 {
 	int64	   *refused = palloc(sizeof(int64) * n);
 	int64		rejected = batch->applier.rejected;
@@ -234,7 +225,7 @@ exchange(CdpBatch *batch, CdpCursorSet *applied, Reread **list, int n)
 	int			nrefused = 0;
 	int			i;
 
-	find_counting(list, n);
+	CdpFindCounting(list, n);
 	renew_history(batch, list, n);
 	copies = other_copies(batch, applied, list, n);
 	batch->entries = palloc0(sizeof(CdpEntry) * (n + list_length(copies)));
@@ -383,7 +374,7 @@ CdpReread(CdpBatch *batch, CdpRules *rules, CdpCursorSet *applied, int max)
 	{
 		CdpRules	earlier = *rules;
 		CdpEntry   *entries;
-		Reread	  **list;
+		CdpReadings **list;
 		int			nlist;
 		bool		more;
 

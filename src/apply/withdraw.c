@@ -267,6 +267,68 @@ with_neighbours(const int64 *nodes, int n, int *naround)
 }
 
 /*
+ * Nodes whose entries all go at once (a person is erased): they own nothing, and
+ * what their entries said of others is found out anew.  Returns the nodes that
+ * are named with these and their neighbours, all of them brought in.
+ */
+static int64 *
+add_emptied(CdpBatch *batch, int64 *named, int *n)
+{
+	int64	   *around;
+	int			naround;
+	int64	   *result;
+
+	around = with_neighbours(batch->emptied, batch->nemptied, &naround);
+	result = palloc(sizeof(int64) * (*n + naround));
+	memcpy(result, named, sizeof(int64) * *n);
+	memcpy(result + *n, around, sizeof(int64) * naround);
+	*n += naround;
+	CdpGraphAddNodes(batch->graph, result, *n);
+	return result;
+}
+
+/*
+ * Without those that own nothing.
+ */
+static int
+without_emptied(CdpBatch *batch, int64 *nodes, int n)
+{
+	int			kept = 0;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		if (!is_member(batch->emptied, batch->nemptied, nodes[i]))
+			nodes[kept++] = nodes[i];
+	return kept;
+}
+
+/*
+ * The evidence that joins these nodes with others, as the entries have it that
+ * are left; their states begin anew.
+ */
+static void
+empty_nodes(CdpBatch *batch, EvidenceSet *set)
+{
+	CdpGraph   *graph = batch->graph;
+	CdpLink   **links;
+	int			nlinks;
+	int			i;
+
+	CdpGraphLoadEvidence(graph, batch->emptied, batch->nemptied);
+	nlinks = CdpGraphLinksOf(graph, batch->emptied, batch->nemptied, &links);
+	for (i = 0; i < nlinks; i++)
+		renew_link(batch, links[i], set);
+	for (i = 0; i < batch->nemptied; i++)
+	{
+		CdpNode    *node = CdpGraphNode(graph, batch->emptied[i]);
+
+		node->new_recent = NULL;
+		node->recent_changed = node->recent != NULL;
+	}
+	CdpRefold(batch, batch->emptied, batch->nemptied, NULL, 0);
+}
+
+/*
  * Ask the log anew for the evidence that joins these nodes (int64 *) with
  * others: detaches of them have come or gone, or their latest evidence matters
  * now and did not before.
@@ -399,10 +461,13 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	for (i = 0; i < n; i++)
 		for (j = 0; j < old[i].nnodes; j++)
 			named[nnamed++] = old[i].nodes[j];
+	if (batch->nemptied > 0)
+		named = add_emptied(batch, named, &nnamed);
 	nnamed = sort_unique(named, nnamed);
 	if (nnamed == 0)
 		return;
 	around = with_neighbours(named, nnamed, &naround);
+	naround = without_emptied(batch, around, naround);
 	entries = CdpLoadOwned(batch, around, naround, &nentries);
 	CdpGraphLoadDetached(batch->graph);
 
@@ -449,4 +514,6 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 		renew_link(batch, links[i], &set);
 
 	CdpRefold(batch, owners, sort_unique(owners, nowned), entries, nentries);
+	if (batch->nemptied > 0)
+		empty_nodes(batch, &set);
 }

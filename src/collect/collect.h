@@ -56,13 +56,19 @@ typedef enum CdpEntryType
 	CDP_ENTRY_UNDO,
 	CDP_ENTRY_DETACH,
 	CDP_ENTRY_RELEASE,
-	CDP_ENTRY_LEAVE
+	CDP_ENTRY_LEAVE,
+	CDP_ENTRY_ERASE
 } CdpEntryType;
 
 /* Is it a decision about identifiers, rather than something that happened? */
 #define CDP_ENTRY_DECIDES(type) \
 	((type) == CDP_ENTRY_MERGE || (type) == CDP_ENTRY_SPLIT || \
 	 (type) == CDP_ENTRY_DETACH)
+
+/* Does it name no identifier that it would be about? */
+#define CDP_ENTRY_NAMES_NOBODY(type) \
+	((type) == CDP_ENTRY_UNDO || (type) == CDP_ENTRY_RELEASE || \
+	 (type) == CDP_ENTRY_ERASE)
 
 /* Entries further ahead of their receipt than this count at their receipt. */
 #define CDP_MAX_AHEAD		(5 * USECS_PER_MINUTE)

@@ -44,7 +44,8 @@ static const struct
 	{"undo", CDP_ENTRY_UNDO},
 	{"detach", CDP_ENTRY_DETACH},
 	{"release", CDP_ENTRY_RELEASE},
-	{"leave", CDP_ENTRY_LEAVE}
+	{"leave", CDP_ENTRY_LEAVE},
+	{"erase", CDP_ENTRY_ERASE}
 };
 
 CdpEntryType
@@ -243,7 +244,7 @@ CdpEntryCheck(CdpEntry *entry)
 						  "type is missing", NULL);
 		return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
 					  "unknown type",
-					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, leave, alias, merge, split, undo, detach, release.",
+					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, leave, alias, merge, split, undo, detach, release, erase.",
 							   TextDatumGetCString(entry->values[CDP_EVENTS_TYPE])));
 	}
 	/* both are keys of indexes, which have a limit */
@@ -306,12 +307,18 @@ CdpEntryCheck(CdpEntry *entry)
 							  "release names no entry",
 							  "Property \"entry\" must be the message id of an entry of the same source.");
 			break;
+		case CDP_ENTRY_ERASE:
+			/* whom it is about is not in the log */
+			if (nidentifiers > 0)
+				return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
+							  "erase names an identifier",
+							  "Entries of this type are made by cdp.erase().");
+			break;
 		default:
 			break;
 	}
 
-	if (entry->type != CDP_ENTRY_UNDO && entry->type != CDP_ENTRY_RELEASE &&
-		nidentifiers == 0)
+	if (!CDP_ENTRY_NAMES_NOBODY(entry->type) && nidentifiers == 0)
 		return reject(entry, ERRCODE_NULL_VALUE_NOT_ALLOWED,
 					  "no usable identifier", "The entry has no identifier at all.");
 	return true;

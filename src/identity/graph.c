@@ -260,8 +260,7 @@ CdpGraphCheckAs(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
 	entry->accounts_known = true;
 	entry->naccounts = 0;
 	entry->accounts = NULL;
-	if (entry->reject_reason != NULL || entry->type == CDP_ENTRY_UNDO ||
-		entry->type == CDP_ENTRY_RELEASE)
+	if (entry->reject_reason != NULL || CDP_ENTRY_NAMES_NOBODY(entry->type))
 		return;
 	entry->ncandidates = candidates_of(graph, kinds, entry, &entry->candidates);
 	if (entry->reject_reason != NULL)
@@ -317,6 +316,12 @@ CdpGraphSameReading(const CdpEntry *a, const CdpEntry *b)
 			return false;
 	}
 	return true;
+}
+
+CdpIdentifier *
+CdpGraphCandidate(const CdpEntry *entry, int i)
+{
+	return entry->candidates[i].raw->canonical;
 }
 
 CdpIdentifier *

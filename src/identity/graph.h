@@ -257,6 +257,8 @@ extern void CdpGraphCheckAs(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
 extern bool CdpGraphSameReading(const CdpEntry *a, const CdpEntry *b);
 /* The owner's canonical identifier after the check; NULL when there is none. */
 extern CdpIdentifier *CdpGraphOwnerOf(const CdpEntry *entry);
+/* The canonical form of candidate i of a checked entry. */
+extern CdpIdentifier *CdpGraphCandidate(const CdpEntry *entry, int i);
 /*
  * Resolve the identifiers of n checked entries to nodes, making nodes for
  * unknown ones; sets owner and nodes.  seen: they count, so their times do.

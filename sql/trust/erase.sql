@@ -1,0 +1,245 @@
+/* sql/trust/erase.sql: erasing a person, tombstones, what was done about it */
+
+-- Made at first need.  Who has it can tell which identifiers were erased, by
+-- trying; so nobody may read it but the owner.
+CREATE TABLE cdp.tombstone_keys (
+	one boolean PRIMARY KEY DEFAULT true CHECK (one),
+	key bytea NOT NULL
+);
+COMMENT ON TABLE cdp.tombstone_keys IS 'the key of the hashes of cdp.tombstones; dumped with them, since they mean nothing without it';
+
+CREATE TABLE cdp.tombstones (
+	hash bytea PRIMARY KEY,
+	erasure bigint NOT NULL,
+	at timestamptz NOT NULL,
+	refused bigint NOT NULL DEFAULT 0,
+	last_refused_at timestamptz
+) WITH (fillfactor = 80);
+COMMENT ON TABLE cdp.tombstones IS 'identifiers that are not taken any more, as HMAC-SHA-256 of the canonical form: the applier deletes entries that carry one, and counts them';
+COMMENT ON COLUMN cdp.tombstones.refused IS 'entries that were deleted because of it';
+
+CREATE TABLE cdp.erasures (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	source text NOT NULL DEFAULT 'manual',
+	message_id text,
+	mode text NOT NULL,
+	reason text,
+	requested_by text,
+	requested_at timestamptz NOT NULL DEFAULT cdp.clock(),
+	state text NOT NULL DEFAULT 'requested' CHECK (state IN ('requested', 'taken', 'removing', 'sweeping', 'done')),
+	started_at timestamptz,
+	done_at timestamptz,
+	position bigint NOT NULL DEFAULT 0,
+	profile_id bigint,
+	anonymous cdp.identifier,
+	hashes bytea[] NOT NULL DEFAULT '{}',
+	shared bytea[] NOT NULL DEFAULT '{}',
+	removed jsonb NOT NULL DEFAULT '{}',
+	epoch int,
+	seq bigint,
+	waiting text[] NOT NULL DEFAULT '{}',
+	scrubbed_at timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE cdp.erasures IS 'the manifest of each erasure: what was removed where, and who has to be told; without personal values';
+COMMENT ON COLUMN cdp.erasures.state IS 'taken: the entry was applied; removing: the profile is gone, its entries are being deleted; sweeping: the rest of the log is searched for it';
+COMMENT ON COLUMN cdp.erasures.position IS 'pages of the log that are searched';
+COMMENT ON COLUMN cdp.erasures.anonymous IS 'the random identifier of mode anonymise, until it is done';
+COMMENT ON COLUMN cdp.erasures.hashes IS 'the identifiers that were erased, as HMAC-SHA-256 (cdp.tombstones)';
+COMMENT ON COLUMN cdp.erasures.shared IS 'those that were left in entries of others: devices that are theirs, too';
+COMMENT ON COLUMN cdp.erasures.removed IS 'rows removed or changed, by table';
+COMMENT ON COLUMN cdp.erasures.seq IS 'the change of kind erased, in epoch';
+COMMENT ON COLUMN cdp.erasures.waiting IS 'subscriptions that have not acknowledged it; when there are none left, identifiers are taken out of it (scrubbed_at)';
+
+-- What is being erased, in clear; empty when nothing is.
+CREATE TABLE cdp.erasure_identifiers (
+	erasure bigint NOT NULL,
+	identifier cdp.identifier NOT NULL,
+	shared boolean NOT NULL DEFAULT false,
+	PRIMARY KEY (erasure, identifier)
+);
+ALTER TABLE cdp.erasure_identifiers ALTER COLUMN identifier SET STATISTICS 0;
+COMMENT ON TABLE cdp.erasure_identifiers IS 'internal: the identifiers of erasures that are not done';
+
+-- Either a packed array of references (see cdp.entry_pieces), or one.
+CREATE TABLE cdp.erasure_entries (
+	erasure bigint NOT NULL,
+	refs bytea,
+	entry bigint,
+	xid bigint,
+	received_at timestamptz
+);
+CREATE INDEX erasure_entries_erasure ON cdp.erasure_entries (erasure);
+COMMENT ON TABLE cdp.erasure_entries IS 'internal: entries of the log that erasures have still to delete';
+
+CREATE TABLE cdp.personal_keys (
+	key text PRIMARY KEY,
+	personal boolean NOT NULL DEFAULT true
+);
+COMMENT ON TABLE cdp.personal_keys IS 'which keys of properties are personal (or are not, of those that are by default: see doc/erase.md): mode anonymise drops them. Compared by their letters and digits, without case';
+
+SELECT pg_extension_config_dump('cdp.tombstone_keys', '');
+SELECT pg_extension_config_dump('cdp.tombstones', '');
+SELECT pg_extension_config_dump('cdp.erasures', '');
+SELECT pg_extension_config_dump('cdp.erasures_id_seq', '');
+SELECT pg_extension_config_dump('cdp.erasure_identifiers', '');
+SELECT pg_extension_config_dump('cdp.erasure_entries', '');
+SELECT pg_extension_config_dump('cdp.personal_keys', '');
+
+CREATE INDEX erasures_message ON cdp.erasures (source, message_id);
+CREATE INDEX erasures_waiting ON cdp.erasures (id) WHERE scrubbed_at IS NULL AND seq IS NOT NULL;
+
+CREATE FUNCTION cdp.tombstone_hash(identifier cdp.identifier) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'cdp_tombstone_hash' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.tombstone_hash(cdp.identifier) IS
+	'internal: HMAC-SHA-256 of the canonical form of an identifier under the key of this database';
+
+CREATE FUNCTION cdp.erasure_touches(identifiers cdp.identifier[], event text, properties jsonb, context jsonb) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_erasure_touches' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.erasure_touches(cdp.identifier[], text, jsonb, jsonb) IS
+	'internal: may an entry name who is being erased? Only for the applier at work';
+
+CREATE FUNCTION cdp.erasure_scrub(value jsonb) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'cdp_erasure_scrub' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.erasure_scrub(jsonb) IS
+	'internal: the value without the identifiers that are being erased; NULL when it has none. Only for the applier at work';
+
+CREATE FUNCTION cdp.erasure_mentions(value text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_erasure_mentions' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.erasure_mentions(text) IS
+	'internal: does a text contain an identifier that is being erased? Only for the applier at work';
+
+-- The tables that go by the number of a node or profile.
+CREATE FUNCTION cdp.erasure_forget(erasure bigint, nodes bigint[], gone bigint[], epoch int, until_seq bigint) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, cdp, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	counts jsonb := '{}';
+	n bigint;
+BEGIN
+	DELETE FROM cdp.segment_members m WHERE m.profile_id = ANY (gone)
+		OR (m.profile_id = ANY (nodes) AND NOT m.member);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	counts := counts || jsonb_build_object('memberships', n);
+	DELETE FROM cdp.former_identities f WHERE f.node_id = ANY (gone)
+		OR f.identifier IN (SELECT i.identifier FROM cdp.erasure_identifiers i WHERE i.erasure = erasure AND NOT i.shared);
+	-- merges by hand between two who are gone
+	DELETE FROM cdp.links l USING unnest(gone) g (node) WHERE l.a = g.node AND l.origin = 'manual';
+	DELETE FROM cdp.merged_profiles m WHERE m.profile_id = ANY (gone);
+	UPDATE cdp.releases r SET owner = NULL WHERE r.owner = ANY (gone);
+	UPDATE cdp.segment_errors e SET last_profile = NULL, last_error = '(erased)' WHERE e.last_profile = ANY (gone);
+	UPDATE cdp.changes c SET payload = cdp.erased_payload(c.payload)
+	WHERE c.profile_id = ANY (nodes) AND c.entity = 'profile' AND c.kind <> 'erased'
+		AND (c.epoch, c.seq) < (epoch, until_seq) AND c.payload <> cdp.erased_payload(c.payload);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	counts := counts || jsonb_build_object('changes scrubbed', n);
+	UPDATE cdp.subscription_queue q SET payload = cdp.erased_payload(q.payload), error = NULL
+	WHERE q.profile_id = ANY (nodes) AND q.entity = 'profile' AND q.kind <> 'erased';
+	GET DIAGNOSTICS n = ROW_COUNT;
+	counts := counts || jsonb_build_object('queued changes scrubbed', n);
+	UPDATE cdp.erasures r SET removed = r.removed || counts WHERE r.id = erasure;
+END
+$$;
+COMMENT ON FUNCTION cdp.erasure_forget(bigint, bigint[], bigint[], int, bigint) IS 'internal: take a person out of the tables that go by number';
+
+-- What a payload says beside whom it is about: the trait, how often.
+CREATE FUNCTION cdp.erased_payload(payload jsonb) RETURNS jsonb
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN jsonb_typeof(payload) = 'object' THEN
+	(SELECT coalesce(jsonb_object_agg(k, v), '{}') FROM jsonb_each(payload) e (k, v)
+	 WHERE k IN ('trait', 'entry_number', 'erased')) || '{"erased": true}' END;
+COMMENT ON FUNCTION cdp.erased_payload(jsonb) IS 'internal: the payload of a change about somebody who was erased';
+
+-- Where values may stand otherwise.
+CREATE FUNCTION cdp.erasure_forget_values(erasure bigint) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	n bigint;
+BEGIN
+	DELETE FROM cdp.rejected r
+	WHERE cdp.erasure_scrub(r.payload) IS NOT NULL OR cdp.erasure_mentions(r.detail) OR cdp.erasure_mentions(r.message_id);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	UPDATE cdp.changes c SET payload = cdp.erasure_scrub(c.payload)
+	WHERE c.kind <> 'erased' AND cdp.erasure_scrub(c.payload) IS NOT NULL;
+	UPDATE cdp.subscription_queue q SET payload = coalesce(cdp.erasure_scrub(q.payload), q.payload),
+		error = CASE WHEN NOT cdp.erasure_mentions(q.error) THEN q.error END
+	WHERE q.kind <> 'erased' AND (cdp.erasure_scrub(q.payload) IS NOT NULL OR cdp.erasure_mentions(q.error));
+	UPDATE cdp.deliveries d SET error = '(erased)' WHERE cdp.erasure_mentions(d.error);
+	UPDATE cdp.trait_errors e SET last_error = '(erased)' WHERE cdp.erasure_mentions(e.last_error);
+	UPDATE cdp.segment_errors e SET last_error = '(erased)' WHERE cdp.erasure_mentions(e.last_error);
+	UPDATE cdp.attachment_definitions d SET last_error = '(erased)' WHERE cdp.erasure_mentions(d.last_error);
+	UPDATE cdp.applier a SET last_error = '(erased)' WHERE cdp.erasure_mentions(a.last_error);
+	UPDATE cdp.erasures r SET removed = r.removed || jsonb_build_object('rejected', n)
+	WHERE r.id = erasure;
+END
+$$;
+COMMENT ON FUNCTION cdp.erasure_forget_values(bigint) IS 'internal: take the values of a person out of tables that may mention them. Only for the applier at work';
+
+CREATE FUNCTION cdp.erase(identifier cdp.identifier, mode text DEFAULT 'erase', reason text DEFAULT NULL) RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_erase' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.erase(cdp.identifier, text, text) IS
+	'log that the person who has this identifier is to be erased with all identifiers; the entry''s message id, by which cdp.erasures tells how far it is. mode erase: everything goes, and what comes again is refused; anonymise: events stay under a random identifier, without what is personal; suppress: nothing goes, and what comes is refused. Errors: undefined_object for an unregistered kind; invalid_parameter_value for another mode, or an identifier that names nobody';
+
+CREATE FUNCTION cdp.forget_tombstone(identifier cdp.identifier) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM cdp.lock_applier();
+	DELETE FROM cdp.tombstones t WHERE t.hash = cdp.tombstone_hash(identifier);
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	PERFORM cdp.audit_record('forget tombstone', encode(cdp.tombstone_hash(identifier), 'hex'));
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION cdp.forget_tombstone(cdp.identifier) IS
+	'let entries with an identifier that was erased or suppressed be taken again from now on; false when it was not. Errors: undefined_object for an unregistered kind; invalid_parameter_value for an identifier that names nobody';
+
+-- Changes of kind erased that everybody has acknowledged lose the identifiers.
+CREATE FUNCTION cdp.erased_acknowledged(subscription text DEFAULT NULL) RETURNS int
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	e record;
+	left_ text[];
+	n int := 0;
+BEGIN
+	FOR e IN SELECT r.id, r.epoch, r.seq, r.waiting FROM cdp.erasures r
+		WHERE r.scrubbed_at IS NULL AND r.seq IS NOT NULL
+			AND (subscription IS NULL OR subscription = ANY (r.waiting)) ORDER BY r.id FOR UPDATE SKIP LOCKED
+	LOOP
+		SELECT coalesce(array_agg(w ORDER BY w), '{}') INTO left_
+		FROM unnest(e.waiting) w JOIN cdp.subscriptions s ON s.name = w
+		WHERE ((s.epoch, s.acked_seq) < (e.epoch, e.seq)
+				AND NOT EXISTS (SELECT FROM cdp.deliveries d WHERE d.subscription = w
+					AND d.epoch = e.epoch AND d.seq = e.seq AND d.acked))
+			OR EXISTS (SELECT FROM cdp.subscription_queue q WHERE q.subscription = w
+				AND q.epoch = e.epoch AND q.seq = e.seq);
+		IF left_ = '{}' THEN
+			UPDATE cdp.changes c SET payload = c.payload - 'identifiers' WHERE c.epoch = e.epoch AND c.seq = e.seq;
+			UPDATE cdp.erasures r SET waiting = '{}', scrubbed_at = cdp.clock() WHERE r.id = e.id;
+			n := n + 1;
+		ELSIF left_ <> e.waiting THEN
+			UPDATE cdp.erasures r SET waiting = left_ WHERE r.id = e.id;
+		END IF;
+	END LOOP;
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION cdp.erased_acknowledged(text) IS
+	'take the identifiers out of the changes of kind erased that every subscription has acknowledged which there was; with a subscription, out of those that it was waited for; returns of how many. Acknowledging does it by itself';
+
+REVOKE ALL ON TABLE cdp.tombstone_keys, cdp.tombstones, cdp.erasures, cdp.erasure_identifiers,
+	cdp.erasure_entries, cdp.personal_keys FROM PUBLIC;
+REVOKE ALL ON FUNCTION cdp.tombstone_hash(cdp.identifier),
+	cdp.erasure_touches(cdp.identifier[], text, jsonb, jsonb), cdp.erasure_scrub(jsonb),
+	cdp.erasure_mentions(text), cdp.erasure_forget(bigint, bigint[], bigint[], int, bigint),
+	cdp.erased_payload(jsonb), cdp.erasure_forget_values(bigint), cdp.erase(cdp.identifier, text, text),
+	cdp.forget_tombstone(cdp.identifier), cdp.erased_acknowledged(text) FROM PUBLIC;
