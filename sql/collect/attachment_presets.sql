@@ -17,13 +17,18 @@ DECLARE
 	identifiers jsonb;
 	at text;
 BEGIN
-	IF preset IS NULL OR preset NOT IN ('segment', 'rudderstack', 'snowplow') THEN
+	IF preset IS NULL OR preset NOT IN ('segment', 'rudderstack', 'snowplow', 'posthog') THEN
 		RAISE undefined_object USING
 			MESSAGE = format('preset "%s" does not exist', preset),
-			HINT = 'Presets are segment, rudderstack and snowplow.';
+			HINT = 'Presets are segment, rudderstack, snowplow and posthog.';
 	END IF;
 	IF to_regnamespace(quote_ident(schema)) IS NULL THEN
 		RAISE invalid_schema_name USING MESSAGE = format('schema "%s" does not exist', schema);
+	END IF;
+	IF preset = 'posthog' AND NOT EXISTS (SELECT FROM cdp.identifier_kinds k WHERE k.kind = 'distinct_id') THEN
+		RAISE undefined_object USING
+			MESSAGE = 'kind of identifier "distinct_id" is not registered',
+			HINT = 'PostHog has one name space for all ids: SELECT * FROM cdp.identity_preset(''posthog''), or register the kind with cdp.create_identifier_kind().';
 	END IF;
 	FOR t IN
 		SELECT c.relname::text AS name, array_agg(a.attname::text ORDER BY a.attnum) AS columns
@@ -47,6 +52,39 @@ BEGIN
 				'key', 'event_id',
 				'properties', 'jsonb_strip_nulls(to_jsonb(r))');
 			RETURN NEXT;
+			CONTINUE;
+		END IF;
+
+		IF preset = 'posthog' THEN
+			IF t.columns @> ARRAY['uuid', 'event', 'distinct_id', 'properties', 'timestamp'] THEN
+				-- events that say who is who, or what a person or a group is like, are calls of their own
+				mapping := jsonb_build_object(
+					'type', 'track', 'event', '{"sql": "event"}'::jsonb,
+					'identifiers', '{"distinct_id": "distinct_id"}'::jsonb,
+					'time', '"timestamp"', 'key', 'uuid', 'properties', 'properties',
+					'filter', $sql$event NOT IN ('$identify', '$set', '$create_alias', '$merge_dangerously', '$groupidentify')$sql$);
+				RETURN NEXT;
+				mapping := jsonb_build_object(
+					'type', 'identify', 'time', '"timestamp"', 'key', 'uuid',
+					'identifiers', jsonb_build_object('distinct_id', jsonb_build_array('distinct_id',
+						$sql$CASE WHEN event = '$identify' THEN properties->>'$anon_distinct_id' WHEN event IN ('$create_alias', '$merge_dangerously') THEN properties->>'alias' END$sql$)),
+					'traits', $sql$COALESCE(properties->'$set', '{}')$sql$,
+					'filter', $sql$event IN ('$identify', '$set', '$create_alias', '$merge_dangerously') OR properties ? '$set'$sql$);
+				RETURN NEXT;
+				mapping := jsonb_build_object(
+					'type', 'group', 'time', '"timestamp"', 'key', 'uuid',
+					'identifiers', jsonb_build_object('group_id', $sql$properties->>'$group_key'$sql$),
+					'traits', $sql$COALESCE(properties->'$group_set', '{}')$sql$,
+					'filter', $sql$event = '$groupidentify'$sql$);
+				RETURN NEXT;
+			ELSIF t.columns @> ARRAY['team_id', 'distinct_id', 'person_id', 'properties'] THEN
+				-- ids of one person have its id in common
+				mapping := jsonb_build_object(
+					'type', 'identify', 'key', '["team_id", "distinct_id"]'::jsonb,
+					'identifiers', '{"distinct_id": ["distinct_id", "person_id"]}'::jsonb,
+					'traits', $sql$COALESCE(NULLIF(properties, 'null'), '{}')$sql$);
+				RETURN NEXT;
+			END IF;
 			CONTINUE;
 		END IF;
 
@@ -104,7 +142,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.attachment_preset(text, text) IS
-	'the mappings by which cdp.attach_preset attaches the tables of a schema: one row a table. Errors: undefined_object, invalid_schema_name';
+	'the mappings by which cdp.attach_preset attaches the tables of a schema: one row a table, or one for each type of call in it. Errors: undefined_object, invalid_schema_name';
 
 -- Not a definer's function: who calls it attaches, with their own rights.
 CREATE FUNCTION cdp.attach_preset(preset text, schema text, prefix text DEFAULT NULL, capture text DEFAULT NULL)
@@ -116,7 +154,9 @@ AS $$
 DECLARE
 	t record;
 BEGIN
-	FOR t IN SELECT p.relation, p.mapping, c.relname
+	FOR t IN SELECT p.relation, p.mapping,
+				CASE WHEN count(*) OVER (PARTITION BY p.relation) > 1 AND p.mapping->>'type' <> 'track'
+					THEN c.relname || '_' || (p.mapping->>'type') ELSE c.relname END AS relname
 			 FROM cdp.attachment_preset(preset, schema) p
 			 JOIN pg_class c ON c.oid = p.relation::regclass
 	LOOP
@@ -132,5 +172,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.attach_preset(text, text, text, text) IS
-	'attach the tables of a schema into which another system loads: segment and rudderstack (tables of single events, identifies, groups, pages, screens, aliases), snowplow (events). Names of attachments begin with prefix, default the name of the schema; capture as of cdp.attach. One row each. The mappings are those of cdp.attachment_preset. Errors: those of cdp.attach, undefined_object (preset)';
+	'attach the tables of a schema into which another system loads: segment and rudderstack (tables of single events, identifies, groups, pages, screens, aliases), snowplow (events), posthog (batch exports of events and of persons, known by their columns). Names of attachments begin with prefix, default the name of the schema; capture as of cdp.attach. One row each. The mappings are those of cdp.attachment_preset. Errors: those of cdp.attach, undefined_object (preset)';
 REVOKE EXECUTE ON FUNCTION cdp.attachment_preset(text, text), cdp.attach_preset(text, text, text, text) FROM PUBLIC;
