@@ -3,14 +3,29 @@
 # GROUP BY of a nightly model.
 #
 #   HOT="1000 100000 1000000"       entries of one profile
+#   HOT_TRAITS=lists                windows of lists, values and sessions; by default
+#                                   of scalars
 #   REFRESH="200000 1000000"        entries of the log
 #
 # shellcheck shell=bash
 
-hot_setup()
+# Windows that entries leave as fast as they come: at last a million is in them.
+hot_lists()
 {
 	cat <<-'EOT'
-		SET client_min_messages = warning;
+		SELECT cdp.create_trait('different_18d', aggregate => 'unique_count', value => $$properties->>'x'$$, within => '18 days');
+		SELECT cdp.create_trait('common_12d', aggregate => 'most_frequent', value => $$properties->>'p'$$, within => '12 days');
+		SELECT cdp.create_trait('middle_18d', aggregate => 'percentile', value => $$(properties->>'x')::numeric$$, within => '18 days');
+		SELECT cdp.create_trait('products_18d', aggregate => 'unique_list', value => $$properties->>'p'$$, within => '18 days');
+		SELECT cdp.create_trait('latest_18d', aggregate => 'list', value => $$properties->>'x'$$, within => '18 days', options => '{"size": 20}');
+		SELECT cdp.create_trait('visits_12d', aggregate => 'sessions', within => '12 days', options => '{"gap": "1.6 s"}');
+		SELECT cdp.create_trait('days_12d', aggregate => 'longest_streak', within => '12 days');
+	EOT
+}
+
+hot_scalars()
+{
+	cat <<-'EOT'
 		SELECT cdp.create_trait('n_30d', aggregate => 'count', within => '30 days');
 		SELECT cdp.create_trait('spent_30d', aggregate => 'sum', value => $$(properties->>'x')::numeric$$, within => '30 days');
 		SELECT cdp.create_trait('different', aggregate => 'unique_count', value => $$properties->>'x'$$);
@@ -18,10 +33,18 @@ hot_setup()
 		SELECT cdp.create_trait('middle', aggregate => 'percentile', value => $$(properties->>'x')::numeric$$);
 		SELECT cdp.create_trait('n_old', aggregate => 'count', older_than => '30 days');
 		SELECT cdp.create_segment('busy', 'n_30d > 100');
+	EOT
+}
+
+hot_setup()
+{
+	echo "SET client_min_messages = warning;"
+	"hot_${HOT_TRAITS:-scalars}"
+	cat <<-'EOT'
 		-- CPU time of this backend in seconds
 		CREATE FUNCTION bench.precisely() RETURNS float8 LANGUAGE sql AS
 		$$SELECT split_part(pg_read_file('/proc/' || pg_backend_pid() || '/schedstat'), ' ', 1)::float8 / 1e9$$;
-		-- entries from .. upto of one user, step at a time, all within the window
+		-- entries from .. upto of one user, step at a time; the clock goes with them
 		CREATE PROCEDURE bench.hot(first int, upto int, step int) LANGUAGE plpgsql AS $$
 		DECLARE
 			i int := first;
@@ -29,9 +52,10 @@ hot_setup()
 			c float8;
 		BEGIN
 			WHILE i <= upto LOOP
+				PERFORM set_config('cdp.now', (timestamptz '2026-05-01' + (i + step) * 1.05 * interval '1.5 s')::text, false);
 				INSERT INTO cdp.events (event, identifiers, properties, occurred_at)
-				SELECT 'V', ARRAY['user_id:hot']::cdp.identifier[], jsonb_build_object('x', g::bigint * 7919 % 100003),
-					timestamptz '2026-04-05' + g * interval '1.5 s'
+				SELECT 'V', ARRAY['user_id:hot']::cdp.identifier[], jsonb_build_object('x', g::bigint * 7919 % 100003, 'p', 'p' || g % 89),
+					timestamptz '2026-05-01' + (g + (g / 20)) * interval '1.5 s'
 				FROM generate_series(i, least(i + step - 1, upto)) g;
 				COMMIT;
 				c := bench.precisely();

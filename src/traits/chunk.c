@@ -13,9 +13,13 @@
  *	  follow the number of items in the window, but the number of chunks; as soon
  *	  as there are some small ones, they are made one.
  *
- *	  This pays for aggregates whose sums are small, those of shape scalar; the
- *	  others keep all items in the node's row.  How items are cut depends on the
- *	  order of arrival, and nothing else does.
+ *	  Not every aggregate has a small sum.  Of spans of time only those at both
+ *	  ends of a chunk matter to what comes before and after; of the others in
+ *	  between it is known what they add up to.  A list is looked for from the
+ *	  latest items on and needs no sums.  What different values add up to is
+ *	  kept in memory (tally.c).
+ *
+ *	  How items are cut depends on the order of arrival, and nothing else does.
  *
  * IDENTIFICATION
  *	  src/traits/chunk.c
@@ -35,6 +39,7 @@
 #include "utils/memutils.h"
 
 #include "cdp.h"
+#include "common/pg_prng.h"
 #include "statement.h"
 #include "traits/node.h"
 #include "traits/traitset.h"
@@ -106,24 +111,29 @@ load_row(const CdpChunks *chunks, int32 number, MemoryContext context)
 }
 
 /*
- * The chunk's items; they live as long as the state.
+ * The chunk's items.  They live as long as the state; or in another context,
+ * when they need not be kept and are not there yet.
  */
-static CdpState *
-items_of(CdpState *state, CdpChunk *chunk)
+CdpState *
+CdpChunkItems(CdpState *state, CdpChunk *chunk, MemoryContext context)
 {
-	if (chunk->items == NULL)
-	{
-		MemoryContext context = GetMemoryChunkContext(state);
-		MemoryContext old = MemoryContextSwitchTo(context);
-		struct varlena *row = load_row(state->chunks, chunk->number, context);
+	CdpState   *items = chunk->items;
 
-		chunk->items = CdpTraitStateUnpack(state->rules, row);
+	if (items == NULL)
+	{
+		MemoryContext where = context != NULL ? context : GetMemoryChunkContext(state);
+		MemoryContext old = MemoryContextSwitchTo(where);
+		struct varlena *row = load_row(state->chunks, chunk->number, where);
+
+		items = CdpTraitStateUnpack(state->rules, row);
 		pfree(row);
 		MemoryContextSwitchTo(old);
-		if (chunk->items->nitems != chunk->nitems)
+		if (items->nitems != chunk->nitems)
 			CdpStateDamaged("A chunk has another number of items.");
+		if (context == NULL)
+			chunk->items = items;
 	}
-	return chunk->items;
+	return items;
 }
 
 static CdpChunks *
@@ -150,6 +160,32 @@ extend(CdpChunk *chunk, const CdpItem *item)
 	chunk->last_begin = Max(chunk->last_begin, item->begin);
 	chunk->end = Min(chunk->end, item->end);
 	chunk->last_end = Max(chunk->last_end, item->end);
+}
+
+/* Do chunks keep what they add up to? */
+static bool
+has_sums(const CdpStateRules *rules)
+{
+	return rules->shape == CDP_SHAPE_SCALAR || rules->shape == CDP_SHAPE_SPANS;
+}
+
+static CdpState *
+sum_of(CdpState *state, CdpChunk *chunk)
+{
+	if (chunk->sum == NULL)
+	{
+		CdpState   *items = CdpChunkItems(state, chunk, NULL);
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(state));
+
+		chunk->sum = CdpStateMake(&state->chunks->plain);
+		for (int i = 0; i < items->nitems; i++)
+			(void) CdpStateAdd(chunk->sum, items->items[i].value, items->items[i].at,
+							   0, 0, items->items[i].tie);
+		if (state->rules->shape == CDP_SHAPE_SPANS)
+			CdpStateClose(chunk->sum);
+		MemoryContextSwitchTo(old);
+	}
+	return chunk->sum;
 }
 
 /* ---- an item that is added, and what all add up to ---- */
@@ -180,8 +216,11 @@ CdpChunksAddItem(CdpState *state, const CdpItem *item)
 			high = middle - 1;
 	}
 	chunk = &chunks->chunks[low];
-	(void) CdpStateAddItem(items_of(state, chunk), &copy);
-	(void) CdpStateAdd(chunk->sum, item->value, item->at, 0, 0, item->tie);
+	(void) CdpStateAddItem(CdpChunkItems(state, chunk, NULL), &copy);
+	if (state->rules->shape == CDP_SHAPE_SCALAR && chunk->sum != NULL)
+		(void) CdpStateAdd(chunk->sum, item->value, item->at, 0, 0, item->tie);
+	else
+		chunk->sum = NULL;		/* to be made again */
 	chunk->nitems++;
 	chunk->dirty = true;
 	chunk->first = Min(chunk->first, item->at);
@@ -190,20 +229,69 @@ CdpChunksAddItem(CdpState *state, const CdpItem *item)
 	return true;
 }
 
+/* Has a state items between these times? */
+static bool
+has_between(const CdpState *state, TimestampTz from, TimestampTz to)
+{
+	int			low = 0;
+	int			high = state->nitems;
+
+	for (int i = 0; state->chunks != NULL && i < state->chunks->n; i++)
+	{
+		const CdpChunk *chunk = &state->chunks->chunks[i];
+
+		if (chunk->first <= to && chunk->last >= from)
+			return true;
+	}
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+
+		if (state->items[middle].at < from)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < state->nitems && state->items[low].at <= to;
+}
+
+/*
+ * Is what a chunk adds up to all that there is to know?  Spans of several nodes
+ * must not lie in one another.
+ */
+static bool
+stands_alone(CdpState **states, int nstates, int which, const CdpChunk *chunk)
+{
+	const CdpStateRules *rules = states[which]->rules;
+	int64		margin = rules->has_counts ? rules->gap :
+		(rules->weeks ? 16 : 3) * USECS_PER_DAY;
+
+	if (!has_sums(rules))
+		return false;
+	for (int i = 0; rules->shape == CDP_SHAPE_SPANS && i < nstates; i++)
+	{
+		if (i != which &&
+			has_between(states[i], chunk->first - margin, chunk->last + margin))
+			return false;
+	}
+	return true;
+}
+
 /*
  * Add what is in the window to a state without window; *next is lowered to the
  * first later instant at which that changes.
  */
 void
-CdpChunksFinish(CdpState *state, CdpState *into, TimestampTz now, TimestampTz *next)
+CdpChunksFinish(CdpState **states, int nstates, int which, CdpState *into,
+				TimestampTz now, TimestampTz *next)
 {
+	CdpState   *state = states[which];
 	CdpChunks  *chunks = state->chunks;
+	bool		backwards = state->rules->shape == CDP_SHAPE_LIST;
 
-	if (chunks == NULL)
-		return;
-	for (int i = 0; i < chunks->n; i++)
+	for (int n = 0; chunks != NULL && n < chunks->n; n++)
 	{
-		CdpChunk   *chunk = &chunks->chunks[i];
+		CdpChunk   *chunk = &chunks->chunks[backwards ? chunks->n - 1 - n : n];
 
 		if (chunk->last_end <= now)
 			continue;
@@ -212,13 +300,14 @@ CdpChunksFinish(CdpState *state, CdpState *into, TimestampTz now, TimestampTz *n
 			*next = Min(*next, chunk->begin);
 			continue;
 		}
-		if (chunk->last_begin <= now && chunk->end > now)
+		if (chunk->last_begin <= now && chunk->end > now &&
+			stands_alone(states, nstates, which, chunk))
 		{
 			*next = Min(*next, chunk->end);
-			CdpStateCombine(into, chunk->sum);
+			CdpStateCombine(into, sum_of(state, chunk));
 		}
-		else
-			CdpStateInside(items_of(state, chunk), into, now, next);
+		else if (CdpStateInside(CdpChunkItems(state, chunk, NULL), into, now, next))
+			break;
 	}
 }
 
@@ -231,7 +320,7 @@ CdpChunksTakeBack(CdpState *into, CdpState *from)
 	for (int i = 0; from->chunks != NULL && i < from->chunks->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		CdpStateCombine(into, items_of(from, &from->chunks->chunks[i]));
+		CdpStateCombine(into, CdpChunkItems(from, &from->chunks->chunks[i], NULL));
 	}
 }
 
@@ -285,12 +374,9 @@ set_chunk(CdpChunks *chunks, CdpChunk *chunk, const CdpStateRules *rules,
 	chunk->items = CdpStateMake(rules);
 	chunk->items->items = items;
 	chunk->items->nitems = chunk->items->maxitems = n;
-	chunk->sum = CdpStateMake(&chunks->plain);
+	chunk->sum = NULL;
 	for (int i = 0; i < n; i++)
-	{
 		extend(chunk, &items[i]);
-		(void) CdpStateAdd(chunk->sum, items[i].value, items[i].at, 0, 0, items[i].tie);
-	}
 }
 
 static int32
@@ -358,7 +444,7 @@ merge_latest(CdpState *state)
 	all = CdpStateMake(state->rules);
 	for (int i = first; i < chunks->n; i++)
 	{
-		CdpStateCombine(all, items_of(state, &chunks->chunks[i]));
+		CdpStateCombine(all, CdpChunkItems(state, &chunks->chunks[i], NULL));
 		if (i > first)
 			mark_gone(chunks, chunks->chunks[i].number);
 	}
@@ -380,7 +466,15 @@ arrange(CdpState *state, int64 owner, int32 trait, TimestampTz clock)
 		CdpChunk   *chunk = &chunks->chunks[i];
 		CdpState   *items = chunk->items;
 
-		if (!chunk->dirty)
+		/*
+		 * One at the window's edge is read until all of it has left: in
+		 * small pieces.
+		 */
+		bool		edge = items != NULL && items->nitems > 2 * most &&
+			((chunk->end <= clock && chunk->last_end > clock) ||
+			 (chunk->begin <= clock && chunk->last_begin > clock));
+
+		if (!chunk->dirty && !edge)
 			continue;
 		CHECK_FOR_INTERRUPTS();
 		/* those that have left the window count nowhere any more */
@@ -398,7 +492,7 @@ arrange(CdpState *state, int64 owner, int32 trait, TimestampTz clock)
 
 			/* late entries have made it larger than any */
 			put_chunks(chunks, state->rules, i, true, items->items, items->nitems,
-					   items->nitems > 2 * MERGE_CHUNKS * most ?
+					   edge ? most : items->nitems > 2 * MERGE_CHUNKS * most ?
 					   MERGE_CHUNKS * most : items->nitems);
 			i += chunks->n - before;
 		}
@@ -419,8 +513,7 @@ arrange(CdpState *state, int64 owner, int32 trait, TimestampTz clock)
 static bool
 may_have_chunks(const CdpStateRules *rules)
 {
-	return rules->windowed && rules->granularity == 0 &&
-		rules->shape == CDP_SHAPE_SCALAR;
+	return rules->windowed && rules->granularity == 0;
 }
 
 /*
@@ -510,6 +603,8 @@ write_rows(CdpNodeAcc *acc, int64 owner)
 			traits[nset] = chunks->trait;
 			numbers[nset] = chunks->chunks[j].number;
 			items[nset++] = PointerGetDatum(CdpTraitStatePack(chunks->chunks[j].items));
+			if (has_sums(&chunks->plain))
+				(void) sum_of(acc->slots[i].state, &chunks->chunks[j]);
 			chunks->chunks[j].dirty = false;
 		}
 		if (chunks != NULL)
@@ -525,6 +620,13 @@ write_rows(CdpNodeAcc *acc, int64 owner)
 	SPI_finish();
 	CdpRestoreUser(&saved);
 	acc->forgotten = NIL;
+}
+
+/* What no other state is stored with, so that copies in memory can be told. */
+static int64
+new_stamp(void)
+{
+	return 1 + (int64) (pg_prng_uint64(&pg_global_prng_state) >> 2);
 }
 
 /*
@@ -545,6 +647,11 @@ CdpNodeStore(CdpNodeAcc *acc, int64 owner, TimestampTz clock)
 		{
 			CdpStateExpire(slot->state, clock);
 			arrange(slot->state, owner, acc->set->traits[i]->id, clock);
+			if (slot->state->chunks != NULL)
+			{
+				slot->state->chunks->stamp = new_stamp();
+				CdpTallyStored(slot->state, clock);
+			}
 		}
 	}
 	write_rows(acc, owner);
@@ -573,6 +680,7 @@ CdpChunksWrite(StringInfo buf, const CdpState *state)
 	initStringInfo(&sum);
 	CdpPutInt(buf, chunks->owner);
 	CdpPutInt(buf, chunks->trait);
+	CdpPutUInt(buf, chunks->stamp);
 	CdpPutUInt(buf, chunks->n);
 	for (int i = 0; i < chunks->n; i++)
 	{
@@ -592,10 +700,18 @@ CdpChunksWrite(StringInfo buf, const CdpState *state)
 		}
 		CdpPutInt(buf, (int64) ((uint64) chunk->end - (uint64) chunk->first));
 		CdpPutInt(buf, (int64) ((uint64) chunk->last_end - (uint64) chunk->last));
+		if (!has_sums(state->rules))
+			continue;
 		resetStringInfo(&sum);
-		CdpStateWrite(&sum, chunk->sum);
+		CdpStateWrite(&sum, sum_of(unconstify(CdpState *, state), chunk));
 		CdpPutUInt(buf, sum.len);
 		appendBinaryStringInfo(buf, sum.data, sum.len);
+		if (state->rules->shape == CDP_SHAPE_SPANS)
+		{
+			CdpPutUInt(buf, chunk->sum->closed);
+			CdpPutUInt(buf, chunk->sum->closed_length);
+			CdpPutUInt(buf, chunk->sum->closed_count);
+		}
 	}
 	pfree(sum.data);
 }
@@ -605,12 +721,14 @@ CdpChunksRead(CdpReader *reader, CdpState *state)
 {
 	int64		owner = CdpGetInt(reader);
 	int32		trait = (int32) CdpGetInt(reader);
+	int64		stamp = (int64) CdpGetUInt(reader);
 	int			n = CdpGetLength(reader);
 	CdpChunks  *chunks = state->chunks = make_chunks(state->rules, owner, trait, n + 4);
 	TimestampTz at = 0;
 
 	if (!may_have_chunks(state->rules))
 		CdpStateDamaged("There are chunks.");
+	chunks->stamp = stamp;
 	for (int i = 0; i < n; i++)
 	{
 		CdpChunk   *chunk = &chunks->chunks[chunks->n++];
@@ -630,8 +748,16 @@ CdpChunksRead(CdpReader *reader, CdpState *state)
 		}
 		chunk->end = (TimestampTz) ((uint64) chunk->first + (uint64) CdpGetInt(reader));
 		chunk->last_end = (TimestampTz) ((uint64) chunk->last + (uint64) CdpGetInt(reader));
+		if (!has_sums(state->rules))
+			continue;
 		len = CdpGetLength(reader);
 		chunk->sum = CdpStateRead(&chunks->plain, CdpGetBytes(reader, len), len);
+		if (state->rules->shape == CDP_SHAPE_SPANS)
+		{
+			chunk->sum->closed = (int64) CdpGetUInt(reader);
+			chunk->sum->closed_length = (int64) CdpGetUInt(reader);
+			chunk->sum->closed_count = (int64) CdpGetUInt(reader);
+		}
 	}
 }
 
@@ -655,7 +781,15 @@ CdpChunksSend(StringInfo buf, const CdpState *state)
 		pq_sendint64(buf, chunk->last_begin);
 		pq_sendint64(buf, chunk->end);
 		pq_sendint64(buf, chunk->last_end);
-		CdpStateSend(buf, chunk->sum);
+		if (!has_sums(state->rules))
+			continue;
+		CdpStateSend(buf, sum_of(unconstify(CdpState *, state), chunk));
+		if (state->rules->shape == CDP_SHAPE_SPANS)
+		{
+			pq_sendint64(buf, chunk->sum->closed);
+			pq_sendint64(buf, chunk->sum->closed_length);
+			pq_sendint64(buf, chunk->sum->closed_count);
+		}
 	}
 }
 
@@ -686,6 +820,27 @@ need_rows(void)
 				 errdetail("It needs SELECT on that table.")));
 }
 
+static void
+receive_sum(StringInfo buf, CdpChunks *chunks, CdpChunk *chunk)
+{
+	CdpState   *sum = CdpStateReceive(buf);
+
+	if (!CdpStateRulesSame(sum->rules, &chunks->plain))
+		bad_chunk("A sum is of another aggregate.");
+	sum->rules = &chunks->plain;
+	if (sum->rules->shape == CDP_SHAPE_SPANS)
+	{
+		sum->closed = pq_getmsgint64(buf);
+		sum->closed_length = pq_getmsgint64(buf);
+		sum->closed_count = pq_getmsgint64(buf);
+		if (sum->closed < 0 || sum->closed > PG_INT32_MAX || sum->closed_length < 0 ||
+			sum->closed_count < 0 || sum->nitems > 4 ||
+			(sum->nitems < 4 && sum->closed > 0))
+			bad_chunk("Spans are missing.");
+	}
+	chunk->sum = sum;
+}
+
 void
 CdpChunksReceive(StringInfo buf, CdpState *state)
 {
@@ -697,7 +852,7 @@ CdpChunksReceive(StringInfo buf, CdpState *state)
 	if (!may_have_chunks(state->rules))
 		bad_chunk("The aggregate has none.");
 	need_rows();
-	if (owner <= 0 || trait <= 0 || n <= 0 || n > (buf->len - buf->cursor) / 62)
+	if (owner <= 0 || trait <= 0 || n <= 0 || n > (buf->len - buf->cursor) / 56)
 		bad_chunk("The number of chunks is impossible.");
 	chunks = state->chunks = make_chunks(state->rules, owner, trait, n);
 	for (int i = 0; i < n; i++)
@@ -713,10 +868,8 @@ CdpChunksReceive(StringInfo buf, CdpState *state)
 		chunk->last_begin = CdpReceiveEnd(buf);
 		chunk->end = CdpReceiveEnd(buf);
 		chunk->last_end = CdpReceiveEnd(buf);
-		chunk->sum = CdpStateReceive(buf);
-		if (!CdpStateRulesSame(chunk->sum->rules, &chunks->plain))
-			bad_chunk("A sum is of another aggregate.");
-		chunk->sum->rules = &chunks->plain;
+		if (has_sums(state->rules))
+			receive_sum(buf, chunks, chunk);
 		if (chunk->number <= 0 || chunk->number == PG_INT32_MAX || chunk->nitems <= 0)
 			bad_chunk("A number is impossible.");
 		if (chunk->first > chunk->last || chunk->begin > chunk->last_begin ||

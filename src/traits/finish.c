@@ -69,7 +69,17 @@ finish_list(const CdpState *state, bool backwards)
 	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&parse, WJB_END_ARRAY, NULL)));
 }
 
-/* The smallest value such that the part p of all is not greater. */
+/* Of n values the smallest such that the part p of all is not greater. */
+int64
+CdpPercentileRank(const CdpStateRules *rules, int64 n)
+{
+	/* as in two halves, so that it cannot overflow */
+	int64		rank = n / 1000000 * rules->ppm +
+		(n % 1000000 * rules->ppm + 999999) / 1000000;
+
+	return Max(rank, 1);
+}
+
 static Datum
 finish_percentile(const CdpState *state)
 {
@@ -80,13 +90,11 @@ finish_percentile(const CdpState *state)
 
 	for (i = 0; i < state->nitems; i++)
 		n += state->items[i].count;
-	/* as in two halves, so that it cannot overflow */
-	rank = n / 1000000 * state->rules->ppm +
-		(n % 1000000 * state->rules->ppm + 999999) / 1000000;
+	rank = CdpPercentileRank(state->rules, n);
 	for (i = 0; i < state->nitems - 1; i++)
 	{
 		seen += state->items[i].count;
-		if (seen >= Max(rank, 1))
+		if (seen >= rank)
 			break;
 	}
 	return state->sketched ? CdpSketchMiddle(state->items[i].at) :
@@ -105,12 +113,13 @@ microseconds(int64 span)
 static bool
 finish_sessions(const CdpState *state, Datum *value)
 {
-	int64		time = 0;
-	int64		entries = 0;
+	int64		sessions = state->nitems + state->closed;
+	int64		time = state->closed_length;
+	int64		entries = state->closed_count;
 
 	if (state->rules->aggregate == CDP_AGG_SESSIONS)
 	{
-		*value = Int64GetDatum((int64) state->nitems);
+		*value = Int64GetDatum(sessions);
 		return true;
 	}
 	if (state->nitems == 0)
@@ -132,11 +141,11 @@ finish_sessions(const CdpState *state, Datum *value)
 			*value = microseconds(time);
 			break;
 		case CDP_AGG_SESSION_LENGTH:
-			*value = microseconds(time / state->nitems);
+			*value = microseconds(time / sessions);
 			break;
 		default:
 			*value = NumericGetDatum(divide(int64_to_numeric(entries),
-											int64_to_numeric(state->nitems)));
+											int64_to_numeric(sessions)));
 			break;
 	}
 	return true;
@@ -154,6 +163,7 @@ finish_streak(const CdpState *state, TimestampTz now, Datum *value,
 
 	if (rules->aggregate == CDP_AGG_LONGEST_STREAK)
 	{
+		length = state->closed_length;
 		for (int i = 0; i < state->nitems; i++)
 			length = Max(length, state->items[i].end - state->items[i].at + 1);
 		*value = Int64GetDatum(length);
@@ -290,15 +300,31 @@ finish_one(const CdpState *state, TimestampTz now, Datum *value, TimestampTz *ne
 
 /*
  * Add the items that are in the window to a state without window; *next is
- * lowered to the first later instant at which that changes.
+ * lowered to the first later instant at which that changes.  True when nothing
+ * that is older matters, for the last ones of a list are found.
  */
-void
+bool
 CdpStateInside(const CdpState *state, CdpState *into, TimestampTz now, TimestampTz *next)
 {
+	bool		limited = state->rules->granularity == 0 &&
+		(into->rules->aggregate == CDP_AGG_LIST ||
+		 into->rules->aggregate == CDP_AGG_UNIQUE_LIST);
+
 	for (int i = 0; i < state->nitems; i++)
 	{
-		const CdpItem *item = &state->items[i];
+		/* a list wants the latest ones first */
+		const CdpItem *item = &state->items[limited ? state->nitems - 1 - i : i];
 
+		if (limited && into->nitems >= into->rules->size)
+		{
+			const CdpItem *oldest = CdpStateOldest(into);
+
+			/* those of the same time may be in another chunk */
+			if (item->at < oldest->at)
+				return true;
+			if (CdpCompareItems(state->rules, item, oldest) < 0)
+				continue;
+		}
 		if (item->begin > now)
 		{
 			if (item->begin < *next)
@@ -314,6 +340,31 @@ CdpStateInside(const CdpState *state, CdpState *into, TimestampTz now, Timestamp
 				CdpStateAdd(into, item->value, item->at, 0, 0, item->tie);
 		}
 	}
+	return false;
+}
+
+static bool
+in_chunks(CdpState **states, int nstates)
+{
+	for (int i = 0; i < nstates; i++)
+		if (states[i]->chunks != NULL)
+			return true;
+	return false;
+}
+
+/*
+ * Do the items that are in no chunk have all values of a list of the last ones?
+ */
+static bool
+latest_are_enough(CdpState **states, int nstates, CdpState *into, TimestampTz now,
+				  TimestampTz *next)
+{
+	bool		enough = true;
+
+	for (int i = 0; i < nstates; i++)
+		if (!CdpStateInside(states[i], into, now, next) && states[i]->chunks != NULL)
+			enough = false;
+	return enough;
 }
 
 /*
@@ -339,10 +390,23 @@ CdpStateFinish(const CdpStateRules *rules, CdpState **states, int nstates,
 		plain.watched = rules->watched;
 		empty.rules = &plain;
 		state = &empty;
+		if (rules->shape == CDP_SHAPE_VALUES && in_chunks(states, nstates))
+		{
+			bool		has_value;
+
+			if (rules->aggregate == CDP_AGG_UNIQUE_LIST &&
+				latest_are_enough(states, nstates, state, now, next))
+				return finish_one(state, now, value, next);
+			memset(&empty, 0, sizeof(empty));
+			empty.rules = &plain;
+			if (CdpTallyFinish(states, nstates, state, now, value, &has_value, next))
+				return has_value;
+			return finish_one(state, now, value, next);
+		}
 		for (int i = 0; i < nstates; i++)
 		{
-			CdpChunksFinish(states[i], state, now, next);
-			CdpStateInside(states[i], state, now, next);
+			if (!CdpStateInside(states[i], state, now, next))
+				CdpChunksFinish(states, nstates, i, state, now, next);
 		}
 	}
 	else if (nstates == 1)

@@ -77,8 +77,8 @@ copy_text(const text *value)
 /*
  * Compare the images of two values: a total order of no other meaning.
  */
-static int
-compare_images(const CdpStateRules *rules, Datum a, Datum b)
+int
+CdpCompareImages(const CdpStateRules *rules, Datum a, Datum b)
 {
 	if (rules->typbyval)
 		return a < b ? -1 : a > b ? 1 : 0;
@@ -98,20 +98,20 @@ compare_images(const CdpStateRules *rules, Datum a, Datum b)
 }
 
 /* Order of values by their type, text bytewise. */
-static int
-compare_values(const CdpStateRules *rules, Datum a, Datum b)
+int
+CdpCompareValues(const CdpStateRules *rules, Datum a, Datum b)
 {
 	if (rules->cmp == NULL)
-		return compare_images(rules, a, b);
+		return CdpCompareImages(rules, a, b);
 	return DatumGetInt32(FunctionCall2Coll(rules->cmp, C_COLLATION_OID, a, b));
 }
 
 static int
 compare_values_total(const CdpStateRules *rules, Datum a, Datum b)
 {
-	int			result = compare_values(rules, a, b);
+	int			result = CdpCompareValues(rules, a, b);
 
-	return result != 0 ? result : compare_images(rules, a, b);
+	return result != 0 ? result : CdpCompareImages(rules, a, b);
 }
 
 /* Order of entries; a tie that is NULL is empty: before all others. */
@@ -128,8 +128,8 @@ compare_order(TimestampTz at_a, const text *tie_a, TimestampTz at_b, const text 
 }
 
 /* Order of the items of a window: total, so that equal states are equal bytes. */
-static int
-compare_items(const CdpStateRules *rules, const CdpItem *a, const CdpItem *b)
+int
+CdpCompareItems(const CdpStateRules *rules, const CdpItem *a, const CdpItem *b)
 {
 	int			result;
 
@@ -184,7 +184,7 @@ search(const CdpState *state, const CdpItem *item, bool by_value, bool *found)
 	*found = false;
 	/* entries mostly arrive in order */
 	if (high > 0 && !by_value &&
-		compare_items(rules, &state->items[high - 1], item) <= 0)
+		CdpCompareItems(rules, &state->items[high - 1], item) <= 0)
 		return high;
 	while (low < high)
 	{
@@ -192,9 +192,9 @@ search(const CdpState *state, const CdpItem *item, bool by_value, bool *found)
 		int			result;
 
 		if (by_value)
-			result = compare_values(rules, state->items[middle].value, item->value);
+			result = CdpCompareValues(rules, state->items[middle].value, item->value);
 		else
-			result = compare_items(rules, &state->items[middle], item);
+			result = CdpCompareItems(rules, &state->items[middle], item);
 		if (result < 0)
 			low = middle + 1;
 		else
@@ -272,11 +272,11 @@ keep_extreme(CdpState *state, Datum value)
 
 	if (state->has_value)
 	{
-		result = compare_values(state->rules, value, state->value);
+		result = CdpCompareValues(state->rules, value, state->value);
 		if (state->rules->aggregate == CDP_AGG_MAX)
 			result = -result;
 		if (result == 0)
-			result = compare_images(state->rules, value, state->value);
+			result = CdpCompareImages(state->rules, value, state->value);
 		if (result >= 0)
 			return;
 	}
@@ -424,6 +424,22 @@ compare_age(const void *a, const void *b, void *arg)
 		compare_values_total((const CdpStateRules *) arg, x->value, y->value);
 }
 
+/* Which item of a list, or of a list of different values, is the oldest? */
+const CdpItem *
+CdpStateOldest(const CdpState *state)
+{
+	const CdpItem *oldest = &state->items[0];
+
+	for (int i = 1; state->rules->shape == CDP_SHAPE_VALUES && i < state->nitems; i++)
+	{
+		const CdpItem *item = &state->items[i];
+
+		if (compare_age(&item, &oldest, unconstify(CdpStateRules *, state->rules)) < 0)
+			oldest = item;
+	}
+	return oldest;
+}
+
 /* Forget the values that were seen last the longest time ago. */
 static void
 forget_oldest(CdpState *state)
@@ -434,6 +450,11 @@ forget_oldest(CdpState *state)
 
 	if (excess <= 0)
 		return;
+	if (excess == 1)
+	{
+		remove_items(state, CdpStateOldest(state) - state->items, 1);
+		return;
+	}
 	order = (CdpItem **) palloc(mul_size(state->nitems, sizeof(CdpItem *)));
 	for (int i = 0; i < state->nitems; i++)
 		order[i] = &state->items[i];
@@ -474,7 +495,7 @@ join_values(const CdpStateRules *rules, CdpItem *old, const CdpItem *item)
 		int			result = compare_order(item->at, item->tie, old->at, old->tie);
 
 		if (result == 0)
-			result = compare_images(rules, item->value, old->value);
+			result = CdpCompareImages(rules, item->value, old->value);
 		if (result <= 0)
 			return;
 		old->at = item->at;
@@ -484,7 +505,7 @@ join_values(const CdpStateRules *rules, CdpItem *old, const CdpItem *item)
 	}
 	if (rules->has_counts)
 		old->count = add_counts(old->count, item->count);
-	if (!rules->typbyval && compare_images(rules, item->value, old->value) < 0)
+	if (!rules->typbyval && CdpCompareImages(rules, item->value, old->value) < 0)
 		old->value = copy_value(rules, item->value);
 }
 
@@ -559,6 +580,41 @@ add_span(CdpState *state, const CdpItem *span)
 	return -1;
 }
 
+/* Spans that lie between a state's items. */
+static void
+add_closed(CdpState *state, int64 n, int64 length, int64 count)
+{
+	state->closed += n;
+	if (state->rules->has_counts)
+		state->closed_length += length;
+	else
+		state->closed_length = Max(state->closed_length, length);
+	state->closed_count += count;
+}
+
+/*
+ * Keep two spans at either end, and of the others what they add up to.  What is
+ * added later must not lie between them.  One span at either end grows when
+ * something comes before or after; a second one where local days go back because
+ * the clocks do.
+ */
+void
+CdpStateClose(CdpState *state)
+{
+	int			n = state->nitems - 4;
+
+	if (n <= 0)
+		return;
+	for (int i = 2; i < 2 + n; i++)
+	{
+		const CdpItem *item = &state->items[i];
+
+		add_closed(state, 1, item->end - item->at + (state->rules->has_counts ? 0 : 1),
+				   item->count);
+	}
+	remove_items(state, 2, n);
+}
+
 static int
 add_to_list(CdpState *state, const CdpItem *given)
 {
@@ -590,8 +646,12 @@ CdpStateAddItem(CdpState *state, CdpItem *item)
 		bool		found;
 		int			position;
 
-		if (state->chunks != NULL && CdpChunksAddItem(state, item))
-			return -1;
+		if (state->chunks != NULL)
+		{
+			CdpTallyFollow(state, item);
+			if (CdpChunksAddItem(state, item))
+				return -1;
+		}
 		if (state->rules->has_tie)
 			item->tie = copy_text(item->tie);
 		if (state->rules->has_value)
@@ -696,9 +756,9 @@ merge_items(CdpState *into, const CdpState *from)
 		else if (j >= from->nitems)
 			result = -1;
 		else if (by_value)
-			result = compare_values(rules, into->items[i].value, from->items[j].value);
+			result = CdpCompareValues(rules, into->items[i].value, from->items[j].value);
 		else
-			result = compare_items(rules, &into->items[i], &from->items[j]);
+			result = CdpCompareItems(rules, &into->items[i], &from->items[j]);
 
 		if (result < 0 || (result == 0 && !by_value))
 			*item = into->items[i++];
@@ -788,6 +848,7 @@ CdpStateCombine(CdpState *into, const CdpState *from)
 					CHECK_FOR_INTERRUPTS();
 				(void) add_span(into, &from->items[i]);
 			}
+			add_closed(into, from->closed, from->closed_length, from->closed_count);
 			break;
 		default:
 			add_scalar(into, from->n, from->value, from->value2, from->at, from->tie);

@@ -142,6 +142,11 @@ typedef struct CdpState
 	int			maxitems;
 	CdpItem    *items;
 	struct CdpChunks *chunks;	/* windowed: items before those; NULL: none */
+
+	/* spans: more of them between the items, too far from all to grow */
+	int64		closed;
+	int64		closed_length;	/* their sum; of streaks, the longest */
+	int64		closed_count;
 } CdpState;
 
 /* Items of a window that stand in a row of their own, see chunk.c. */
@@ -155,7 +160,8 @@ typedef struct CdpChunk
 	TimestampTz last;			/* … and the latest, each for itself */
 	TimestampTz last_begin;
 	TimestampTz last_end;
-	CdpState   *sum;			/* what they add up to without a window */
+	CdpState   *sum;			/* what they add up to without a window; NULL: not
+								 * known, or not kept */
 	CdpState   *items;			/* NULL: not read */
 	bool		dirty;			/* to be written */
 } CdpChunk;
@@ -165,6 +171,8 @@ typedef struct CdpChunks
 	int64		owner;			/* node and … */
 	int32		trait;			/* … trait in whose state they are */
 	CdpStateRules plain;		/* of the sums */
+	int64		stamp;			/* another one whenever it is stored; 0: has changed */
+	bool		followed;		/* a tally knows of the change */
 	int			n;
 	int			max;
 	CdpChunk   *chunks;			/* in order of time, and apart */
@@ -211,6 +219,11 @@ extern void CdpStateCombine(CdpState *into, const CdpState *from);
 extern void CdpStateExpire(CdpState *state, TimestampTz clock);
 extern int	CdpStateAddItem(CdpState *state, CdpItem *item);
 extern void CdpStateReserve(CdpState *state, int64 needed);
+extern void CdpStateClose(CdpState *state);
+extern int	CdpCompareValues(const CdpStateRules *rules, Datum a, Datum b);
+extern int	CdpCompareImages(const CdpStateRules *rules, Datum a, Datum b);
+extern int	CdpCompareItems(const CdpStateRules *rules, const CdpItem *a, const CdpItem *b);
+extern const CdpItem *CdpStateOldest(const CdpState *state);
 
 /* What the entries of a cell add up to. */
 static inline CdpState *
@@ -232,8 +245,9 @@ extern void CdpCellsReceive(StringInfo buf, CdpState *state);
 
 /* chunk.c */
 extern bool CdpChunksAddItem(CdpState *state, const CdpItem *item);
-extern void CdpChunksFinish(CdpState *state, CdpState *into, TimestampTz now,
-							TimestampTz *next);
+extern void CdpChunksFinish(CdpState **states, int nstates, int which, CdpState *into,
+							TimestampTz now, TimestampTz *next);
+extern CdpState *CdpChunkItems(CdpState *state, CdpChunk *chunk, MemoryContext context);
 extern void CdpChunksTakeBack(CdpState *into, CdpState *from);
 extern void CdpChunksExpire(CdpState *state, TimestampTz clock);
 extern void CdpChunksWrite(StringInfo buf, const CdpState *state);
@@ -241,13 +255,21 @@ extern void CdpChunksRead(CdpReader *reader, CdpState *state);
 extern void CdpChunksSend(StringInfo buf, const CdpState *state);
 extern void CdpChunksReceive(StringInfo buf, CdpState *state);
 
+/* tally.c */
+extern bool CdpTallyFinish(CdpState **states, int nstates, CdpState *into, TimestampTz now,
+						   Datum *value, bool *has_value, TimestampTz *next);
+extern void CdpTallyFollow(CdpState *state, const CdpItem *item);
+extern void CdpTallyStored(CdpState *state, TimestampTz clock);
+extern void CdpTalliesForget(void);
+
 /* trait_state.c: a value of the type */
 extern struct varlena *CdpTraitStatePack(const CdpState *state);
 extern CdpState *CdpTraitStateUnpack(const CdpStateRules *rules, struct varlena *packed);
 
 /* finish.c */
-extern void CdpStateInside(const CdpState *state, CdpState *into, TimestampTz now,
+extern bool CdpStateInside(const CdpState *state, CdpState *into, TimestampTz now,
 						   TimestampTz *next);
+extern int64 CdpPercentileRank(const CdpStateRules *rules, int64 n);
 extern bool CdpStateFinish(const CdpStateRules *rules, CdpState **states,
 						   int nstates, TimestampTz now, Datum *value,
 						   TimestampTz *next);

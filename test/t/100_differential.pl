@@ -143,6 +143,13 @@ my @more_traits = (
 	qq{'item_list', aggregate => 'list', each => \$\$properties->'items'\$\$, value => \$\$item\$\$, options => '{"size": 4}'},
 	qq{'skus', aggregate => 'unique_list', each => \$\$properties->'items'\$\$, value => \$\$item->>'sku'\$\$, options => '{"size": 3}', within => '30 days'},
 	qq{'common_sku', aggregate => 'most_frequent', each => \$\$properties->'items'\$\$, value => \$\$item->>'sku'\$\$},
+	qq{'rare_20d', aggregate => 'least_frequent', value => \$\$properties->>'product'\$\$, within => '20 days', older_than => '1 day'},
+	qq{'modal_month', aggregate => 'most_frequent', value => \$\$$revenue\$\$, within => '1 month', timezone => 'America/New_York'},
+	qq{'kinds_15d', aggregate => 'unique_count', value => \$\$$revenue\$\$, within => '15 days', options => '{"announce": true}'},
+	qq{'visits_25d', aggregate => 'sessions', within => '25 days', options => '{"gap": "12 hours"}'},
+	qq{'visit_events_month', aggregate => 'session_events', within => '1 month', older_than => '2 days', timezone => 'Europe/London'},
+	qq{'best_days_20d', aggregate => 'longest_streak', within => '20 days', timezone => 'America/New_York'},
+	qq{'best_weeks_60d', aggregate => 'longest_streak', within => '60 days', options => '{"unit": "week"}', timezone => 'Asia/Kathmandu'},
 	qq{'coarse', aggregate => 'count', within => '10 days', timezone => 'Europe/Berlin', options => '{"granularity": "7 hours"}'},
 	qq{'coarse_last', aggregate => 'last', value => \$\$properties->>'product'\$\$, newer_than => '1 month', older_than => '1 day', timezone => 'America/New_York', options => '{"granularity": "1 day"}'},
 	qq{'coarse_visits', aggregate => 'session_time', within => '20 days', options => '{"granularity": "36 hours", "gap": "3 hours"}'},
@@ -152,6 +159,7 @@ my @more_traits = (
 	qq{'devotion', expression => 'days_on * daily + spread / nullif(lines, 0)'},
 );
 my @more_segments = (
+	[ 'various', q{kinds_15d > 2 OR visits_25d > 1 OR modal_month = 10} ],
 	[ 'recent', q{coarse > 1 OR coarse_last = 'a'} ],
 	[ 'devoted', q{days_on >= 2 OR weeks_on > 2} ],
 	[ 'frequent', q{daily > 0.3 OR daily_30d > 0.2} ],
