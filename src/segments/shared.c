@@ -219,7 +219,8 @@ find_walker(Node *node, void *arg)
 	(void) expression_tree_walker(node, find_walker, context);
 	context->hash = hash_combine(hash_of(node), context->hash);
 	context->weight = Min(context->weight + weight_of(node), WEIGHT_COSTLY);
-	if (context->weight >= WEIGHT_MIN && exprType(node) == BOOLOID)
+	/* the arguments of some nodes are walked as one */
+	if (context->weight >= WEIGHT_MIN && !IsA(node, List) && exprType(node) == BOOLOID)
 		meet(context, node, context->hash);
 	context->hash = hash_combine(hash_above, context->hash);
 	context->weight = Min(weight_above + context->weight, WEIGHT_COSTLY);

@@ -66,6 +66,11 @@ SELECT cdp.apply();
 SELECT * FROM who() WHERE segment ~ 'large';
 SELECT key, expected, found FROM cdp.verify();
 
+-- as an argument of what takes lists
+SELECT cdp.create_segment('either_' || i, format('COALESCE(n = %s, name ~ pattern, true) AND greatest(name ~ pattern, n >= %s)', i, i)) FROM generate_series(1, 2) i;
+SELECT * FROM who() WHERE segment ~ 'either';
+SELECT key, expected, found FROM cdp.verify();
+
 -- nobody else can call it
 SELECT cdp.shared_term(NULL);
 SELECT cdp.shared_term('1');

@@ -264,7 +264,7 @@ SELECT cdp.create_segment('lately', $$did('Login', within => '5 days') OR since(
 	@earlier = ();
 	my @predicates = map { truth(1 + int(rand(6))) } 1 .. $per_round;
 	my @define = map {
-		"DO \$do\$ BEGIN PERFORM cdp.create_segment('s$_', \$q\$$predicates[$_]\$q\$, timezone => '$zone'); EXCEPTION WHEN OTHERS THEN RAISE INFO 'REFUSED % | %', SQLERRM, \$q\$$predicates[$_]\$q\$; END \$do\$;"
+		"DO \$do\$ BEGIN PERFORM cdp.create_segment('s$_', \$q\$$predicates[$_]\$q\$, timezone => '$zone'); EXCEPTION WHEN OTHERS THEN RAISE INFO 'REFUSED % % | %', SQLSTATE, SQLERRM, \$q\$$predicates[$_]\$q\$; END \$do\$;"
 	} 0 .. $#predicates;
 	my $at = 0;
 	my $late = chance(0.5) ? int(rand(4)) : 0;
@@ -288,6 +288,7 @@ SELECT cdp.create_segment('lately', $$did('Login', within => '5 days') OR since(
 	push @bad, "round $seed: $err" if $status != 0;
 	push @bad, map {"round $seed ($zone): $_" . (/\| s(\d+) of/ ? " | $predicates[$1]" : '')} grep {/^DIFFERENCE/} split /\n/, $out;
 	$refused += () = $err =~ /REFUSED/g;
+	push @bad, "round $seed: $1" while $err =~ /INFO:\s+(REFUSED XX000 .*)/g;
 	note "refused: $_" for $err =~ /INFO:\s+(REFUSED .*)/g;
 	$true += $1 while $out =~ /^TRUE (\d+)/mg;
 	$done += @predicates;
