@@ -25,6 +25,7 @@
 #include "compat.h"
 #include "identity/index/walk.h"
 #include "segments/segments.h"
+#include "trust/visibility.h"
 
 PG_MODULE_MAGIC;
 
@@ -52,6 +53,7 @@ static TimestampTz clock_override = 0;
 CdpBackfillHookType CdpBackfillHook = NULL;
 CdpBackfillLaterHookType CdpBackfillLaterHook = NULL;
 CdpTraitAlteredHookType CdpTraitAlteredHook = NULL;
+CdpVisibleHookType CdpVisibleHook = NULL;
 CdpRulesHookType CdpRulesChangingHook = NULL;
 CdpRulesHookType CdpRulesChangedHook = NULL;
 
@@ -291,4 +293,5 @@ _PG_init(void)
 
 	CdpSegmentsInit();
 	CdpApplyInit();
+	CdpVisibilityInit();
 }

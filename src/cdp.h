@@ -118,6 +118,13 @@ typedef void (*CdpTraitAlteredHookType) (int32 old_id, int32 new_id, bool publis
 extern CdpTraitAlteredHookType CdpTraitAlteredHook;
 
 /*
+ * May the session's user see the profile?  Asked by whoever finds one for him;
+ * what he may not see is as good as unknown.  Set by trust/.
+ */
+typedef bool (*CdpVisibleHookType) (int64 profile_id);
+extern CdpVisibleHookType CdpVisibleHook;
+
+/*
  * The rules of identity are about to change, and have changed: called under
  * the lock for that (CdpRulesLock), in the transaction of the change.
  */

@@ -63,6 +63,7 @@ BEGIN
 		JOIN cdp.identities i ON i.profile_id = m.profile_id
 		JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(i.identifier)
 		WHERE m.segment_id = wanted AND m.member AND k.kind = ANY (audience.kinds)
+			AND cdp.visible(m.profile_id)
 		ORDER BY 1, 2, 3;
 END
 $$;

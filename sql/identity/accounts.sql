@@ -88,7 +88,7 @@ LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION cdp.member_since(bigint, bigint, timestamptz) IS 'internal: begin of a membership that holds at an instant';
 
-CREATE VIEW cdp.account_members AS
+CREATE VIEW cdp.account_members WITH (security_barrier) AS
 	SELECT x.account_id, a.identifier AS account, x.profile_id, x.at AS since, x.until
 	FROM (SELECT c.account_id, c.profile_id, c.at, c.leaves,
 				 lead(c.at) OVER (PARTITION BY c.account_id, c.profile_id ORDER BY c.at, c.tie) AS until
@@ -98,7 +98,7 @@ CREATE VIEW cdp.account_members AS
 				JOIN cdp.identities i ON i.node_id = e.node_id) c
 		  WHERE c.leaves <> c.before) x
 	JOIN cdp.account_identities a ON a.account_id = x.account_id
-	WHERE NOT x.leaves AND x.until IS DISTINCT FROM x.at;
+	WHERE NOT x.leaves AND x.until IS DISTINCT FROM x.at AND cdp.visible(x.profile_id);
 COMMENT ON VIEW cdp.account_members IS 'who is or was a member of which account, and from when until when (NULL: still)';
 
 CREATE FUNCTION cdp.accounts_of(identifier cdp.identifier, at timestamptz DEFAULT NULL,

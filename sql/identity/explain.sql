@@ -134,7 +134,7 @@ BEGIN
 			WHERE i.profile_id = profile
 		) AS r
 		JOIN cdp.identities i ON i.node_id = r.x
-		JOIN cdp.identities j ON j.node_id = r.y
+		JOIN cdp.identities j ON j.node_id = r.y AND cdp.visible(j.profile_id)
 		CROSS JOIN LATERAL cdp.link_entry(r.link) e
 		ORDER BY (r.link).at, (r.link).tie COLLATE "C", (r.link).ord, r.x, r.y;
 END
@@ -372,7 +372,7 @@ BEGIN
 					CASE WHEN i.profile_id = profile THEN '' ELSE E'\nprofile ' || i.profile_id END),
 				CASE WHEN i.profile_id = profile THEN '' ELSE ', color=gray, fontcolor=gray' END),
 			'' ORDER BY i.node_id)
-		 FROM shown s JOIN cdp.identities i ON i.node_id = s.node_id),
+		 FROM shown s JOIN cdp.identities i ON i.node_id = s.node_id AND cdp.visible(i.profile_id)),
 		(SELECT string_agg(format(E'\tn%s -- n%s [label=%s%s];\n', l.a, l.b,
 				cdp.dot_string(concat_ws(E'\n', e.event, to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD'),
 					CASE WHEN l.status <> 'accepted' THEN concat_ws(': ', l.status, concat_ws(' ', l.reason, l.detail)) END)),

@@ -17,6 +17,10 @@ CREATE FUNCTION cdp.normaliser_versions(OUT normaliser text, OUT library text, O
 COMMENT ON FUNCTION cdp.normaliser_versions() IS 'the libraries that the normalisers use, and their versions; NULL: none';
 
 -- For the functions that change definitions; not for users.
+CREATE FUNCTION cdp.visible(profile_id bigint) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'cdp_visible' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 0.1;
+COMMENT ON FUNCTION cdp.visible(bigint) IS 'may the session''s user see the profile? Everybody may, unless cdp.restrict_reader() says otherwise';
+
 CREATE FUNCTION cdp.definitions_lock() RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_definitions_lock' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.definitions_lock() IS 'internal: keep the applier and other changes of definitions out until the transaction ends';

@@ -88,7 +88,7 @@ BEGIN
 		SELECT cdp.shown(j.identifier), j.first_seen, j.last_seen
 		FROM cdp.identities i
 		JOIN cdp.identities j ON j.profile_id = i.profile_id
-		WHERE i.node_id = identifiers.profile_id
+		WHERE i.node_id = identifiers.profile_id AND cdp.visible(i.profile_id)
 		ORDER BY j.node_id;
 END
 $$;

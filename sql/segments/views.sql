@@ -19,11 +19,11 @@ FROM cdp.segment_definitions d
 LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;
 COMMENT ON VIEW cdp.segments IS 'the segments: predicate, channel, and whether they are kept up to date; building that its members are being worked out (it keeps those that it has), altering that it is as it was until the history for what it is to be is folded, suspended that the owner''s role no longer exists or that the definition cannot be compiled, see last_error';
 
-CREATE VIEW cdp.memberships AS
+CREATE VIEW cdp.memberships WITH (security_barrier) AS
 SELECT d.name AS segment, m.profile_id, m.entered_at
 FROM cdp.segment_members m
 JOIN cdp.segment_definitions d ON d.id OPERATOR(pg_catalog.=) m.segment_id
-WHERE m.member;
+WHERE m.member AND (d.entity OPERATOR(pg_catalog.=) 'account' OR cdp.visible(m.profile_id));
 COMMENT ON VIEW cdp.memberships IS 'who is in which segment as of the applied clock';
 
 CREATE VIEW cdp.stat_segments AS

@@ -32,11 +32,12 @@ CREATE VIEW cdp.stat_traits AS
 	LEFT JOIN cdp.trait_errors e ON e.trait_id = t.id;
 COMMENT ON VIEW cdp.stat_traits IS 'how often a trait''s value could not be computed (errors) or was NULL, and the last error; hidden traits of segments are called $number';
 
-CREATE VIEW cdp.profiles AS
+CREATE VIEW cdp.profiles WITH (security_barrier) AS
 	SELECT i.profile_id,
 		min(i.first_seen) AS first_seen,
 		max(i.last_seen) AS last_seen,
 		cdp.traits_json(i.state) AS traits
 	FROM cdp.identities i
+	WHERE cdp.visible(i.profile_id)
 	GROUP BY i.profile_id;
 COMMENT ON VIEW cdp.profiles IS 'everybody: first and last seen, and all traits';

@@ -78,7 +78,7 @@ read_by_id(FunctionCallInfo fcinfo, ProfileRead *read)
 	begin_read(read);
 	/* most ids that are asked for have not been merged away */
 	if (CdpProfileRead(profile_id, read->traits, &read->nodes))
-		return true;
+		return CdpVisibleHook == NULL || CdpVisibleHook(profile_id);
 	profile_id = CdpProfileOfNode(profile_id);
 	return profile_id != 0 && CdpProfileRead(profile_id, read->traits, &read->nodes);
 }
@@ -447,7 +447,9 @@ cdp_segment_members(PG_FUNCTION_ARGS)
 
 	/* by cursor: an audience may be larger than memory */
 	plan = SPI_prepare("SELECT profile_id FROM cdp.segment_members"
-					   " WHERE segment_id = $1 AND member", 1, &types[1]);
+					   " WHERE segment_id = $1 AND member AND (cdp.visible(profile_id)"
+					   " OR EXISTS (SELECT FROM cdp.account_identities a"
+					   " WHERE a.account_id = profile_id))", 1, &types[1]);
 	portal = SPI_cursor_open(NULL, plan, args, NULL, true);
 	for (;;)
 	{

@@ -346,6 +346,17 @@ make_links(CdpAsOf *asof, CdpEntry **entries, int n)
 }
 
 /*
+ * Is the identifier hidden from the session's user, who sees some profiles
+ * only?  What belongs to nobody now is hidden from him too.
+ */
+bool
+CdpAsOfHidden(const CdpIdentifier *raw)
+{
+	return CdpVisibleHook != NULL && !CdpVisibleHook(0) &&
+		CdpProfileOfIdentifier(-1, raw) == 0;
+}
+
+/*
  * The nodes that were one person with the identifier; NULL when it was not
  * known.  The ring of the result has nodes that are gone in it.  *entries are
  * those of the cluster that count, latest first.
@@ -359,7 +370,7 @@ CdpAsOfComponent(CdpAsOf *asof, const CdpIdentifier *raw, CdpEntry ***entries, i
 	int			i;
 
 	(void) CdpCanonicalise(asof->kinds, raw, &canonical, &kind);
-	if (canonical == NULL)
+	if (canonical == NULL || CdpAsOfHidden(raw))
 		return NULL;
 	CdpGraphWant(asof->graph, canonical);
 	CdpGraphLoadWanted(asof->graph);

@@ -66,6 +66,7 @@ extern void CdpAsOfBeginCall(CdpAsOfCall *call);
 extern void CdpAsOfEndCall(CdpAsOfCall *call);
 extern CdpAsOf *CdpAsOfBegin(TimestampTz at, TimestampTz known_at);
 extern void CdpAsOfCheckKind(CdpAsOf *asof, const CdpIdentifier *raw);
+extern bool CdpAsOfHidden(const CdpIdentifier *raw);
 extern CdpNode *CdpAsOfComponent(CdpAsOf *asof, const CdpIdentifier *raw,
 								 CdpEntry ***entries, int *n);
 extern int64 CdpAsOfNumber(CdpNode *root);

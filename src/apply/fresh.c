@@ -409,7 +409,7 @@ fresh_profile(CdpIdentifier *raw, int64 profile_id)
 	pending.asof = CdpAsOfBegin(DT_NOEND, DT_NOEND);
 	pending.asof->unapplied = true;
 	(void) CdpCanonicalise(pending.asof->kinds, raw, &canonical, &kind);
-	if (canonical == NULL)
+	if (canonical == NULL || CdpAsOfHidden(raw))
 		return NULL;
 	pending.n = CdpCursorsPending(pending.asof->cursors, cdp_max_fresh_entries + 1,
 								  &pending.entries);

@@ -228,7 +228,7 @@ static const char *const members_query =
 	LATEST("n.node_id", "n.account_id", "$2")
 	" WHERE n.account_id = $1 ORDER BY i.profile_id, x.at DESC, x.tie DESC) y"
 	" CROSS JOIN LATERAL cdp.member_since($1, y.profile_id, $2) s (since)"
-	" WHERE NOT y.leaves ORDER BY y.profile_id";
+	" WHERE NOT y.leaves AND cdp.visible(y.profile_id) ORDER BY y.profile_id";
 
 static Datum
 run_query(FunctionCallInfo fcinfo, const char *query, int64 id)

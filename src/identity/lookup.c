@@ -113,10 +113,19 @@ find_profile(const char *index_name, Datum value)
 	return profile_id;
 }
 
+/*
+ * 0 for a profile that the session's user may not see.
+ */
+static int64
+visible(int64 profile_id)
+{
+	return profile_id == 0 || CdpVisibleHook == NULL || CdpVisibleHook(profile_id) ? profile_id : 0;
+}
+
 int64
 CdpProfileOfNode(int64 node_id)
 {
-	return find_profile("identities_pkey", Int64GetDatum(node_id));
+	return visible(find_profile("identities_pkey", Int64GetDatum(node_id)));
 }
 
 /*
@@ -141,7 +150,7 @@ CdpProfileOfFormerNode(int64 node_id)
 	index_endscan(scan);
 	index_close(index, AccessShareLock);
 	table_close(heap, AccessShareLock);
-	return profile_id;
+	return visible(profile_id);
 }
 
 CdpIdentifier *
@@ -170,5 +179,5 @@ CdpProfileOfIdentifier(int64 generation, const CdpIdentifier *raw)
 
 	if (canonical == NULL)
 		return 0;
-	return find_profile("identities_identifier", PointerGetDatum(canonical));
+	return visible(find_profile("identities_identifier", PointerGetDatum(canonical)));
 }

@@ -395,7 +395,8 @@ combine(FunctionCallInfo fcinfo, ReturnSetInfo *rsinfo)
 				Datum		value = Int64GetDatum(key * PIECE_IDS + k * 64 + bit);
 				bool		null = false;
 
-				tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &null);
+				if (CdpVisibleHook == NULL || CdpVisibleHook(DatumGetInt64(value)))
+					tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &null);
 				word &= word - 1;
 			}
 		}

@@ -155,7 +155,7 @@ CdpTraitsView(CdpTraitSet *set, const char *renamed_from, const char *renamed_to
 	}
 
 	initStringInfo(&query);
-	appendStringInfo(&query, "CREATE OR REPLACE VIEW cdp.%s AS SELECT x.%s", name,
+	appendStringInfo(&query, "CREATE OR REPLACE VIEW cdp.%s WITH (security_barrier) AS SELECT x.%s", name,
 					 set->accounts ? "account_id" : "profile_id");
 	if (OidIsValid(view))
 	{
@@ -186,7 +186,8 @@ CdpTraitsView(CdpTraitSet *set, const char *renamed_from, const char *renamed_to
 						   " FROM cdp.account_identities a) x"
 						   : " FROM (SELECT i.profile_id,"
 						   " cdp.trait_values(i.state) AS v"
-						   " FROM cdp.identities i GROUP BY i.profile_id) x");
+						   " FROM cdp.identities i WHERE cdp.visible(i.profile_id)"
+						   " GROUP BY i.profile_id) x");
 
 	if (anew)
 	{
