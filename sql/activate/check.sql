@@ -11,6 +11,7 @@ AS $$
 DECLARE
 	running boolean := cdp.worker_pid() IS NOT NULL;
 	usage float8 := pg_notification_queue_usage();
+	guard bigint := current_setting('cdp.max_profile_identifiers')::bigint;
 	lag record;
 	applier cdp.applier;
 	month text := to_char(date_trunc('month', cdp.clock()) + interval '1 month', '"y"YYYY"m"MM');
@@ -107,6 +108,50 @@ BEGIN
 			format('SELECT cdp.sync_attachment(%1$L) says what is in the way; SELECT cdp.drop_attachment(%1$L) ends it', a.name)
 		FROM cdp.attachments a WHERE a.status NOT IN ('ok', 'being loaded');
 
+	RETURN QUERY SELECT 'warning', 'segment', s.segment, format('evaluating a profile takes %s µs on average', round(s.evaluation_us)),
+			'every entry of everybody pays for it: a computed trait can keep what is costly, or the expression can be simpler'
+		FROM cdp.stat_segments s WHERE s.evaluation_us > 1000;
+
+	-- limits
+	RETURN QUERY SELECT 'warning', 'limits', g.reason, format('links refused by the %s guard: %s', g.reason, CASE WHEN g.n > 1000 THEN 'more than 1000' ELSE g.n::text END),
+			'see cdp.refused_links() and cdp.links: an identifier that many share may have to be blocked, or to be a label'
+		FROM (SELECT r.reason, (SELECT count(*) FROM (SELECT FROM cdp.links l WHERE l.reason = r.reason LIMIT 1001) l) AS n
+			FROM unnest('{size,rate,bridge}'::text[]) r (reason)) g
+		WHERE g.n > 0;
+	-- who is large is known from ANALYZE, and then counted
+	RETURN QUERY SELECT 'warning', 'limits', 'profile ' || c.profile_id, format('a profile has %s identifiers, of at most %s', c.n, guard),
+			format('SELECT * FROM cdp.identifiers(%s): links beyond are refused; see cdp.bridges()', c.profile_id)
+		FROM (SELECT v.profile_id, (SELECT count(*) FROM cdp.identities i WHERE i.profile_id = v.profile_id) AS n
+			FROM pg_stats s
+			JOIN pg_class t ON t.oid = 'cdp.identities'::regclass,
+			LATERAL ROWS FROM (unnest(s.most_common_vals::text::bigint[]), unnest(s.most_common_freqs)) AS v (profile_id, freq)
+			WHERE s.schemaname = 'cdp' AND s.tablename = 'identities' AND s.attname = 'profile_id'
+				AND v.freq * t.reltuples > guard * 0.5) c
+		WHERE guard > 0 AND c.n > guard * 0.8;
+	RETURN QUERY SELECT 'info', 'limits', NULL::text, format('entries that wait: %s, of at most %s for profile(…, fresh => true)', lag.entries, current_setting('cdp.max_fresh_entries')),
+			'fresh reads raise an error until the applier has caught up'
+		WHERE lag.entries > current_setting('cdp.max_fresh_entries')::bigint;
+
+	-- attached relations
+	RETURN QUERY SELECT 'warning', 'attachment', d.name, format('its cursor %s has no index', d.mapping ->> 'cursor'),
+			format('CREATE INDEX ON %s ((%s)): every look reads the whole table', d.relation, d.mapping ->> 'cursor')
+		FROM cdp.attachment_definitions d
+		JOIN pg_class c ON c.oid = to_regclass(d.relation) AND c.relkind IN ('r', 'p', 'm')
+		WHERE d.mapping ? 'cursor' AND (c.relkind = 'p' OR pg_relation_size(c.oid) > 1000000)
+			AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL
+				AND btrim(pg_get_indexdef(i.indexrelid, 1, true), '()') = btrim(d.mapping ->> 'cursor', '()'));
+	-- rows that share a key overwrite each other
+	RETURN QUERY SELECT 'warning', 'attachment', d.name, format('nothing keeps its key (%s) unique', k.columns),
+			format('CREATE UNIQUE INDEX ON %s (%s): rows with the same key would be taken for one', d.relation, k.columns)
+		FROM cdp.attachment_definitions d
+		JOIN pg_class c ON c.oid = to_regclass(d.relation) AND c.relkind IN ('r', 'p', 'm'),
+		LATERAL (SELECT array_agg(e) AS names, string_agg(e, ', ') AS columns
+			FROM jsonb_array_elements_text(CASE jsonb_typeof(d.mapping -> 'key') WHEN 'array' THEN d.mapping -> 'key'
+				WHEN 'string' THEN jsonb_build_array(d.mapping -> 'key') ELSE '[]' END) e) k
+		WHERE k.names IS NOT NULL
+			AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+				AND k.names @> ARRAY(SELECT pg_get_indexdef(i.indexrelid, n, true) FROM generate_series(1, i.indnkeyatts) n));
+
 	-- who reads the changes
 	RETURN QUERY SELECT 'warning', 'subscription', l.subscription, format('%s; behind: %s', l.alarm, l.behind),
 			CASE WHEN l.dead > 0 THEN format('SELECT * FROM cdp.dead_letters WHERE subscription = %L', l.subscription)
@@ -122,6 +167,9 @@ BEGIN
 			WHERE NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.name = ANY (s.traits))) w;
 	IF usage > current_setting('cdp.notify_queue_limit')::float8 AND current_setting('cdp.notify_queue_limit')::float8 > 0 THEN
 		RETURN QUERY SELECT 'error', 'notify', NULL::text, format('the queue of notifications is %s %% full: changes are not announced', round((usage * 100)::numeric, 1)),
+			'a session listens and sleeps in a transaction: see pg_stat_activity';
+	ELSIF usage > current_setting('cdp.notify_queue_limit')::float8 / 2 THEN
+		RETURN QUERY SELECT 'warning', 'notify', NULL::text, format('the queue of notifications is %s %% full', round((usage * 100)::numeric, 1)),
 			'a session listens and sleeps in a transaction: see pg_stat_activity';
 	END IF;
 	RETURN QUERY SELECT 'warning', 'notify', NULL::text, format('batches that were not announced: %s, the last at %s', n.batches, date_trunc('second', n.last_at)),

@@ -35,7 +35,7 @@ BEGIN ATOMIC
 		AND (s.kinds IS NULL OR kind = ANY (s.kinds))
 		AND (s.entities IS NULL OR entity = ANY (s.entities))
 		AND (s.causes IS NULL OR cause = ANY (s.causes))
-		AND (s.format = 'cdp' OR (kind IN ('segment_entered', 'segment_exited', 'trait_changed') AND entity = 'profile'))
+		AND (s.format = 'cdp' OR kind IN ('segment_entered', 'segment_exited', 'trait_changed'))
 		AND (kind <> 'segment_defined' OR 'segment_defined' = ANY (s.kinds))
 		AND (s.mode <> 'trigger' OR cause <> 'definition' OR 'definition' = ANY (s.causes)
 			OR kind = 'segment_defined')
@@ -271,7 +271,6 @@ BEGIN
 	WHERE m.member AND (s.segments IS NULL OR d.name = ANY (s.segments))
 		AND (s.kinds IS NULL OR 'segment_entered' = ANY (s.kinds))
 		AND (s.entities IS NULL OR d.entity = ANY (s.entities))
-		AND (s.format = 'cdp' OR d.entity = 'profile')
 		AND (s.max_age IS NULL OR m.entered_at > cdp.clock() - s.max_age);
 END
 $$;

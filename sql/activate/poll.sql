@@ -48,7 +48,8 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	payload := CASE WHEN call = 'identify' THEN
-			jsonb_build_object('type', 'identify', 'traits', jsonb_build_object(key, value))
+			jsonb_build_object('type', CASE WHEN change.entity = 'account' THEN 'group' ELSE 'identify' END,
+				'traits', jsonb_build_object(key, value))
 		ELSE jsonb_build_object('type', 'track',
 			'event', CASE WHEN class = 'trait' THEN 'Trait Computed'
 				WHEN value = 'true' THEN 'Audience Entered' ELSE 'Audience Exited' END,
@@ -59,8 +60,14 @@ BEGIN
 		'timestamp', to_char(change.occurred_at, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
 		'context', jsonb_build_object('personas', jsonb_build_object(
 			'computation_class', class, 'computation_key', key, 'namespace', 'cdp')));
-	-- those who have no identifier of these kinds go by the profile's number
-	IF profile -> 'identifiers' ? 'user_id' THEN
+	-- an account's call is nobody's; those who have no identifier of these kinds go by the number
+	IF change.entity = 'account' THEN
+		SELECT payload || jsonb_build_object('anonymousId', 'cdp-account-' || change.profile_id)
+				|| CASE WHEN call = 'identify' THEN jsonb_build_object('groupId', v -> 0)
+					ELSE jsonb_build_object('context', payload -> 'context' || jsonb_build_object('groupId', v -> 0)) END
+			INTO payload
+		FROM (SELECT v FROM jsonb_each(profile -> 'identifiers') AS i (k, v) LIMIT 1) a;
+	ELSIF profile -> 'identifiers' ? 'user_id' THEN
 		payload := payload || jsonb_build_object('userId', profile #> '{identifiers,user_id,0}');
 	ELSE
 		payload := payload || jsonb_build_object('anonymousId',
@@ -70,7 +77,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.segment_payload(cdp.changes, jsonb, text) IS
-	'what Segment sends for such a change: call track (Audience Entered, Audience Exited, Trait Computed) or identify; profile: its identifiers as cdp.profile() gives them; NULL for kinds of changes that have no such form';
+	'what Segment sends for such a change: call track (Audience Entered, Audience Exited, Trait Computed) or identify, which for an account is group; profile: its identifiers as cdp.profile() gives them; NULL for kinds of changes that have no such form';
 
 -- A change as the subscription wants to have it.
 CREATE FUNCTION cdp.render_change(change cdp.changes, s cdp.subscriptions) RETURNS jsonb

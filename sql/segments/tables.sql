@@ -70,8 +70,12 @@ COMMENT ON COLUMN cdp.segment_errors.suspended IS 'the definition could not be c
 -- Counted by the sessions that evaluate, added here from time to time.
 CREATE TABLE cdp.segment_evaluations (
 	segment_id int PRIMARY KEY,
-	evaluations bigint NOT NULL
+	evaluations bigint NOT NULL,
+	timed bigint NOT NULL,
+	timed_us float8 NOT NULL
 ) WITH (fillfactor = 50);
+COMMENT ON COLUMN cdp.segment_evaluations.timed IS 'of these, how many were timed: one call in sixteen';
+COMMENT ON COLUMN cdp.segment_evaluations.timed_us IS 'how long those took, in microseconds';
 COMMENT ON TABLE cdp.segment_evaluations IS 'how many profiles were evaluated for a segment; see cdp.stat_segments';
 
 SELECT pg_extension_config_dump('cdp.segment_definitions', '');

@@ -29,8 +29,9 @@ COMMENT ON VIEW cdp.memberships IS 'who is in which segment as of the applied cl
 CREATE VIEW cdp.stat_segments AS
 SELECT d.name AS segment,
 	COALESCE(v.evaluations, 0)::bigint OPERATOR(pg_catalog.+) cdp.pending_evaluations(d.id) AS evaluations,
+	v.timed_us OPERATOR(pg_catalog./) NULLIF(v.timed, 0)::float8 AS evaluation_us,
 	COALESCE(e.errors, 0) AS errors, cdp.shown_error(e.last_error) AS last_error, e.last_profile, e.last_at AS last_error_at
 FROM cdp.segment_definitions d
 LEFT JOIN cdp.segment_evaluations v ON v.segment_id OPERATOR(pg_catalog.=) d.id
 LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;
-COMMENT ON VIEW cdp.stat_segments IS 'work and errors by segment: profiles evaluated by the applier, errors of its predicate, the last one and whose profile raised it';
+COMMENT ON VIEW cdp.stat_segments IS 'work and errors by segment: profiles evaluated by the applier, how long one takes on average in microseconds (by a sample; NULL: not known yet), errors of its predicate, the last one and whose profile raised it';

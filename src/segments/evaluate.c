@@ -27,6 +27,7 @@
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -45,6 +46,9 @@
 /* Milliseconds between additions to cdp.segment_evaluations. */
 #define COUNT_INTERVAL	1000
 
+/* One call in so many is timed. */
+#define TIMED_CALLS 16
+
 /* Errors of one segment during one call. */
 typedef struct SegmentErrors
 {
@@ -59,7 +63,10 @@ typedef struct Evaluation
 	CdpSegment **todo;			/* in the order of evaluation */
 	SegmentErrors *errors;		/* by position in todo */
 	int64	   *evaluated;		/* likewise */
+	int64	   *timed;			/* of these, how many with the clock on … */
+	double	   *us;				/* … and how long they took */
 	int			ntodo;
+	bool		timing;			/* is the clock on? */
 	bool		safe;			/* nothing in todo can raise an error */
 	CdpProfileEval *profiles;	/* of the chunk */
 	int			nprofiles;
@@ -210,10 +217,16 @@ run(Evaluation *e)
 		CdpSegment *segment = e->todo[e->segment];
 		CdpSegmentRules *rules = segment->rules;
 		bool		pinned = rules->predicate.pinned || rules->exit_when.pinned;
+		int64		before = e->evaluated[e->segment];
+		bool		timing = e->timing && rules->predicate_state != NULL;
+		instr_time  begin;
+		instr_time  end;
 		int			nest_level = 0;
 		Oid			userid;
 		int			sec_context;
 
+		if (timing)
+			INSTR_TIME_SET_CURRENT(begin);
 		GetUserIdAndSecContext(&userid, &sec_context);
 		SetUserIdAndSecContext(rules->role, sec_context | SECURITY_RESTRICTED_OPERATION);
 		if (pinned)
@@ -249,6 +262,13 @@ run(Evaluation *e)
 		if (pinned)
 			CdpUnpinSettings(nest_level);
 		SetUserIdAndSecContext(userid, sec_context);
+		if (timing)
+		{
+			INSTR_TIME_SET_CURRENT(end);
+			INSTR_TIME_SUBTRACT(end, begin);
+			e->timed[e->segment] += e->evaluated[e->segment] - before;
+			e->us[e->segment] += INSTR_TIME_GET_DOUBLE(end) * 1000000;
+		}
 	}
 }
 
@@ -380,6 +400,8 @@ typedef struct PendingCount
 {
 	int32		segment_id;		/* hash key */
 	int64		evaluations;
+	int64		timed;
+	double		us;
 } PendingCount;
 
 static HTAB *pending_counts = NULL;
@@ -387,11 +409,13 @@ static HTAB *pending_counts = NULL;
 static void
 write_counts(void)
 {
-	Oid			types[] = {INT4ARRAYOID, INT8ARRAYOID};
+	Oid			types[] = { INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID };
 	long		n = hash_get_num_entries(pending_counts);
 	Datum	   *ids = palloc(n * sizeof(Datum));
 	Datum	   *counts = palloc(n * sizeof(Datum));
-	Datum		values[2];
+	Datum	   *timed = palloc(n * sizeof(Datum));
+	Datum	   *us = palloc(n * sizeof(Datum));
+	Datum		values[4];
 	CdpUserContext saved;
 	HASH_SEQ_STATUS status;
 	PendingCount *pending;
@@ -401,20 +425,28 @@ write_counts(void)
 	while ((pending = (PendingCount *) hash_seq_search(&status)) != NULL)
 	{
 		ids[i] = Int32GetDatum(pending->segment_id);
+		timed[i] = Int64GetDatum(pending->timed);
+		us[i] = Float8GetDatum(pending->us);
 		counts[i++] = Int64GetDatum(pending->evaluations);
 		(void) hash_search(pending_counts, &pending->segment_id, HASH_REMOVE, NULL);
 	}
 	values[0] = PointerGetDatum(construct_array(ids, i, INT4OID, 4, true, TYPALIGN_INT));
 	values[1] = PointerGetDatum(construct_array(counts, i, INT8OID, 8, FLOAT8PASSBYVAL,
 												TYPALIGN_DOUBLE));
+	values[2] = PointerGetDatum(construct_array(timed, i, INT8OID, 8, FLOAT8PASSBYVAL,
+												TYPALIGN_DOUBLE));
+	values[3] = PointerGetDatum(construct_array(us, i, FLOAT8OID, 8, FLOAT8PASSBYVAL,
+												TYPALIGN_DOUBLE));
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args("INSERT INTO cdp.segment_evaluations AS e (segment_id, evaluations)"
-							  " SELECT u.id, u.n FROM unnest($1, $2) AS u(id, n)"
+	if (SPI_execute_with_args("INSERT INTO cdp.segment_evaluations AS e (segment_id, evaluations, timed, timed_us)"
+							  " SELECT u.id, u.n, u.timed, u.us FROM unnest($1, $2, $3, $4) AS u(id, n, timed, us)"
 							  " WHERE u.id IN (SELECT d.id FROM cdp.segment_definitions d)"
 							  " ON CONFLICT (segment_id) DO UPDATE SET"
-							  " evaluations = e.evaluations + excluded.evaluations",
-							  2, types, values, NULL, false, 0) != SPI_OK_INSERT)
+							  " evaluations = e.evaluations + excluded.evaluations,"
+							  " timed = e.timed + excluded.timed,"
+							  " timed_us = e.timed_us + excluded.timed_us",
+							  4, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not count evaluations of segments");
 	SPI_finish();
 	CdpRestoreUser(&saved);
@@ -444,8 +476,13 @@ count_evaluations(Evaluation *e)
 			hash_search(pending_counts, &e->todo[i]->id, HASH_ENTER, &found);
 
 		if (!found)
-			pending->evaluations = 0;
+		{
+			pending->evaluations = pending->timed = 0;
+			pending->us = 0;
+		}
 		pending->evaluations += e->evaluated[i];
+		pending->timed += e->timed[i];
+		pending->us += e->us[i];
 	}
 	if (XactReadOnly || hash_get_num_entries(pending_counts) == 0 ||
 		!TimestampDifferenceExceeds(last, GetCurrentTimestamp(), COUNT_INTERVAL))
@@ -505,6 +542,8 @@ choose_segments(Evaluation *e, const Bitmapset *only)
 	}
 	e->errors = palloc0(Max(e->ntodo, 1) * sizeof(SegmentErrors));
 	e->evaluated = palloc0(Max(e->ntodo, 1) * sizeof(int64));
+	e->timed = palloc0(Max(e->ntodo, 1) * sizeof(int64));
+	e->us = palloc0(Max(e->ntodo, 1) * sizeof(double));
 	bms_free(wanted);
 	pfree(chosen);
 }
@@ -559,11 +598,13 @@ void
 CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 						TimestampTz now, const Bitmapset *only, bool record)
 {
+	static unsigned int calls = 0;
 	Evaluation	e = {0};
 	int			ncolumns = Max(set->columns->n, 1);
 
 	e.set = set;
 	e.now = now;
+	e.timing = record && calls++ % TIMED_CALLS == 1;
 	choose_segments(&e, only);
 	e.member = palloc((Size) Min(n, CDP_EVALUATION_CHUNK) * ncolumns * sizeof(Datum) + 1);
 	e.never_null = palloc0(ncolumns * sizeof(bool));
@@ -583,6 +624,8 @@ CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 	pfree(e.todo);
 	pfree(e.errors);
 	pfree(e.evaluated);
+	pfree(e.timed);
+	pfree(e.us);
 }
 
 void

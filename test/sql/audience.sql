@@ -73,7 +73,7 @@ SELECT subscription, state, alarm FROM cdp.subscription_lag ORDER BY 1;
 SET cdp.now = '2026-05-05 11:00:01+00';
 SELECT alarm FROM cdp.subscription_lag WHERE subscription = 'mail';
 
--- changes of accounts carry what is known of the account; Segment has no form for them
+-- changes of accounts carry what is known of the account; for Segment they are group calls, and events with a groupId
 SELECT cdp.create_trait('tier', entity => 'account', type => 'text');
 SELECT cdp.create_trait('ordered', entity => 'account', aggregate => 'count', event => 'Ordered');
 SELECT cdp.create_segment('active_accounts', 'ordered > 0', entity => 'account');
@@ -84,6 +84,10 @@ SELECT cdp.track('Ordered', user_id => 'new1');
 SELECT cdp.apply();
 SELECT kind, entity, segment, payload FROM cdp.poll('accounts');
 SELECT DISTINCT entity FROM cdp.poll('track');
+SELECT cdp.subscribe('calls', '{"entity": "account", "kind": "segment_entered"}', 'beginning', format => 'segment_identify', mode => 'mirror');
+SELECT cdp.subscribe('events', '{"entity": "account"}', 'snapshot', format => 'segment_track');
+SELECT payload FROM cdp.poll('calls');
+SELECT payload FROM cdp.poll('events');
 SELECT cdp.subscribe('later', '{"segment": "active_accounts"}', 'snapshot', '{"identifiers": ["group_id"]}');
 SELECT seq, entity, payload FROM cdp.poll('later');
 SELECT * FROM cdp.audience('active_accounts');

@@ -82,3 +82,57 @@ RESET ROLE;
 DROP ROLE regress_cdp_watcher;
 -- who monitors sees numbers, no payloads
 SELECT v, has_table_privilege('pg_monitor', v, 'SELECT') FROM unnest('{cdp.subscription_lag,cdp.dead_letters,cdp.changes}'::text[]) v;
+
+-- what is slow, and what is near a limit
+SET cdp.emit_logical = off;
+DELETE FROM cdp.notify_skipped;
+SELECT cdp.create_segment('slow', $$length(repeat(n::text, 1000000)) > 3000000$$);
+DO $$
+BEGIN
+	FOR i IN 1 .. 60 LOOP
+		INSERT INTO cdp.events (event, identifiers) VALUES ('x', '{user_id:a}');
+		COMMIT;
+		PERFORM cdp.apply();
+		COMMIT;
+		EXIT WHEN EXISTS (SELECT FROM cdp.stat_segments WHERE segment = 'slow' AND evaluation_us > 0);
+		PERFORM pg_sleep(0.05);
+	END LOOP;
+END $$;
+SELECT segment, evaluation_us > 1000 AS slow FROM cdp.stat_segments WHERE segment IN ('some', 'slow') ORDER BY 1;
+SELECT severity, object, regexp_replace(finding, '[0-9]+', '…') AS finding, remedy FROM found() WHERE topic = 'segment' AND finding ~ 'takes';
+SELECT cdp.drop_segment('slow');
+
+SET cdp.max_profile_identifiers = 10;
+SELECT cdp.identify(user_id => 'big', identifiers => ARRAY(SELECT ('email:e' || i || '@x.org')::cdp.identifier FROM generate_series(1, 8) i));
+SELECT cdp.apply();
+SELECT severity, object, finding FROM found() WHERE topic = 'limits';
+ANALYZE cdp.identities;
+SELECT severity, regexp_replace(object, '[0-9]+', '…') AS object, finding, regexp_replace(remedy, '[0-9]+', '…') AS remedy FROM found() WHERE topic = 'limits';
+SELECT cdp.identify(user_id => 'big', identifiers => ARRAY(SELECT ('email:f' || i || '@x.org')::cdp.identifier FROM generate_series(1, 8) i));
+SELECT cdp.apply();
+SELECT severity, object, finding, remedy FROM found() WHERE topic = 'limits' AND object = 'size';
+RESET cdp.max_profile_identifiers;
+SET cdp.max_fresh_entries = 1;
+SELECT cdp.track('x', user_id => 'a'), cdp.track('x', user_id => 'b');
+SELECT severity, finding, remedy FROM found() WHERE topic = 'limits' AND object IS NULL;
+RESET cdp.max_fresh_entries;
+SELECT cdp.apply();
+
+-- attached tables
+CREATE SCHEMA shop;
+CREATE TABLE shop.orders (id int, who text, changed timestamptz, pad text);
+INSERT INTO shop.orders SELECT i, 'a', '2026-08-01', repeat('x', 500) FROM generate_series(1, 3000) i;
+CREATE TABLE shop.visits (day int, nr int, who text);
+SELECT cdp.attach('shop.orders', '{"event": "Ordered", "key": "id", "cursor": "changed", "identifiers": {"user_id": "who"}}', capture => 'poll');
+SELECT cdp.attach('shop.visits', '{"event": "Visited", "key": ["day", "nr"], "identifiers": {"user_id": "who"}}');
+SELECT severity, object, finding, remedy FROM found() WHERE topic = 'attachment';
+CREATE UNIQUE INDEX ON shop.orders (id);
+CREATE UNIQUE INDEX ON shop.visits (nr, day);
+SELECT object, finding FROM found() WHERE topic = 'attachment';
+CREATE INDEX ON shop.orders (changed);
+SELECT object, finding FROM found() WHERE topic = 'attachment';
+ALTER TABLE shop.visits DISABLE TRIGGER ALL;
+SELECT severity, object, finding, remedy FROM found() WHERE topic = 'attachment';
+
+-- not preloaded
+SELECT severity, topic, finding, remedy FROM cdp.check() WHERE topic = 'preload';

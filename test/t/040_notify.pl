@@ -162,6 +162,8 @@ cmp_ok($node->safe_psql('postgres', 'SELECT pg_notification_queue_usage()'), '>'
 order('q2');
 is_deeply(received(), {}, 'nothing is announced any more');
 is(count_skipped(), 1, 'which is counted');
+is($node->safe_psql('postgres', q(SELECT string_agg(severity || ': ' || (finding ~ 'not announced')::text, ' ' ORDER BY severity) FROM cdp.check() WHERE topic = 'notify')),
+	'error: true warning: true', 'check() says so');
 is($node->safe_psql('postgres', "SELECT count(*) FROM cdp.poll('mail') WHERE profile_id = cdp.resolve('user_id:q2')"), '1', 'and found by polling');
 $sleeper_in .= "COMMIT;\nSELECT 'awake';\n";
 pump $sleeper until $sleeper_out =~ /awake\n/;
