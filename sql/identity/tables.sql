@@ -39,7 +39,7 @@ CREATE TABLE cdp.links (
 );
 CREATE UNIQUE INDEX links_a ON cdp.links (a, b, origin);
 CREATE INDEX links_b ON cdp.links (b);
-CREATE INDEX links_guarded ON cdp.links (reason) WHERE reason IN ('size', 'rate', 'bridge');
+CREATE INDEX links_refused ON cdp.links (reason) WHERE reason IS NOT NULL;
 COMMENT ON TABLE cdp.links IS 'evidence that two identifiers belong to one person: nodes a < b, the entry that says so, and what the rules made of it';
 
 COMMENT ON COLUMN cdp.links.reason IS 'why it is not accepted: limit, size, rate, bridge, shared (refused), cannot-link, detached (overruled)';

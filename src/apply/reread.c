@@ -48,6 +48,13 @@ static CdpStatement counting_entries = {
 	{"text[]", "timestamptz[]", "int8[]"}
 };
 
+/* decisions that are undone have rows, too, as long as they can be read */
+static CdpStatement delete_undone = {
+	"DELETE FROM cdp.decisions d USING unnest($1) AS u (entry)"
+	" WHERE d.entry = u.entry AND d.a IS NULL",
+	{"int8[]"}
+};
+
 static CdpStatement delete_rejected = {
 	"DELETE FROM cdp.rejected r WHERE r.entry = ANY ($1)",
 	{"int8[]"}
@@ -218,11 +225,13 @@ static void
 exchange(CdpBatch *batch, CdpCursorSet *applied, CdpReadings **list, int n)
 {
 	int64	   *refused = palloc(sizeof(int64) * n);
+	int64	   *undecided = palloc(sizeof(int64) * n);
 	int64		rejected = batch->applier.rejected;
 	int64		duplicates = batch->applier.duplicates;
 	List	   *copies;
 	ListCell   *lc;
 	int			nrefused = 0;
+	int			nundecided = 0;
 	int			i;
 
 	CdpFindCounting(list, n);
@@ -242,6 +251,9 @@ exchange(CdpBatch *batch, CdpCursorSet *applied, CdpReadings **list, int n)
 				 list[i]->is.reject_reason == NULL &&
 				 CdpGraphOwnerOf(&list[i]->was) != NULL)
 			continue;			/* another copy counts, or it is undone */
+		else if (CDP_ENTRY_DECIDES(list[i]->was.type) &&
+				 list[i]->is.reject_reason != NULL)
+			undecided[nundecided++] = list[i]->was.id;
 		entry = &batch->entries[batch->nentries++];
 		*entry = list[i]->is;
 		entry->reject_reason = NULL;
@@ -255,6 +267,12 @@ exchange(CdpBatch *batch, CdpCursorSet *applied, CdpReadings **list, int n)
 		Datum		arg = CdpInt8Array(refused, nrefused);
 
 		CdpRun(&delete_rejected, &arg, NULL);
+	}
+	if (nundecided > 0)
+	{
+		Datum		arg = CdpInt8Array(undecided, nundecided);
+
+		CdpRun(&delete_undone, &arg, NULL);
 	}
 	CdpBatchFold(batch, applied);
 

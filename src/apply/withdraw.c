@@ -6,9 +6,10 @@
  *	  States cannot be subtracted from (a minimum does not remember the second
  *	  smallest), so what an entry touched is computed anew from the entries
  *	  that still count: the owner's states, the times of the nodes that it
- *	  named, and the evidence that rested on it.  All entries that name a node
- *	  are owned by it or by a node that evidence or a decision connects it
- *	  with, which keeps the search local.
+ *	  named, and the evidence that rested on it, each of these only where it
+ *	  can be another one.  All entries that name a node are owned by it or by a
+ *	  node that evidence or a decision connects it with, and that is of no
+ *	  weaker kind, which keeps the search local.
  *
  *	  A detach takes away evidence, not entries: for every pair that has the
  *	  node at one end the log is asked what is the earliest evidence now.
@@ -30,13 +31,13 @@
 
 /* nodes whose entries may name one of these nodes */
 static CdpStatement neighbours = {
-	"SELECT l.b FROM (SELECT unnest($1) AS node) AS u"
+	"SELECT u.node, l.b FROM (SELECT unnest($1) AS node) AS u"
 	" CROSS JOIN LATERAL (SELECT l.b FROM cdp.links l WHERE l.a = u.node OFFSET 0) AS l"
-	" UNION SELECT l.a FROM (SELECT unnest($1) AS node) AS u"
+	" UNION ALL SELECT u.node, l.a FROM (SELECT unnest($1) AS node) AS u"
 	" CROSS JOIN LATERAL (SELECT l.a FROM cdp.links l WHERE l.b = u.node OFFSET 0) AS l"
-	" UNION SELECT d.b FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.a = u.node"
+	" UNION ALL SELECT u.node, d.b FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.a = u.node"
 	" AND d.b IS NOT NULL"
-	" UNION SELECT d.a FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.b = u.node",
+	" UNION ALL SELECT u.node, d.a FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.b = u.node",
 	{"int8[]"}
 };
 
@@ -49,15 +50,11 @@ static CdpStatement owned_entries = {
 	{"int8[]"}
 };
 
-/*
- * Event links that rest on these entries, which touch their nodes, as the first
- * or perhaps as the last evidence.
- */
-static CdpStatement resting_links = {
-	"SELECT l.a, l.b, l.entry FROM (SELECT unnest($1) AS node) AS u"
-	" CROSS JOIN LATERAL (SELECT * FROM cdp.links l WHERE l.a = u.node AND l.origin = 'event'"
-	" AND (l.entry = ANY ($2) OR l.last_at IS NOT NULL) OFFSET 0) AS l",
-	{"int8[]", "int8[]"}
+static CdpStatement owned_times = {
+	"SELECT u.owner, n.first, n.last FROM (SELECT unnest($1) AS owner) AS u"
+	" CROSS JOIN LATERAL (SELECT min(o.at) AS first, max(o.at) AS last"
+	" FROM cdp.owned_entries_of(u.owner) o) AS n",
+	{"int8[]"}
 };
 
 /* What one entry says about a pair of nodes, a < b. */
@@ -216,6 +213,8 @@ CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n)
 static void
 renew_link(CdpBatch *batch, CdpLink *link, EvidenceSet *set)
 {
+	CdpGraph   *graph = batch->graph;
+	CdpLink		before = *link;
 	bool		any = false;
 	int64		i;
 
@@ -236,34 +235,77 @@ renew_link(CdpBatch *batch, CdpLink *link, EvidenceSet *set)
 		link->tie = entry->tie;
 		link->ord = set->list[i].ord;
 	}
-	link->a->dirty = link->b->dirty = true;
 	link->gone = !any;
+	if (!any)
+		CdpGraphPairKeep(graph, link->a->id, link->b->id, true, 0, NULL);
+	/* who shares what is not decided link by link */
+	if (CdpNodeRoot(link->a)->nshared > 0 || CdpNodeRoot(link->b)->nshared > 0)
+	{
+		link->changed = any;
+		link->a->dirty = link->b->dirty = true;
+		return;
+	}
+	if (any && before.entry == link->entry && before.ord == link->ord &&
+		CdpOrderCompare(before.at, before.tie, link->at, link->tie) == 0 &&
+		CdpGraphDetached(graph, link) == (link->reason != NULL &&
+										  strcmp(link->reason, "detached") == 0))
+		return;
 	link->changed = any;
+	if (link->status == 'a' &&
+		(!any || CdpGraphDetached(graph, link) ||
+		 CdpOrderCompare(link->at, link->tie, before.at, before.tie) > 0))
+		CdpGraphLoosen(graph, link);
+	if (any)
+		CdpGraphAgain(graph, link);
+	else if (link->reason != NULL && strcmp(link->reason, "bridge") == 0)
+		CdpGraphDirty(link->a, link->b);
 }
 
 /*
- * The nodes themselves, which are in order, and all whose entries may name them.
+ * Is the one stronger than the other in every entry that names both, which the
+ * other can therefore not own?  While history is read anew kinds may have been
+ * others.
+ */
+static bool
+is_stronger(CdpBatch *batch, const CdpNode *node, const CdpNode *other)
+{
+	return batch->graph->reading == NULL &&
+		node->kind->registered && node->kind->links &&
+		other->kind->registered && other->kind->links &&
+		node->kind->priority < other->kind->priority;
+}
+
+/*
+ * Who may own entries that name one of these nodes, which are in order: with
+ * themselves, or only others; weaker: and those whom entries of theirs may name.
  */
 static int64 *
-with_neighbours(const int64 *nodes, int n, int *naround)
+owners_around(CdpBatch *batch, const int64 *nodes, int n, bool themselves,
+			  bool weaker, int *nowners)
 {
 	Datum		arg = CdpInt8Array(nodes, n);
-	int64	   *around;
+	int64	   *owners;
+	int			k = 0;
 	uint64		r;
 
 	CdpRun(&neighbours, &arg, NULL);
-	around = palloc(sizeof(int64) * (n + SPI_processed));
-	memcpy(around, nodes, sizeof(int64) * n);
-	*naround = n;
+	owners = palloc_extended(sizeof(int64) * ((Size) n + SPI_processed + 1), MCXT_ALLOC_HUGE);
+	if (themselves)
+	{
+		memcpy(owners, nodes, sizeof(int64) * n);
+		k = n;
+	}
 	for (r = 0; r < SPI_processed; r++)
 	{
-		int64		id = CdpCellInt8(r, 1);
+		CdpNode    *node = CdpGraphNode(batch->graph, CdpCellInt8(r, 1));
+		CdpNode    *other = CdpGraphNode(batch->graph, CdpCellInt8(r, 2));
 
-		if (!is_member(nodes, n, id))
-			around[(*naround)++] = id;
+		if (weaker || other == NULL || !is_stronger(batch, node, other))
+			owners[k++] = CdpCellInt8(r, 2);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	return around;
+	*nowners = sort_unique(owners, k);
+	return owners;
 }
 
 /*
@@ -278,7 +320,7 @@ add_emptied(CdpBatch *batch, int64 *named, int *n)
 	int			naround;
 	int64	   *result;
 
-	around = with_neighbours(batch->emptied, batch->nemptied, &naround);
+	around = owners_around(batch, batch->emptied, batch->nemptied, true, true, &naround);
 	result = palloc(sizeof(int64) * (*n + naround));
 	memcpy(result, named, sizeof(int64) * *n);
 	memcpy(result + *n, around, sizeof(int64) * naround);
@@ -303,6 +345,25 @@ without_emptied(CdpBatch *batch, int64 *nodes, int n)
 }
 
 /*
+ * Merges by hand at these nodes, which are in order, count or do not, as a replay
+ * will say.
+ */
+static void
+replay_merges(CdpGraph *graph, const int64 *nodes, int n)
+{
+	CdpLink   **links;
+	int			nlinks;
+	int			i;
+
+	links = CdpGraphLinks(graph, &nlinks);
+	for (i = 0; i < nlinks; i++)
+		if (links[i]->manual && (is_member(nodes, n, links[i]->a->id) ||
+								 is_member(nodes, n, links[i]->b->id)))
+			CdpGraphDirty(links[i]->a, links[i]->b);
+	pfree(links);
+}
+
+/*
  * The evidence that joins these nodes with others, as the entries have it that
  * are left; their states begin anew.
  */
@@ -318,6 +379,7 @@ empty_nodes(CdpBatch *batch, EvidenceSet *set)
 	nlinks = CdpGraphLinksOf(graph, batch->emptied, batch->nemptied, &links);
 	for (i = 0; i < nlinks; i++)
 		renew_link(batch, links[i], set);
+	replay_merges(graph, batch->emptied, batch->nemptied);
 	for (i = 0; i < batch->nemptied; i++)
 	{
 		CdpNode    *node = CdpGraphNode(graph, batch->emptied[i]);
@@ -355,13 +417,15 @@ CdpRenewEvidence(CdpBatch *batch, List *renewed)
 	if (n == 0)
 		return;
 	CdpGraphLoadEvidence(graph, nodes, n);
-	around = with_neighbours(nodes, n, &naround);
+	around = owners_around(batch, nodes, n, true, false, &naround);
 	entries = CdpLoadOwned(batch, around, naround, &nentries);
 	CdpGraphLoadDetached(graph);
 	nlinks = CdpGraphLinksOf(graph, nodes, n, &links);
 	collect_evidence(entries, nentries, &set);
 	for (i = 0; i < nlinks; i++)
 		renew_link(batch, links[i], &set);
+
+	replay_merges(graph, nodes, n);
 }
 
 /*
@@ -399,6 +463,128 @@ CdpRefold(CdpBatch *batch, const int64 *owners, int nowners, CdpEntry *entries,
 }
 
 /*
+ * Those of the nodes, which are in order, whose first or last time may be that
+ * of one of the entries, or of entries that somebody owned who is emptied.  They are
+ * made ready to be seen anew.
+ */
+static int
+unsee(CdpBatch *batch, CdpEntry *old, int nold, const int64 *named, int nnamed, int64 *unseen)
+{
+	bool	   *is = palloc0(sizeof(bool) * nnamed);
+	int			n = 0;
+	int			i,
+				j;
+
+	for (i = 0; i < nold; i++)
+	{
+		for (j = 0; j < old[i].nnodes; j++)
+		{
+			CdpNode    *node = CdpGraphNode(batch->graph, old[i].nodes[j]);
+			const int64 *found;
+
+			if (old[i].at > node->first_seen && old[i].at < node->last_seen)
+				continue;
+			found = bsearch(&node->id, named, nnamed, sizeof(int64), number_order);
+			is[found - named] = true;
+		}
+	}
+	for (i = 0; i < nnamed; i++)
+	{
+		CdpNode    *node = CdpGraphNode(batch->graph, named[i]);
+
+		node->row_changed = true;
+		if (!is[i] && batch->nemptied == 0)
+			continue;
+		node->first_seen = DT_NOEND;
+		node->last_seen = DT_NOBEGIN;
+		unseen[n++] = named[i];
+	}
+	pfree(is);
+	return n;
+}
+
+/*
+ * When were these nodes seen by entries that they own?
+ */
+static void
+see_owned(CdpBatch *batch, const int64 *nodes, int n)
+{
+	int64	   *owners = palloc(sizeof(int64) * n);
+	Datum		arg;
+	uint64		r;
+
+	memcpy(owners, nodes, sizeof(int64) * n);
+	arg = CdpInt8Array(owners, without_emptied(batch, owners, n));
+	CdpRun(&owned_times, &arg, NULL);
+	for (r = 0; r < SPI_processed; r++)
+	{
+		CdpNode    *node = CdpGraphNode(batch->graph, CdpCellInt8(r, 1));
+		bool		isnull;
+		Datum		first = CdpCell(r, 2, &isnull);
+
+		if (isnull)
+			continue;
+		CdpNodeSeen(node, DatumGetTimestampTz(first));
+		CdpNodeSeen(node, CdpCellInt8(r, 3));
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * The links of these entries that rest on one of them, as the first or perhaps
+ * as the last evidence; numbers are in order.
+ */
+static int
+resting_links(CdpBatch *batch, CdpEntry *old, int n, const int64 *ids, int nids,
+			  CdpLink ***result)
+{
+	CdpGraph   *graph = batch->graph;
+	CdpLink   **links;
+	CdpLink   **missing;
+	int			max = 0;
+	int			nlinks = 0;
+	int			nmissing = 0;
+	int			kept = 0;
+	int			i,
+				j;
+
+	for (i = 0; i < n; i++)
+		max += old[i].nnodes;
+	links = palloc(sizeof(CdpLink *) * Max(max, 1));
+	missing = palloc(sizeof(CdpLink *) * Max(max, 1));
+	for (i = 0; i < n; i++)
+	{
+		if (CDP_ENTRY_DECIDES(old[i].type))
+			continue;
+		for (j = 1; j < old[i].nnodes; j++)
+		{
+			bool		found;
+			CdpLink    *link = CdpGraphLink(graph, CdpGraphNode(graph, old[i].nodes[0]),
+											CdpGraphNode(graph, old[i].nodes[j]),
+											false, &found);
+
+			if (found)
+				continue;
+			links[nlinks++] = link;
+			missing[nmissing++] = link;
+		}
+	}
+	CdpGraphLoadLinks(graph, missing, nmissing);
+	for (i = 0; i < nlinks; i++)
+	{
+		if (links[i]->on_disk &&
+			(is_member(ids, nids, links[i]->entry) || links[i]->last_tie != NULL))
+			links[kept++] = links[i];
+		/* it has no row, or is none of ours */
+		else if (!links[i]->on_disk)
+			links[i]->gone = true;
+	}
+	pfree(missing);
+	*result = links;
+	return kept;
+}
+
+/*
  * Take back the given entries (list of CdpEntry *, as read from the log).
  */
 void
@@ -406,22 +592,24 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 {
 	int			n = list_length(withdrawn);
 	CdpEntry   *old = palloc(sizeof(CdpEntry) * n);
+	CdpContributions *contributions;
 	int64	   *owners = palloc(sizeof(int64) * n);
 	int64	   *ids = palloc(sizeof(int64) * n);
 	int64	   *named;
+	int64	   *unseen;
 	int64	   *around;
+	int64	   *sources;
 	int			nnamed = 0;
+	int			nunseen;
 	int			naround;
-	int			nowned = 0;
+	int			nowners = 0;
+	int			nids = 0;
+	int			nsources = 0;
 	int			max = 0;
 	CdpEntry   *entries;
 	int			nentries;
-	Datum		args[3];
 	CdpLink   **links;
-	CdpLink   **missing;
-	int			nlinks = 0;
-	int			nmissing = 0;
-	uint64		r;
+	int			nlinks;
 	EvidenceSet set;
 	ListCell   *lc;
 	int			i,
@@ -436,6 +624,9 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	}
 	CdpGraphAdd(batch->graph, old, n, false);
 
+	/* what added nothing to its owner's states takes nothing from them */
+	contributions = palloc0(sizeof(CdpContributions) * n);
+	CdpTraitsEvaluate(batch->traits, NULL, old, n, contributions);
 	for (i = 0; i < n; i++)
 	{
 		int64	   *id = palloc(sizeof(int64));
@@ -447,16 +638,17 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 			batch->graph->withdrawn = lappend(batch->graph->withdrawn, id);
 		CdpAccountsNote(batch, &old[i], true);
 		max += old[i].nnodes;
-		if (old[i].owner != 0)
-		{
-			CdpEntryForget(batch, old[i].owner, old[i].at, old[i].id);
-			owners[nowned] = old[i].owner;
-			ids[nowned++] = old[i].id;
-		}
+		if (old[i].owner == 0)
+			continue;
+		CdpEntryForget(batch, old[i].owner, old[i].at, old[i].id);
+		ids[nids++] = old[i].id;
+		if (contributions[i].n > 0 || old[i].type == CDP_ENTRY_IDENTIFY ||
+			old[i].naccounts > 0)
+			owners[nowners++] = old[i].owner;
 	}
+	pfree(contributions);
 	CdpWithheldWithdraw(batch, old, n);
 
-	/* the nodes that they named, and all whose entries may name those */
 	named = palloc(sizeof(int64) * Max(max, 1));
 	for (i = 0; i < n; i++)
 		for (j = 0; j < old[i].nnodes; j++)
@@ -466,54 +658,59 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	nnamed = sort_unique(named, nnamed);
 	if (nnamed == 0)
 		return;
-	around = with_neighbours(named, nnamed, &naround);
-	naround = without_emptied(batch, around, naround);
-	entries = CdpLoadOwned(batch, around, naround, &nentries);
+	nowners = sort_unique(owners, nowners);
+	nids = sort_unique(ids, nids);
+	nlinks = resting_links(batch, old, n, ids, nids, &links);
+	unseen = palloc(sizeof(int64) * nnamed);
+	nunseen = unsee(batch, old, n, named, nnamed, unseen);
+	around = owners_around(batch, unseen, nunseen, false, false, &naround);
+
+	/* whose entries tell all that has to be known */
+	sources = palloc_extended(sizeof(int64) * ((Size) naround + nowners + 2 * nlinks + 1),
+							  MCXT_ALLOC_HUGE);
+	if (naround > 0)
+		memcpy(sources, around, sizeof(int64) * naround);
+	nsources = naround;
+	for (i = 0; i < nowners; i++)
+		sources[nsources++] = owners[i];
+	for (i = 0; i < nlinks; i++)
+	{
+		CdpNode    *a = links[i]->a;
+		CdpNode    *b = links[i]->b;
+
+		if (!is_stronger(batch, b, a))
+			sources[nsources++] = a->id;
+		if (!is_stronger(batch, a, b))
+			sources[nsources++] = b->id;
+	}
+	nsources = sort_unique(sources, nsources);
+	nsources = without_emptied(batch, sources, nsources);
+	entries = CdpLoadOwned(batch, sources, nsources, &nentries);
 	CdpGraphLoadDetached(batch->graph);
 
 	/* times */
-	for (i = 0; i < nnamed; i++)
-	{
-		CdpNode    *node = CdpGraphNode(batch->graph, named[i]);
-
-		node->first_seen = DT_NOEND;
-		node->last_seen = DT_NOBEGIN;
-		node->row_changed = true;
-		node->dirty = true;
-	}
+	if (nunseen > 0)
+		see_owned(batch, unseen, nunseen);
 	for (i = 0; i < nentries; i++)
 		for (j = 0; j < entries[i].nnodes; j++)
-			if (is_member(named, nnamed, entries[i].nodes[j]))
+			if (is_member(unseen, nunseen, entries[i].nodes[j]))
 				CdpNodeSeen(CdpGraphNode(batch->graph, entries[i].nodes[j]),
 							entries[i].at);
 
-	/* evidence */
-	args[0] = CdpInt8Array(named, nnamed);
-	args[1] = CdpInt8Array(ids, nowned);
-	CdpRun(&resting_links, args, NULL);
-	links = palloc_extended(sizeof(CdpLink *) * Max(SPI_processed, 1), MCXT_ALLOC_HUGE);
-	missing = palloc_extended(sizeof(CdpLink *) * Max(SPI_processed, 1), MCXT_ALLOC_HUGE);
-	for (r = 0; r < SPI_processed; r++)
+	for (i = 0; i < nunseen; i++)
 	{
-		CdpNode    *a = CdpGraphNode(batch->graph, CdpCellInt8(r, 1));
-		CdpNode    *b = CdpGraphNode(batch->graph, CdpCellInt8(r, 2));
-		bool		found;
+		CdpNode    *node = CdpGraphNode(batch->graph, unseen[i]);
 
-		if (a == NULL || b == NULL)
-			elog(ERROR, "link between %lld and %lld is not in the graph",
-				 (long long) CdpCellInt8(r, 1), (long long) CdpCellInt8(r, 2));
-		links[nlinks] = CdpGraphLink(batch->graph, a, b, false, &found);
-		if (!found)
-			missing[nmissing++] = links[nlinks];
-		nlinks++;
+		/* a node that goes takes no part in its component */
+		if (node->first_seen == DT_NOEND && !CdpGraphIsLarge(batch->graph, node))
+			node->dirty = true;
 	}
-	SPI_freetuptable(SPI_tuptable);
-	CdpGraphLoadLinks(batch->graph, missing, nmissing);
+
+	/* evidence, states */
 	collect_evidence(entries, nentries, &set);
 	for (i = 0; i < nlinks; i++)
 		renew_link(batch, links[i], &set);
-
-	CdpRefold(batch, owners, sort_unique(owners, nowned), entries, nentries);
+	CdpRefold(batch, owners, nowners, entries, nentries);
 	if (batch->nemptied > 0)
 		empty_nodes(batch, &set);
 }

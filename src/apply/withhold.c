@@ -213,7 +213,7 @@ load_pairs(CdpGraph *graph, CdpEntry **entries, int n)
 			CdpKind    *by;
 			bool		found;
 
-			if (CdpGraphFindLink(graph, x, y) != NULL ||
+			if (CdpGraphFindLink(graph, x, y, false) != NULL ||
 				CdpGraphPairBarred(graph, x, y, &by))
 				continue;
 			links[nlinks++] = CdpGraphLink(graph, CdpGraphNode(graph, x),
@@ -247,7 +247,7 @@ CdpWithholdByLinks(CdpGraph *graph, CdpEntry **entries, int n)
 		for (j = 1; j < entry->nnodes; j++)
 		{
 			CdpLink    *link = CdpGraphFindLink(graph, entry->nodes[0],
-												entry->nodes[j]);
+												entry->nodes[j], false);
 			CdpKind    *by;
 			bool		held;
 

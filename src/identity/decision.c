@@ -357,12 +357,14 @@ write_decisions(Decision **all, int n)
 }
 
 /*
- * A decision about these nodes has come, gone, or lost its effect.
+ * A decision about these nodes has come, gone, or lost its effect.  Small
+ * components are replayed.  What a detach changes is found by its links.
  */
 static void
-mark_nodes(CdpGraph *graph, int64 a, int64 b, List **detached)
+mark_nodes(CdpGraph *graph, const Decision *d, int64 a, int64 b, bool gone, List **detached)
 {
 	int64		ids[2] = {a, b};
+	CdpNode    *nodes[2];
 	int			i;
 
 	if (a == 0)
@@ -377,8 +379,7 @@ mark_nodes(CdpGraph *graph, int64 a, int64 b, List **detached)
 					(errcode(ERRCODE_DATA_CORRUPTED),
 					 errmsg("a decision names node %lld, which does not exist",
 							(long long) ids[i])));
-		node->dirty = true;
-		CdpNodeRoot(node)->dirty = true;
+		nodes[i] = node;
 	}
 	if (b == 0)
 	{
@@ -387,6 +388,38 @@ mark_nodes(CdpGraph *graph, int64 a, int64 b, List **detached)
 		*copy = a;
 		*detached = lappend(*detached, copy);
 	}
+	else if (!CdpGraphIsLarge(graph, nodes[0]) && !CdpGraphIsLarge(graph, nodes[1]))
+		CdpGraphDirty(nodes[0], nodes[1]);
+	else
+	{
+		CdpDecided *decided = palloc(sizeof(CdpDecided));
+
+		decided->merge = d->type == CDP_ENTRY_MERGE;
+		decided->gone = gone;
+		decided->a = a;
+		decided->b = b;
+		decided->entry = d->entry;
+		decided->at = d->at;
+		decided->tie = d->tie;
+		graph->verdicts = lappend(graph->verdicts, decided);
+	}
+}
+
+/*
+ * What a decision says now, and what it said before.
+ */
+static void
+mark_change(CdpGraph *graph, const Decision *d, List **detached)
+{
+	bool		was = d->on_disk && d->was_effective && d->old_a != 0;
+	bool		is = d->effective && d->a != 0;
+
+	if (was && is && d->a == d->old_a && d->b == d->old_b)
+		return;
+	if (was)
+		mark_nodes(graph, d, d->old_a, d->old_b, true, detached);
+	if (is)
+		mark_nodes(graph, d, d->a, d->b, false, detached);
 }
 
 List *
@@ -444,7 +477,8 @@ CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n)
 			if (d == NULL)
 				continue;
 			ids[nids++] = d->entry;
-			mark_nodes(graph, d->old_a, d->old_b, &detached);
+			if (d->was_effective)
+				mark_nodes(graph, d, d->old_a, d->old_b, true, &detached);
 			if (d->again)
 			{
 				/* read anew: the row is made again */
@@ -474,9 +508,7 @@ CdpGraphDecide(CdpGraph *graph, CdpEntry *entries, int n)
 		CHECK_FOR_INTERRUPTS();
 		if (!has_changed(all[i]))
 			continue;
-		mark_nodes(graph, all[i]->a, all[i]->b, &detached);
-		if (all[i]->old_a != all[i]->a || all[i]->old_b != all[i]->b)
-			mark_nodes(graph, all[i]->old_a, all[i]->old_b, &detached);
+		mark_change(graph, all[i], &detached);
 	}
 	pfree(all);
 	return detached;

@@ -63,6 +63,12 @@ static CdpStatement delete_manual = {
 	{"int8[]"}
 };
 
+static CdpStatement delete_merges = {
+	"DELETE FROM cdp.links l USING unnest($1, $2) AS u (a, b)"
+	" WHERE l.a = u.a AND l.b = u.b AND l.origin = 'manual'",
+	{"int8[]", "int8[]"}
+};
+
 static CdpStatement delete_links = {
 	"DELETE FROM cdp.links l USING unnest($1, $2) AS u (a, b)"
 	" WHERE l.a = u.a AND l.b = u.b AND l.origin = 'event'",
@@ -126,10 +132,10 @@ CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found)
 }
 
 /*
- * The event link between two nodes, NULL when it is not in memory.
+ * The link between two nodes, NULL when it is not in memory.
  */
 CdpLink *
-CdpGraphFindLink(CdpGraph *graph, int64 x, int64 y)
+CdpGraphFindLink(CdpGraph *graph, int64 x, int64 y, bool manual)
 {
 	LinkKey		key;
 	LinkEntry  *entry;
@@ -139,6 +145,7 @@ CdpGraphFindLink(CdpGraph *graph, int64 x, int64 y)
 	memset(&key, 0, sizeof(key));
 	key.a = Min(x, y);
 	key.b = Max(x, y);
+	key.manual = manual;
 	entry = hash_search(graph->links, &key, HASH_FIND, NULL);
 	return entry == NULL ? NULL : entry->link;
 }
@@ -305,6 +312,7 @@ load_link_rows(CdpGraph *graph, bool manual, bool overwrite)
 		link->reason = text ? text_to_cstring(text) : NULL;
 		text = CdpCellVarlena(i, 9, graph->context);
 		link->detail = text ? text_to_cstring(text) : NULL;
+		link->was_at = link->at;
 		link->was_status = link->status;
 		link->was_reason = link->reason;
 		link->was_detail = link->detail;
@@ -422,6 +430,7 @@ take_rows(CdpGraph *graph, const CdpEvidenceRow *rows, int n)
 		link->status = *VARDATA_ANY(row->status);
 		link->reason = keep_text(row->reason);
 		link->detail = keep_text(row->detail);
+		link->was_at = link->at;
 		link->was_status = link->status;
 		link->was_reason = link->reason;
 		link->was_detail = link->detail;
@@ -626,7 +635,7 @@ CdpGraphSpreadDirty(CdpGraph *graph)
 			CdpNode    *a = CdpNodeRoot(entry->link->a);
 			CdpNode    *b = CdpNodeRoot(entry->link->b);
 
-			if (a->dirty != b->dirty)
+			if (a->dirty != b->dirty && !entry->link->gone)
 			{
 				a->dirty = b->dirty = true;
 				grown = true;
@@ -691,6 +700,34 @@ write_last(CdpGraph *graph)
 }
 
 /*
+ * Delete the rows of links that are gone; a and b have room for all links.
+ */
+static void
+delete_gone(CdpGraph *graph, bool manual, int64 *a, int64 *b)
+{
+	HASH_SEQ_STATUS seq;
+	LinkEntry  *entry;
+	int			n = 0;
+	Datum		args[2];
+
+	hash_seq_init(&seq, graph->links);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		CdpLink    *link = entry->link;
+
+		if (!link->gone || link->manual != manual || !(manual || link->on_disk))
+			continue;
+		a[n] = link->a->id;
+		b[n++] = link->b->id;
+	}
+	if (n == 0)
+		return;
+	args[0] = CdpInt8Array(a, n);
+	args[1] = CdpInt8Array(b, n);
+	CdpRun(manual ? &delete_merges : &delete_links, args, NULL);
+}
+
+/*
  * Manual links are rewritten for every node of a replayed cluster; event
  * links where something changed.
  */
@@ -715,7 +752,6 @@ CdpGraphWriteLinks(CdpGraph *graph)
 	Datum		event = PointerGetDatum(cstring_to_text("event"));
 	Datum		manual = PointerGetDatum(cstring_to_text("manual"));
 	int			n = 0;
-	int			ngone = 0;
 	Datum		args[10];
 
 	if (graph->mark > 0)
@@ -754,21 +790,8 @@ CdpGraphWriteLinks(CdpGraph *graph)
 	details = palloc(sizeof(Datum) * max);
 	nodetail = palloc(sizeof(bool) * max);
 
-	hash_seq_init(&seq, graph->links);
-	while ((entry = hash_seq_search(&seq)) != NULL)
-	{
-		if (entry->link->gone && entry->link->on_disk)
-		{
-			a[ngone] = entry->link->a->id;
-			b[ngone++] = entry->link->b->id;
-		}
-	}
-	if (ngone > 0)
-	{
-		args[0] = CdpInt8Array(a, ngone);
-		args[1] = CdpInt8Array(b, ngone);
-		CdpRun(&delete_links, args, NULL);
-	}
+	delete_gone(graph, false, a, b);
+	delete_gone(graph, true, a, b);
 
 	hash_seq_init(&seq, graph->links);
 	while ((entry = hash_seq_search(&seq)) != NULL)

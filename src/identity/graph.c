@@ -468,14 +468,17 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 			CdpLinkSeen(link, entry->at, entry->tie);
 			if (!found)
 				links[nlinks++] = link;
-			else if (link->gone)
+			else if (!link->gone &&
+					 !CdpGraphEvidenceCounts(graph, link, entry->at, entry->tie))
+				continue;
+			else if (!link->listed)
 			{
-				/* withdrawn, and here is other evidence; it is dirty */
+				/* what is known has been looked at, and maybe withdrawn */
 				link->gone = false;
 				link->changed = true;
+				CdpGraphAgain(graph, link);
 			}
-			else if (!CdpGraphEvidenceCounts(graph, link, entry->at, entry->tie))
-				continue;
+			link->listed = true;
 			link->entry = entry->id;
 			link->at = entry->at;
 			link->tie = entry->tie;
@@ -517,23 +520,12 @@ collect_links(CdpGraph *graph, CdpEntry *entries, int n, CdpLink ***result)
 			if (link->status == 'a' || is_final(link))
 				links[kept++] = link;
 			else
-			{
-				CdpNodeRoot(link->a)->dirty = true;
-				CdpNodeRoot(link->b)->dirty = true;
-				link->a->dirty = link->b->dirty = true;
-			}
+				CdpGraphDirty(link->a, link->b);
 		}
 	}
 	pfree(seen);
 	*result = links;
 	return kept;
-}
-
-static void
-mark_dirty(CdpLink *link)
-{
-	link->a->dirty = link->b->dirty = true;
-	CdpNodeRoot(link->a)->dirty = CdpNodeRoot(link->b)->dirty = true;
 }
 
 static void
@@ -573,7 +565,7 @@ judge_link(CdpGraph *graph, CdpLink *link)
 	/* a replay will decide */
 	if (x->dirty || y->dirty)
 	{
-		mark_dirty(link);
+		CdpGraphDirty(link->a, link->b);
 		return;
 	}
 	/* once contested, always: what comes can only add to it */
@@ -625,7 +617,7 @@ judge_link(CdpGraph *graph, CdpLink *link)
 				!(known && x->timeline == CDP_YES && y->timeline == CDP_YES &&
 				  CdpGraphHarmless(graph, x, y, false)))
 			{
-				mark_dirty(link);
+				CdpGraphDirty(link->a, link->b);
 				return;
 			}
 			if ((!last || graph->nshared > 0) && CdpGraphReasonsVary(graph) &&
@@ -639,7 +631,7 @@ judge_link(CdpGraph *graph, CdpLink *link)
 
 			/* has the bridge guard something to say now? */
 			if (!harmless && !quiet && CdpNodeRoot(link->a)->timeline != CDP_YES)
-				mark_dirty(link);
+				CdpGraphDirty(link->a, link->b);
 			return;
 
 		case CDP_JOIN_LIMIT:
@@ -648,7 +640,7 @@ judge_link(CdpGraph *graph, CdpLink *link)
 		case CDP_JOIN_RATE:
 			if (!quiet)
 			{
-				mark_dirty(link);
+				CdpGraphDirty(link->a, link->b);
 				return;
 			}
 			link->status = verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
@@ -660,14 +652,43 @@ judge_link(CdpGraph *graph, CdpLink *link)
 
 		case CDP_JOIN_BRIDGE:
 			if (!last || !CdpGraphHold(graph, link))
-				mark_dirty(link);
+				CdpGraphDirty(link->a, link->b);
 			return;
 
 		case CDP_JOIN_SHARED:
 		case CDP_JOIN_DETACHED:
-			mark_dirty(link);
+			CdpGraphDirty(link->a, link->b);
 			return;
 	}
+}
+
+/*
+ * What is to be judged again: both kinds of evidence in one list.
+ */
+static int
+add_again(CdpGraph *graph, CdpLink ***links, int n)
+{
+	CdpLink   **all = palloc_extended(sizeof(CdpLink *) * ((Size) n + list_length(graph->again) + 1),
+									  MCXT_ALLOC_HUGE);
+	ListCell   *lc;
+
+	memcpy(all, *links, sizeof(CdpLink *) * n);
+	pfree(*links);
+	*links = all;
+	foreach(lc, graph->again)
+	{
+		CdpLink    *link = lfirst(lc);
+
+		if (link->gone)
+			continue;
+		/* what was held, or depends on who shares, takes a replay */
+		if (link->on_disk && link->was_status != 'a' && link->was_reason != NULL &&
+			CdpRefusalOf(link->was_reason) != 0 && !is_final(link))
+			CdpGraphDirty(link->a, link->b);
+		link->loose = false;
+		all[n++] = link;
+	}
+	return n;
 }
 
 /*
@@ -685,8 +706,15 @@ CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n)
 		graph->active[i]->is_gone = graph->active[i]->first_seen == DT_NOEND;
 
 	CdpGraphLoadDetached(graph);
-	nlinks = collect_links(graph, entries, n, &links);
 	CdpGraphLoadCannot(graph);
+	CdpGraphSettleLoose(graph);
+	nlinks = collect_links(graph, entries, n, &links);
+	nlinks = add_again(graph, &links, nlinks);
+
+	/* who is gone and still with others */
+	for (i = 0; i < graph->nactive; i++)
+		if (graph->active[i]->is_gone && CdpNodeRoot(graph->active[i])->size > 1)
+			CdpGraphDirty(graph->active[i], graph->active[i]);
 
 	CdpGraphLoadContested(graph, links, nlinks);
 	CdpGraphRecount(graph);

@@ -59,6 +59,7 @@ typedef struct CdpNode
 	uint16		suspect;		/* at the root: then, for which refusals */
 	char		contested;		/* shared by people who cannot be one? */
 	bool		dirty;			/* its cluster must be recomputed */
+	bool		cut;			/* private to pendant.c */
 	int			mark;			/* == graph->mark: in a cluster to be replayed */
 	int64		batch;			/* == graph->batch: takes part in this batch */
 	bool		alone;			/* takes part without the rest of its profile */
@@ -115,6 +116,10 @@ typedef struct CdpLink
 	char		status;			/* 'a'ccepted, 'r'efused, 'o'verruled, 0: not judged */
 	const char *reason;
 	const char *detail;			/* reason limit: the kind */
+	bool		listed;			/* the batch has evidence for it that was not known */
+	bool		loose;			/* was accepted for evidence that does not count now */
+	bool		again;			/* is to be judged again, see CdpGraphAgain */
+	TimestampTz was_at;			/* as the row has it */
 	char		was_status;		/* as the row has them; 0 when there is none */
 	const char *was_reason;
 	const char *was_detail;
@@ -215,7 +220,22 @@ typedef struct CdpGraph
 	HTAB	   *detached;		/* CdpDetached by node id; NULL: there are none */
 	bool		detached_all;	/* it holds every one there is */
 	int			mark;
+	List	   *loose;			/* CdpLink *, see pendant.c */
+	List	   *again;			/* CdpLink *: to be judged as if they had just come */
+	List	   *verdicts;		/* CdpDecided *: merges and splits by hand */
 } CdpGraph;
+
+/* A merge or split by hand that has come or gone. */
+typedef struct CdpDecided
+{
+	bool		merge;			/* else a split */
+	bool		gone;
+	int64		a;
+	int64		b;
+	int64		entry;
+	TimestampTz at;
+	text	   *tie;
+} CdpDecided;
 
 /* nodes.c: nodes in memory */
 extern CdpGraph *CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation,
@@ -228,6 +248,8 @@ extern void CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n);
 /* Nodes that take part alone bring the rest of their profile; all: in any case. */
 extern void CdpGraphActivateDirty(CdpGraph *graph, bool all);
 extern void CdpGraphActivateMoved(CdpGraph *graph);
+/* Both parts of a component that has been cut take part, the smaller one as a whole. */
+extern void CdpGraphActivateCut(CdpGraph *graph, CdpNode *small, CdpNode *large);
 extern CdpNode *CdpGraphNode(CdpGraph *graph, int64 id);
 /* Its row has got another state. */
 extern void CdpGraphNewState(CdpGraph *graph, CdpNode *node, struct varlena *state);
@@ -298,6 +320,8 @@ extern bool CdpGraphHarmless(CdpGraph *graph, CdpNode *x, CdpNode *y, bool bridg
 extern void CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged,
 						 TimestampTz at);
 extern void CdpGraphUncombine(CdpNode *root);
+/* The nodes with the mark "cut" leave their component, each a component of its own. */
+extern CdpNode *CdpGraphCut(CdpGraph *graph, CdpNode *root, CdpNode **cut, int n);
 extern void CdpGraphSingle(CdpGraph *graph, CdpNode *node);
 extern const char *CdpVerdictReason(CdpVerdict verdict);
 
@@ -321,6 +345,7 @@ CdpNodeShared(CdpNode *node)
 
 /* timeline.c: when members of a large component came together */
 extern void CdpTimelineSingle(CdpNode *node);
+extern void CdpTimelineCut(CdpNode *root, CdpNode **cut, int n);
 extern bool CdpTimelineJoin(CdpNode *x, CdpNode *y, CdpNode *a, CdpNode *b, TimestampTz at);
 extern bool CdpTimelineKnow(CdpGraph *graph, CdpNode *root);
 extern bool CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at);
@@ -345,7 +370,7 @@ extern CdpEvidenceRow *CdpEvidenceRows(const int64 *nodes, int n, int *nrows);
 
 /* evidence.c: cdp.links and the replay of a cluster */
 extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found);
-extern CdpLink *CdpGraphFindLink(CdpGraph *graph, int64 x, int64 y);
+extern CdpLink *CdpGraphFindLink(CdpGraph *graph, int64 x, int64 y, bool manual);
 extern CdpKind *CdpLinkBarredBy(CdpGraph *graph, const CdpLink *link);
 extern CdpKind *CdpLinkWasBarredBy(CdpGraph *graph, const CdpLink *link);
 /*
@@ -371,6 +396,20 @@ extern void CdpGraphKeepPairs(CdpGraph *graph);
 extern void CdpGraphReplayDirty(CdpGraph *graph);
 extern bool CdpGraphHold(CdpGraph *graph, CdpLink *link);
 extern void CdpGraphLoadContested(CdpGraph *graph, CdpLink **links, int n);
+
+/* pendant.c: what hangs on a large component by a single link */
+/*
+ * Is what changes at the node to be dealt with one by one, because to replay its
+ * component would be dear?
+ */
+extern bool CdpGraphIsLarge(CdpGraph *graph, CdpNode *node);
+/* The link was accepted, and what it rested on does not count any more. */
+extern void CdpGraphLoosen(CdpGraph *graph, CdpLink *link);
+/* The link is to be judged by other evidence than before. */
+extern void CdpGraphAgain(CdpGraph *graph, CdpLink *link);
+extern void CdpGraphDirty(CdpNode *a, CdpNode *b);
+/* Take out what has become loose, and bring in what was decided by hand. */
+extern void CdpGraphSettleLoose(CdpGraph *graph);
 
 /* decision.c: merges, splits and detaches by hand */
 /*

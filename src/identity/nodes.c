@@ -254,6 +254,9 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->detached = NULL;
 	graph->detached_all = false;
 	graph->mark = 0;
+	graph->loose = NIL;
+	graph->again = NIL;
+	graph->verdicts = NIL;
 	graph->suspects[0] = graph->suspects[1] = NIL;
 	graph->held = NIL;
 	graph->repolicied = NIL;
@@ -513,6 +516,22 @@ CdpGraphActivate(CdpGraph *graph, CdpNode *node)
 	activate_alone(graph, node);
 	activate_alone(graph, root);
 	activate_alone(graph, CdpGraphNode(graph, root->smallest));
+}
+
+void
+CdpGraphActivateCut(CdpGraph *graph, CdpNode *small, CdpNode *large)
+{
+	CdpNode    *root = CdpNodeRoot(large);
+
+	activate_ring(graph, small);
+	if (root->size <= CDP_LARGE_PROFILE)
+	{
+		activate_ring(graph, root);
+		return;
+	}
+	activate_alone(graph, root);
+	if (root->smallest != PG_INT64_MAX)
+		activate_alone(graph, CdpGraphNode(graph, root->smallest));
 }
 
 /*

@@ -255,6 +255,81 @@ CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged, TimestampTz a
 		x->counts[i] += y->counts[i];
 }
 
+/*
+ * Some members, at most all but one, leave a component.  Returns the root of the
+ * others; time goes by their number, but nothing is read.
+ */
+CdpNode *
+CdpGraphCut(CdpGraph *graph, CdpNode *root, CdpNode **cut, int n)
+{
+	CdpNode    *member = root;
+	CdpNode    *last = NULL;
+	CdpNode    *rest = NULL;
+	bool		renumber = false;
+	int			i,
+				slot;
+
+	CdpTimelineCut(root, cut, n);
+	CdpGraphUncombine(root);
+	CdpPeriodsForget(root);
+	if (root->over_periods == CDP_YES)
+		root->over_periods = CDP_MAYBE;
+	root->size -= n;
+	for (i = 0; i < n; i++)
+	{
+		slot = CdpNodeSlot(graph, cut[i]);
+		if (slot >= 0)
+			root->counts[slot]--;
+		renumber |= cut[i]->id == root->smallest;
+	}
+	do
+	{
+		CdpNode    *next = member->next;
+
+		if (!member->cut)
+		{
+			if (rest == NULL)
+				rest = member;
+			else
+				last->next = member;
+			last = member;
+			member->parent = rest;
+		}
+		member = next;
+	} while (member != root);
+	last->next = rest;
+
+	if (rest != root)
+	{
+		int		   *counts = rest->counts;
+
+		rest->size = root->size;
+		rest->evidence_until = root->evidence_until;
+		rest->counts = root->counts;
+		root->counts = counts;
+		rest->nshared = root->nshared;
+		CdpPeriodsForget(rest);
+		rest->over_periods = root->over_periods;
+		rest->refusals = root->refusals;
+		rest->suspected = 0;
+		rest->dirty = root->dirty;
+		rest->smallest = root->smallest;
+		rest->timeline = root->timeline;
+		rest->joined_until = root->joined_until;
+		CdpGraphUncombine(rest);
+	}
+	if (renumber)
+	{
+		rest->smallest = PG_INT64_MAX;
+		for (member = rest->next, i = 0; i < rest->size; member = member->next, i++)
+			if (!member->is_gone)
+				rest->smallest = Min(rest->smallest, member->id);
+	}
+	for (i = 0; i < n; i++)
+		CdpGraphSingle(graph, cut[i]);
+	return rest;
+}
+
 const char *
 CdpVerdictReason(CdpVerdict verdict)
 {

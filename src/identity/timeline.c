@@ -46,10 +46,18 @@
 #define MAX_HOPS	10000
 
 static CdpStatement load_accepted = {
-	"SELECT l.a, l.b, l.at FROM (SELECT unnest($1) AS node) AS u"
+	"SELECT l.a, l.b, l.at, l.origin = 'manual' FROM (SELECT unnest($1) AS node) AS u"
 	" CROSS JOIN LATERAL (SELECT * FROM cdp.links l"
 	" WHERE l.a = u.node AND l.status = 'accepted' OFFSET 0) AS l ORDER BY l.at",
 	{"int8[]"}
+};
+
+/* When more links are refused than that, those of the members are looked for. */
+#define MAX_REFUSED	1000
+
+static CdpStatement load_all_refused = {
+	"SELECT l.a, l.b, l.reason FROM cdp.links l WHERE l.reason IS NOT NULL LIMIT $1",
+	{"int8"}
 };
 
 static CdpStatement load_refusals = {
@@ -178,6 +186,35 @@ CdpTimelineJoin(CdpNode *x, CdpNode *y, CdpNode *a, CdpNode *b, TimestampTz at)
 	return small;
 }
 
+/*
+ * Members are about to leave a component, all of which came into it by one link:
+ * their hops go with them.  Whose hop leads to one of them has to find another
+ * way; then all is forgotten.
+ */
+void
+CdpTimelineCut(CdpNode *root, CdpNode **cut, int n)
+{
+	CdpNode    *member = root;
+	CdpNode    *node;
+	int			i;
+
+	if (root->timeline == CDP_MAYBE)
+		return;
+	do
+	{
+		if (!member->cut && member->up != NULL && member->up->cut)
+		{
+			root->timeline = CDP_MAYBE;
+			return;
+		}
+		member = member->next;
+	} while (member != root);
+	for (i = 0; i < n; i++)
+		if (cut[i]->up != NULL && !cut[i]->up->cut)
+			for (node = cut[i]->up; node != NULL; node = node->up)
+				node->below -= cut[i]->below;
+}
+
 static void
 load_timeline(CdpGraph *graph, CdpNode *root, Datum members)
 {
@@ -185,6 +222,7 @@ load_timeline(CdpGraph *graph, CdpNode *root, Datum members)
 	int			nlinks;
 	uint64		i;
 	int			j;
+	bool		isnull;
 	bool		small = true;
 
 	CdpRun(&load_accepted, &members, NULL);
@@ -199,12 +237,18 @@ load_timeline(CdpGraph *graph, CdpNode *root, Datum members)
 		if (a == NULL || b == NULL)
 			elog(ERROR, "link between %lld and %lld is not in the graph",
 				 (long long) CdpCellInt8(i, 1), (long long) CdpCellInt8(i, 2));
+
+		/* this batch may say otherwise, see below */
+		if (CdpNodeRoot(b) != root ||
+			CdpGraphFindLink(graph, a->id, b->id,
+							 DatumGetBool(CdpCell(i, 4, &isnull))) != NULL)
+			continue;
 		small &= insert_hop(a, b, at);
 		root->joined_until = Max(root->joined_until, at);
 	}
 	SPI_freetuptable(SPI_tuptable);
 
-	/* what this batch has accepted is in no table yet */
+	/* what this batch has loaded or accepted */
 	links = CdpGraphLinks(graph, &nlinks);
 	for (j = 0; j < nlinks; j++)
 	{
@@ -218,6 +262,31 @@ load_timeline(CdpGraph *graph, CdpNode *root, Datum members)
 	}
 	pfree(links);
 	root->timeline = small ? CDP_YES : CDP_NO;
+}
+
+/*
+ * Where only few links are refused at all: for what reasons to this component?
+ */
+static bool
+know_few_refusals(CdpGraph *graph, CdpNode *root)
+{
+	Datum		max = Int64GetDatum(MAX_REFUSED + 1);
+	bool		few = CdpRun(&load_all_refused, &max, NULL) <= MAX_REFUSED;
+	uint64		i;
+
+	for (i = 0; i < SPI_processed && few; i++)
+	{
+		CdpNode    *a = CdpGraphNode(graph, CdpCellInt8(i, 1));
+		CdpNode    *b = CdpGraphNode(graph, CdpCellInt8(i, 2));
+		bool		isnull;
+
+		if ((a != NULL && CdpNodeRoot(a) == root) || (b != NULL && CdpNodeRoot(b) == root))
+			root->refusals |= CdpRefusalOf(TextDatumGetCString(CdpCell(i, 3, &isnull)));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	if (few)
+		root->refusals &= ~CDP_REFUSALS_UNKNOWN;
+	return few;
 }
 
 static void
@@ -244,11 +313,14 @@ know_refusals(CdpNode *root, Datum members)
 void
 CdpRefusalsKnow(CdpGraph *graph, CdpNode *root)
 {
-	int64	   *ids = MemoryContextAllocHuge(graph->context, sizeof(int64) * (Size) root->size);
+	int64	   *ids;
 	CdpNode    *member = root;
 	Datum		members;
 	int			n = 0;
 
+	if (know_few_refusals(graph, root))
+		return;
+	ids = MemoryContextAllocHuge(graph->context, sizeof(int64) * (Size) root->size);
 	do
 	{
 		ids[n++] = member->id;
@@ -274,31 +346,25 @@ CdpTimelineKnow(CdpGraph *graph, CdpNode *root)
 
 	if (graph->sealed || root->nshared > 0)
 		return false;
-	if (root->timeline != CDP_MAYBE && (root->refusals & CDP_REFUSALS_UNKNOWN) == 0)
-		return true;
-
-	ids = MemoryContextAllocHuge(graph->context, sizeof(int64) * (Size) root->size);
-	do
+	if (root->timeline == CDP_MAYBE)
 	{
-		ids[n++] = member->id;
-		if (root->timeline == CDP_MAYBE)
+		ids = MemoryContextAllocHuge(graph->context, sizeof(int64) * (Size) root->size);
+		do
 		{
+			ids[n++] = member->id;
 			member->up = NULL;
 			member->up_at = DT_NOEND;
 			member->below = 1;
-		}
-		member = member->next;
-	} while (member != root);
-	members = CdpInt8Array(ids, n);
-	if (root->timeline == CDP_MAYBE)
-	{
+			member = member->next;
+		} while (member != root);
+		members = CdpInt8Array(ids, n);
 		root->joined_until = DT_NOBEGIN;
 		load_timeline(graph, root, members);
+		pfree(DatumGetPointer(members));
+		pfree(ids);
 	}
 	if (root->refusals & CDP_REFUSALS_UNKNOWN)
-		know_refusals(root, members);
-	pfree(DatumGetPointer(members));
-	pfree(ids);
+		CdpRefusalsKnow(graph, root);
 	return true;
 }
 

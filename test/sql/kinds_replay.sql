@@ -77,3 +77,14 @@ RESET cdp.batch_size;
 SELECT resolve('anonymous_id:r1') = :r1 AS same_number;
 SELECT count(*) FROM changes WHERE seq > :seq;
 SELECT * FROM verify();
+
+-- a decision that is undone and then cannot be read any more leaves nothing
+SET cdp.replay_at_commit = 0;
+SELECT split('email:gone@example.com', 'anonymous_id:r1') AS gone \gset
+SELECT undo(:'gone') \gset
+SELECT apply();
+SELECT count(*) FROM cdp.decisions WHERE message_id = :'gone';
+SELECT alter_identifier_kind('email', blocked => ARRAY['gone@example.com']);
+SELECT apply();
+SELECT count(*) FROM cdp.decisions WHERE message_id = :'gone';
+SELECT * FROM verify();

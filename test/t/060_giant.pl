@@ -86,6 +86,70 @@ is(judged('hub', q{SELECT log('{user_id:first,cookie:7}', '2025-12-31Z'); SELECT
 is($node->safe_psql('hub', q{SELECT refused('user_id:hub', 'cookie:7')}), 'refused limit', 'and the later link is refused');
 verified('hub', 'a user who came first');
 
+# ---- what hangs on the hub by a single link leaves it and comes back ----
+$node->safe_psql('postgres', 'CREATE DATABASE edge');
+$node->safe_psql('postgres', 'ALTER DATABASE edge SET cdp.bridge_guard = 100');
+$node->safe_psql('edge', sprintf($setup, 'edge'));
+$node->safe_psql('edge', q{
+INSERT INTO events (message_id, event, identifiers, occurred_at)
+SELECT 'm' || g, 'V', ARRAY['user_id:hub', 'cookie:' || g]::identifier[], timestamptz '2026-01-01Z' + g * interval '1 hour' FROM generate_series(1, 1000) g;
+SELECT log(format('{cookie:%s,device:%s}', g, g), '2026-03-01Z') FROM generate_series(10, 20) g;
+SELECT log('{user_id:hub,cookie:30}', '2026-03-02Z');
+SELECT log('{user_id:mel,cookie:40}', '2026-03-02Z');
+SELECT create_identifier_kind('device', priority => 30);
+SELECT create_trait('seen', aggregate => 'count', event => 'V');
+SELECT create_segment('busy', 'seen >= 2');
+SELECT apply();
+});
+is($node->safe_psql('edge', 'TABLE profile'), '1012|1', 'the hub');
+is($node->safe_psql('edge', q{SELECT refused('user_id:mel', 'cookie:40')}), 'refused limit', 'a second user is refused');
+my $steps = q{
+SELECT undo('m50', 'sql') AS u \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'undo', identifiers FROM profile;
+SELECT undo(:'u', 'sql') \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'undo of it', identifiers FROM profile;
+SELECT undo('m30', 'sql') \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'later evidence remains', identifiers FROM profile;
+SELECT undo('m10', 'sql') \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'undo, two nodes', identifiers FROM profile;
+SELECT split('user_id:hub', 'cookie:12') AS s \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'split', identifiers FROM profile;
+SELECT undo(:'s') \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'split undone', identifiers FROM profile;
+SELECT detach('cookie:13') AS d \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'detached', identifiers FROM profile;
+SELECT undo(:'d') \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'detached no more', identifiers FROM profile;
+SELECT merge('user_id:hub', 'cookie:15') AS m \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'merged with itself', identifiers FROM profile;
+SELECT undo(:'m') \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'and not', identifiers FROM profile;
+SELECT log('{cookie:new,device:new}', '2026-03-03Z'); SELECT apply();
+SELECT merge('cookie:16', 'device:new') AS m \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'merged with others', identifiers FROM profile;
+SELECT undo(:'m') \gset
+SELECT apply(); SELECT * FROM verify(); SELECT 'and not', identifiers FROM profile;
+SELECT log('{user_id:hub,cookie:700}', '2026-01-02Z'); SELECT apply(); SELECT * FROM verify();
+};
+{
+	my ($rc, $out, $err) = $node->psql('edge', "SET client_min_messages = debug1;\n$steps");
+	is($rc, 0, 'statements succeed') or diag $err;
+	unlike($err, qr/judging \d{3,} links again/, 'none of it takes a judgement of all');
+	is(join(' ', $out =~ /^[a-z].*\|.*$/mg), 'undo|1011 undo of it|1012 later evidence remains|1012 undo, two nodes|1010 split|1008 split undone|1010'
+		. ' detached|1008 detached no more|1010 merged with itself|1010 and not|1010 merged with others|1012 and not|1010', 'who is with the hub');
+	unlike($out, qr/^(identity|traits|segments|log)/m, 'verify finds nothing on the way');
+}
+# what holds two parts together in another way
+is(judged('edge', q{SELECT log('{cookie:101,cookie:102}', '2026-03-04Z'); SELECT apply(); SELECT undo('m101', 'sql'); SELECT apply();}), 1,
+	'a link that others replace takes a judgement of all');
+is($node->safe_psql('edge', 'TABLE profile'), '1010|1', 'nobody has left');
+verified('edge', 'other ways');
+# … and who was refused may come in
+is(judged('edge', q{SELECT split('user_id:hub', 'cookie:40'); SELECT apply();}), 1, 'so does a split at what was refused');
+is($node->safe_psql('edge', q{SELECT refused('user_id:mel', 'cookie:40'), refused('user_id:hub', 'cookie:40')}), 'accepted |overruled cannot-link',
+	'the second user has the cookie');
+verified('edge', 'a split at what was refused');
+
 # ---- two halves that only just came together ----
 $node->safe_psql('postgres', 'CREATE DATABASE halves');
 $node->safe_psql('postgres', 'ALTER DATABASE halves SET cdp.bridge_guard = 200');

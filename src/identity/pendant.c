@@ -1,0 +1,558 @@
+/*-------------------------------------------------------------------------
+ *
+ * pendant.c
+ *	  What hangs on a large component by a single link.
+ *
+ *	  When evidence is taken away, or somebody splits, the truth is a replay of
+ *	  the cluster.  For a component of a million nodes that is dear, and nearly
+ *	  always all that comes of it is that a few nodes at its edge leave it, or
+ *	  come back.  This is seen without a replay where the link in question is
+ *	  the only one between those few, a pendant, and the rest.  Then nobody of
+ *	  the rest was ever joined with somebody else of the rest by way of the
+ *	  pendant, so the replay makes the same joins on either side, each of
+ *	  components that have lost members and won none.  Rules are monotone, so
+ *	  all of these are accepted as before, and the bridge guard has less to say.
+ *	  What was refused stays so if its reason has nothing to do with those who
+ *	  have left: another limit is broken, other cannot-links hold.  All other
+ *	  reasons depend on sizes; then there is a replay.
+ *
+ *	  A link that joined nobody, because its ends had come together before
+ *	  (timeline.c), can be taken away without a trace.
+ *
+ *	  What comes back is judged like evidence that comes late.
+ *
+ * IDENTIFICATION
+ *	  src/identity/pendant.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "cdp.h"
+#include "identity/graph.h"
+#include "statement.h"
+
+/* So many nodes are a few. */
+#define MAX_PENDANT		256
+
+/* What changes in one batch beyond that is left to a replay. */
+#define MAX_CHANGES		100
+
+static CdpStatement load_rows = {
+	"SELECT l.a, l.b, l.origin = 'manual', l.status = 'accepted', l.reason"
+	" FROM (SELECT unnest($1) AS node) AS u CROSS JOIN LATERAL ("
+	"(SELECT * FROM cdp.links l WHERE l.a = u.node LIMIT $2) UNION ALL "
+	"(SELECT * FROM cdp.links l WHERE l.b = u.node LIMIT $2)) AS l",
+	{"int8[]", "int8"}
+};
+
+static CdpStatement load_merge = {
+	"SELECT l.status = 'accepted', l.at FROM cdp.links l"
+	" WHERE l.a = $1 AND l.b = $2 AND l.origin = 'manual'",
+	{"int8", "int8"}
+};
+
+/* A pair of nodes that is linked. */
+typedef struct Pair
+{
+	CdpNode    *a;
+	CdpNode    *b;
+} Pair;
+
+typedef struct Piece
+{
+	int			n;
+	CdpNode    *nodes[MAX_PENDANT];
+	List	   *pairs;			/* Pair *: what holds it together */
+} Piece;
+
+bool
+CdpGraphIsLarge(CdpGraph *graph, CdpNode *node)
+{
+	CdpNode    *root = CdpNodeRoot(node);
+
+	return !graph->sealed && !node->dirty && !root->dirty &&
+		root->nshared == 0 && root->size > CDP_LARGE_PROFILE;
+}
+
+void
+CdpGraphDirty(CdpNode *a, CdpNode *b)
+{
+	a->dirty = b->dirty = true;
+	CdpNodeRoot(a)->dirty = CdpNodeRoot(b)->dirty = true;
+}
+
+void
+CdpGraphLoosen(CdpGraph *graph, CdpLink *link)
+{
+	MemoryContext old = MemoryContextSwitchTo(graph->context);
+
+	if (!link->loose)
+		graph->loose = lappend(graph->loose, link);
+	link->loose = true;
+	MemoryContextSwitchTo(old);
+}
+
+void
+CdpGraphAgain(CdpGraph *graph, CdpLink *link)
+{
+	MemoryContext old = MemoryContextSwitchTo(graph->context);
+
+	if (!link->again)
+		graph->again = lappend(graph->again, link);
+	link->again = true;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The rows at these nodes; false: too many.
+ */
+static bool
+rows_at(CdpNode **nodes, int n)
+{
+	int64		ids[MAX_PENDANT];
+	Datum		args[2];
+	int			i;
+
+	for (i = 0; i < n; i++)
+		ids[i] = nodes[i]->id;
+	args[0] = CdpInt8Array(ids, n);
+	args[1] = Int64GetDatum(2 * MAX_PENDANT);
+	CdpRun(&load_rows, args, NULL);
+	pfree(DatumGetPointer(args[0]));
+	if (SPI_processed < 2 * MAX_PENDANT)
+		return true;
+	SPI_freetuptable(SPI_tuptable);
+	return false;
+}
+
+static char *
+reason_of_row(uint64 row)
+{
+	bool		isnull;
+	Datum		value = CdpCell(row, 5, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/*
+ * Is what a row of cdp.links says a link that holds?  other: it does not, but it
+ * is another one than that which is being cut, and was refused, or has still to be
+ * cut itself.
+ */
+static bool
+holds(CdpGraph *graph, uint64 row, const CdpLink *cutting, bool *other)
+{
+	bool		isnull;
+	bool		manual = DatumGetBool(CdpCell(row, 3, &isnull));
+	bool		accepted = DatumGetBool(CdpCell(row, 4, &isnull));
+	char	   *reason = reason_of_row(row);
+	CdpLink    *link = CdpGraphFindLink(graph, CdpCellInt8(row, 1),
+										CdpCellInt8(row, 2), manual);
+
+	if (link != NULL && link->loose && link != cutting &&
+		CdpNodeRoot(link->a) == CdpNodeRoot(link->b))
+		*other = true;
+	if (link != NULL && link->gone)
+		return false;
+	if (link != NULL && link->status != 0)
+	{
+		accepted = link->status == 'a' && !link->loose;
+		reason = unconstify(char *, link->reason);
+	}
+	if (!accepted && reason != NULL && CdpRefusalOf(reason) != 0)
+		*other = true;
+	return accepted;
+}
+
+/*
+ * All that hangs together with a node when the link is left out, at the other end
+ * of which the other node is.  False: it is too large, the other node is in it,
+ * something was refused to it, or other links to it are loose, too.
+ */
+static bool
+find_piece(CdpGraph *graph, CdpLink *link, CdpNode *from, CdpNode *other, Piece *piece)
+{
+	int			done = 0;
+	int			i;
+	bool		good = from != other;
+
+	piece->n = 0;
+	piece->pairs = NIL;
+	piece->nodes[piece->n++] = from;
+	from->cut = true;
+	while (good && done < piece->n)
+	{
+		uint64		r;
+		int			upto = piece->n;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!rows_at(piece->nodes + done, upto - done))
+		{
+			good = false;
+			break;
+		}
+		for (r = 0; r < SPI_processed && good; r++)
+		{
+			Pair	   *pair;
+			bool		disturbs = false;
+
+			if (!holds(graph, r, link, &disturbs))
+			{
+				good = !disturbs;
+				continue;
+			}
+			pair = palloc(sizeof(Pair));
+			pair->a = CdpGraphNode(graph, CdpCellInt8(r, 1));
+			pair->b = CdpGraphNode(graph, CdpCellInt8(r, 2));
+			if (pair->a == NULL || pair->b == NULL)
+				elog(ERROR, "link between %lld and %lld is not in the graph",
+					 (long long) CdpCellInt8(r, 1), (long long) CdpCellInt8(r, 2));
+			piece->pairs = lappend(piece->pairs, pair);
+			if (pair->a == other || pair->b == other)
+				good = false;
+			for (i = 0; i < 2 && good; i++)
+			{
+				CdpNode    *node = i == 0 ? pair->a : pair->b;
+
+				if (node->cut)
+					continue;
+				if (piece->n == MAX_PENDANT)
+					good = false;
+				else
+				{
+					node->cut = true;
+					piece->nodes[piece->n++] = node;
+				}
+			}
+		}
+		SPI_freetuptable(SPI_tuptable);
+		done = upto;
+	}
+	for (i = 0; i < piece->n; i++)
+		piece->nodes[i]->cut = false;
+	return good;
+}
+
+/*
+ * Does what was refused to the rest have nothing to do with the piece?  The
+ * cannot-link between a and b, which is new, is none that was there before.
+ */
+static bool
+is_of_no_concern(CdpGraph *graph, CdpNode *root, Piece *piece, CdpNode *a, CdpNode *b)
+{
+	int			i;
+
+	if (root->refusals & CDP_REFUSALS_UNKNOWN)
+		CdpRefusalsKnow(graph, root);
+	if (root->refusals == 0)
+		return true;
+	if ((root->refusals & ~(CDP_REFUSAL(CDP_JOIN_LIMIT) | CDP_REFUSAL(CDP_JOIN_CANNOT))) != 0)
+		return false;
+	for (i = 0; i < piece->n; i++)
+	{
+		CdpNode    *node = piece->nodes[i];
+		CdpCannot  *cannot = NULL;
+
+		if (CdpNodeSlot(graph, node) >= 0)
+			return false;
+		if (graph->cannot != NULL)
+			cannot = hash_search(graph->cannot, &node->id, HASH_FIND, NULL);
+		if (cannot != NULL &&
+			!((node == a || node == b) && list_length(cannot->others) == 1))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The piece leaves the component.  Returns its root.
+ */
+static CdpNode *
+cut_piece(CdpGraph *graph, CdpNode *root, Piece *piece)
+{
+	CdpNode    *rest;
+	ListCell   *lc;
+	int			i;
+
+	for (i = 0; i < piece->n; i++)
+		piece->nodes[i]->cut = true;
+	rest = CdpGraphCut(graph, root, piece->nodes, piece->n);
+	for (i = 0; i < piece->n; i++)
+		piece->nodes[i]->cut = false;
+	foreach(lc, piece->pairs)
+	{
+		Pair	   *pair = lfirst(lc);
+
+		CdpGraphJoin(graph, pair->a, pair->b, false, DT_NOBEGIN);
+	}
+	CdpGraphActivateCut(graph, piece->nodes[0], rest);
+	return CdpNodeRoot(piece->nodes[0]);
+}
+
+/*
+ * Part the ends of a link that holds no longer.  split: because the ends must
+ * not be one person.  False: that takes a replay.
+ */
+static bool
+cut(CdpGraph *graph, CdpLink *link, bool split)
+{
+	CdpNode    *root = CdpNodeRoot(link->a);
+	Piece	   *piece;
+	bool		found;
+
+	if (root != CdpNodeRoot(link->b))
+		return true;
+	if (!CdpGraphIsLarge(graph, link->a) || !CdpGraphIsLarge(graph, link->b))
+		return false;
+	piece = palloc(sizeof(Piece));
+	found = find_piece(graph, link, link->b, link->a, piece) ||
+		find_piece(graph, link, link->a, link->b, piece);
+	if (found && piece->n < root->size &&
+		is_of_no_concern(graph, root, piece, split ? link->a : NULL, split ? link->b : NULL))
+		(void) cut_piece(graph, root, piece);
+	else
+		found = !split && CdpTimelineKnow(graph, root) &&
+			CdpTimelineJoined(link->a, link->b, link->was_at);
+	pfree(piece);
+	return found;
+}
+
+static void
+merge_goes(CdpGraph *graph, CdpDecided *decided, CdpNode *a, CdpNode *b)
+{
+	Datum		args[2];
+	CdpLink    *link;
+	bool		found;
+
+	args[0] = Int64GetDatum(decided->a);
+	args[1] = Int64GetDatum(decided->b);
+	if (CdpRun(&load_merge, args, NULL) == 0)
+	{
+		SPI_freetuptable(SPI_tuptable);
+		return;
+	}
+	link = CdpGraphLink(graph, a, b, true, &found);
+	link->status = DatumGetBool(CdpCell(0, 1, &found)) ? 'a' : 'o';
+	link->was_at = CdpCellInt8(0, 2);
+	link->gone = true;
+	link->loose = link->status == 'a';
+	SPI_freetuptable(SPI_tuptable);
+	if (link->loose && !cut(graph, link, false))
+		CdpGraphDirty(a, b);
+}
+
+static void
+split_comes(CdpGraph *graph, CdpNode *a, CdpNode *b)
+{
+	CdpLink    *link;
+	bool		found;
+
+	/* what was refused between them may have another reason now */
+	if (CdpNodeRoot(a) != CdpNodeRoot(b))
+	{
+		CdpGraphDirty(a, b);
+		return;
+	}
+	link = CdpGraphLink(graph, a, b, false, &found);
+	if (!found)
+		CdpGraphLoadLinks(graph, &link, 1);
+	if (!link->on_disk || link->gone || link->status != 'a')
+	{
+		/* they are together by way of others */
+		link->gone |= !link->on_disk;
+		CdpGraphDirty(a, b);
+		return;
+	}
+	link->loose = true;
+	if (!cut(graph, link, true))
+	{
+		CdpGraphDirty(a, b);
+		return;
+	}
+	link->status = 'o';
+	link->reason = CdpVerdictReason(CDP_JOIN_CANNOT);
+	link->detail = NULL;
+	link->changed = true;
+	CdpNodeRoot(a)->refusals |= CDP_REFUSAL(CDP_JOIN_CANNOT);
+	CdpNodeRoot(b)->refusals |= CDP_REFUSAL(CDP_JOIN_CANNOT);
+}
+
+/*
+ * What was overruled between two components because of a split.
+ */
+static void
+split_goes(CdpGraph *graph, CdpNode *a, CdpNode *b)
+{
+	CdpNode    *x = CdpNodeRoot(a);
+	CdpNode    *y = CdpNodeRoot(b);
+	CdpNode    *small = x->size <= y->size ? x : y;
+	CdpNode    *large = x->size <= y->size ? y : x;
+	CdpNode    *member = small;
+	CdpNode    *members[MAX_PENDANT];
+	CdpLink   **links;
+	int			n = 0;
+	int			nlinks = 0;
+	bool		good = x != y && small->size <= MAX_PENDANT;
+	uint16		refusals = 0;
+	uint64		r;
+	int			i;
+
+	if (good)
+	{
+		do
+		{
+			members[n++] = member;
+			member = member->next;
+		} while (member != small);
+		good = rows_at(members, n);
+	}
+	if (!good)
+	{
+		CdpGraphDirty(a, b);
+		return;
+	}
+	links = palloc(sizeof(CdpLink *) * (SPI_processed + 1));
+	for (r = 0; r < SPI_processed && good; r++)
+	{
+		CdpNode    *p = CdpGraphNode(graph, CdpCellInt8(r, 1));
+		CdpNode    *q = CdpGraphNode(graph, CdpCellInt8(r, 2));
+		bool		refused = false;
+		bool		manual;
+		bool		found;
+		CdpLink    *link;
+
+		if (holds(graph, r, NULL, &refused) || !refused)
+			continue;
+		manual = DatumGetBool(CdpCell(r, 3, &found));
+		if (manual || strcmp(reason_of_row(r), CdpVerdictReason(CDP_JOIN_CANNOT)) != 0)
+			good = false;
+		else if (p == NULL || q == NULL ||
+				 (CdpNodeRoot(p) != large && CdpNodeRoot(q) != large))
+			refusals |= CDP_REFUSAL(CDP_JOIN_CANNOT);
+		else
+		{
+			link = CdpGraphLink(graph, p, q, false, &found);
+			if (found)
+				good = false;
+			else
+				links[nlinks++] = link;
+		}
+	}
+	SPI_freetuptable(SPI_tuptable);
+	CdpGraphLoadLinks(graph, links, nlinks);
+	if (!good)
+		CdpGraphDirty(a, b);
+	else
+	{
+		small->refusals = refusals;
+		for (i = 0; i < nlinks; i++)
+		{
+			links[i]->changed = true;
+			CdpGraphAgain(graph, links[i]);
+		}
+	}
+	pfree(links);
+}
+
+/*
+ * Two are merged by hand, which breaks no limit.
+ */
+static void
+merge_comes(CdpGraph *graph, CdpDecided *decided, CdpNode *a, CdpNode *b)
+{
+	CdpNode    *x = CdpNodeRoot(a);
+	CdpNode    *y = CdpNodeRoot(b);
+	CdpVerdict	verdict;
+	CdpLink    *link;
+	bool		found;
+
+	/* another merge of the same two may have been there before */
+	link = CdpGraphLink(graph, a, b, true, &found);
+	link->gone = link->loose = false;
+	link->entry = decided->entry;
+	link->at = decided->at;
+	link->tie = decided->tie;
+
+	/* there must be nothing that is later, for which it would make a difference */
+	if (x->dirty || y->dirty || x->nshared > 0 || y->nshared > 0 ||
+		decided->at <= Max(x->evidence_until, y->evidence_until))
+	{
+		CdpGraphDirty(a, b);
+		return;
+	}
+	if (CdpGraphDetached(graph, link))
+		verdict = CDP_JOIN_DETACHED;
+	else
+		verdict = CdpGraphJudge(graph, a, b, true, NULL);
+	link->reason = CdpVerdictReason(verdict);
+	link->detail = NULL;
+	link->status = link->reason == NULL ? 'a'
+		: verdict == CDP_JOIN_SIZE ? 'r' : 'o';
+	if (verdict == CDP_JOIN_OK)
+		CdpGraphJoin(graph, a, b, false, link->at);
+	else if (link->reason != NULL)
+	{
+		x->refusals |= CdpRefusalOf(link->reason);
+		y->refusals |= CdpRefusalOf(link->reason);
+	}
+	CdpNodeRoot(a)->evidence_until = Max(CdpNodeRoot(a)->evidence_until, link->at);
+	CdpNodeRoot(b)->evidence_until = Max(CdpNodeRoot(b)->evidence_until, link->at);
+}
+
+/*
+ * First what takes away, then what brings.
+ */
+static void
+take_decisions(CdpGraph *graph)
+{
+	int			turn;
+	ListCell   *lc;
+
+	for (turn = 0; turn < 4; turn++)
+	{
+		foreach(lc, graph->verdicts)
+		{
+			CdpDecided *decided = lfirst(lc);
+			CdpNode    *a = CdpGraphNode(graph, decided->a);
+			CdpNode    *b = CdpGraphNode(graph, decided->b);
+
+			if (turn == 0 && decided->merge && decided->gone)
+				merge_goes(graph, decided, a, b);
+			else if (turn == 1 && !decided->merge && !decided->gone)
+				split_comes(graph, a, b);
+			else if (turn == 2 && !decided->merge && decided->gone)
+				split_goes(graph, a, b);
+			else if (turn == 3 && decided->merge && !decided->gone)
+				merge_comes(graph, decided, a, b);
+		}
+	}
+}
+
+void
+CdpGraphSettleLoose(CdpGraph *graph)
+{
+	ListCell   *lc;
+
+	foreach(lc, graph->loose)
+	{
+		CdpLink    *link = lfirst(lc);
+
+		if (list_length(graph->loose) > MAX_CHANGES || !cut(graph, link, false))
+			CdpGraphDirty(link->a, link->b);
+	}
+	if (list_length(graph->verdicts) <= MAX_CHANGES)
+		take_decisions(graph);
+	else
+	{
+		foreach(lc, graph->verdicts)
+		{
+			CdpDecided *decided = lfirst(lc);
+
+			CdpGraphDirty(CdpGraphNode(graph, decided->a), CdpGraphNode(graph, decided->b));
+		}
+	}
+}
