@@ -47,12 +47,14 @@ static CdpStatement read_names = {
 static char **names = NULL;
 static int nnames = 0;
 static bool loaded = false;
+static Oid	table = InvalidOid;
 static MemoryContext names_context = NULL;
 
 static void
 forget_names(Datum arg, Oid relid)
 {
-	loaded = false;
+	if (!OidIsValid(relid) || relid == table)
+		loaded = false;
 }
 
 static void
@@ -76,7 +78,10 @@ load_names(void)
 	MemoryContextReset(names_context);
 
 	/* set first: an invalidation while the table is read counts */
+	table = CdpRelationOid("sensitive_names");
 	loaded = true;
+	if (CdpTableIsVoid("sensitive_names"))
+		return;
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	PG_TRY();

@@ -54,12 +54,14 @@ typedef struct Rule
 static Rule *rules = NULL;
 static int nrules = 0;
 static bool loaded = false;
+static Oid	table = InvalidOid;
 static MemoryContext rules_context = NULL;
 
 static void
 forget_rules(Datum arg, Oid relid)
 {
-	loaded = false;
+	if (!OidIsValid(relid) || relid == table)
+		loaded = false;
 }
 
 static void
@@ -82,7 +84,10 @@ load_rules(void)
 	MemoryContextReset(rules_context);
 
 	/* set first: an invalidation while the table is read counts */
+	table = CdpRelationOid("visibility_rules");
 	loaded = true;
+	if (CdpTableIsVoid("visibility_rules"))
+		return;
 	PG_TRY();
 	{
 		CdpUserContext saved;
