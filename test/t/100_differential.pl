@@ -12,7 +12,7 @@
 #   CDP_SECONDS=240     begin no stream after this time, 0: no limit
 #   CDP_SEED=n          seed of the first one; stream i has seed n + i
 #   CDP_ORDERS=10       orders of arrival of streams about identity
-#   CDP_CLASSES=a,b     only these: plain, limits, size, decisions, define, rules, traits,
+#   CDP_CLASSES=a,b     only these: plain, limits, size, decisions, define, rules, traits, versions,
 #                       accounts, periods, rate, bridge, shared, policies, detach, undo, mixed
 #   CDP_MINIMISE=60     seconds to spend on making a failing stream smaller
 #
@@ -33,7 +33,7 @@ my $minimise = $ENV{CDP_MINIMISE} // 60;
 my $orders = $ENV{CDP_ORDERS} // 10;
 my @lean = qw(periods rate bridge shared policies detach undo mixed);
 my %lean = map { $_ => 1 } @lean;
-my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain traits accounts limits size decisions define rules), @lean);
+my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain traits versions accounts limits size decisions define rules), @lean);
 
 note "CDP_SEED=$first_seed CDP_STREAMS=$streams";
 
@@ -57,6 +57,7 @@ for my $db ('streams', 'traits', 'accounts', 'identity')
 }
 
 my $script = PostgreSQL::Test::Utils::tempdir() . '/stream.sql';
+my $db;
 
 # ---- definitions ----
 
@@ -219,6 +220,27 @@ my @late = (
 	q{SELECT cdp.alter_trait('purchases_30d', within => '12 days');},
 	q{SELECT cdp.drop_segment('late'); SELECT cdp.create_segment('late', $$did('Product Viewed', within => '21 days') AND premium$$);},
 );
+# the same in a stream of the class versions: every kind of state changes
+my @late_more = (
+	q{SELECT cdp.alter_trait('latest_10d', within => '5 days', options => '{"size": 3}');},
+	q{SELECT cdp.alter_trait('visits', options => '{"gap": "1 day"}');},
+	q{SELECT cdp.alter_trait('days_on', timezone => 'America/New_York');},
+	q{SELECT cdp.alter_trait('coarse', options => '{"granularity": "1 day"}');},
+	q{SELECT cdp.alter_trait('coarse_last', options => '{}');},
+	q{SELECT cdp.alter_trait('middle', options => '{"p": 0.25, "exact": true}');},
+	q{SELECT cdp.alter_trait('kinds_15d', older_than => '1 day', timezone => 'Australia/Lord_Howe');},
+	q{SELECT cdp.alter_trait('modal_month', within => '40 days', older_than => '2 days');},
+	q{SELECT cdp.alter_trait('since_march', since => '2026-01-20');},
+	q{SELECT cdp.alter_trait('skus', each => $$properties->'items'$$, value => $$item->>'price'$$);},
+	q{SELECT cdp.alter_trait('lines', filter => $$item ? 'n'$$);},
+	q{SELECT cdp.alter_trait('rarest', event => 'Product Viewed');},
+	q{SELECT cdp.alter_trait('spread', expression => 'upper + middle');},
+	q{SELECT cdp.alter_trait('coarse', older_than => '3 days');},
+	q{SELECT cdp.alter_trait('daily_30d', within => '1 month', timezone => 'Asia/Kathmandu');},
+);
+my @undefine_more = ('SET cdp.backfill_at_once = 1000000000;', 'SET client_min_messages = warning;',
+	map { my $d = $_; my ($name) = $d =~ /'(\w+)'/;
+		(grep {/alter_trait\('$name'/} @late_more) ? "SELECT cdp.create_trait($d, if_exists => 'replace');" : () } @more_traits);
 # changes of the rules of identity, one of each line
 my @rules = (
 	[ q{'email', max_per_profile => 1}, q{'email', labels => ARRAY['p1@example.com', '^p2']}, q{'email', blocked => ARRAY['p3@example.com']}, q{'email', priority => 90} ],
@@ -425,7 +447,7 @@ sub stream
 	srand($seed);
 	my $class = $classes[ $seed % @classes ];
 	my $lean = $lean{$class};
-	$with_items = $class eq 'traits';
+	$with_items = $class =~ /^(traits|versions)$/;
 	$with_accounts = $class eq 'accounts';
 	my $n = int(10**(1 + rand($lean ? 0.8 : 1.5)));
 	my $people = $lean ? 1 + int(rand(1 + $n / 10)) : 2 + int(rand(2 + $n / 10));
@@ -583,10 +605,11 @@ sub items
 	my $clock = -86400;
 	my $end = 1.2 * $stream->{span};
 	my %define;
-	if ($stream->{class} eq 'define')
+	if ($stream->{class} =~ /^(define|versions)$/)
 	{
-		my @at = sort { $a <=> $b } map { int(rand(@entries)) } @late;
-		push @{ $define{ $at[$_] } }, $_ for 0 .. $#late;
+		my @definitions = $1 eq 'define' ? @late : @late_more;
+		my @at = sort { $a <=> $b } map { int(rand(@entries)) } @definitions;
+		push @{ $define{ $at[$_] } }, $definitions[$_] for 0 .. $#definitions;
 	}
 	my %rules;
 	push @{ $rules{ $stream->{early} ? 0 : int(rand(@entries)) } }, $_ for @{ $stream->{rules} };
@@ -631,7 +654,7 @@ sub items
 sub script
 {
 	my ($items) = @_;
-	my @sql = ($delete_sql, $reset_sql);
+	my @sql = ($delete_sql, $reset_sql, $db eq 'traits' ? @undefine_more : ());
 	push @sql, q{SELECT dblink_connect('other', format('host=%s port=%s dbname=%s', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database()));} if $other && grep { ref $_ eq 'ARRAY' && $_->[0] eq 'other' } @$items;
 	my $check = '';
 	my @rows;
@@ -673,7 +696,7 @@ sub script
 		push @sql, $argument, 'SELECT cdp.rejudge();' if $what eq 'setrule';
 		push @sql, 'SET cdp.replay_at_commit = 0;' if $what eq 'later';
 		push @sql, $verify_sql if $what eq 'verify';
-		push @sql, $late[$argument] if $what eq 'define';
+		push @sql, $argument if $what eq 'define';
 	}
 	$flush->();
 	push @sql, "SELECT 'applied' FROM cdp.apply(NULL);", "SELECT 'LEFT ' || n FROM cdp.apply(NULL) n WHERE n > 0;",
@@ -685,7 +708,6 @@ sub script
 	return join("\n", @sql) . "\n";
 }
 
-my $db;
 my %reasons;
 
 # Run lists of items, one after the other in one session; returns for each
@@ -797,7 +819,7 @@ for my $i (0 .. $streams - 1)
 	last if $seconds > 0 && time() - $start > $seconds;
 	$ran++;
 	my $stream = stream($first_seed + $i);
-	$db = $lean{ $stream->{class} } ? 'identity' : $stream->{class} =~ /^(traits|accounts)$/ ? $1 : 'streams';
+	$db = $lean{ $stream->{class} } ? 'identity' : $stream->{class} =~ /^(traits|versions)$/ ? 'traits' : $stream->{class} eq 'accounts' ? 'accounts' : 'streams';
 	$node->safe_psql($db, $truncate_sql);
 	my @lists = map { items($stream, $_) } 0 .. ($lean{ $stream->{class} } ? $orders : 2) - 1;
 	my ($wrong, $order) = check(@lists);
