@@ -26,8 +26,8 @@ bench_memory()
 				INSERT INTO cdp.events (event, identifiers, properties, occurred_at)
 				SELECT CASE WHEN g % 3 = 0 THEN 'Order' ELSE 'View' END,
 					CASE WHEN g % 1000 = 0 THEN ARRAY['user_id:busy']
-						WHEN g % 50 = 0 THEN ARRAY['user_id:u' || g / 20, 'email:e' || g / 23 || '@example.com']
-						ELSE ARRAY['user_id:u' || (g / 20 + (hashint4(g) & 4095))] END::cdp.identifier[],
+						WHEN g % 50 = 0 THEN ARRAY['user_id:u' || g / 5, 'email:e' || g / 7 || '@example.com']
+						ELSE ARRAY['user_id:u' || (g / 5 + (hashint4(g) & 4095))] END::cdp.identifier[],
 					CASE WHEN g % 997 = 0 THEN '{"x": "none"}' ELSE jsonb_build_object('x', g % 977, 'p', 'p' || g % 89) END,
 					timestamptz '2026-05-01' + g * interval '1 s' - (CASE WHEN g % 20 = 0 THEN hashint4(g) & 65535 ELSE 0 END) * interval '1 s'
 				FROM generate_series(i, least(i + step - 1, upto)) g;

@@ -38,7 +38,7 @@ BEGIN
 END
 $$;
 -- what is announced follows from what was announced before
-SELECT trait, count(*) > 1 AS several, bool_and(old = before) AS in_turn FROM (
+SELECT trait, count(*) > 0 AS some, bool_and(old = before) AS in_turn FROM (
 	SELECT payload->>'trait' AS trait, payload->'old' AS old, lag(payload->'new', 1, payload->'old') OVER (PARTITION BY payload->>'trait' ORDER BY seq) AS before
 	FROM cdp.changes WHERE kind = 'trait_changed') c GROUP BY 1 ORDER BY 1;
 SELECT payload->'new' = cdp.profile('user_id:hot')->'traits'->'kinds' AS as_announced FROM cdp.changes WHERE payload->>'trait' = 'kinds' ORDER BY seq DESC LIMIT 1;
