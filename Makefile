@@ -4,7 +4,8 @@
 #   make test                build, install into a private copy, run every suite
 #   make demo                the shop story and a year of real orders
 #   make bench               ratios to plain PostgreSQL (EVENTS=1000000)
-#   make torture             the slow tests (kill -9, long random streams)
+#   make torture             the slow tests (kill -9, long random streams, fuzz)
+#   make fuzz                mutated predicates under AddressSanitizer
 #   make lint                formatting, second compiler, scripts, house rules
 #
 # test, demo, bench and torture install what is missing (they ask, unless
@@ -106,7 +107,7 @@ all install:
 clean:
 endif
 
-.PHONY: setup test torture demo bench lint readme-check
+.PHONY: setup test torture fuzz demo bench lint readme-check
 
 setup:
 	@test/setup
@@ -116,6 +117,10 @@ test: setup
 
 torture: setup
 	@test/run torture
+	@test/fuzz
+
+fuzz: setup
+	@test/fuzz
 
 demo: setup
 	@demo/run
