@@ -275,7 +275,7 @@ database_allowed(void)
 }
 
 /*
- * The version of an extension; "" when it has just gone.
+ * The version of an extension; NULL when it is gone.
  */
 static char *
 extension_version(Oid extoid)
@@ -284,7 +284,7 @@ extension_version(Oid extoid)
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	char	   *version = "";
+	char	   *version = NULL;
 
 	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
@@ -313,18 +313,31 @@ extension_version(Oid extoid)
 static ExtensionState
 lock_extension(char **version)
 {
-	Oid			extoid = get_extension_oid("cdp", true);
+	/* mostly the one of the batch before; made again it has another number */
+	static Oid	known = InvalidOid;
 
-	if (!OidIsValid(extoid))
-		return EXTENSION_ABSENT;
-	LockDatabaseObject(ExtensionRelationId, extoid, 0, AccessShareLock);
-	if (get_extension_oid("cdp", true) != extoid)
-		return EXTENSION_ABSENT;
+	for (;;)
+	{
+		Oid			extoid = known;
 
-	*version = extension_version(extoid);
-	return strcmp(*version, CDP_VERSION) == 0 ?
-		EXTENSION_READY :
-		EXTENSION_MISMATCH;
+		if (!OidIsValid(extoid))
+			extoid = get_extension_oid("cdp", true);
+		if (!OidIsValid(extoid))
+			return EXTENSION_ABSENT;
+		LockDatabaseObject(ExtensionRelationId, extoid, 0, AccessShareLock);
+		*version = extension_version(extoid);
+		if (*version != NULL)
+		{
+			known = extoid;
+			return strcmp(*version, CDP_VERSION) == 0 ? EXTENSION_READY : EXTENSION_MISMATCH;
+		}
+
+		/* dropped; is there another one? */
+		UnlockDatabaseObject(ExtensionRelationId, extoid, 0, AccessShareLock);
+		if (!OidIsValid(known))
+			return EXTENSION_ABSENT;
+		known = InvalidOid;
+	}
 }
 
 /*

@@ -190,6 +190,11 @@ SKIP:
 
 	my $messages = q(SELECT substring(data FROM 'content:(.*)$')::jsonb AS message
 		FROM pg_logical_slot_get_changes('changes', NULL, NULL) WHERE data ~ '^message: transactional: 1 prefix: cdp,');
+	# some releases of the server take only plugins that are listed
+	$node->safe_psql('postgres', "ALTER SYSTEM SET output_plugin_libraries = 'test_decoding', 'wal2json'")
+	  if $node->safe_psql('postgres', "SELECT count(*) FROM pg_settings WHERE name = 'output_plugin_libraries'");
+	$node->reload;
+	my ($no_json) = $node->psql('postgres', "SELECT pg_create_logical_replication_slot('json', 'wal2json')");
 	order('l1');
 	is($node->safe_psql('postgres', $messages), '', 'none unless asked for');
 	$node->safe_psql('postgres', 'ALTER SYSTEM SET cdp.emit_logical = on');
@@ -212,6 +217,18 @@ SKIP:
 	is( $node->safe_psql('postgres', q(SELECT count(*) FROM (SELECT (message->>'seq')::bigint - lag((message->>'seq')::bigint) OVER (ORDER BY ctid) AS step FROM messages) x WHERE step <> 1)),
 		'0', 'in their order');
 	$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('changes')");
+
+  SKIP:
+	{
+		skip 'SKIPPED: wal2json is not installed (Debian: postgresql-15-wal2json)', 1 if $no_json;
+		is( $node->safe_psql('postgres', q(SELECT count(*) FROM (
+				SELECT (data::jsonb->>'content')::jsonb AS message
+				FROM pg_logical_slot_get_changes('json', NULL, NULL, 'format-version', '2', 'add-msg-prefixes', 'cdp', 'filter-tables', '*.*')
+				WHERE data::jsonb->>'action' = 'M') j
+				FULL JOIN messages m USING (message) WHERE j.message IS NULL OR m.message IS NULL)),
+			'0', 'wal2json gives the same');
+		$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('json')");
+	}
 }
 
 $in .= "\\q\n";
