@@ -125,7 +125,7 @@ foreach my $table (sort keys %$before)
 	note sprintf('%-24s %10d bytes, %10d when written anew', $table, $before->{$table}, $after->{$table});
 	# fillfactors below 100, and pages that a batch needs before the dead rows of
 	# the one before it are away
-	cmp_ok($before->{$table}, '<', 3 * $after->{$table} + 4 * 1024 * 1024, "$table is not bloated");
+	cmp_ok($before->{$table}, '<', 3 * $after->{$table} + 1024 * 1024, "$table is not bloated");
 }
 $node->stop('fast');
 done_testing();
