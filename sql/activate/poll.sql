@@ -62,11 +62,12 @@ BEGIN
 			'computation_class', class, 'computation_key', key, 'namespace', 'cdp')));
 	-- an account's call is nobody's; those who have no identifier of these kinds go by the number
 	IF change.entity = 'account' THEN
-		SELECT payload || jsonb_build_object('anonymousId', 'cdp-account-' || change.profile_id)
-				|| CASE WHEN call = 'identify' THEN jsonb_build_object('groupId', v -> 0)
-					ELSE jsonb_build_object('context', payload -> 'context' || jsonb_build_object('groupId', v -> 0)) END
-			INTO payload
-		FROM (SELECT v FROM jsonb_each(profile -> 'identifiers') AS i (k, v) LIMIT 1) a;
+		payload := payload || jsonb_build_object('anonymousId', 'cdp-account-' || change.profile_id);
+		-- no row: the account is gone
+		SELECT v -> 0 INTO value FROM jsonb_each(profile -> 'identifiers') AS i (k, v) LIMIT 1;
+		IF FOUND THEN
+			payload := jsonb_set(payload, CASE WHEN call = 'identify' THEN '{groupId}' ELSE '{context,groupId}' END::text[], value);
+		END IF;
 	ELSIF profile -> 'identifiers' ? 'user_id' THEN
 		payload := payload || jsonb_build_object('userId', profile #> '{identifiers,user_id,0}');
 	ELSE

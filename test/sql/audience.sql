@@ -88,6 +88,10 @@ SELECT cdp.subscribe('calls', '{"entity": "account", "kind": "segment_entered"}'
 SELECT cdp.subscribe('events', '{"entity": "account"}', 'snapshot', format => 'segment_track');
 SELECT payload FROM cdp.poll('calls');
 SELECT payload FROM cdp.poll('events');
+BEGIN;
+DELETE FROM cdp.account_identities;
+SELECT payload FROM cdp.poll('calls');
+ROLLBACK;
 SELECT cdp.subscribe('later', '{"segment": "active_accounts"}', 'snapshot', '{"identifiers": ["group_id"]}');
 SELECT seq, entity, payload FROM cdp.poll('later');
 SELECT * FROM cdp.audience('active_accounts');
