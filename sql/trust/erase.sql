@@ -173,6 +173,11 @@ BEGIN
 	UPDATE cdp.segment_errors e SET last_error = '(erased)' WHERE cdp.erasure_mentions(e.last_error);
 	UPDATE cdp.attachment_definitions d SET last_error = '(erased)' WHERE cdp.erasure_mentions(d.last_error);
 	UPDATE cdp.applier a SET last_error = '(erased)' WHERE cdp.erasure_mentions(a.last_error);
+	UPDATE cdp.isolated i SET detail = '(erased)' WHERE cdp.erasure_mentions(i.detail);
+	IF FOUND THEN
+		-- who has read them reads them again
+		PERFORM cdp.definitions_changed();
+	END IF;
 	UPDATE cdp.erasures r SET removed = r.removed || jsonb_build_object('rejected', n)
 	WHERE r.id = erasure;
 END

@@ -211,7 +211,8 @@ static CdpStatement change_rows = {
 };
 
 static CdpStatement forget_rejected = {
-	"DELETE FROM cdp.rejected r USING unnest($1) AS u (entry) WHERE r.entry = u.entry",
+	"WITH i AS (DELETE FROM cdp.isolated i USING unnest($1) AS u (entry) WHERE i.entry = u.entry)"
+	" DELETE FROM cdp.rejected r USING unnest($1) AS u (entry) WHERE r.entry = u.entry",
 	{"int8[]"},
 	"rejected"
 };
