@@ -1,0 +1,3 @@
+{{ config(materialized='cdp_trait', aggregate='count', event='Order Completed') }}
+-- depends_on: {{ ref('orders') }}
+1

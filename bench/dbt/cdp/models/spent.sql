@@ -1,0 +1,3 @@
+{{ config(materialized='cdp_trait', aggregate='sum', event='Order Completed') }}
+-- depends_on: {{ ref('orders') }}
+(properties->>'total')::numeric
