@@ -113,8 +113,20 @@ bench_giant()
 		echo "CALL bench.once('late');"
 		echo "DO 'BEGIN PERFORM cdp.undo(''m'', ''sql''); END';"
 		echo "CALL bench.once('undo');"
+		echo "SELECT cdp.split('user_id:hub', 'cookie:500') AS decision \\gset"
+		echo "CALL bench.once('split');"
+		echo "SELECT cdp.undo(:'decision') \\gset"
+		echo "CALL bench.once('unsplit');"
+		echo "SELECT cdp.merge('user_id:hub', 'email:new@example.com') AS decision \\gset"
+		echo "CALL bench.once('merge');"
+		echo "SELECT cdp.undo(:'decision') \\gset"
+		echo "CALL bench.once('unmerge');"
+		echo "SELECT cdp.detach('cookie:700') AS decision \\gset"
+		echo "CALL bench.once('detach');"
+		echo "SELECT cdp.undo(:'decision') \\gset"
+		echo "CALL bench.once('attach');"
 	} | psql -Xq -d bench_giant >"$tmp/giant" 2>&1
-	line "ms of a new session's first batch, first late one, an undo" \
+	line "ms of a new session's first batch, first late one, an undo; a split, its undo; a merge, its undo; a detach, its undo" \
 		"$(sed -n 's/.*giant [a-z]* \([0-9]*\) [0-9]*$/\1/p' "$tmp/giant" | paste -sd ' ')" \
 		"$(sed -n 's/.*giant [a-z]* [0-9]* \([0-9]*\)$/\1/p' "$tmp/giant" | tail -n 1) MB in memory"
 

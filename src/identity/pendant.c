@@ -269,9 +269,9 @@ is_of_no_concern(CdpGraph *graph, CdpNode *root, Piece *piece, CdpNode *a, CdpNo
 }
 
 /*
- * The piece leaves the component.  Returns its root.
+ * The piece leaves the component.
  */
-static CdpNode *
+static void
 cut_piece(CdpGraph *graph, CdpNode *root, Piece *piece)
 {
 	CdpNode    *rest;
@@ -290,7 +290,6 @@ cut_piece(CdpGraph *graph, CdpNode *root, Piece *piece)
 		CdpGraphJoin(graph, pair->a, pair->b, false, DT_NOBEGIN);
 	}
 	CdpGraphActivateCut(graph, piece->nodes[0], rest);
-	return CdpNodeRoot(piece->nodes[0]);
 }
 
 /*
@@ -313,7 +312,7 @@ cut(CdpGraph *graph, CdpLink *link, bool split)
 		find_piece(graph, link, link->a, link->b, piece);
 	if (found && piece->n < root->size &&
 		is_of_no_concern(graph, root, piece, split ? link->a : NULL, split ? link->b : NULL))
-		(void) cut_piece(graph, root, piece);
+		cut_piece(graph, root, piece);
 	else
 		found = !split && CdpTimelineKnow(graph, root) &&
 			CdpTimelineJoined(link->a, link->b, link->was_at);
