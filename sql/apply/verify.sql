@@ -46,7 +46,8 @@ DECLARE
 	entry_comps int[];
 	profiles bigint[];			-- by comp: smallest node number
 	stored jsonb[];				-- by comp: values that the incremental state gives
-	waiting bigint[];			-- profiles whose timer is due and not handled yet
+	waiting bigint[];			-- profiles whose timer is due and not handled yet, or who wait for news
+	primaries jsonb[];			-- by comp: values of the primary account
 	due timestamptz[];			-- by comp: when a count changes by itself
 	declared jsonb[];			-- by comp: last writer of each key
 	traits jsonb[];				-- definitions
@@ -62,6 +63,7 @@ DECLARE
 	types text[];
 	vals text[];
 	others text[];
+	one text;
 	pending jsonb[];
 	t jsonb;
 	s jsonb;
@@ -307,7 +309,20 @@ BEGIN
 
 	-- When many timers are due at once they are handled in batches; until then
 	-- members are as of before.
-	waiting := ARRAY(SELECT m.profile_id FROM cdp.timers m WHERE m.at <= v_clock);
+	waiting := ARRAY(SELECT m.profile_id FROM cdp.timers m WHERE m.at <= v_clock UNION SELECT n.profile_id FROM cdp.account_news n);
+
+	-- the account that each profile's entries have named last, of those that it
+	-- has not left; accounts themselves are looked at further below
+	SELECT array_agg(cdp.account_trait_values(x.account_id, v_clock) ORDER BY p.comp) INTO primaries
+	FROM unnest(profiles) WITH ORDINALITY p(profile, comp)
+	LEFT JOIN (
+		SELECT DISTINCT ON (l.profile_id) l.profile_id, l.account_id
+		FROM (SELECT DISTINCT ON (i.profile_id, e.account_id) i.profile_id, e.account_id, e.at, e.tie, e.leaves
+			  FROM cdp.account_evidence e JOIN cdp.identities i ON i.node_id = e.node_id
+			  ORDER BY i.profile_id, e.account_id, e.at DESC, e.tie DESC) l
+		JOIN cdp.account_identities a ON a.account_id = l.account_id
+		WHERE NOT l.leaves
+		ORDER BY l.profile_id, l.at DESC, l.tie DESC, a.identifier::text COLLATE "C") x ON x.profile_id = p.profile;
 
 	-- segments: what rows of identities say must agree with the members
 	RETURN QUERY
@@ -352,6 +367,16 @@ BEGIN
 			INTO names, types, others
 			FROM unnest(ARRAY(SELECT jsonb_array_elements_text(s->'trait_names')),
 						ARRAY(SELECT jsonb_array_elements_text(s->'trait_ids')::int)) n(name, id);
+			FOR v IN SELECT n.place, d.name, d.type
+					 FROM unnest(ARRAY(SELECT jsonb_array_elements_text(s->'trait_ids')::int)) WITH ORDINALITY n(id, place)
+					 JOIN cdp.trait_definitions d ON d.id = n.id AND d.entity = 'account' LOOP
+				types[v.place] := v.type;
+				SELECT array_agg(CASE WHEN v.type LIKE '%[]' THEN
+						(SELECT array_agg(j.value ORDER BY j.nth)::text FROM jsonb_array_elements_text(NULLIF(u.x->v.name, 'null')) WITH ORDINALITY j(value, nth))
+					ELSE u.x->>v.name END ORDER BY u.comp)::text
+				INTO one FROM unnest(primaries) WITH ORDINALITY u(x, comp);
+				others[v.place] := one;
+			END LOOP;
 			IF NOT (s->>'enabled')::boolean
 				OR (s->>'id')::int IN (SELECT w.id FROM cdp.waiting_segments w)
 				OR s->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN

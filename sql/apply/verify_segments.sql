@@ -343,6 +343,23 @@ BEGIN
 			i := j + 1;
 			CONTINUE;
 		END IF;
+		-- a trait of the primary account
+		IF name = 'account' AND tokens[j] = '.' THEN
+			k := j + 1;
+			WHILE tokens[k] ~ '^(\s|--|/\*)' LOOP
+				k := k + 1;
+			END LOOP;
+			name := 'account.' || CASE WHEN tokens[k] ~ '^"' THEN replace(substr(tokens[k], 2, length(tokens[k]) - 2), '""', '"') ELSE lower(tokens[k]) END;
+			i := k + 1;
+			k := array_position(trait_names, name);
+			IF NOT name = ANY (used) THEN
+				used := used || name;
+				columns := columns || trait_vals[k];
+				targets := targets || format('c%s::%s AS %I', cardinality(columns), trait_types[k], name);
+			END IF;
+			out_text := out_text || quote_ident(name);
+			CONTINUE;
+		END IF;
 		IF closers ? i::text THEN
 			out_text := out_text || (closers->>i::text);
 			i := i + 1;

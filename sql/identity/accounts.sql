@@ -9,7 +9,8 @@ CREATE TABLE cdp.account_identities (
 	parent cdp.identifier,
 	state cdp.node_state,
 	segments int[],
-	timer timestamptz
+	timer timestamptz,
+	shown bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX account_identities_identifier ON cdp.account_identities (identifier);
 CREATE INDEX account_identities_parent ON cdp.account_identities (parent) WHERE parent IS NOT NULL;
@@ -19,6 +20,7 @@ COMMENT ON COLUMN cdp.account_identities.parent IS 'the account above it in the 
 COMMENT ON COLUMN cdp.account_identities.state IS 'what the states in cdp.account_nodes add up to';
 COMMENT ON COLUMN cdp.account_identities.segments IS 'the segments of accounts that it is in';
 COMMENT ON COLUMN cdp.account_identities.timer IS 'its instant in cdp.timers';
+COMMENT ON COLUMN cdp.account_identities.shown IS 'hash of the values that segments of profiles read, as its members have been told';
 
 -- Each counting entry that names an account.  Node 0: it names nobody else.
 CREATE TABLE cdp.account_evidence (
@@ -65,6 +67,13 @@ CREATE TABLE cdp.account_totals (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE cdp.account_totals IS 'number and sum of cdp.account_values, by account and trait';
 
+-- Members of accounts whose values have changed since: to be looked at.
+CREATE TABLE cdp.account_news (
+	profile_id bigint PRIMARY KEY
+);
+COMMENT ON TABLE cdp.account_news IS 'profiles to be evaluated because an account that they have to do with has other values now; worked off in batches';
+
+SELECT pg_extension_config_dump('cdp.account_news', '');
 SELECT pg_extension_config_dump('cdp.account_values', '');
 SELECT pg_extension_config_dump('cdp.account_totals', '');
 SELECT pg_extension_config_dump('cdp.account_identities', '');

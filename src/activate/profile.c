@@ -100,6 +100,8 @@ evaluate_segments(ProfileRead *read, const Bitmapset *only)
 		CdpProfileEvaluate(read->traits, read->nodes.accs, read->nodes.nnodes,
 						   read->now, &read->values);
 	profile.values = read->values;
+	if (read->segments->primary)
+		CdpPrimaryAccountRead(read->segments->generation, &profile, read->now);
 	CdpSegmentsEvaluateSome(read->segments, &profile, 1, read->now, only, false);
 	return profile;
 }

@@ -555,6 +555,8 @@ evaluate(CdpBatch *batch, CdpTraitSet *traits, CdpSegmentSet *segments, Ids *tou
 	TimestampTz *timers;
 	Ids			unset = {0};
 	Ids			set = {0};
+	Ids			shown = {0};
+	int64	   *hashes;
 	TimestampTz *set_at;
 	bool		rollup = false;
 	int			n;
@@ -626,6 +628,17 @@ evaluate(CdpBatch *batch, CdpTraitSet *traits, CdpSegmentSet *segments, Ids *tou
 	nulls = palloc(sizeof(bool) * Max(n, 1));
 	timers = palloc(sizeof(TimestampTz) * Max(n, 1));
 	set_at = palloc(sizeof(TimestampTz) * Max(n, 1));
+	hashes = palloc(sizeof(int64) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		int64		hash = CdpPrimaryHash(batch->segments, traits, &rows[i].values);
+
+		if (hash == rows[i].shown)
+			continue;
+		hashes[shown.n] = hash;
+		add_id(&shown, rows[i].id);
+	}
+	CdpPrimaryTell(batch, shown.ids, hashes, shown.n);
 	for (int i = 0; i < n; i++)
 	{
 		CdpProfileEval *eval = &evals[i];

@@ -284,6 +284,7 @@ evaluate_all(CdpBatch *batch)
 		CdpProfilesEvaluate(batch);
 		CdpWriteRows(batch);
 		CdpAccountsMemberValues(batch);
+		CdpPrimaryEvaluate(batch);
 
 		/* keep the changes, let go of everything else */
 		MemoryContextSwitchTo(old);
@@ -479,6 +480,8 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 	accounts |= of_accounts != NIL;
 	if (list_length(evaluated) + list_length(of_accounts) < list_length(segment_ids))
 		CdpGenerationBump();
+	/* what segments of profiles read of accounts is noted with these */
+	accounts |= evaluated != NIL && batch.segments->primary;
 	/* accounts are evaluated once, when it is known what members contribute */
 	over_members = everybody && any > 0 && CdpAccountsOverMembers(&batch);
 	if (accounts)
@@ -502,6 +505,7 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 
 			CdpPinPlans();
 			evaluate_all(&batch);
+			CdpPrimaryNewsForget();
 			AtEOXact_GUC(false, nest);
 		}
 	}

@@ -385,6 +385,7 @@ CdpBatchWrite(CdpBatch *batch)
 	CdpWriteRows(batch);
 	CdpWriteRejected(batch);
 	CdpAccountsApply(batch);
+	CdpPrimaryEvaluate(batch);
 	if (batch->farewell != NULL)
 		*CdpChangeAdd(&batch->changes) = *batch->farewell;
 
@@ -446,6 +447,8 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	int			max = (int) Min(max_entries, (int64) cdp_batch_size);
 	int64	   *due = NULL;
 	int			ndue;
+	int64	   *news = NULL;
+	int			nnews = 0;
 	bool		activated;
 	bool		worked_off = false;
 	int			i;
@@ -521,6 +524,9 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 										&result.more, !hold);
 		if (work & CDP_WORK_TIMERS)
 		ndue = add_due(&batch, max, &due);
+		/* the members of accounts that have other values now, in what room there is */
+		if ((work & CDP_WORK_TIMERS) && ndue < max)
+			nnews = CdpPrimaryNews(max - ndue, &news);
 	}
 	CdpAttempted.entries = batch.nentries;
 	if (batch.nentries > 0)
@@ -531,8 +537,8 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	CdpAttempted.timers = ndue;
 	if (ndue > 0)
 		CdpAttempted.profile = due[0];
-	CdpAttempted.history = batch.nentries == 0 && ndue == 0 && (rereading || building);
-	if (batch.nentries == 0 && ndue == 0 && rereading)
+	CdpAttempted.history = batch.nentries == 0 && ndue == 0 && nnews == 0 && (rereading || building);
+	if (batch.nentries == 0 && ndue == 0 && nnews == 0 && rereading)
 	{
 		history_first = false;
 		CdpEpochCheck(&batch, cursors->incarnation);
@@ -549,7 +555,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		result.next_timer = when_next();
 		goto done;
 	}
-	if (batch.nentries == 0 && ndue == 0 && building)
+	if (batch.nentries == 0 && ndue == 0 && nnews == 0 && building)
 	{
 		bool		turn = history_first;
 
@@ -579,7 +585,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	history_first = true;
 	if ((rules != NULL && (work & CDP_WORK_HISTORY) != 0) || building)
 		result.more = true;
-	if (batch.nentries == 0 && ndue == 0)
+	if (batch.nentries == 0 && ndue == 0 && nnews == 0)
 	{
 		/*
 		 * The batch before this one may have been full with the last entry of
@@ -599,6 +605,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	CdpBatchPrepare(&batch, rules, true);
 	CdpErasuresTake(&batch);
 	CdpGraphAddProfiles(batch.graph, due, ndue);
+	CdpGraphAddProfiles(batch.graph, news, nnews);
 	batch.due = due;
 	batch.ndue = ndue;
 	CdpBatchFold(&batch, before);
@@ -614,6 +621,13 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 			profile->cause = CDP_CAUSE_TIMER;
 		}
 	}
+	for (i = 0; i < nnews; i++)
+	{
+		CdpProfile *profile = CdpProfileOf(&batch, news[i]);
+
+		if (profile != NULL)
+			profile->touched = true;
+	}
 	CdpBatchWrite(&batch);
 	audit_decisions(&batch);
 	CdpCursorsWrite(cursors);
@@ -624,7 +638,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	result.entries = batch.nread;
 	result.changes = batch.changes.n;
 	result.timers = ndue;
-	if (ndue == max ||
+	if (ndue + nnews >= max || batch.told ||
 		((rules != NULL || batch.applier.erasures) && (work & CDP_WORK_HISTORY) != 0))
 		result.more = true;
 	if (!result.more)

@@ -94,6 +94,7 @@ typedef struct CdpBatch
 	int			ndue;
 	int64	   *due;			/* whose timers are due: profiles, accounts */
 	List	   *refolded;		/* int64 *: owners whose states were computed anew */
+	bool		told;			/* members of accounts have been asked to be evaluated */
 } CdpBatch;
 
 /* batch.c */
@@ -166,6 +167,18 @@ extern void CdpPassageAdd(CdpBatch *batch, CdpPassage *passages, int *n, CdpSegm
 						  int64 profile, bool enters, CdpCause cause, TimestampTz at);
 extern void CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
 							 CdpPassage *left, int nleft);
+
+/* Why does the profile pass into or out of the segment? */
+extern CdpCause CdpPassageCause(CdpBatch *batch, CdpProfile *profile, int32 segment,
+								bool enters);
+
+/* primary.c: segments of profiles about their accounts */
+extern void CdpPrimaryEvaluate(CdpBatch *batch);
+extern int64 CdpPrimaryHash(const CdpSegmentSet *segments, CdpTraitSet *accounts,
+							const CdpProfileValues *values);
+extern void CdpPrimaryTell(CdpBatch *batch, const int64 *accounts, const int64 *hashes, int n);
+extern int	CdpPrimaryNews(int max, int64 **profiles);
+extern void CdpPrimaryNewsForget(void);
 
 /* entries.c: before CdpWriteRows */
 extern void CdpWriteEntries(CdpBatch *batch);

@@ -604,8 +604,8 @@ announce_traits(CdpBatch *batch, CdpProfile *profile, CdpProfileValues *now)
  * though none of the former profiles was in, or leaves by what the merged
  * profile adds up to, does so because of an entry, and triggers want to know.
  */
-static CdpCause
-passage_cause(CdpBatch *batch, CdpProfile *profile, int32 segment, bool enters)
+CdpCause
+CdpPassageCause(CdpBatch *batch, CdpProfile *profile, int32 segment, bool enters)
 {
 	CdpCause	cause = CDP_CAUSE_ENTRY;
 	CdpNode   **nodes;
@@ -724,7 +724,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 		}
 		evals[i].known = changed_traits(batch, touched[i], &evals[i].changed);
 	}
-	CdpSegmentsEvaluate(batch->segments, batch->traits, evals, n, clock);
+	CdpSegmentsEvaluatePart(batch->segments, evals, n, clock, CDP_SEGMENTS_BEFORE_ACCOUNTS);
 
 	/* who was in what: rows of former profiles that are no more */
 	for (i = 0; i < graph->nactive; i++)
@@ -795,7 +795,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 				root->segments_changed = true;
 				if (segment != NULL)
 					CdpPassageAdd(batch, left, &nleft, segment, root->id, false,
-							passage_cause(batch, touched[i], segment->id, false),
+							CdpPassageCause(batch, touched[i], segment->id, false),
 							at);
 			}
 			else
@@ -805,7 +805,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 
 				root->segments_changed = true;
 				CdpPassageAdd(batch, entered, &nentered, segment, root->id, true,
-						passage_cause(batch, touched[i], segment->id, true),
+						CdpPassageCause(batch, touched[i], segment->id, true),
 						at);
 			}
 		}

@@ -41,12 +41,13 @@
 static CdpStatement accounts_of = {
 	"SELECT y.account_id, u.profile_id, y.at"
 	" FROM (SELECT unnest($1) AS profile_id) AS u"
-	" CROSS JOIN LATERAL (SELECT DISTINCT ON (n.account_id) n.account_id, x.at, x.leaves"
+	" CROSS JOIN LATERAL (SELECT DISTINCT ON (n.account_id) n.account_id, x.at, x.tie, x.leaves"
 	" FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id"
 	LATEST("n.node_id", "n.account_id", "$2")
 	" WHERE i.profile_id = u.profile_id"
 	" ORDER BY n.account_id, x.at DESC, x.tie DESC) y"
-	" WHERE NOT y.leaves ORDER BY u.profile_id, y.at DESC, y.account_id DESC",
+	" JOIN cdp.account_identities a ON a.account_id = y.account_id"
+	" WHERE NOT y.leaves ORDER BY u.profile_id, y.at DESC, y.tie DESC, a.identifier",
 	{"int8[]", "timestamptz"}
 };
 
@@ -213,13 +214,13 @@ CdpEntryAccounts(CdpKindSet *kinds, CdpEntry *entry)
  */
 static const char *const accounts_query =
 	"SELECT y.account_id, a.identifier, s.since, y.at"
-	" FROM (SELECT DISTINCT ON (n.account_id) n.account_id, x.at, x.leaves"
+	" FROM (SELECT DISTINCT ON (n.account_id) n.account_id, x.at, x.tie, x.leaves"
 	" FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id"
 	LATEST("n.node_id", "n.account_id", "$2")
 	" WHERE i.profile_id = $1 ORDER BY n.account_id, x.at DESC, x.tie DESC) y"
 	" JOIN cdp.account_identities a ON a.account_id = y.account_id"
 	" CROSS JOIN LATERAL cdp.member_since(y.account_id, $1, $2) s (since)"
-	" WHERE NOT y.leaves ORDER BY y.at DESC, y.account_id DESC";
+	" WHERE NOT y.leaves ORDER BY y.at DESC, y.tie DESC, a.identifier";
 
 static const char *const members_query =
 	"SELECT y.profile_id, s.since, y.at"

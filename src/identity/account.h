@@ -33,8 +33,8 @@ typedef struct CdpMembership
 
 /*
  * The accounts that these profiles are members of: by profile, in each the
- * primary account (the one that was named last; of those named at the same
- * instant the one with the larger number) first.
+ * primary account (the one that was named last; of those that one entry names
+ * the first by identifier) first.
  */
 extern CdpMembership *CdpAccountsOfProfiles(const int64 *profiles, int nprofiles,
 											TimestampTz at, int *n);

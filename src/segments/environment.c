@@ -2,8 +2,8 @@
  *
  * environment.c
  *	  The rows from which predicates read: values of traits, memberships, and
- *	  what else they can ask for, the instant of the evaluation and the
- *	  identifiers of the profile.
+ *	  what else they can ask for, the instant of the evaluation, the identifiers
+ *	  of the profile, and the traits of its primary account.
  *
  * IDENTIFICATION
  *	  src/segments/environment.c
@@ -16,11 +16,14 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "executor/spi.h"
 #include "nodes/makefuncs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 
+#include "cdp.h"
+#include "identity/account.h"
 #include "segments/predicate.h"
 
 static TupleTableSlot *
@@ -39,6 +42,7 @@ CdpPredicateSlots *
 CdpPredicateSlotsMake(CdpTraitSet *traits, int nsegments)
 {
 	CdpPredicateSlots *slots = palloc0(sizeof(CdpPredicateSlots));
+	CdpTraitSet *accounts = NULL;
 	TupleDesc	desc = CreateTemplateTupleDesc(traits->ntraits);
 
 	for (int i = 0; i < traits->ntraits; i++)
@@ -50,10 +54,18 @@ CdpPredicateSlotsMake(CdpTraitSet *traits, int nsegments)
 		TupleDescInitEntry(desc, i + 1, NULL, BOOLOID, -1, 0);
 	slots->members = make_slot(desc);
 
-	desc = CreateTemplateTupleDesc(CDP_ENV_N);
+	if (!traits->accounts)
+		accounts = CdpAccountTraitSetGet(traits->generation);
+	slots->ntraits = accounts == NULL ? 0 : accounts->ntraits;
+	slots->values = palloc0(sizeof(Datum) * (CDP_ENV_N + slots->ntraits));
+	slots->isnull = palloc(sizeof(bool) * (CDP_ENV_N + slots->ntraits));
+	memset(slots->isnull, true, CDP_ENV_N + slots->ntraits);
+	desc = CreateTemplateTupleDesc(CDP_ENV_N + slots->ntraits);
 	TupleDescInitEntry(desc, CDP_ENV_NOW, NULL, TIMESTAMPTZOID, -1, 0);
 	TupleDescInitEntry(desc, CDP_ENV_KINDS, NULL, TEXTARRAYOID, -1, 0);
 	TupleDescInitEntry(desc, CDP_ENV_KNOWN, NULL, BOOLOID, -1, 0);
+	for (int i = 0; i < slots->ntraits; i++)
+		TupleDescInitEntry(desc, CDP_ENV_N + i + 1, NULL, accounts->traits[i]->type, -1, 0);
 	slots->environment = make_slot(desc);
 	slots->environment->tts_values = slots->values;
 	slots->environment->tts_isnull = slots->isnull;
@@ -149,4 +161,101 @@ CdpEnvironmentIdentity(CdpPredicateSlots *slots, int64 generation,
 	slots->isnull[CDP_ENV_KINDS - 1] = false;
 	slots->values[CDP_ENV_KNOWN - 1] = BoolGetDatum(known);
 	slots->isnull[CDP_ENV_KNOWN - 1] = false;
+}
+
+/*
+ * values NULL: there is no account, all its traits are NULL.
+ */
+void
+CdpEnvironmentPrimary(CdpPredicateSlots *slots, const CdpProfileValues *values)
+{
+	if (values == NULL)
+	{
+		memset(slots->isnull + CDP_ENV_N, true, slots->ntraits);
+		return;
+	}
+	memcpy(slots->values + CDP_ENV_N, values->values, sizeof(Datum) * slots->ntraits);
+	memcpy(slots->isnull + CDP_ENV_N, values->isnull, sizeof(bool) * slots->ntraits);
+}
+
+typedef struct Primary
+{
+	int64		profile;
+	int64		account;
+	int			place;			/* among the profiles */
+} Primary;
+
+static int
+compare_profiles(const void *a, const void *b)
+{
+	int64		x = ((const Primary *) a)->profile;
+	int64		y = ((const Primary *) b)->profile;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+static int
+compare_rows(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = ((const CdpAccountRow *) b)->id;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+void
+CdpPrimaryAccounts(int64 generation, CdpProfileEval *profiles, int n, TimestampTz now)
+{
+	int64	   *ids;
+	Primary    *primaries;
+	CdpMembership *memberships;
+	CdpAccountRow *rows;
+	int			nmemberships;
+	int			nrows;
+	int			next = 0;
+	int			naccounts = 0;
+
+	if (n == 0)
+		return;
+	ids = palloc(sizeof(int64) * n);
+	primaries = palloc0(sizeof(Primary) * n);
+	for (int i = 0; i < n; i++)
+	{
+		primaries[i].profile = ids[i] = profiles[i].profile_id;
+		primaries[i].place = i;
+	}
+	qsort(primaries, n, sizeof(Primary), compare_profiles);
+	memberships = CdpAccountsOfProfiles(ids, n, DT_NOEND, &nmemberships);
+	for (int i = 0; i < n; i++)
+	{
+		while (next < nmemberships && memberships[next].profile_id < primaries[i].profile)
+			next++;
+		if (next == nmemberships || memberships[next].profile_id != primaries[i].profile)
+			continue;
+		/* the first one is the primary one */
+		ids[naccounts++] = primaries[i].account = memberships[next].account_id;
+	}
+	rows = CdpAccountsRead(CdpAccountTraitSetGet(generation), ids, naccounts, now, &nrows);
+	for (int i = 0; i < n; i++)
+	{
+		CdpAccountRow *row = primaries[i].account == 0 ? NULL :
+			bsearch(&primaries[i].account, rows, nrows, sizeof(CdpAccountRow), compare_rows);
+
+		profiles[primaries[i].place].primary = row == NULL ? NULL : &row->values;
+	}
+}
+
+void
+CdpPrimaryAccountRead(int64 generation, CdpProfileEval *profile, TimestampTz now)
+{
+	MemoryContext context = CurrentMemoryContext;
+	CdpUserContext saved;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	MemoryContextSwitchTo(context);
+	CdpPrimaryAccounts(generation, profile, 1, now);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	MemoryContextSwitchTo(context);
 }

@@ -73,6 +73,7 @@ typedef struct Evaluation
 	Datum	   *member;			/* [profile][column] */
 	bool	   *never_null;
 	TimestampTz now;
+	CdpSegmentsPart part;
 
 	/* where the work is; moved on after an error */
 	int			segment;
@@ -240,7 +241,7 @@ run(Evaluation *e)
 			bool		is;
 
 			CHECK_FOR_INTERRUPTS();
-			if (profile->known &&
+			if (profile->known && e->part != CDP_SEGMENTS_AFTER_ACCOUNTS &&
 				!bms_overlap(segment->depends, profile->changed))
 				continue;
 			e->evaluated[e->segment]++;
@@ -252,6 +253,8 @@ run(Evaluation *e)
 			if (segment->identity)
 				CdpEnvironmentIdentity(set->columns->slots, set->generation,
 									   profile->identifiers, profile->nidentifiers);
+			if (segment->primary)
+				CdpEnvironmentPrimary(set->columns->slots, profile->primary);
 			if (rules->predicate_state == NULL)
 				init_states(set, rules);
 			is = CdpSegmentHolds(rules, set->columns->slots, profile->profile_id,
@@ -526,6 +529,9 @@ choose_segments(Evaluation *e, const Bitmapset *only)
 
 		if (only != NULL && !bms_is_member(rules->column, wanted))
 			continue;
+		if (e->part != CDP_SEGMENTS_ALL &&
+			segment->primary != (e->part == CDP_SEGMENTS_AFTER_ACCOUNTS))
+			continue;
 		if (!check_owner(segment))
 			continue;
 		wanted = bms_add_members(wanted, rules->predicate.segments);
@@ -594,9 +600,9 @@ evaluate_chunk(Evaluation *e)
 	}
 }
 
-void
-CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
-						TimestampTz now, const Bitmapset *only, bool record)
+static void
+evaluate_some(CdpSegmentSet *set, CdpProfileEval *profiles, int n, TimestampTz now,
+			  const Bitmapset *only, bool record, CdpSegmentsPart part)
 {
 	static unsigned int calls = 0;
 	Evaluation	e = {0};
@@ -604,6 +610,7 @@ CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 
 	e.set = set;
 	e.now = now;
+	e.part = part;
 	e.timing = record && calls++ % TIMED_CALLS == 1;
 	choose_segments(&e, only);
 	e.member = palloc((Size) Min(n, CDP_EVALUATION_CHUNK) * ncolumns * sizeof(Datum) + 1);
@@ -626,6 +633,20 @@ CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 	pfree(e.evaluated);
 	pfree(e.timed);
 	pfree(e.us);
+}
+
+void
+CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
+						TimestampTz now, const Bitmapset *only, bool record)
+{
+	evaluate_some(set, profiles, n, now, only, record, CDP_SEGMENTS_ALL);
+}
+
+void
+CdpSegmentsEvaluatePart(CdpSegmentSet *set, CdpProfileEval *profiles, int n, TimestampTz now,
+						CdpSegmentsPart part)
+{
+	evaluate_some(set, profiles, n, now, NULL, true, part);
 }
 
 void

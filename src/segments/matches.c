@@ -174,6 +174,8 @@ referred_segments(Match *match, CdpTraitSet *traits, CdpProfileNodes *nodes,
 	profile.before = nodes->segments;
 	profile.identifiers = CdpProfileIdentifiers(nodes);
 	profile.nidentifiers = nodes->nnodes;
+	if (segments->primary)
+		CdpPrimaryAccountRead(segments->generation, &profile, now);
 	CdpSegmentsEvaluateSome(segments, &profile, 1, now, match->predicate.segments, false);
 	for (int i = 0; i < profile.nafter; i++)
 	{
@@ -219,6 +221,13 @@ evaluate(Match *match, int64 profile_id, TimestampTz now, bool *result, bool *is
 		member = referred_segments(match, common, &nodes, &values, now);
 
 	CdpEnvironmentInstant(match->slots, now);
+	if (match->predicate.of_primary != NULL)
+	{
+		CdpProfileEval profile = {.profile_id = nodes.profile_id};
+
+		CdpPrimaryAccountRead(match->generation, &profile, now);
+		CdpEnvironmentPrimary(match->slots, profile.primary);
+	}
 	if (match->predicate.identity)
 		CdpEnvironmentIdentity(match->slots, match->generation,
 							   CdpProfileIdentifiers(&nodes), nodes.nnodes);

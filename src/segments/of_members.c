@@ -40,8 +40,13 @@ CdpMembersCheckWord(const char *word, const char *members, const char *text, int
 			return;
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 strcmp(word, "now") == 0 ? errmsg("the current time cannot be used in the predicate of %s()", members) : errmsg("%s() cannot be used in the predicate of %s()", word, members),
-			 strcmp(word, "now") == 0 ? errhint("To ask what happened lately, use did(…, within => '…').") : errhint("It may have traits of profiles, did(), did_not(), count_of(), sum_of(), first_time() and member_of()."),
+			 strcmp(word, "now") == 0
+			 ? errmsg("the current time cannot be used in the predicate of %s()", members)
+			 : errmsg(strcmp(word, "account") == 0 ? "%s.… cannot be used in the predicate of %s()"
+					  : "%s() cannot be used in the predicate of %s()", word, members),
+			 strcmp(word, "now") == 0
+			 ? errhint("To ask what happened lately, use did(…, within => '…').")
+			 : errhint("It may have traits of profiles, did(), did_not(), count_of(), sum_of(), first_time() and member_of()."),
 			 CdpPredicateErrorPosition(text, location)));
 }
 

@@ -234,6 +234,58 @@ missing_trait(ResolveContext *context, const char *name, int location)
 }
 
 /*
+ * A trait of the primary account.
+ */
+static Node *
+primary_column(ResolveContext *context, const char *name, int location)
+{
+	const CdpReferences *known = context->define ? context->references : context->known;
+	char	   *full = psprintf(CDP_ACCOUNT_PREFIX "%s", name);
+	CdpTraitSet *accounts;
+	CdpTrait   *trait = NULL;
+	Var		   *var;
+
+	if (context->traits->accounts)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("\"%s\" is for segments of profiles", full),
+				 errhint("In a segment of accounts, write %s.", quote_identifier(name)),
+				 CdpPredicateErrorPosition(context->text, location)));
+	accounts = context->define && context->transient == NULL ? CdpAccountTraitSetFresh() :
+		CdpAccountTraitSetGet(context->traits->generation);
+	for (int i = 0; i < known->nnames && trait == NULL; i++)
+		if (strcmp(known->names[i], full) == 0)
+			trait = CdpTraitById(accounts, known->traits[i]);
+	if (trait == NULL && context->define)
+	{
+		trait = CdpTraitLookup(accounts, name);
+		if (trait != NULL)
+			add_name(context->references, full, trait->id);
+	}
+	if (trait == NULL)
+	{
+		CdpNearest	nearest;
+
+		CdpNearestBegin(&nearest, name);
+		for (int i = 0; i < accounts->ntraits; i++)
+			if (!accounts->traits[i]->hidden)
+				CdpNearestTry(&nearest, accounts->traits[i]->name);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("accounts have no trait \"%s\"", name),
+				 nearest.found != NULL
+				 ? errhint("Perhaps you meant account.%s.", quote_identifier(nearest.found))
+				 : errhint("Declare it: cdp.create_trait('%s', type => '…', entity => 'account').", name),
+				 CdpPredicateErrorPosition(context->text, location)));
+	}
+	var = makeVar(OUTER_VAR, CDP_ENV_N + trait->index + 1, trait->type, -1, trait->collation, 0);
+	var->location = location;
+	if (context->out != NULL)
+		context->out->of_primary = bms_add_member(context->out->of_primary, trait->index);
+	return (Node *) var;
+}
+
+/*
  * CdpColumnResolver of predicates.
  */
 static Node *
@@ -247,6 +299,8 @@ resolve_column(void *arg, const char *name, int location)
 
 	if (n >= 0)
 		return term_var(context, n, location);
+	if (name[0] == CDP_HIDDEN_MARK && name[1] == CDP_HIDDEN_ACCOUNT)
+		return primary_column(context, name + 2, location);
 	if (name[0] == CDP_HIDDEN_MARK)
 	{
 		Node	   *node = CdpEnvironmentColumn(name[1], location);

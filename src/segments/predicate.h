@@ -52,6 +52,9 @@ StaticAssertDecl(CDP_SEGMENT_NAME_MAX + sizeof(CDP_SEGMENT_CHANNEL) <= NAMEDATAL
 #define CDP_HIDDEN_LOCAL	'L' /* localtimestamp */
 #define CDP_HIDDEN_KINDS	'K' /* kinds of the profile's identifiers */
 #define CDP_HIDDEN_KNOWN	'W' /* is one of them a person's? */
+#define CDP_HIDDEN_ACCOUNT	'A' /* and a name: a trait of the primary account */
+/* What stands before the name of such a trait in texts and in trait_names. */
+#define CDP_ACCOUNT_PREFIX	"account."
 
 /* The kind of an account that is named by its value alone. */
 #define CDP_ACCOUNT_KIND		"group_id"
@@ -60,7 +63,7 @@ StaticAssertDecl(CDP_SEGMENT_NAME_MAX + sizeof(CDP_SEGMENT_CHANNEL) <= NAMEDATAL
 #define CDP_ENV_NOW			1
 #define CDP_ENV_KINDS		2
 #define CDP_ENV_KNOWN		3
-#define CDP_ENV_N			3
+#define CDP_ENV_N			3	/* traits of accounts follow */
 
 /* Kinds of this priority and above are of devices and browsers, not of persons. */
 #define CDP_DEVICE_PRIORITY	11
@@ -193,6 +196,7 @@ typedef struct CdpPredicate
 	bool		safe;			/* cannot raise an error, whatever the values */
 	bool		clock;			/* compares with the instant of evaluation */
 	bool		identity;		/* asks for the profile's identifiers */
+	Bitmapset  *of_primary;		/* indexes of traits of the primary account */
 } CdpPredicate;
 
 /* What a definition's texts refer to, as stored beside them. */
@@ -238,8 +242,9 @@ typedef struct CdpPredicateSlots
 	TupleTableSlot *traits;
 	TupleTableSlot *members;
 	TupleTableSlot *environment;
-	Datum		values[CDP_ENV_N];	/* of the environment */
-	bool		isnull[CDP_ENV_N];
+	Datum	   *values;			/* of the environment */
+	bool	   *isnull;
+	int			ntraits;		/* of accounts, for predicates about profiles */
 	ExprContext *econtext;
 } CdpPredicateSlots;
 
@@ -374,6 +379,7 @@ extern CdpPredicateSlots *CdpPredicateSlotsMake(CdpTraitSet *traits, int nsegmen
 extern void CdpEnvironmentInstant(CdpPredicateSlots *slots, TimestampTz now);
 extern void CdpEnvironmentIdentity(CdpPredicateSlots *slots, int64 generation,
 								   CdpIdentifier **identifiers, int nidentifiers);
+extern void CdpEnvironmentPrimary(CdpPredicateSlots *slots, const CdpProfileValues *values);
 /* The column of the environment with that code; NULL: none. */
 extern Node *CdpEnvironmentColumn(char code, int location);
 /*

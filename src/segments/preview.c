@@ -131,6 +131,8 @@ evaluate_referred(Preview *preview, CdpProfileNodes *nodes, CdpProfileValues *va
 	profile.before = nodes->segments;
 	profile.identifiers = CdpProfileIdentifiers(nodes);
 	profile.nidentifiers = nodes->nnodes;
+	if (preview->set->primary)
+		CdpPrimaryAccountRead(preview->set->generation, &profile, preview->now);
 	CdpSegmentsEvaluateSome(preview->set, &profile, 1, preview->now,
 							preview->segments, false);
 	for (int i = 0; i < profile.nafter; i++)
@@ -224,6 +226,13 @@ count_profile(Preview *preview, int64 profile_id)
 	CdpProfileEvaluate(preview->traits, nodes.accs, nodes.nnodes, preview->now, &values);
 	evaluate_referred(preview, &nodes, &values);
 	CdpEnvironmentInstant(preview->set->columns->slots, preview->now);
+	if (rules->predicate.of_primary != NULL || rules->exit_when.of_primary != NULL)
+	{
+		CdpProfileEval profile = {.profile_id = profile_id};
+
+		CdpPrimaryAccountRead(preview->set->generation, &profile, preview->now);
+		CdpEnvironmentPrimary(preview->set->columns->slots, profile.primary);
+	}
 	if (rules->predicate.identity || rules->exit_when.identity)
 		CdpEnvironmentIdentity(preview->set->columns->slots, preview->set->generation,
 							   CdpProfileIdentifiers(&nodes), nodes.nnodes);
@@ -433,16 +442,37 @@ put_row(Explanation *explanation, const char *term, const char *value, const cha
 static const char *
 trait_value(Explanation *explanation, int32 id)
 {
-	CdpTrait   *trait = CdpTraitById(explanation->traits, id);
+	CdpTraitSet *traits = explanation->traits;
+	const CdpProfileValues *values = explanation->values;
+	CdpTrait   *trait = CdpTraitById(traits, id);
 	Oid			output;
 	bool		varlena;
 
-	if (trait == NULL || explanation->values->isnull[trait->index])
+	if (trait == NULL)
+	{
+		traits = CdpAccountTraitSetGet(traits->generation);
+		trait = CdpTraitById(traits, id);
+		values = explanation->profile->primary;
+	}
+	if (trait == NULL || values == NULL || values->isnull[trait->index])
 		return NULL;
-	if (CdpAnythingHidden() && CdpTraitHidden(explanation->traits, trait))
+	if (CdpAnythingHidden() && CdpTraitHidden(traits, trait))
 		return CDP_MASK;
 	getTypeOutputInfo(trait->type, &output, &varlena);
-	return OidOutputFunctionCall(output, explanation->values->values[trait->index]);
+	return OidOutputFunctionCall(output, values->values[trait->index]);
+}
+
+/*
+ * As a predicate writes it.
+ */
+static const char *
+name_of_trait(const char *name)
+{
+	int			length = strlen(CDP_ACCOUNT_PREFIX);
+
+	if (strncmp(name, CDP_ACCOUNT_PREFIX, length) == 0)
+		return psprintf(CDP_ACCOUNT_PREFIX "%s", quote_identifier(name + length));
+	return quote_identifier(name);
 }
 
 /*
@@ -625,11 +655,14 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 	profile.before = nodes.segments;
 	profile.identifiers = CdpProfileIdentifiers(&nodes);
 	profile.nidentifiers = nodes.nnodes;
+	if (explanation.set->primary)
+		CdpPrimaryAccountRead(generation, &profile, now);
 	CdpSegmentsEvaluateSome(explanation.set, &profile, 1, now,
 							bms_make_singleton(column), false);
 
 	/* the expressions are evaluated once more, one by one */
 	CdpEnvironmentInstant(explanation.set->columns->slots, now);
+	CdpEnvironmentPrimary(explanation.set->columns->slots, profile.primary);
 	CdpEnvironmentIdentity(explanation.set->columns->slots, generation,
 						   profile.identifiers, profile.nidentifiers);
 	explanation.values = &values;
@@ -637,7 +670,7 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 	explanation.rules = rules = segment->rules;
 	nest_level = CdpPinSettings(rules->timezone);
 	for (int i = 0; i < rules->references.nnames; i++)
-		put_row(&explanation, quote_identifier(rules->references.names[i]),
+		put_row(&explanation, name_of_trait(rules->references.names[i]),
 				trait_value(&explanation, rules->references.traits[i]), NULL);
 	explain_terms(&explanation, rules->predicate_text);
 	if (rules->exit_text != NULL)

@@ -26,6 +26,7 @@ typedef struct CdpSegment
 	Bitmapset  *depends;		/* those, and what they and other segments are derived from */
 	bool		clock;			/* compares with the clock: may change when a timer is due */
 	bool		identity;		/* depends on the profile's identifiers */
+	bool		primary;		/* depends on the profile's primary account */
 	struct CdpSegmentRules *rules;	/* private: compiled predicate, exit_when */
 } CdpSegment;
 
@@ -36,6 +37,8 @@ typedef struct CdpSegmentSet
 	CdpSegment *segments;		/* ordered so that a segment follows those it refers to */
 	MemoryContext context;
 	bool		identity;		/* some segment depends on the profile's identifiers */
+	bool		primary;		/* … and some one on the profile's primary account */
+	Bitmapset  *of_primary;		/* which traits of accounts are read (indexes) */
 	struct CdpSegmentColumns *columns;	/* private */
 } CdpSegmentSet;
 
@@ -61,6 +64,7 @@ typedef struct CdpProfileEval
 	Bitmapset  *changed;
 	int			nidentifiers;	/* needed when set->identity */
 	CdpIdentifier **identifiers;
+	const CdpProfileValues *primary;	/* needed when set->primary; NULL: no account */
 	int			nbefore;
 	int32	   *before;			/* ids of the segments that it is in, ascending */
 	int			nafter;			/* out */
@@ -82,6 +86,28 @@ extern void CdpSegmentsEvaluate(CdpSegmentSet *set, CdpTraitSet *traits,
  */
 extern void CdpSegmentsEvaluateSome(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 									TimestampTz now, const Bitmapset *only, bool record);
+
+/*
+ * As CdpSegmentsEvaluate, in two parts: accounts are evaluated when the traits
+ * of their members are known, and what depends on accounts only then.
+ */
+typedef enum CdpSegmentsPart
+{
+	CDP_SEGMENTS_ALL,
+	CDP_SEGMENTS_BEFORE_ACCOUNTS,
+	CDP_SEGMENTS_AFTER_ACCOUNTS
+} CdpSegmentsPart;
+
+extern void CdpSegmentsEvaluatePart(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
+									TimestampTz now, CdpSegmentsPart part);
+/*
+ * Fill in the values of primary accounts as of now.  Runs SQL: inside
+ * SPI_connect and CdpBecomeOwner.
+ */
+extern void CdpPrimaryAccounts(int64 generation, CdpProfileEval *profiles, int n,
+							   TimestampTz now);
+/* The same of one profile, for reads: outside of both. */
+extern void CdpPrimaryAccountRead(int64 generation, CdpProfileEval *profile, TimestampTz now);
 
 /*
  * What a definition has come to, for the call that made it: members, and how

@@ -171,6 +171,7 @@ keep_predicate(const CdpPredicate *predicate)
 	kept.expr = copyObject(predicate->expr);
 	kept.traits = bms_copy(predicate->traits);
 	kept.segments = bms_copy(predicate->segments);
+	kept.of_primary = bms_copy(predicate->of_primary);
 	return kept;
 }
 
@@ -216,6 +217,7 @@ compile_definition(CdpSegmentSet *set, CdpTraitSet *traits, LoadedSegment *loade
 		loaded->segment.traits = bms_union(predicate.traits, exit_when.traits);
 		loaded->segment.clock = predicate.clock || exit_when.clock;
 		loaded->segment.identity = predicate.identity || exit_when.identity;
+		loaded->segment.primary = predicate.of_primary != NULL || exit_when.of_primary != NULL;
 		ReleaseCurrentSubTransaction();
 		done = true;
 	}
@@ -363,12 +365,17 @@ collect_depends(CdpSegmentSet *set, CdpTraitSet *traits, CdpSegment *segment)
 	while ((index = bms_next_member(others, index)) >= 0)
 	{
 		/* one that is not evaluated does not change */
-		if (set->columns->position[index] >= 0)
-			segment->depends =
-				bms_add_members(segment->depends,
-								set->segments[set->columns->position[index]].depends);
+		if (set->columns->position[index] < 0)
+			continue;
+		segment->depends =
+			bms_add_members(segment->depends,
+							set->segments[set->columns->position[index]].depends);
+		segment->primary |= set->segments[set->columns->position[index]].primary;
 	}
 	bms_free(others);
+	set->primary |= segment->primary;
+	set->of_primary = bms_add_members(set->of_primary, rules->predicate.of_primary);
+	set->of_primary = bms_add_members(set->of_primary, rules->exit_when.of_primary);
 }
 
 static void

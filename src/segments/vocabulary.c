@@ -22,6 +22,7 @@
  *		all_members(p)				->	"\1n" >= 1 AND "\1n" = "\1m"
  *		count_members(p)			->	"\1n"
  *		now()						->	"\1N"
+ *		account.t					->	"\1At"
  *		did_in_order(s, …)			->	cdp.sequence_is("\1N", "\1n", rules)
  *		changed(t, …)				->	cdp.changed_is("\1N", "\1n", rules)
  *		since(t), until(t)			->	"\1N" - t, t - "\1N"
@@ -855,13 +856,14 @@ replace_walker(Node *node, void *arg)
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
 					 errmsg("trait \"%s\" does not exist", strVal(first)),
 					 CdpPredicateErrorPosition(context->text, column->location)));
-		if (list_length(column->fields) > 1 && IsA(first, String) &&
-			strcmp(strVal(first), "account") == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("traits of accounts are not supported in predicates of profiles yet"),
-					 errhint("A segment of accounts can read them: cdp.create_segment('…', '…', entity => 'account')."),
-					 CdpPredicateErrorPosition(context->text, column->location)));
+		if (list_length(column->fields) == 2 && IsA(first, String) &&
+			strcmp(strVal(first), "account") == 0 && IsA(lsecond(column->fields), String))
+		{
+			if (context->members != NULL)
+				CdpMembersCheckWord("account", context->members, context->text, column->location);
+			column->fields = list_make1(makeString(psprintf("%c%c%s", CDP_HIDDEN_MARK, CDP_HIDDEN_ACCOUNT,
+															strVal(lsecond(column->fields)))));
+		}
 		return false;
 	}
 	if (IsA(node, SQLValueFunction))

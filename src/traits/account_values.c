@@ -30,7 +30,7 @@
 
 static CdpStatement load_rows = {
 	"SELECT a.account_id, a.identifier, a.first_seen, a.last_seen, a.state, a.parent,"
-	" a.segments, a.timer"
+	" a.segments, a.timer, a.shown"
 	" FROM (SELECT DISTINCT unnest($1) AS account_id) AS u"
 	" JOIN cdp.account_identities a ON a.account_id = u.account_id ORDER BY a.account_id",
 	{"int8[]"}
@@ -229,6 +229,7 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now, int 
 		}
 		value = CdpCell(r, 8, &isnull);
 		rows[r].timer = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+		rows[r].shown = CdpCellInt8(r, 9);
 	}
 	SPI_freetuptable(SPI_tuptable);
 

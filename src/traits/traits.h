@@ -249,6 +249,7 @@ typedef struct CdpAccountRow
 	int			nsegments;
 	int32	   *segments;		/* that it is stored to be in */
 	TimestampTz timer;			/* DT_NOEND: none */
+	int64		shown;			/* what its members were told last, see apply/primary.c */
 	CdpNodeAcc *acc;			/* with what is rolled up */
 	CdpProfileValues values;
 } CdpAccountRow;

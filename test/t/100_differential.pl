@@ -199,6 +199,12 @@ my @account_segments = (
 	[ 'loyal', q{all_members(did('Order Completed') OR purchases_10d > 0 OR member_of('g2')) AND in_segment('busy') IS NOT NULL} ],
 	[ 'few', q{count_members() < 3 AND count_members(sum_of('Order Completed', (properties->>'qty')::numeric) > 1) >= 1} ],
 );
+my @member_segments = (
+	[ 'of_busy', q{account.orders_10d > 0 OR account.plan = 'pro'} ],
+	[ 'of_none', q{account.seats IS NULL AND purchases = 0} ],
+	[ 'of_buyers', q{account.bought > 1 AND did('Product Viewed', within => '15 days') AND NOT in_segment('of_busy')} ],
+	[ 'of_old', q{account.mean_age > 25 AND (account.utilization > 0.3 OR member_of('g1'))} ],
+);
 # made one after the other somewhere in a stream of the class define, and often
 # built beside what comes
 my @late = (
@@ -299,7 +305,9 @@ $node->safe_psql('traits', join("\n",
 $node->safe_psql('accounts', join("\n",
 	"SET cdp.now = '2026-01-01';",
 	(map {"SELECT cdp.create_trait($_);"} @account_traits),
-	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$, entity => 'account');"} @account_segments)));
+	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$, entity => 'account');"} @account_segments),
+	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$"
+			  . ($_->[2] ? ", exit_when => \$p\$$_->[2]\$p\$" : '') . ');'} @member_segments)));
 $node->safe_psql('identity', join("\n",
 	"SET cdp.now = '2026-01-01';",
 	(map {"SELECT cdp.create_trait($_);"} @traits[ 0, 5, 16 ], grep {/'plan'/} @traits),
@@ -357,7 +365,7 @@ $state_sql =~ s/\n\s*/ /g;
 my $verify_sql =
   q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify() WHERE key <> 'change of rules';};
 
-my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers window_items segment_members changes cursors trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes account_values account_totals);
+my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers window_items segment_members changes cursors account_news trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes account_values account_totals);
 my $reset_sql = join("\n", 'SET client_min_messages = warning;', @undefine,
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity';});
 # for a few rows quicker than TRUNCATE

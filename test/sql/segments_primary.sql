@@ -1,0 +1,72 @@
+-- Segments of profiles about the traits of their primary account.
+CREATE EXTENSION cdp;
+SET TimeZone = 'UTC';
+SET cdp.now = '2026-05-01';
+SET client_min_messages = warning;
+SELECT cdp.create_trait('plan', type => 'text', entity => 'account');
+SELECT cdp.create_trait('renews', type => 'timestamptz', entity => 'account');
+SELECT cdp.create_trait('orders', aggregate => 'count', event => 'Order');
+SELECT cdp.create_trait('orders_7d', aggregate => 'count', event => 'Order', within => '7 days', entity => 'account');
+SELECT cdp.create_trait('bought', aggregate => 'sum', value => 'orders', entity => 'account', options => '{"over": "members"}');
+SELECT count(cdp.group(g, user_id => u, occurred_at => t::timestamptz)) AS joined
+FROM (VALUES ('acme', 'ada', '2026-04-01'), ('acme', 'bob', '2026-04-01'), ('beta', 'bob', '2026-03-01'), ('beta', 'cyd', '2026-04-01')) v(g, u, t);
+SELECT cdp.group('acme', '{"plan": "pro", "renews": "2026-06-01"}', user_id => 'ada', occurred_at => '2026-04-02') IS NOT NULL AS logged;
+SELECT cdp.group('beta', '{"plan": "free"}', user_id => 'cyd', occurred_at => '2026-04-02') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT cdp.create_segment('pro', $$account.plan = 'pro'$$);
+SELECT cdp.create_segment('soon', $$account.renews - interval '10 days' < now() AND account.renews > now()$$);
+SELECT cdp.create_segment('active', $$account.orders_7d > 0 AND NOT in_segment('pro')$$);
+SELECT cdp.create_segment('bought', $$account.bought >= 2$$);
+SELECT cdp.create_segment('free', $$coalesce(account.plan, 'free') = 'free'$$);
+CREATE VIEW who AS SELECT m.segment, string_agg(cdp.value(i.identifier)::text, ' ' ORDER BY i.node_id) FROM cdp.memberships m JOIN cdp.identities i ON i.node_id = m.profile_id GROUP BY 1 ORDER BY 1;
+TABLE who;
+SELECT * FROM cdp.verify();
+
+-- members buy, and what they buy counts for their accounts
+SELECT cdp.track('Order', user_id => 'cyd') IS NOT NULL AS logged;
+SELECT cdp.track('Order', user_id => 'bob') IS NOT NULL AS logged;
+SELECT cdp.track('Order', user_id => 'ada') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+TABLE who;
+SELECT * FROM cdp.verify();
+
+-- the account says something else: all its members follow, who comes with it at once
+SELECT cdp.group('acme', '{"plan": "free"}', user_id => 'new') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+TABLE who;
+SELECT * FROM cdp.verify();
+TABLE cdp.account_news;
+SELECT seq, kind, profile_id, segment, cause FROM cdp.changes WHERE kind <> 'segment_defined' ORDER BY seq DESC LIMIT 6;
+SELECT cdp.group('acme', user_id => 'new2') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT seq, kind, profile_id, segment, cause FROM cdp.changes WHERE kind <> 'segment_defined' ORDER BY seq DESC LIMIT 3;
+
+-- time passes
+SET cdp.now = '2026-05-25';
+SELECT cdp.in_segment('user_id:bob', 'soon');SELECT cdp.profile('user_id:bob')->'segments';
+SELECT cdp.matches('user_id:bob'::cdp.identifier, $$account.bought = 2 and account.plan = 'free'$$);
+SELECT cdp.apply() AS applied;
+TABLE who;
+SELECT * FROM cdp.verify();
+
+-- another account is the primary one
+SELECT cdp.leave_group('acme', user_id => 'bob') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+TABLE who;
+SELECT * FROM cdp.verify();
+SELECT * FROM cdp.explain_segment('bought', 'user_id:bob');
+SELECT * FROM cdp.preview_segment($$account.plan = 'free' and in_segment('bought')$$);
+
+-- definitions
+SELECT (cdp.alter_segment('pro', $$account.plan IN ('pro', 'free') AND account.orders_7d IS NOT NULL$$)).members;
+SELECT * FROM cdp.verify();
+SELECT cdp.rename_trait('plan','p2', entity => 'account');
+SELECT cdp.alter_trait('orders_7d', event => 'Nothing', entity => 'account');
+TABLE who;
+SELECT * FROM cdp.verify();
+SELECT cdp.drop_trait('plan', entity => 'account');
+
+-- refused
+SELECT cdp.create_segment('x', $$account.plam = 'pro'$$);
+SELECT cdp.create_segment('x', $$account.plan = 'pro'$$, entity => 'account');
+SELECT cdp.create_segment('x', $$any_member(account.plan = 'pro')$$, entity => 'account');
