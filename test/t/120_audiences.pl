@@ -180,11 +180,14 @@ members('idle_at_acme', '', 'all work');
 did('0', 'w1', 'Article Read', '{"topic": "x"}');
 did('0', 'w2', 'Webinar');
 accounts('target_engaged', '; 0 0', 'two signals');
+accounts('champions', '; 0 0', 'five are at work, nobody asks for the price');
 did('0', 'w3', 'Pricing');
 accounts('target_engaged', 'acme; 1 0', 'three, by three people');
+accounts('champions', 'acme; 1 0', 'one does');
 at('2027-03-16');
 accounts('target_engaged', '; 1 1', 'thirty days later');
 accounts('expansion', '; 1 1', 'nobody logs in');
+accounts('champions', '; 1 1', 'nor asks');
 members('idle_at_acme', 'w1 w2 w3 w4 w5', 'nor is at work');
 
 is(join(' ', grep { !$seen{$_} } sort keys %named), 'new_visitor', 'every audience has been looked at');
