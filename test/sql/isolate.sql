@@ -120,3 +120,11 @@ SET cdp.now = '2026-03-01 18:20Z';
 SELECT cdp.apply();
 SELECT i.identifier FROM cdp.segment_members('fresh') m JOIN cdp.identities i ON i.profile_id = m WHERE i.identifier::text ~ ':u' ORDER BY 1;
 SELECT station, key FROM cdp.verify();
+
+-- what an error says of somebody goes with him
+SELECT cdp.track('x', user_id => 'somebody-4711');
+SELECT cdp.apply();
+INSERT INTO cdp.isolated (entry, xid, sqlstate, detail) VALUES (-1, 1, 'P0001', 'no user_id:somebody-4711 here'), (-2, 1, 'P0001', 'nobody else');
+SELECT cdp.erase('user_id:somebody-4711') IS NOT NULL AS erased;
+SELECT cdp.apply() > 0 AS applied;
+SELECT entry, detail FROM cdp.isolated ORDER BY entry DESC;
