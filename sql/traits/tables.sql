@@ -107,7 +107,9 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	DELETE FROM cdp.window_items w USING gone g
-	WHERE w.trait = g.id AND NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.id = g.id);
+	WHERE w.trait = g.id AND NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.id = g.id)
+		-- a version that is about to take the place of another keeps its id
+		AND NOT EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait' AND b.id = g.id AND b.replaces IS NOT NULL);
 	RETURN NULL;
 END
 $$;

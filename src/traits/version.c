@@ -188,17 +188,21 @@ CdpVersionSwitch(int32 id)
 	int32		replaces;
 
 	(void) run(&replaced_by, &arg, &replaces);
-	(void) CdpBackfillEnd("trait", id);
 	if (replaces == 0)
+	{
+		(void) CdpBackfillEnd("trait", id);
 		return;
+	}
 	old = CdpDefinitionReadId(replaces);
 	new = CdpDefinitionReadId(id);
 	if (old == NULL || new == NULL)
 		elog(ERROR, "version %d of trait %d is not defined", id, replaces);
+	/* until it has its place, what it has stored beside the nodes is kept */
 	(void) run(&delete_definition, &arg, NULL);
 	new->name = old->name;
 	new->hidden = false;
 	(void) CdpDefinitionWrite(new, replaces);
+	(void) CdpBackfillEnd("trait", id);
 	CdpDependsSet("trait", id, NIL);
 	if (CdpTraitAlteredHook)
 		CdpTraitAlteredHook(replaces, id, false);

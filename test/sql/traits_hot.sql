@@ -42,6 +42,14 @@ SELECT trait, count(*) > 0 AS some, bool_and(old = before) AS in_turn FROM (
 	SELECT payload->>'trait' AS trait, payload->'old' AS old, lag(payload->'new', 1, payload->'old') OVER (PARTITION BY payload->>'trait' ORDER BY seq) AS before
 	FROM cdp.changes WHERE kind = 'trait_changed') c GROUP BY 1 ORDER BY 1;
 SELECT payload->'new' = cdp.profile('user_id:hot')->'traits'->'kinds' AS as_announced FROM cdp.changes WHERE payload->>'trait' = 'kinds' ORDER BY seq DESC LIMIT 1;
+-- a new version that is built beside the old one takes its chunks along
+SET cdp.backfill_at_once = 0;
+SELECT cdp.alter_trait('kinds', within => '5 days'), cdp.alter_trait('visits', within => '5 days');
+SELECT cdp.apply();
+SELECT cdp.apply();
+SELECT count(*) AS left_over FROM cdp.backfills;
+SELECT pg_temp.right_now();
+SELECT count(DISTINCT trait) AS traits, count(*) FILTER (WHERE NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.id = trait)) AS of_nobody FROM cdp.window_items;
 -- batches that are rolled back, whole and in part
 BEGIN;
 SELECT pg_temp.entries(300, 310);
