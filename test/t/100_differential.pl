@@ -662,7 +662,7 @@ sub items
 sub script
 {
 	my ($items) = @_;
-	my @sql = ($delete_sql, $reset_sql, $db eq 'traits' ? @undefine_more : ());
+	my @sql = ($delete_sql, $db eq 'traits' ? @undefine_more : (), $reset_sql);
 	push @sql, q{SELECT dblink_connect('other', format('host=%s port=%s dbname=%s', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database()));} if $other && grep { ref $_ eq 'ARRAY' && $_->[0] eq 'other' } @$items;
 	my $check = '';
 	my @rows;
