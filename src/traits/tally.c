@@ -18,8 +18,6 @@
  *	  into such a state are followed: the tally forgets the state's stamp, until it
  *	  gets the one with which the state is stored.
  *
- *	  The tree is a treap, in the order of values.
- *
  * IDENTIFICATION
  *	  src/traits/tally.c
  *
@@ -28,78 +26,16 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "common/pg_prng.h"
 #include "miscadmin.h"
-#include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "cdp.h"
 #include "statement.h"
-#include "traits/state.h"
+#include "traits/tally.h"
 
 /* All tallies together; beyond it the others are forgotten. */
 #define MAX_MEMORY		((Size) 256 * 1024 * 1024)
-
-/* Equal values that look different; mostly there is one. */
-typedef struct TallyImage
-{
-	Datum		value;
-	int64		count;
-	struct TallyImage *next;
-} TallyImage;
-
-typedef struct TallyNode
-{
-	struct TallyNode *parent;
-	struct TallyNode *left;
-	struct TallyNode *right;
-	uint32		priority;
-	TallyImage	image;
-	int64		count;
-	/* unique_list: the latest item */
-	TimestampTz at;
-	text	   *tie;
-	Datum		latest;
-	/* of the node and all below it */
-	int64		nodes;
-	int64		weight;			/* sum of counts */
-	int64		most;			/* greatest and smallest count */
-	int64		least;
-} TallyNode;
-
-typedef struct TallyMember
-{
-	int64		owner;
-	int64		stamp;			/* 0: the state has changed since */
-	const CdpState *state;		/* it, when its changes are followed */
-} TallyMember;
-
-/* What the value was; stays true until "next". */
-typedef struct TallyResult
-{
-	int64		stamp;			/* of the only state; 0: of none that is stored */
-	TimestampTz from;
-	TimestampTz next;
-	bool		has_value;
-	Datum		value;
-} TallyResult;
-
-typedef struct CdpTally
-{
-	MemoryContext context;
-	CdpStateRules rules;
-	int32		trait;
-	TallyNode  *root;
-	TimestampTz asof;
-	bool		changing;		/* should there be an error meanwhile */
-	bool		broken;			/* cannot be changed rightly */
-	TimestampTz transaction;	/* that has changed it last */
-	TallyResult result;
-	TallyResult before;			/* the one before that */
-	int			nmembers;
-	TallyMember *members;
-} CdpTally;
 
 /* By the state; hash entry. */
 typedef struct TallyKey
@@ -116,281 +52,6 @@ typedef struct TallyEntry
 
 static HTAB *tallies = NULL;
 static MemoryContext tallies_context = NULL;
-
-/* ---- the tree ---- */
-
-static void
-sum_up(TallyNode *node)
-{
-	TallyNode  *below[] = {node->left, node->right};
-
-	node->nodes = 1;
-	node->weight = node->most = node->least = node->count;
-	for (int i = 0; i < lengthof(below); i++)
-	{
-		if (below[i] == NULL)
-			continue;
-		node->nodes += below[i]->nodes;
-		node->weight += below[i]->weight;
-		node->most = Max(node->most, below[i]->most);
-		node->least = Min(node->least, below[i]->least);
-	}
-}
-
-static void
-sum_up_from(TallyNode *node)
-{
-	for (; node != NULL; node = node->parent)
-		sum_up(node);
-}
-
-/* Put "node" (may be NULL) in the place of "old". */
-static void
-replace_node(CdpTally *tally, TallyNode *old, TallyNode *node)
-{
-	TallyNode  *parent = old->parent;
-
-	if (parent == NULL)
-		tally->root = node;
-	else if (parent->left == old)
-		parent->left = node;
-	else
-		parent->right = node;
-	if (node != NULL)
-		node->parent = parent;
-}
-
-/* Exchange a node with its parent. */
-static void
-rotate_up(CdpTally *tally, TallyNode *node)
-{
-	TallyNode  *parent = node->parent;
-	TallyNode  *between;
-
-	replace_node(tally, parent, node);
-	if (parent->left == node)
-	{
-		between = parent->left = node->right;
-		node->right = parent;
-	}
-	else
-	{
-		between = parent->right = node->left;
-		node->left = parent;
-	}
-	if (between != NULL)
-		between->parent = parent;
-	parent->parent = node;
-	sum_up(parent);
-	sum_up(node);
-}
-
-/* The value's node; or NULL, and where it belongs. */
-static TallyNode *
-find_node(CdpTally *tally, Datum value, TallyNode **parent, int *side)
-{
-	TallyNode  *node = tally->root;
-
-	*parent = NULL;
-	*side = 0;
-	while (node != NULL)
-	{
-		int			result = CdpCompareValues(&tally->rules, value, node->image.value);
-
-		if (result == 0)
-			break;
-		*parent = node;
-		*side = result;
-		node = result < 0 ? node->left : node->right;
-	}
-	return node;
-}
-
-static Datum
-copy_value(const CdpStateRules *rules, Datum value)
-{
-	return datumCopy(value, rules->typbyval, rules->typlen);
-}
-
-static void
-free_value(const CdpStateRules *rules, Datum value)
-{
-	if (!rules->typbyval)
-		pfree(DatumGetPointer(value));
-}
-
-/* A text of the same bytes in the current context. */
-static text *
-copy_tie(const text *tie)
-{
-	text	   *copy = (text *) palloc(VARSIZE_ANY(tie));
-
-	memcpy(copy, tie, VARSIZE_ANY(tie));
-	return copy;
-}
-
-static TallyNode *
-make_node(CdpTally *tally, Datum value, TallyNode *parent, int side)
-{
-	TallyNode  *node = (TallyNode *) palloc0(sizeof(TallyNode));
-
-	node->priority = pg_prng_uint32(&pg_global_prng_state);
-	node->image.value = copy_value(&tally->rules, value);
-	node->parent = parent;
-	if (parent == NULL)
-		tally->root = node;
-	else if (side < 0)
-		parent->left = node;
-	else
-		parent->right = node;
-	while (node->parent != NULL && node->parent->priority < node->priority)
-		rotate_up(tally, node);
-	return node;
-}
-
-static void
-remove_node(CdpTally *tally, TallyNode *node)
-{
-	TallyNode  *parent;
-
-	while (node->left != NULL || node->right != NULL)
-	{
-		if (node->right == NULL ||
-			(node->left != NULL && node->left->priority > node->right->priority))
-			rotate_up(tally, node->left);
-		else
-			rotate_up(tally, node->right);
-	}
-	parent = node->parent;
-	replace_node(tally, node, NULL);
-	sum_up_from(parent);
-	free_value(&tally->rules, node->image.value);
-	if (tally->rules.has_tie)
-	{
-		pfree(node->tie);
-		free_value(&tally->rules, node->latest);
-	}
-	pfree(node);
-}
-
-/* Is the item later than the latest one of its value so far? */
-static int
-compare_latest(const CdpTally *tally, const TallyNode *node, const CdpItem *item)
-{
-	CdpItem		latest = {0};
-
-	latest.at = node->at;
-	latest.tie = node->tie;
-	latest.value = node->latest;
-	latest.begin = item->begin;
-	latest.end = item->end;
-	return CdpCompareItems(&tally->rules, item, &latest);
-}
-
-static void
-add_item(CdpTally *tally, const CdpItem *item)
-{
-	const CdpStateRules *rules = &tally->rules;
-	MemoryContext old = MemoryContextSwitchTo(tally->context);
-	TallyNode  *parent;
-	int			side;
-	TallyNode  *node = find_node(tally, item->value, &parent, &side);
-	TallyImage *image;
-
-	if (node == NULL)
-		node = make_node(tally, item->value, parent, side);
-	for (image = &node->image; image != NULL; image = image->next)
-	{
-		if (CdpCompareImages(rules, image->value, item->value) == 0)
-			break;
-	}
-	if (image == NULL)
-	{
-		image = (TallyImage *) palloc(sizeof(TallyImage));
-		image->value = copy_value(rules, item->value);
-		image->count = 0;
-		image->next = node->image.next;
-		node->image.next = image;
-	}
-	image->count++;
-	if (rules->has_tie && (node->count == 0 || compare_latest(tally, node, item) > 0))
-	{
-		if (node->count > 0)
-		{
-			pfree(node->tie);
-			free_value(rules, node->latest);
-		}
-		node->at = item->at;
-		node->tie = copy_tie(item->tie);
-		node->latest = copy_value(rules, item->value);
-	}
-	node->count++;
-	sum_up_from(node);
-	MemoryContextSwitchTo(old);
-}
-
-static void
-remove_item(CdpTally *tally, const CdpItem *item)
-{
-	TallyNode  *parent;
-	int			side;
-	TallyNode  *node = find_node(tally, item->value, &parent, &side);
-	TallyImage **link = NULL;
-	TallyImage *image = node != NULL ? &node->image : NULL;
-
-	while (image != NULL &&
-		   CdpCompareImages(&tally->rules, image->value, item->value) != 0)
-	{
-		link = &image->next;
-		image = image->next;
-	}
-	if (image == NULL || image->count == 0)
-	{
-		tally->broken = true;
-		return;
-	}
-	image->count--;
-	node->count--;
-	if (node->count == 0)
-	{
-		for (image = node->image.next; image != NULL;)
-		{
-			TallyImage *next = image->next;
-
-			free_value(&tally->rules, image->value);
-			pfree(image);
-			image = next;
-		}
-		remove_node(tally, node);
-		return;
-	}
-	if (image->count == 0 && link != NULL)
-	{
-		*link = image->next;
-		free_value(&tally->rules, image->value);
-		pfree(image);
-	}
-	/* windows do not always end in order: which one is the latest now? */
-	if (tally->rules.has_tie && compare_latest(tally, node, item) == 0)
-		tally->broken = true;
-	sum_up_from(node);
-}
-
-/* A node's value: of those that look different the smallest. */
-static Datum
-smallest_image(const CdpTally *tally, const TallyNode *node)
-{
-	const TallyImage *smallest = NULL;
-
-	for (const TallyImage *image = &node->image; image != NULL; image = image->next)
-	{
-		if (image->count > 0 &&
-			(smallest == NULL ||
-			 CdpCompareImages(&tally->rules, image->value, smallest->value) < 0))
-			smallest = image;
-	}
-	return smallest->value;
-}
 
 /* ---- items and instants ---- */
 
@@ -410,9 +71,9 @@ pass_item(CdpTally *tally, const CdpItem *item, bool anew, TimestampTz now,
 	else if (inside)
 		*next = Min(*next, item->end);
 	if (before && !inside)
-		remove_item(tally, item);
+		CdpTallyRemove(tally, item);
 	else if (inside && !before)
-		add_item(tally, item);
+		CdpTallyAdd(tally, item);
 }
 
 /*
@@ -641,114 +302,6 @@ tally_of(CdpState **states, int nstates, TimestampTz now, TimestampTz *next,
 
 /* ---- values ---- */
 
-static TallyNode *
-most_frequent(const CdpTally *tally)
-{
-	TallyNode  *node = tally->root;
-	int64		most = node->most;
-
-	/* the first one of them */
-	for (;;)
-	{
-		if (node->left != NULL && node->left->most == most)
-			node = node->left;
-		else if (node->count == most)
-			return node;
-		else
-			node = node->right;
-	}
-}
-
-static TallyNode *
-least_frequent(const CdpTally *tally)
-{
-	TallyNode  *node = tally->root;
-	int64		least = node->least;
-
-	for (;;)
-	{
-		if (node->left != NULL && node->left->least == least)
-			node = node->left;
-		else if (node->count == least)
-			return node;
-		else
-			node = node->right;
-	}
-}
-
-/* The value at a place, counted from 1. */
-static TallyNode *
-at_rank(const CdpTally *tally, int64 rank)
-{
-	TallyNode  *node = tally->root;
-
-	for (;;)
-	{
-		int64		left = node->left != NULL ? node->left->weight : 0;
-
-		if (rank <= left)
-			node = node->left;
-		else if (rank <= left + node->count)
-			return node;
-		else
-		{
-			rank -= left + node->count;
-			node = node->right;
-		}
-	}
-}
-
-static bool
-value_of(const CdpTally *tally, Datum *value)
-{
-	TallyNode  *node;
-
-	if (tally->rules.aggregate == CDP_AGG_UNIQUE_COUNT)
-	{
-		*value = Int64GetDatum(tally->root != NULL ? tally->root->nodes : 0);
-		return true;
-	}
-	if (tally->root == NULL)
-		return false;
-	switch (tally->rules.aggregate)
-	{
-		case CDP_AGG_MOST_FREQUENT:
-			node = most_frequent(tally);
-			break;
-		case CDP_AGG_LEAST_FREQUENT:
-			node = least_frequent(tally);
-			break;
-		case CDP_AGG_PERCENTILE:
-			node = at_rank(tally, CdpPercentileRank(&tally->rules, tally->root->weight));
-			break;
-		default:
-			elog(ERROR, "aggregate %d has no tally", (int) tally->rules.aggregate);
-	}
-	*value = copy_value(&tally->rules, smallest_image(tally, node));
-	return true;
-}
-
-/*
- * Add the values that were seen last to a list of them.
- */
-static void
-list_values(const TallyNode *node, CdpState *into)
-{
-	CdpItem		item = {0};
-
-	if (node == NULL)
-		return;
-	check_stack_depth();
-	list_values(node->left, into);
-	item.at = node->at;
-	item.tie = node->tie;
-	item.value = node->latest;
-	if (into->nitems < into->rules->size ||
-		CdpCompareItems(into->rules, &item, CdpStateOldest(into)) > 0)
-		(void) CdpStateAdd(into, item.value, item.at, 0, 0, item.tie);
-	list_values(node->right, into);
-}
-
 /*
  * States of other nodes, whose items are few: count them for now.
  */
@@ -762,7 +315,7 @@ value_with_others(CdpTally *tally, CdpState **states, int nstates, TimestampTz n
 	for (int i = 0; i < nstates; i++)
 		if (states[i]->chunks == NULL)
 			pass_state(tally, states[i], true, now, next);
-	result = value_of(tally, value);
+	result = CdpTallyValue(tally, value);
 	for (int i = 0; i < nstates; i++)
 	{
 		for (int j = 0; states[i]->chunks == NULL && j < states[i]->nitems; j++)
@@ -770,7 +323,7 @@ value_with_others(CdpTally *tally, CdpState **states, int nstates, TimestampTz n
 			CdpItem    *item = &states[i]->items[j];
 
 			if (item->begin <= now && item->end > now)
-				remove_item(tally, item);
+				CdpTallyRemove(tally, item);
 		}
 	}
 	tally->changing = false;
@@ -789,16 +342,16 @@ note_result(CdpTally *tally, int64 stamp, TimestampTz from, TimestampTz next,
 	if (result->stamp != 0)
 	{
 		if (tally->before.has_value && !by_value)
-			free_value(rules, tally->before.value);
+			CdpTallyFree(rules, tally->before.value);
 		tally->before = *result;
 	}
 	else if (result->has_value && !by_value)
-		free_value(rules, result->value);
+		CdpTallyFree(rules, result->value);
 	result->stamp = stamp;
 	result->from = from;
 	result->next = next;
 	result->has_value = has_value;
-	result->value = has_value && !by_value ? copy_value(rules, value) : value;
+	result->value = has_value && !by_value ? CdpTallyCopy(rules, value) : value;
 	MemoryContextSwitchTo(old);
 }
 
@@ -840,14 +393,14 @@ CdpTallyFinish(CdpState **states, int nstates, CdpState *into, TimestampTz now,
 	{
 		*has_value = known->has_value;
 		*value = known->has_value && rules->aggregate != CDP_AGG_UNIQUE_COUNT
-			? copy_value(rules, known->value) : known->value;
+			? CdpTallyCopy(rules, known->value) : known->value;
 		*next = Min(*next, known->next);
 		return true;
 	}
 	tally = tally_of(states, nstates, now, &first, &kept);
 	if (list)
 	{
-		list_values(tally->root, into);
+		CdpTallyList(tally, into);
 		for (int i = 0; i < nstates; i++)
 			if (states[i]->chunks == NULL)
 				(void) CdpStateInside(states[i], into, now, &first);
@@ -856,7 +409,7 @@ CdpTallyFinish(CdpState **states, int nstates, CdpState *into, TimestampTz now,
 		*has_value = value_with_others(tally, states, nstates, now, value, &first);
 	else
 	{
-		*has_value = value_of(tally, value);
+		*has_value = CdpTallyValue(tally, value);
 		if (kept && nstates == 1)
 			note_result(tally, states[0]->chunks->stamp, now, first, *has_value, *value);
 	}
@@ -899,7 +452,7 @@ CdpTallyFollow(CdpState *state, const CdpItem *item)
 	if (item->begin <= tally->asof && item->end > tally->asof)
 	{
 		tally->changing = true;
-		add_item(tally, item);
+		CdpTallyAdd(tally, item);
 		tally->changing = false;
 	}
 }
