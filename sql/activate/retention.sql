@@ -29,6 +29,7 @@ BEGIN
 				IF to_regclass(format('cdp.%I', name)) IS NULL AND NOT EXISTS (
 						SELECT FROM cdp.changes_default c WHERE c.at >= lower_bound AND c.at < upper_bound) THEN
 					EXECUTE format('CREATE TABLE cdp.%I (LIKE cdp.changes INCLUDING DEFAULTS)', name);
+					EXECUTE format('ALTER TABLE cdp.%I ALTER COLUMN payload SET STATISTICS 0', name);
 					EXECUTE format('CREATE INDEX %I ON cdp.%I (epoch, seq)', name || '_seq', name);
 					EXECUTE format('ALTER TABLE cdp.changes ATTACH PARTITION cdp.%I FOR VALUES FROM (%L) TO (%L)',
 						name, lower_bound, upper_bound);

@@ -1,5 +1,16 @@
 /* sql/trust/erase.sql: erasing a person, tombstones, what was done about it */
 
+-- Personal values stay out of pg_statistic; nothing plans by them.
+ALTER TABLE cdp.identities ALTER COLUMN identifier SET STATISTICS 0;
+ALTER TABLE cdp.former_identities ALTER COLUMN identifier SET STATISTICS 0;
+ALTER TABLE cdp.rejected ALTER COLUMN payload SET STATISTICS 0, ALTER COLUMN detail SET STATISTICS 0,
+	ALTER COLUMN message_id SET STATISTICS 0;
+ALTER TABLE cdp.changes_default ALTER COLUMN payload SET STATISTICS 0;
+ALTER TABLE cdp.subscription_queue ALTER COLUMN payload SET STATISTICS 0, ALTER COLUMN error SET STATISTICS 0;
+ALTER TABLE cdp.deliveries ALTER COLUMN error SET STATISTICS 0;
+ALTER TABLE cdp.trait_errors ALTER COLUMN last_error SET STATISTICS 0;
+ALTER TABLE cdp.segment_errors ALTER COLUMN last_error SET STATISTICS 0;
+
 -- Made at first need.  Who has it can tell which identifiers were erased, by
 -- trying; so nobody may read it but the owner.
 CREATE TABLE cdp.tombstone_keys (
@@ -154,12 +165,15 @@ COMMENT ON FUNCTION cdp.erased_payload(jsonb) IS 'internal: the payload of a cha
 -- Where values may stand otherwise.
 CREATE FUNCTION cdp.erasure_forget_values(erasure bigint) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, cdp, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
 	n bigint;
 BEGIN
+	-- one of them may have been named again for a moment
+	DELETE FROM cdp.former_identities f WHERE f.identifier IN
+		(SELECT i.identifier FROM cdp.erasure_identifiers i WHERE i.erasure = erasure AND NOT i.shared);
 	DELETE FROM cdp.rejected r
 	WHERE cdp.erasure_scrub(r.payload) IS NOT NULL OR cdp.erasure_mentions(r.detail) OR cdp.erasure_mentions(r.message_id);
 	GET DIAGNOSTICS n = ROW_COUNT;
@@ -241,10 +255,105 @@ $$;
 COMMENT ON FUNCTION cdp.erased_acknowledged(text) IS
 	'take the identifiers out of the changes of kind erased that every subscription has acknowledged which there was; with a subscription, out of those that it was waited for; returns of how many. Acknowledging does it by itself';
 
+CREATE FUNCTION cdp.erasure_scan(relation regclass, needles text[], OUT needle int, OUT block bigint, OUT place text) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'cdp_erasure_scan' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.erasure_scan(regclass, text[]) IS
+	'internal: where texts stand in the pages of a table, index or TOAST table, without regard to case in ASCII; of tables also in the values of rows, detoasted';
+
+CREATE FUNCTION cdp.clear_free_space(relation regclass) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'cdp_clear_free_space' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.clear_free_space(regclass) IS
+	'internal: overwrite what is left in the free space of the pages of a relation; how many pages had something there';
+
+-- What is to be proven is that nothing is found, so nothing is left out: every
+-- relation of the schema, with its TOAST table and their indexes.
+CREATE FUNCTION cdp.erasure_proof(erasure bigint, identifiers cdp.identifier[])
+	RETURNS TABLE (relation text, identifier int, place text, pages bigint, remedy text)
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, cdp, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	manifest cdp.erasures;
+	needles text[] := '{}';
+	places int[] := '{}';
+	known bytea[] := '{}';
+	hash bytea;
+	i int;
+	r record;
+BEGIN
+	SELECT * INTO manifest FROM cdp.erasures e WHERE e.id = erasure;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'erasure % does not exist', erasure USING ERRCODE = 'undefined_object', HINT = 'See cdp.erasures.';
+	ELSIF manifest.state <> 'done' OR manifest.mode = 'suppress' THEN
+		RAISE EXCEPTION 'erasure % is not one that is done', erasure USING ERRCODE = 'object_not_in_prerequisite_state',
+			DETAIL = format('Its mode is %s, its state %s.', manifest.mode, manifest.state);
+	END IF;
+	FOR i IN 1 .. coalesce(cardinality(identifiers), 0) LOOP
+		hash := cdp.tombstone_hash(identifiers[i]);
+		CONTINUE WHEN hash = ANY (manifest.shared);
+		IF hash <> ALL (manifest.hashes) THEN
+			RAISE EXCEPTION 'identifier % was not erased by erasure %', i, erasure USING ERRCODE = 'invalid_parameter_value';
+		END IF;
+		known := known || hash;
+		-- short values are found everywhere: with their kind then
+		needles := needles || CASE WHEN octet_length(cdp.value(cdp.canonical(identifiers[i]))) < 6
+			THEN cdp.canonical(identifiers[i])::text ELSE cdp.value(cdp.canonical(identifiers[i])) END;
+		places := places || i;
+	END LOOP;
+	IF EXISTS (SELECT FROM unnest(manifest.hashes) h WHERE h <> ALL (known)) THEN
+		RAISE EXCEPTION '% of the % identifiers that were erased are not given', (SELECT count(*) FROM unnest(manifest.hashes) h WHERE h <> ALL (known)), cardinality(manifest.hashes)
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'The change of kind erased named them all.';
+	END IF;
+	FOR r IN
+		WITH tables AS (
+			SELECT c.oid, c.reltoastrelid FROM pg_class c
+			WHERE c.relnamespace = 'cdp'::regnamespace AND c.relkind IN ('r', 'm')
+			UNION ALL
+			SELECT t.oid, 0 FROM pg_class c JOIN pg_class t ON t.oid = c.reltoastrelid
+			WHERE c.relnamespace = 'cdp'::regnamespace)
+		SELECT t.oid FROM tables t UNION ALL SELECT x.indexrelid FROM tables t JOIN pg_index x ON x.indrelid = t.oid
+	LOOP
+		RETURN QUERY
+			SELECT r.oid::regclass::text, places[s.needle], s.place, count(DISTINCT s.block),
+				CASE WHEN s.place LIKE 'row%' THEN 'a row has it: look there'
+					WHEN s.place = 'free space' THEN 'SELECT cdp.erasure_clean()'
+					WHEN (SELECT c.relkind FROM pg_class c WHERE c.oid = r.oid) = 'i' THEN 'VACUUM, then REINDEX'
+					ELSE 'VACUUM' END
+			FROM cdp.erasure_scan(r.oid, needles) s
+			GROUP BY s.needle, s.place ORDER BY 2, 3;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION cdp.erasure_proof(bigint, cdp.identifier[]) IS
+	'look for the identifiers of an erasure, which must all be given, in every page of every table, index and TOAST table of the extension, and in every value; one row for each place, none when there is nothing: run VACUUM before. identifier: its place among those given. Errors: undefined_object; object_not_in_prerequisite_state for an erasure that is not done; invalid_parameter_value for identifiers that it did not erase, or when some are missing';
+
+CREATE FUNCTION cdp.erasure_clean() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	cleared bigint;
+BEGIN
+	WITH tables AS (
+		SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'cdp'::regnamespace AND c.relkind = 'r'
+		UNION ALL
+		SELECT c.reltoastrelid FROM pg_class c WHERE c.relnamespace = 'cdp'::regnamespace AND c.relkind = 'r' AND c.reltoastrelid <> 0),
+	relations AS (
+		SELECT t.oid FROM tables t UNION ALL SELECT x.indexrelid FROM tables t JOIN pg_index x ON x.indrelid = t.oid)
+	SELECT coalesce(sum(cdp.clear_free_space(r.oid)), 0) INTO cleared FROM relations r;
+	RETURN cleared;
+END
+$$;
+COMMENT ON FUNCTION cdp.erasure_clean() IS
+	'overwrite the free space of all pages of the extension''s tables and indexes, where VACUUM leaves the bytes of rows that are gone; returns how many pages had something there';
+
 REVOKE ALL ON TABLE cdp.tombstone_keys, cdp.tombstones, cdp.erasures, cdp.erasure_identifiers,
 	cdp.erasure_entries, cdp.personal_keys FROM PUBLIC;
 REVOKE ALL ON FUNCTION cdp.tombstone_hash(cdp.identifier),
 	cdp.erasure_touches(cdp.identifier[], text, jsonb, jsonb), cdp.erasure_scrub(jsonb),
 	cdp.erasure_mentions(text), cdp.erasure_forget(bigint, bigint[], bigint[], int, bigint),
 	cdp.erased_payload(jsonb), cdp.erasure_forget_values(bigint), cdp.erase(cdp.identifier, text, text),
-	cdp.forget_tombstone(cdp.identifier), cdp.erased_acknowledged(text) FROM PUBLIC;
+	cdp.forget_tombstone(cdp.identifier), cdp.erased_acknowledged(text),
+	cdp.erasure_scan(regclass, text[]), cdp.clear_free_space(regclass),
+	cdp.erasure_proof(bigint, cdp.identifier[]), cdp.erasure_clean() FROM PUBLIC;

@@ -33,42 +33,15 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-#include "apply/batch.h"
+#include "apply/erase.h"
 #include "cdp.h"
 #include "statement.h"
-#include "trust/erase.h"
 
 /* What is worked on at a time. */
 #define CHUNK_PIECES 40 /* rows of cdp.erasure_entries, up to 128 entries each */
 #define CHUNK_PAGES 2000 /* of the log, over all partitions */
-
-/* A row of cdp.erasures that is not done, with its identifiers. */
-typedef struct Erasure
-{
-	int64		id;
-	CdpEraseMode mode;
-	bool		removing; /* taken when neither */
-	bool		sweeping;
-	int64		position;
-	int64		profile;
-	int			n;
-	CdpIdentifier **identifiers;
-	bool	   *shared;
-	CdpIdentifier *anonymous; /* under which events stay, mode anonymise */
-	CdpScrubber *scrubber;
-} Erasure;
-
-/* Rows of the log that are to go, or to be changed. */
-typedef struct Rows
-{
-	CdpBatch   *batch;
-	CdpCursorSet *applied;
-	Erasure	   *erasure;
-	List	   *exchanged; /* CdpReadings *; of those that go there is no is */
-} Rows;
 
 static CdpStatement take_request = {
 	"UPDATE cdp.erasures r SET state = 'taken'"
@@ -193,44 +166,6 @@ static CdpStatement sweep_pages = {
 	{"int8", "int8"}
 };
 
-static CdpStatement delete_rows = {
-	"DELETE FROM cdp.events e USING"
-	" (SELECT unnest($1) AS xid, unnest($2) AS id, unnest($3) AS received_at) AS u"
-	" WHERE e.xid = u.xid AND e.id = u.id AND e.received_at = u.received_at",
-	{"int8[]", "int8[]", "timestamptz[]"}
-};
-
-static CdpStatement change_rows = {
-	"UPDATE cdp.events e SET event = u.event, identifiers = u.identifiers::cdp.identifier[],"
-	" properties = u.properties, context = u.context"
-	" FROM (SELECT unnest($1) AS xid, unnest($2) AS id, unnest($3) AS received_at,"
-	" unnest($4) AS event, unnest($5) AS identifiers, unnest($6) AS properties,"
-	" unnest($7) AS context) AS u"
-	" WHERE e.xid = u.xid AND e.id = u.id AND e.received_at = u.received_at",
-	{"int8[]", "int8[]", "timestamptz[]", "text[]", "text[]", "jsonb[]", "jsonb[]"}
-};
-
-static CdpStatement forget_rejected = {
-	"WITH i AS (DELETE FROM cdp.isolated i USING unnest($1) AS u (entry) WHERE i.entry = u.entry)"
-	" DELETE FROM cdp.rejected r USING unnest($1) AS u (entry) WHERE r.entry = u.entry",
-	{"int8[]"},
-	"rejected"
-};
-
-static CdpStatement forget_attached = {
-	"DELETE FROM cdp.attached_rows a USING unnest($1) AS u (entry) WHERE a.entry = u.entry",
-	{"int8[]"},
-	"attached_rows"
-};
-
-static CdpStatement forget_history = {
-	"DELETE FROM cdp.history_entries h USING"
-	" (SELECT unnest($1) AS hash, unnest($2) AS entry) AS u"
-	" WHERE h.hash = u.hash AND h.entry = u.entry",
-	{"int8[]", "int8[]"},
-	"history_entries"
-};
-
 static CdpStatement load_personal = {
 	"SELECT k.key, k.personal FROM cdp.personal_keys k",
 	{NULL},
@@ -281,8 +216,8 @@ static CdpStatement acknowledged = {
 	{NULL}
 };
 
-static void
-count_rows(Erasure *erasure, const char *what, int64 n)
+void
+CdpErasureCount(CdpErasure *erasure, const char *what, int64 n)
 {
 	Datum		args[3];
 
@@ -295,7 +230,7 @@ count_rows(Erasure *erasure, const char *what, int64 n)
 }
 
 static void
-to_state(Erasure *erasure, const char *state, int64 position)
+to_state(CdpErasure *erasure, const char *state, int64 position)
 {
 	Datum		args[3];
 
@@ -356,459 +291,6 @@ CdpErasedRefuse(CdpBatch *batch)
 	pfree(refused);
 }
 
-/* ---- rows of the log ---- */
-
-/*
- * Does the entry belong to the person, that is, has it an owner among the
- * identifiers?  As far as others do not have it, too, or any.
- */
-static bool
-is_owned(Erasure *erasure, CdpEntry *entry, bool shared_too)
-{
-	CdpIdentifier *owner = CdpGraphOwnerOf(entry);
-	bool		shared;
-
-	return owner != NULL && CdpScrubberHas(erasure->scrubber, owner, &shared) &&
-		(shared_too || !shared);
-}
-
-static bool
-names_erased(Erasure *erasure, CdpEntry *entry)
-{
-	for (int i = 0; i < entry->ncandidates; i++)
-	{
-		bool		shared;
-
-		if (CdpScrubberHas(erasure->scrubber, CdpGraphCandidate(entry, i), &shared) && !shared)
-			return true;
-	}
-	return false;
-}
-
-/*
- * The identifiers of somebody nobody knows, but for accounts.
- */
-static ArrayType *
-anonymous(Rows *rows, ArrayType *identifiers)
-{
-	Datum	   *elems;
-	bool	   *nulls;
-	int			n;
-	int			kept = 1;
-	Datum	   *result;
-
-	deconstruct_array(identifiers, ARR_ELEMTYPE(identifiers), -1, false, TYPALIGN_INT,
-					  &elems, &nulls, &n);
-	result = palloc(sizeof(Datum) * (n + 1));
-	result[0] = PointerGetDatum(rows->erasure->anonymous);
-	for (int i = 0; i < n; i++)
-	{
-		CdpIdentifier *canonical;
-		CdpKind	   *kind;
-
-		if (!nulls[i] &&
-			CdpCanonicalise(rows->batch->kinds, DatumGetIdentifierPP(elems[i]), &canonical,
-							&kind) == CDP_CANONICAL_ACCOUNT)
-			result[kept++] = elems[i];
-	}
-	return construct_array(result, kept, ARR_ELEMTYPE(identifiers), -1, false, TYPALIGN_INT);
-}
-
-typedef enum Fate
-{
-	FATE_STAY,
-	FATE_CHANGE,
-	FATE_GO
-} Fate;
-
-/*
- * What becomes of a row?  values are changed in place.
- */
-static Fate
-judge_row(Rows *rows, CdpEntry *entry, bool owned, Datum *values, bool *isnull)
-{
-	CdpScrubber *scrubber = rows->erasure->scrubber;
-	bool		changed = false;
-
-	if (owned)
-		return FATE_GO;
-	if (CDP_ENTRY_DECIDES(entry->type) && names_erased(rows->erasure, entry))
-		return FATE_GO;
-	if (!isnull[CDP_EVENTS_IDENTIFIERS])
-	{
-		ArrayType  *kept = CdpScrubIdentifiers(scrubber,
-											  DatumGetArrayTypeP(values[CDP_EVENTS_IDENTIFIERS]));
-
-		if (kept != NULL)
-		{
-			/* it was about nobody else, though it could not be applied */
-			if (ARR_NDIM(kept) == 0)
-				return FATE_GO;
-			values[CDP_EVENTS_IDENTIFIERS] = PointerGetDatum(kept);
-			changed = true;
-		}
-	}
-	if (!isnull[CDP_EVENTS_EVENT])
-	{
-		text	   *event = CdpScrubText(scrubber, DatumGetTextPP(values[CDP_EVENTS_EVENT]));
-
-		if (event != NULL)
-		{
-			values[CDP_EVENTS_EVENT] = PointerGetDatum(event);
-			changed = true;
-		}
-	}
-	for (int i = CDP_EVENTS_PROPERTIES; i <= CDP_EVENTS_CONTEXT; i++)
-	{
-		Jsonb	   *kept = isnull[i] ? NULL : CdpScrubJsonb(scrubber, DatumGetJsonbP(values[i]));
-
-		if (kept != NULL)
-		{
-			values[i] = JsonbPGetDatum(kept);
-			changed = true;
-		}
-	}
-	return changed ? FATE_CHANGE : FATE_STAY;
-}
-
-static int
-number_order(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 :
-								0;
-}
-
-static int
-by_number(const ListCell *a, const ListCell *b)
-{
-	return number_order(&((CdpEntry *) lfirst(a))->id, &((CdpEntry *) lfirst(b))->id);
-}
-
-static int
-by_entry(const ListCell *a, const ListCell *b)
-{
-	return number_order(&((CdpReadings *) lfirst(a))->was.id, &((CdpReadings *) lfirst(b))->was.id);
-}
-
-static void
-write_changed(List *changed)
-{
-	int			n = list_length(changed);
-	int64	   *xids = palloc(sizeof(int64) * Max(n, 1));
-	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
-	TimestampTz *received = palloc(sizeof(TimestampTz) * Max(n, 1));
-	Datum	   *columns[4];
-	bool	   *nulls[4];
-	static const int attributes[4] = { CDP_EVENTS_EVENT, CDP_EVENTS_IDENTIFIERS,
-									   CDP_EVENTS_PROPERTIES, CDP_EVENTS_CONTEXT };
-	static const Oid types[4] = { TEXTOID, TEXTOID, JSONBOID, JSONBOID };
-	Datum		args[7];
-	ListCell   *lc;
-	Oid			output;
-	bool		isvarlena;
-
-	if (n == 0)
-		return;
-	getTypeOutputInfo(get_array_type(CdpTypeOid("identifier")), &output, &isvarlena);
-	for (int c = 0; c < 4; c++)
-	{
-		columns[c] = palloc(sizeof(Datum) * n);
-		nulls[c] = palloc(sizeof(bool) * n);
-	}
-	n = 0;
-	foreach(lc, changed)
-	{
-		CdpEntry   *entry = &((CdpReadings *) lfirst(lc))->is;
-
-		xids[n] = entry->xid;
-		ids[n] = entry->id;
-		received[n] = entry->received_at;
-		for (int c = 0; c < 4; c++)
-		{
-			nulls[c][n] = entry->isnull[attributes[c]];
-			columns[c][n] = entry->values[attributes[c]];
-			/* arrays in an array go as text */
-			if (attributes[c] == CDP_EVENTS_IDENTIFIERS && !nulls[c][n])
-				columns[c][n] = CStringGetTextDatum(OidOutputFunctionCall(output, columns[c][n]));
-		}
-		n++;
-	}
-	args[0] = CdpInt8Array(xids, n);
-	args[1] = CdpInt8Array(ids, n);
-	args[2] = CdpTimestampArray(received, n);
-	for (int c = 0; c < 4; c++)
-		args[3 + c] = CdpVarlenaArray(columns[c], nulls[c], n, types[c]);
-	CdpRunHere(&change_rows, args, NULL);
-}
-
-/*
- * Delete rows of the log, and what is known of them elsewhere.
- */
-static void
-write_deleted(List *deleted)
-{
-	int			n = list_length(deleted);
-	int64	   *xids = palloc(sizeof(int64) * Max(n, 1));
-	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
-	TimestampTz *received = palloc(sizeof(TimestampTz) * Max(n, 1));
-	Datum		args[3];
-	ListCell   *lc;
-
-	if (n == 0)
-		return;
-	n = 0;
-	foreach(lc, deleted)
-	{
-		CdpEntry   *entry = &((CdpReadings *) lfirst(lc))->was;
-
-		xids[n] = entry->xid;
-		ids[n] = entry->id;
-		received[n++] = entry->received_at;
-	}
-	args[0] = CdpInt8Array(xids, n);
-	args[1] = CdpInt8Array(ids, n);
-	args[2] = CdpTimestampArray(received, n);
-	CdpRunHere(&delete_rows, args, NULL);
-	args[0] = args[1];
-	CdpRunHere(&forget_attached, args, NULL);
-}
-
-/*
- * What leads to these entries by their identifiers, and that they are rejected.
- */
-static void
-forget_ways(CdpBatch *batch, List *exchanged)
-{
-	int			max = 0;
-	int			n = 0;
-	int			nids = 0;
-	int64	   *hashes;
-	int64	   *entries;
-	int64	   *ids = palloc(sizeof(int64) * Max(list_length(exchanged), 1));
-	Datum		args[2];
-	ListCell   *lc;
-
-	foreach(lc, exchanged)
-	{
-		CdpEntry   *entry = &((CdpReadings *) lfirst(lc))->was;
-
-		if (entry->identifiers != NULL)
-			max += ArrayGetNItems(ARR_NDIM(entry->identifiers), ARR_DIMS(entry->identifiers));
-	}
-	hashes = palloc(sizeof(int64) * Max(max, 1));
-	entries = palloc(sizeof(int64) * Max(max, 1));
-	foreach(lc, exchanged)
-	{
-		CdpEntry   *entry = &((CdpReadings *) lfirst(lc))->was;
-		int			count = CdpHistoryHashes(batch->kinds, entry, hashes + n);
-
-		while (count-- > 0)
-			entries[n++] = entry->id;
-		ids[nids++] = entry->id;
-	}
-	if (n > 0)
-	{
-		args[0] = CdpInt8Array(hashes, n);
-		args[1] = CdpInt8Array(entries, n);
-		CdpRunHere(&forget_history, args, NULL);
-	}
-	args[0] = CdpInt8Array(ids, nids);
-	CdpRunHere(&forget_rejected, args, NULL);
-}
-
-/*
- * Look at a row of the log: it may stay, be changed, or go.  owned: it is known
- * to be the person's.
- */
-static void
-take_row(Rows *rows, Datum *row, bool *isnull, bool owned)
-{
-	Erasure	   *erasure = rows->erasure;
-	CdpReadings *reread = palloc0(sizeof(CdpReadings));
-	Datum		values[CDP_EVENTS_NATTS];
-	Fate		fate;
-
-	memcpy(values, row, sizeof(values));
-	CdpEntryFromRow(&reread->was, values, isnull);
-	(void) CdpEntryCheck(&reread->was);
-	CdpGraphCheck(rows->batch->graph, &reread->was, 1);
-	if (!owned)
-		owned = is_owned(erasure, &reread->was, false);
-	fate = judge_row(rows, &reread->was, owned, values, isnull);
-	if (fate == FATE_STAY)
-		return;
-	if (fate == FATE_GO && owned && erasure->mode == CDP_ERASE_ANONYMISE &&
-		(reread->was.type == CDP_ENTRY_TRACK || reread->was.type == CDP_ENTRY_PAGE ||
-		 reread->was.type == CDP_ENTRY_SCREEN || reread->was.type == CDP_ENTRY_GROUP ||
-		 reread->was.type == CDP_ENTRY_LEAVE))
-	{
-		Jsonb	   *kept;
-
-		fate = FATE_CHANGE;
-		values[CDP_EVENTS_IDENTIFIERS] =
-			PointerGetDatum(anonymous(rows, DatumGetArrayTypeP(values[CDP_EVENTS_IDENTIFIERS])));
-		kept = isnull[CDP_EVENTS_PROPERTIES] ? NULL :
-											   CdpScrubJsonb(erasure->scrubber, DatumGetJsonbP(values[CDP_EVENTS_PROPERTIES]));
-		if (kept != NULL)
-			values[CDP_EVENTS_PROPERTIES] = JsonbPGetDatum(kept);
-		isnull[CDP_EVENTS_CONTEXT] = true;
-	}
-	if (fate == FATE_CHANGE)
-		CdpEntryFromRow(&reread->is, values, isnull);
-	rows->exchanged = lappend(rows->exchanged, reread);
-}
-
-static void
-take_rows(Rows *rows, bool owned)
-{
-	for (uint64 r = 0; r < SPI_processed; r++)
-	{
-		Datum		values[CDP_EVENTS_NATTS];
-		bool		isnull[CDP_EVENTS_NATTS];
-
-		CHECK_FOR_INTERRUPTS();
-		heap_deform_tuple(SPI_tuptable->vals[r], SPI_tuptable->tupdesc, values, isnull);
-		take_row(rows, values, isnull, owned);
-	}
-	if (SPI_tuptable != NULL)
-		SPI_freetuptable(SPI_tuptable);
-}
-
-/*
- * The copies of these messages that are to count now, as far as none of the
- * list is: those that do already are no news, and the person's own will go.
- */
-static List *
-other_copies(Rows *rows, CdpReadings **list, int n)
-{
-	text	  **sources = palloc(sizeof(text *) * Max(n, 1));
-	text	  **messages = palloc(sizeof(text *) * Max(n, 1));
-	CdpReadings **copies;
-	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
-	int			nmessages = 0;
-	int			ncopies = 0;
-	List	   *found;
-	List	   *result = NIL;
-	ListCell   *lc;
-
-	for (int i = 0; i < n; i++)
-	{
-		ids[i] = list[i]->was.id;
-		if (list[i]->was.message_id == NULL)
-			continue;
-		sources[nmessages] = list[i]->was.source;
-		messages[nmessages++] = list[i]->was.message_id;
-	}
-	if (nmessages == 0)
-		return NIL;
-	found = CdpAppliedMessages(rows->batch, rows->applied, sources, messages, nmessages);
-	copies = palloc(sizeof(CdpReadings *) * Max(list_length(found), 1));
-	list_sort(found, by_number);
-	foreach(lc, found)
-	{
-		CdpEntry   *copy = lfirst(lc);
-
-		if (bsearch(&copy->id, ids, n, sizeof(int64), number_order) != NULL ||
-			is_owned(rows->erasure, copy, false))
-			continue;
-		copies[ncopies] = palloc0(sizeof(CdpReadings));
-		copies[ncopies++]->was = *copy;
-	}
-	if (ncopies > 0)
-		CdpFindCounting(copies, ncopies);
-	for (int i = 0; i < ncopies; i++)
-		if (!copies[i]->counted)
-			result = lappend(result, &copies[i]->was);
-	return result;
-}
-
-/*
- * Write the rows, and exchange what they did for what they do; entries that have
- * not been applied do nothing so far.  Then the batch is to be written.
- */
-static void
-exchange(Rows *rows)
-{
-	CdpBatch   *batch = rows->batch;
-	List	   *deleted = NIL;
-	List	   *changed = NIL;
-	List	   *applied = NIL;
-	List	   *copies;
-	CdpReadings **list;
-	int64		rejected = batch->applier.rejected;
-	int64		duplicates = batch->applier.duplicates;
-	int			n = 0;
-	ListCell   *lc;
-
-	list_sort(rows->exchanged, by_entry);
-	foreach(lc, rows->exchanged)
-	{
-		CdpReadings *reread = lfirst(lc);
-
-		if (reread->is.id == 0)
-			deleted = lappend(deleted, reread);
-		else
-			changed = lappend(changed, reread);
-		if (CdpCursorsApplied(rows->applied, reread->was.incarnation, reread->was.xid,
-							  reread->was.id))
-			applied = lappend(applied, reread);
-	}
-	write_changed(changed);
-	write_deleted(deleted);
-	count_rows(rows->erasure, "log entries deleted", list_length(deleted));
-	count_rows(rows->erasure, "log entries changed", list_length(changed));
-
-	list = palloc(sizeof(CdpReadings *) * Max(list_length(applied), 1));
-	foreach(lc, applied)
-		list[n++] = lfirst(lc);
-	if (n > 0)
-	{
-		forget_ways(batch, applied);
-		CdpFindCounting(list, n);
-	}
-	batch->erasing = true;
-	batch->rereading = true;
-	copies = other_copies(rows, list, n);
-	batch->entries = palloc0(sizeof(CdpEntry) * Max(n + list_length(copies), 1));
-	batch->nentries = 0;
-	for (int i = 0; i < n; i++)
-	{
-		if (list[i]->counted)
-			batch->reread = lappend(batch->reread, &list[i]->was);
-		else if (CDP_ENTRY_DECIDES(list[i]->was.type))
-			batch->graph->withdrawn = lappend(batch->graph->withdrawn, &list[i]->was.id);
-		if (list[i]->is.id != 0)
-			batch->entries[batch->nentries++] = list[i]->is;
-	}
-	foreach(lc, copies)
-	{
-		batch->entries[batch->nentries] = *(CdpEntry *) lfirst(lc);
-		batch->entries[batch->nentries++].reject_reason = NULL;
-	}
-	if (batch->nentries == 0 && batch->reread == NIL && batch->nemptied == 0 &&
-		batch->graph->withdrawn == NIL)
-		return;
-	CdpBatchFold(batch, rows->applied);
-
-	/* they were counted when they came */
-	batch->applier.entries -= batch->nread;
-	batch->applier.rejected = rejected;
-	batch->applier.duplicates = duplicates;
-	batch->nread = 0;
-
-	CdpProfilesCollect(batch);
-	for (int i = 0; i < batch->nprofiles; i++)
-		if (batch->profiles[i]->cause == CDP_CAUSE_ENTRY ||
-			batch->profiles[i]->cause == CDP_CAUSE_RETRACTION)
-			batch->profiles[i]->cause = CDP_CAUSE_ERASURE;
-	CdpBatchWrite(batch);
-}
-
-/* ---- the steps ---- */
-
 static int64 *
 ids_of(int *n)
 {
@@ -842,7 +324,7 @@ is_device(CdpKind *kind)
 }
 
 static Jsonb *
-farewell_payload(Erasure *erasure, const int64 *nodes, int nnodes)
+farewell_payload(CdpErasure *erasure, const int64 *nodes, int nnodes)
 {
 	StringInfoData buf;
 	const char *kind = NULL;
@@ -900,7 +382,7 @@ identifier_order(const void *a, const void *b)
  * own who have to do with the person.
  */
 static void
-find_shared(CdpBatch *batch, Erasure *erasure, SPITupleTable *rows, uint64 nrows)
+find_shared(CdpBatch *batch, CdpErasure *erasure, SPITupleTable *rows, uint64 nrows)
 {
 	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext, "cdp erased devices",
 												ALLOCSET_DEFAULT_SIZES);
@@ -935,7 +417,7 @@ find_shared(CdpBatch *batch, Erasure *erasure, SPITupleTable *rows, uint64 nrows
 }
 
 static void
-write_identifiers(Erasure *erasure)
+write_identifiers(CdpErasure *erasure)
 {
 	int			n = erasure->n;
 	Datum	   *names = palloc(sizeof(Datum) * n);
@@ -976,7 +458,7 @@ write_identifiers(Erasure *erasure)
  * Decisions that the person's own entries made.
  */
 static void
-withdraw_decisions(Rows *rows, const int64 *nodes, int nnodes)
+withdraw_decisions(CdpErasureRows *rows, const int64 *nodes, int nnodes)
 {
 	CdpBatch   *batch = rows->batch;
 	Datum		arg = CdpInt8Array(nodes, nnodes);
@@ -992,7 +474,7 @@ withdraw_decisions(Rows *rows, const int64 *nodes, int nnodes)
 		CdpEntryFromRow(&entry, values, isnull);
 		(void) CdpEntryCheck(&entry);
 		CdpGraphCheck(batch->graph, &entry, 1);
-		if (is_owned(rows->erasure, &entry, true))
+		if (CdpErasureOwns(rows->erasure, &entry, true))
 		{
 			int64	   *id = palloc(sizeof(int64));
 
@@ -1008,9 +490,9 @@ withdraw_decisions(Rows *rows, const int64 *nodes, int nnodes)
  * What is left outside of the log; then it is done.
  */
 static int64
-finish(Rows *rows)
+finish(CdpErasureRows *rows)
 {
-	Erasure	   *erasure = rows->erasure;
+	CdpErasure	   *erasure = rows->erasure;
 	Datum		arg = Int64GetDatum(erasure->id);
 
 	if (erasure->mode != CDP_ERASE_SUPPRESS)
@@ -1026,7 +508,7 @@ finish(Rows *rows)
 }
 
 static void
-add_personal_keys(Erasure *erasure)
+add_personal_keys(CdpErasure *erasure)
 {
 	int			n = CdpRunHere(&load_personal, NULL, NULL);
 	Datum	   *keys = palloc(sizeof(Datum) * Max(n, 1));
@@ -1048,10 +530,10 @@ add_personal_keys(Erasure *erasure)
  * The profile goes.
  */
 static int64
-vanish(Rows *rows)
+vanish(CdpErasureRows *rows)
 {
 	CdpBatch   *batch = rows->batch;
-	Erasure	   *erasure = rows->erasure;
+	CdpErasure	   *erasure = rows->erasure;
 	Datum		args[5];
 	int64		first_seq = batch->applier.next_seq;
 	int64	   *nodes;
@@ -1129,7 +611,7 @@ vanish(Rows *rows)
 	{
 		SPI_tuptable = owned;
 		SPI_processed = nowned;
-		take_rows(rows, false);
+		CdpErasureTakeRows(rows, false);
 	}
 	withdraw_decisions(rows, nodes, nnodes);
 	batch->emptied = nodes;
@@ -1140,7 +622,7 @@ vanish(Rows *rows)
 	farewell.cause = CDP_CAUSE_ERASURE;
 	farewell.occurred_at = batch->applier.clock;
 	batch->farewell = &farewell;
-	exchange(rows);
+	CdpErasureExchange(rows);
 	batch->farewell = NULL;
 
 	args[0] = Int64GetDatum(erasure->id);
@@ -1153,7 +635,7 @@ vanish(Rows *rows)
 	args[1] = Int32GetDatum(batch->applier.epoch);
 	args[2] = Int64GetDatum(batch->applier.next_seq - 1);
 	CdpRunHere(&set_change, args, NULL);
-	count_rows(erasure, "identifiers", ngone);
+	CdpErasureCount(erasure, "identifiers", ngone);
 	to_state(erasure, "removing", 0);
 	return nnodes;
 }
@@ -1162,17 +644,17 @@ vanish(Rows *rows)
  * Some of the person's entries go, or become anonymous.
  */
 static int64
-remove_entries(Rows *rows)
+remove_entries(CdpErasureRows *rows)
 {
-	Erasure	   *erasure = rows->erasure;
+	CdpErasure	   *erasure = rows->erasure;
 	Datum		args[2];
 	int64		n;
 
 	args[0] = Int64GetDatum(erasure->id);
 	args[1] = Int64GetDatum(CHUNK_PIECES);
 	n = CdpRunHere(&next_entries, args, NULL);
-	take_rows(rows, true);
-	exchange(rows);
+	CdpErasureTakeRows(rows, true);
+	CdpErasureExchange(rows);
 	if (CdpRunHere(&more_entries, args, NULL) == 0)
 		to_state(erasure, "sweeping", 0);
 	SPI_freetuptable(SPI_tuptable);
@@ -1183,9 +665,9 @@ remove_entries(Rows *rows)
  * Some pages of the log, of each partition; after the last ones the rest.
  */
 static int64
-sweep(Rows *rows)
+sweep(CdpErasureRows *rows)
 {
-	Erasure	   *erasure = rows->erasure;
+	CdpErasure	   *erasure = rows->erasure;
 	int64		pages;
 	int64		step;
 	Datum		args[2];
@@ -1199,8 +681,8 @@ sweep(Rows *rows)
 	args[0] = Int64GetDatum(erasure->position);
 	args[1] = Int64GetDatum(erasure->position + step);
 	CdpRunHere(&sweep_pages, args, NULL);
-	take_rows(rows, false);
-	exchange(rows);
+	CdpErasureTakeRows(rows, false);
+	CdpErasureExchange(rows);
 	to_state(erasure, "sweeping", erasure->position + step);
 	return step;
 }
@@ -1209,7 +691,7 @@ sweep(Rows *rows)
  * Load the erasure at work; false: there is none.
  */
 static bool
-load(CdpBatch *batch, Erasure *erasure)
+load(CdpBatch *batch, CdpErasure *erasure)
 {
 	Datum		arg;
 	char	   *mode;
@@ -1251,8 +733,8 @@ load(CdpBatch *batch, Erasure *erasure)
 int64
 CdpErasureStep(CdpBatch *batch, CdpCursorSet *applied, int max)
 {
-	Erasure		erasure = { 0 };
-	Rows		rows = { .batch = batch, .applied = applied, .erasure = &erasure };
+	CdpErasure		erasure = { 0 };
+	CdpErasureRows		rows = { .batch = batch, .applied = applied, .erasure = &erasure };
 	int64		done;
 
 	if (!load(batch, &erasure))

@@ -77,6 +77,14 @@ SELECT sum(refused) AS refused, count(*) AS tombstones FROM tombstones;
 SELECT message_id, identifiers FROM events WHERE message_id IN ('p1', 'p7', 'q4') OR type = 'merge' ORDER BY id;
 SELECT profile('user_id:quentin') -> 'traits' AS quentin, resolve('user_id:paula') AS paula;
 SELECT * FROM verify();
+-- the proof: all identifiers that were erased must be given
+SELECT erasure_proof(9, '{user_id:paula}');
+SELECT erasure_proof(1, '{user_id:paula}');
+SELECT erasure_proof(1, '{user_id:paula,user_id:rita}');
+VACUUM;
+SELECT erasure_clean() > 0 AS cleaned;
+SELECT DISTINCT relation, remedy FROM erasure_proof(1, '{user_id:paula,email:P@example.com,anonymous_id:watch,anonymous_id:tablet}') ORDER BY 1;
+
 SELECT forget_tombstone('email:p@example.com'), forget_tombstone('email:p@example.com'), forget_tombstone('user_id:paula');
 SELECT log('p8', 'track', 'Order', '{user_id:paula}', '{"n": 1}');
 SELECT apply();
