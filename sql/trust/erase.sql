@@ -135,8 +135,9 @@ BEGIN
 	counts := counts || jsonb_build_object('memberships', n);
 	DELETE FROM cdp.former_identities f WHERE f.node_id = ANY (gone)
 		OR f.identifier IN (SELECT i.identifier FROM cdp.erasure_identifiers i WHERE i.erasure = erasure AND NOT i.shared);
-	-- merges by hand between two who are gone
+	-- merges by hand with somebody who is gone
 	DELETE FROM cdp.links l USING unnest(gone) g (node) WHERE l.a = g.node AND l.origin = 'manual';
+	DELETE FROM cdp.links l USING unnest(gone) g (node) WHERE l.b = g.node AND l.origin = 'manual';
 	DELETE FROM cdp.merged_profiles m WHERE m.profile_id = ANY (gone);
 	UPDATE cdp.releases r SET owner = NULL WHERE r.owner = ANY (gone);
 	UPDATE cdp.segment_errors e SET last_profile = NULL, last_error = '(erased)' WHERE e.last_profile = ANY (gone);

@@ -364,6 +364,26 @@ replay_merges(CdpGraph *graph, const int64 *nodes, int n)
 }
 
 /*
+ * Merges by hand that are withdrawn now: what was loaded of them is void, though
+ * their rows are still there.
+ */
+static void
+void_merges(CdpGraph *graph)
+{
+	CdpLink   **links;
+	int			nlinks;
+	ListCell   *lc;
+	int			i;
+
+	links = CdpGraphLinks(graph, &nlinks);
+	for (i = 0; i < nlinks; i++)
+		foreach(lc, graph->withdrawn)
+			if (links[i]->manual && links[i]->entry == *(int64 *) lfirst(lc))
+				links[i]->gone = true;
+	pfree(links);
+}
+
+/*
  * The evidence that joins these nodes with others, as the entries have it that
  * are left; their states begin anew.
  */
@@ -380,6 +400,7 @@ empty_nodes(CdpBatch *batch, EvidenceSet *set)
 	for (i = 0; i < nlinks; i++)
 		renew_link(batch, links[i], set);
 	replay_merges(graph, batch->emptied, batch->nemptied);
+	void_merges(graph);
 	for (i = 0; i < batch->nemptied; i++)
 	{
 		CdpNode    *node = CdpGraphNode(graph, batch->emptied[i]);

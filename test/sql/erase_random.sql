@@ -159,5 +159,5 @@ WHERE c.relkind IN ('r', 'i', 't') AND (c.relnamespace = 'cdp'::regnamespace OR 
 ORDER BY 1, 2, 3;
 -- (an index keeps keys of rows that are gone where its pages are told apart)
 SELECT * FROM found WHERE relkind <> 'i';
-REINDEX INDEX identities_identifier;
+REINDEX SCHEMA cdp;
 SELECT * FROM found;
