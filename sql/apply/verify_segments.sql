@@ -447,6 +447,8 @@ BEGIN
 						SELECT FROM cdp.identifier_kinds k
 						WHERE k.kind = split_part(named->>'account', ':', 1) AND k.entity = 'account') THEN ''
 					ELSE 'group_id:' END || (named->>'account'))::cdp.identifier)::text;
+				-- one that is blocked by now is nobody's
+				one := COALESCE(one, '');
 				SELECT v.vals::text INTO one
 				FROM cdp.verify_trait('last', 'boolean', NULL, NULL, 'type <> ''leave''', NULL, timezone, NULL,
 					entries, incarnations, ats, entry_comps, ncomps, clock, of => one) v;

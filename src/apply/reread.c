@@ -422,8 +422,12 @@ CdpReread(CdpBatch *batch, CdpRules *rules, CdpCursorSet *applied, int max)
 			names = NIL;
 	}
 
+	/* a parent's name may be read otherwise, though no entry of the account is */
+	if (change->judging && names == NIL)
+		CdpAccountsBackfill(batch, false);
+
 	/* entries that name accounts alone touch no node */
-	if (batch->graph->nactive > 0 || batch->nentries > 0)
+	if (batch->graph->nactive > 0 || batch->nentries > 0 || batch->changes.n > 0)
 	{
 		CdpProfilesCollect(batch);
 		for (i = 0; i < batch->nprofiles; i++)

@@ -71,3 +71,10 @@ SELECT cdp.create_segment('x', $$any_member(predicate => true)$$, entity => 'acc
 SELECT cdp.create_segment('x', $$any_member(true, false)$$, entity => 'account');
 SELECT cdp.create_segment('x', $$any_member(true)$$);
 SELECT cdp.create_segment('x', $$did('Login')$$, entity => 'account');
+
+-- an account that is blocked by now is nobody's, and verify() knows
+SELECT cdp.create_segment('of_beta', $$any_member(member_of('beta'))$$, entity => 'account');
+SELECT cdp.alter_identifier_kind('group_id', blocked => ARRAY['beta']);
+SELECT cdp.apply() > 0 AS applied;
+TABLE who;
+SELECT * FROM cdp.verify();
