@@ -52,7 +52,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/activate/profile.sql sql/activate/accounts.sql) \
                $(wildcard sql/activate/poll.sql sql/activate/retention.sql sql/activate/audience.sql) \
                $(wildcard sql/activate/segments.sql) \
-               $(wildcard $(addprefix sql/apply/verify,_log.sql _identity.sql _replay.sql \
+               $(wildcard $(addprefix sql/apply/verify,_consent.sql _log.sql _identity.sql _replay.sql \
                    _traits.sql _segments.sql _accounts.sql .sql)) \
                $(wildcard sql/apply/asof.sql) \
                $(wildcard sql/apply/merges.sql) \

@@ -161,6 +161,7 @@ DECLARE
 	head bigint;
 	first record;
 	clock timestamptz := cdp.clock();
+	purposed constant text[] := cdp.purposed_segments();
 BEGIN
 	-- before the changes are read: whatever is up to here is seen by that
 	SELECT a.epoch, a.next_seq - 1 INTO head_epoch, head FROM cdp.applier a;
@@ -175,6 +176,7 @@ BEGIN
 	END IF;
 	SELECT c.epoch, c.seq INTO first FROM cdp.changes c
 	WHERE (c.epoch, c.seq) > (s.epoch, s.acked_seq) AND cdp.change_matches(s, clock, c.kind, c.entity, c.segment, c.cause, c.occurred_at, c.payload)
+		AND NOT (c.kind = 'segment_entered' AND c.segment = ANY (purposed) AND cdp.lacks_consent(c.segment, c.profile_id))
 		AND NOT EXISTS (SELECT FROM cdp.deliveries d
 			WHERE d.subscription = name AND d.epoch = c.epoch AND d.seq = c.seq AND d.acked)
 	ORDER BY c.epoch, c.seq LIMIT 1;
@@ -186,6 +188,29 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.advance(text) IS 'internal: move the position of a subscription to before the first change that is not settled';
+
+-- Of what is queued and comes next, forget the entries of those who do not
+-- consent (any more) to the segment's purpose.
+CREATE FUNCTION cdp.withhold_queued(s cdp.subscriptions, purposed text[], max int, clock timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+BEGIN
+	LOOP
+		DELETE FROM cdp.subscription_queue q USING (
+			SELECT r.epoch, r.seq, r.kind, r.segment, r.profile_id FROM cdp.subscription_queue r
+			WHERE r.subscription = s.name AND r.dead_at IS NULL AND r.visible_at <= clock
+			ORDER BY r.epoch, r.seq LIMIT max) n
+		WHERE q.subscription = s.name AND q.epoch = n.epoch AND q.seq = n.seq
+			AND n.kind = 'segment_entered' AND n.segment = ANY (purposed)
+			AND cdp.lacks_consent(n.segment, n.profile_id);
+		EXIT WHEN NOT FOUND;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION cdp.withhold_queued(cdp.subscriptions, text[], int, timestamptz) IS 'internal: of what is queued, forget entries into segments to whose purpose the person does not consent';
+REVOKE ALL ON FUNCTION cdp.withhold_queued(cdp.subscriptions, text[], int, timestamptz) FROM PUBLIC;
 
 -- One consumer: what is queued, then changes after the position, in order.
 -- Nothing behind a change that was refused and has to wait. Polling twice
@@ -199,9 +224,13 @@ AS $$
 #variable_conflict use_variable
 DECLARE
 	writable constant boolean := current_setting('transaction_read_only') = 'off';
+	purposed constant text[] := cdp.purposed_segments();
 	held record;
 	n bigint;
 BEGIN
+	IF writable AND cardinality(purposed) > 0 THEN
+		PERFORM cdp.withhold_queued(s, purposed, max, clock);
+	END IF;
 	SELECT h.epoch, h.seq INTO held FROM (
 		(SELECT d.epoch, d.seq FROM cdp.deliveries d
 		WHERE d.subscription = s.name AND NOT d.acked AND d.visible_at > clock ORDER BY 1, 2 LIMIT 1)
@@ -230,11 +259,13 @@ BEGIN
 			FROM cdp.subscription_queue q
 			WHERE q.subscription = s.name AND q.dead_at IS NULL AND q.visible_at <= clock
 				AND (NOT q.retry OR writable) AND (q.epoch, q.seq) < (held.epoch, held.seq)
+				AND NOT (q.kind = 'segment_entered' AND q.segment = ANY (purposed) AND cdp.lacks_consent(q.segment, q.profile_id))
 			ORDER BY q.epoch, q.seq LIMIT max)
 			UNION ALL
 			(SELECT c.* FROM cdp.changes c
 			WHERE (c.epoch, c.seq) > (s.epoch, s.acked_seq) AND (c.epoch, c.seq) < (held.epoch, held.seq)
 				AND cdp.change_matches(s, clock, c.kind, c.entity, c.segment, c.cause, c.occurred_at, c.payload)
+				AND NOT (c.kind = 'segment_entered' AND c.segment = ANY (purposed) AND cdp.lacks_consent(c.segment, c.profile_id))
 				AND NOT EXISTS (SELECT FROM cdp.deliveries d
 					WHERE d.subscription = s.name AND d.epoch = c.epoch AND d.seq = c.seq AND d.acked)
 			ORDER BY c.epoch, c.seq LIMIT max)) f
@@ -264,6 +295,7 @@ AS $$
 #variable_conflict use_variable
 DECLARE
 	most constant int := 200;	-- every claim is an entry of the server's table of locks
+	purposed constant text[] := cdp.purposed_segments();
 	late record;
 	queued cdp.changes[];
 	taken cdp.changes[] := '{}';
@@ -276,6 +308,9 @@ BEGIN
 	LOOP
 		PERFORM cdp.set_aside(s, late.epoch, late.seq, late.tries, '-infinity', NULL);
 	END LOOP;
+	IF cardinality(purposed) > 0 THEN
+		PERFORM cdp.withhold_queued(s, purposed, max, clock);
+	END IF;
 	-- MATERIALIZED: rows are to be locked once, not again for each of a join
 	WITH worn AS MATERIALIZED (
 		SELECT r.epoch, r.seq FROM cdp.subscription_queue r
@@ -303,6 +338,7 @@ BEGIN
 		FOR change IN
 			SELECT c.* FROM cdp.changes c
 			WHERE (c.epoch, c.seq) > (s.epoch, s.acked_seq) AND cdp.change_matches(s, clock, c.kind, c.entity, c.segment, c.cause, c.occurred_at, c.payload)
+				AND NOT (c.kind = 'segment_entered' AND c.segment = ANY (purposed) AND cdp.lacks_consent(c.segment, c.profile_id))
 				AND NOT EXISTS (SELECT FROM cdp.deliveries d
 					WHERE d.subscription = s.name AND d.epoch = c.epoch AND d.seq = c.seq)
 			ORDER BY c.epoch, c.seq

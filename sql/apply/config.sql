@@ -17,9 +17,10 @@ AS $$
 	(4, 'account_traits', 'account trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
 		"older_than": null, "since": null, "expression": null, "type": null, "empty": null,
 		"timezone": "UTC", "description": null, "options": {}}'),
-	(5, 'segments', 'segment', '{"predicate": null, "entity": "profile", "description": null, "exit_when": null, "timezone": "UTC",
+	(5, 'purposes', 'purpose', '{"description": null, "combine": "restrictive", "aliases": [], "valid_for": null}'),
+	(6, 'segments', 'segment', '{"predicate": null, "entity": "profile", "description": null, "exit_when": null, "timezone": "UTC",
 		"options": {}, "exclude": [], "holdout": 0, "seed": "", "enabled": true}'),
-	(6, 'subscriptions', 'subscription', '{"filter": {}, "include": {}, "mode": "trigger", "visibility": null, "format": "cdp",
+	(7, 'subscriptions', 'subscription', '{"filter": {}, "include": {}, "mode": "trigger", "visibility": null, "format": "cdp",
 		"max_tries": 20, "backoff": "00:00:01"}')
 $$;
 COMMENT ON FUNCTION cdp.config_sections() IS 'internal: the sections of a configuration, and what their objects are when they do not say';
@@ -48,6 +49,10 @@ BEGIN
 				'type', CASE WHEN t.kind = 'declared' THEN t.type END)
 		FROM cdp.traits t
 		UNION ALL
+		SELECT 'purposes', p.name, jsonb_build_object('description', p.description, 'combine', p.combine,
+			'aliases', p.aliases, 'valid_for', p.valid_for)
+		FROM cdp.purposes p
+		UNION ALL
 		SELECT 'segments', s.name, jsonb_build_object('predicate', s.predicate::text, 'entity', s.entity,
 			'description', s.description, 'exit_when', s.exit_when::text, 'timezone', s.timezone, 'options', d.options,
 			'exclude', to_jsonb(s.exclude), 'holdout', s.holdout, 'seed', COALESCE(NULLIF(s.seed, s.name), ''), 'enabled', s.enabled)
@@ -72,7 +77,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.export_config() IS
-	'all definitions as one JSON document: {"version": 1, "identifier_kinds": {name: …}, "attachments": …, "traits": …, "account_traits": …, "segments": …, "subscriptions": …}; each object has the arguments of the function that makes it, without those that are at their default. The same definitions give the same document. See cdp.apply_config';
+	'all definitions as one JSON document: {"version": 1, "identifier_kinds": {name: …}, "attachments": …, "traits": …, "account_traits": …, "purposes": …, "segments": …, "subscriptions": …}; each object has the arguments of the function that makes it, without those that are at their default. The same definitions give the same document. See cdp.apply_config';
 
 -- An object with all keys, in the form in which objects can be compared.
 CREATE FUNCTION cdp.config_object(section text, name text, object jsonb, present jsonb) RETURNS jsonb
@@ -116,7 +121,7 @@ BEGIN
 			'seed', COALESCE(NULLIF(o->>'seed', ''), name),
 			'exclude', (SELECT COALESCE(jsonb_agg(e ORDER BY e), '[]') FROM jsonb_array_elements_text(o->'exclude') e));
 	END IF;
-	FOREACH k IN ARRAY ARRAY['within', 'older_than', 'visibility', 'backoff'] LOOP
+	FOREACH k IN ARRAY ARRAY['within', 'older_than', 'visibility', 'backoff', 'valid_for'] LOOP
 		IF o->k <> 'null' THEN
 			o := o || jsonb_build_object(k, (o->>k)::interval::text);
 		END IF;
@@ -165,6 +170,9 @@ BEGIN
 			type => o->>'type', entity => CASE section WHEN 'traits' THEN 'profile' ELSE 'account' END, empty => o->>'empty', timezone => o->>'timezone',
 			description => o->>'description', options => o->'options', if_exists => 'replace',
 			older_than => (o->>'older_than')::interval, since => (o->>'since')::timestamptz);
+	WHEN 'purposes' THEN
+		PERFORM cdp.create_purpose(name, o->>'description', o->>'combine', cdp.config_texts(o->'aliases'),
+			(o->>'valid_for')::interval, 'replace');
 	WHEN 'segments' THEN
 		IF present THEN
 			SELECT a.entered + a.exited INTO moved
@@ -206,6 +214,7 @@ BEGIN
 	WHEN 'attachments' THEN PERFORM cdp.drop_attachment(name, retract => false);
 	WHEN 'traits' THEN PERFORM cdp.drop_trait(name);
 	WHEN 'account_traits' THEN PERFORM cdp.drop_trait(name, entity => 'account');
+	WHEN 'purposes' THEN PERFORM cdp.drop_purpose(name);
 	WHEN 'segments' THEN
 		moved := (SELECT count(*) FROM cdp.segment_members(name));
 		PERFORM cdp.drop_segment(name);

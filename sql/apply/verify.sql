@@ -69,6 +69,7 @@ DECLARE
 	s jsonb;
 	v record;
 	progress boolean;
+	consents text[];			-- by comp: to a segment's purpose
 BEGIN
 	-- while history is read by two sets of rules, the result is neither's
 	IF EXISTS (SELECT FROM cdp.rule_changes) THEN
@@ -244,6 +245,12 @@ BEGIN
 				vals := cdp.verify_expression(format('COALESCE((%s%s)::%s, %L)', t->>'expression', E'\n', t->>'type', t->>'empty'), t->>'timezone',
 					t_names, t_types, t_vals, '{}', '{}', '{}', '{}',
 					g.entries, g.incarnations, g.ats, entry_comps, g.ncomps, v_clock);
+			ELSIF t->>'aggregate' IN ('consent', 'consent_latest') THEN
+				SELECT * INTO v FROM cdp.verify_consent(t->>'key', t->'options', t->>'aggregate' = 'consent_latest',
+					g.entries, g.incarnations, g.ats, g.owners, g.names, entry_comps, g.ncomps, v_clock);
+				vals := v.vals;
+				SELECT array_agg(least(u.due, u.next) ORDER BY u.comp) INTO due
+				FROM unnest(due, v.next) WITH ORDINALITY u(due, next, comp);
 			ELSE
 				SELECT * INTO v FROM cdp.verify_trait(t->>'aggregate', t->>'type', t->>'event',
 					t->>'filter_sql', t->>'value_sql', (t->>'within')::interval, t->>'timezone', t->>'empty',
@@ -377,6 +384,10 @@ BEGIN
 				INTO one FROM unnest(primaries) WITH ORDINALITY u(x, comp);
 				others[v.place] := one;
 			END LOOP;
+			consents := NULL;
+			IF s->'options'->>'purpose' IS NOT NULL THEN
+				consents := others[array_position(names, E'\x01C' || (s->'options'->>'purpose'))]::text[];
+			END IF;
 			IF NOT (s->>'enabled')::boolean
 				OR (s->>'id')::int IN (SELECT w.id FROM cdp.waiting_segments w)
 				OR s->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN
@@ -385,6 +396,11 @@ BEGIN
 				FROM unnest(profiles) WITH ORDINALITY p(profile, comp)
 				LEFT JOIN cdp.memberships m ON m.profile_id = p.profile AND m.segment = s->>'name';
 				s_vals := s_vals || vals::text;
+				-- but for whoever does not consent
+				RETURN QUERY
+				SELECT 'segments', format('%s of profile %s', s->>'name', u.profile), 'false'::jsonb, 'true'::jsonb
+				FROM unnest(profiles, vals, consents) u(profile, val, consent)
+				WHERE consents IS NOT NULL AND u.val::boolean AND u.consent IS DISTINCT FROM 'granted' AND u.profile <> ALL (waiting);
 				CONTINUE;
 			END IF;
 			vals := cdp.verify_expression(s->>'predicate', s->>'timezone',
@@ -411,6 +427,10 @@ BEGIN
 						>= (s->>'holdout')::float8 * 1000000 ORDER BY u.comp)
 				INTO vals
 				FROM unnest(vals, profiles) WITH ORDINALITY u(val, profile, comp);
+			END IF;
+			IF consents IS NOT NULL THEN
+				SELECT array_agg(u.val::boolean AND u.consent IS NOT DISTINCT FROM 'granted' ORDER BY u.comp) INTO vals
+				FROM unnest(vals, consents) WITH ORDINALITY u(val, consent, comp);
 			END IF;
 			s_vals := s_vals || vals::text;
 			RETURN QUERY

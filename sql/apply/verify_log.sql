@@ -24,6 +24,7 @@ BEGIN
 			   CASE WHEN e.type IN ('undo', 'release') AND jsonb_typeof(e.properties) = 'object'
 						 AND jsonb_typeof(e.properties->'entry') = 'string'
 					THEN NULLIF(e.properties->>'entry', '') END AS target,
+			   CASE WHEN e.type = 'consent' THEN cdp.verify_consent_call(e.properties) END AS bad_consent,
 			   e.occurred_at,
 			   cdp.effective_at(e.occurred_at, e.received_at) AS at
 		FROM cdp.events e
@@ -72,7 +73,7 @@ BEGIN
 			   CASE
 			   WHEN EXISTS (SELECT FROM cdp.isolated o WHERE o.entry = a.id) THEN 'raised an error'
 			   WHEN a.type IS NULL OR a.type NOT IN ('track', 'identify', 'page', 'screen',
-					'group', 'leave', 'alias', 'merge', 'split', 'detach', 'undo', 'release', 'erase')
+					'group', 'leave', 'alias', 'consent', 'merge', 'split', 'detach', 'undo', 'release', 'erase')
 					THEN 'unknown type'
 			   WHEN octet_length(a.source) > 1024 OR octet_length(a.message_id) > 1024 THEN 'long message id'
 			   WHEN NOT isfinite(a.occurred_at) THEN 'infinite time'
@@ -90,6 +91,7 @@ BEGIN
 							  OR COALESCE(n.usable, 0) <> 1 OR n.registered <> 1
 						 THEN 'not one identifier' END
 			   WHEN a.type = 'track' AND COALESCE(a.event, '') = '' THEN 'no event'
+			   WHEN a.type = 'consent' AND a.bad_consent THEN 'bad consent'
 			   WHEN a.type = 'identify' AND a.shape = 'other' THEN 'traits not an object'
 			   WHEN COALESCE(n.usable, 0) = 0 AND COALESCE(n.accounts, 0) = 0
 					THEN 'no usable identifier'

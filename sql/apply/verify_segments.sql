@@ -377,7 +377,7 @@ BEGIN
 			i := j + 1;
 			CONTINUE;
 		END IF;
-		IF name IN ('did', 'did_not', 'count_of', 'sum_of', 'first_time', 'in_segment', 'has_identifier', 'known', 'now', 'did_in_order', 'changed', 'member_of') AND tokens[j] = '(' THEN
+		IF name IN ('did', 'did_not', 'count_of', 'sum_of', 'first_time', 'in_segment', 'has_identifier', 'known', 'now', 'did_in_order', 'changed', 'member_of', 'consented') AND tokens[j] = '(' THEN
 			depth := 0;
 			args := '{}';
 			arg := '';
@@ -420,6 +420,7 @@ BEGIN
 					named := named || jsonb_build_object(
 						CASE WHEN name = 'in_segment' THEN 'segment'
 							WHEN name = 'member_of' THEN 'account'
+							WHEN name = 'consented' THEN 'purpose'
 							WHEN name = 'has_identifier' THEN 'kind'
 							WHEN named ? 'event' THEN 'value' ELSE 'event' END, arg);
 				END IF;
@@ -455,6 +456,12 @@ BEGIN
 				columns := columns || one;
 				targets := targets || format('COALESCE(c%s::boolean, false) AS call_%s', cardinality(columns), cardinality(columns));
 				out_text := out_text || format('call_%s', cardinality(columns));
+				CONTINUE;
+			ELSIF name = 'consented' THEN
+				k := array_position(trait_names, E'\x01C' || (named->>'purpose'));
+				columns := columns || trait_vals[k];
+				targets := targets || format('c%s::text AS call_%s', cardinality(columns), cardinality(columns));
+				out_text := out_text || format('(call_%s IS NOT DISTINCT FROM ''granted'')', cardinality(columns));
 				CONTINUE;
 			ELSIF name = 'known' THEN
 				columns := columns || known::text;

@@ -6,6 +6,11 @@ CREATE FUNCTION cdp.content_hash(e cdp.events) RETURNS text
 COMMENT ON FUNCTION cdp.content_hash(cdp.events) IS
 	'hash of what an entry says, times and numbers aside: of duplicates at the same time the one with the smallest counts';
 
+CREATE FUNCTION cdp.iso_time(text) RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'cdp_iso_time' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.iso_time(text) IS 'internal: a time of ISO 8601 as payloads have it, NULL for anything else';
+REVOKE EXECUTE ON FUNCTION cdp.iso_time(text) FROM PUBLIC;
+
 CREATE FUNCTION cdp.track(event text DEFAULT NULL, properties jsonb DEFAULT NULL,
 		user_id cdp.key DEFAULT NULL, anonymous_id cdp.key DEFAULT NULL,
 		identifiers cdp.identifier[] DEFAULT NULL, context jsonb DEFAULT NULL,

@@ -102,6 +102,8 @@ CdpCauseName(CdpCause cause)
 			return "definition";
 		case CDP_CAUSE_ERASURE:
 			return "erasure";
+		case CDP_CAUSE_CONSENT:
+			return "consent";
 	}
 	return "?";
 }

@@ -30,7 +30,7 @@
 /* as CDP_EVENTS_COLUMNS, without what has no bearing on identity */
 #define IDENTITY_COLUMNS \
 	"e.id, e.message_id, e.source, e.type, e.event, e.identifiers," \
-	" CASE WHEN e.type = 'undo' OR e.type = 'identify' AND jsonb_typeof(e.properties) <> 'object'" \
+	" CASE WHEN e.type IN ('undo', 'consent') OR e.type = 'identify' AND jsonb_typeof(e.properties) <> 'object'" \
 	" THEN e.properties END, NULL::jsonb, e.occurred_at, e.received_at, e.xid," \
 	" e.incarnation"
 

@@ -169,7 +169,7 @@ extern void CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
 							 CdpPassage *left, int nleft);
 
 /* Why does the profile pass into or out of the segment? */
-extern CdpCause CdpPassageCause(CdpBatch *batch, CdpProfile *profile, int32 segment,
+extern CdpCause CdpPassageCause(CdpBatch *batch, CdpProfile *profile, CdpSegment *segment,
 								bool enters);
 
 /* primary.c: segments of profiles about their accounts */

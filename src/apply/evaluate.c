@@ -599,13 +599,14 @@ announce_traits(CdpBatch *batch, CdpProfile *profile, CdpProfileValues *now)
 }
 
 /*
- * Why does a profile pass into or out of a segment?  A merge or a split is the
+ * Why does a profile pass into or out of a segment?  Who leaves one to whose
+ * purpose he does not consent, leaves for that.  A merge or a split is the
  * reason only where a membership moves from one id to another: who enters
  * though none of the former profiles was in, or leaves by what the merged
  * profile adds up to, does so because of an entry, and triggers want to know.
  */
 CdpCause
-CdpPassageCause(CdpBatch *batch, CdpProfile *profile, int32 segment, bool enters)
+CdpPassageCause(CdpBatch *batch, CdpProfile *profile, CdpSegment *segment, bool enters)
 {
 	CdpCause	cause = CDP_CAUSE_ENTRY;
 	CdpNode   **nodes;
@@ -613,6 +614,9 @@ CdpPassageCause(CdpBatch *batch, CdpProfile *profile, int32 segment, bool enters
 	int			i,
 				j;
 
+	if (!enters && profile->cause != CDP_CAUSE_DEFINITION &&
+		!CdpSegmentConsents(segment, &profile->values))
+		return CDP_CAUSE_CONSENT;
 	if (profile->cause == CDP_CAUSE_MERGE && !enters)
 		return CDP_CAUSE_ENTRY;
 	if (!enters ||
@@ -625,11 +629,31 @@ CdpPassageCause(CdpBatch *batch, CdpProfile *profile, int32 segment, bool enters
 			? CdpGraphNode(batch->graph, nodes[i]->old_profile) : NULL;
 
 		for (j = 0; former != NULL && j < former->nsegments; j++)
-			if (former->segments[j] == segment)
+			if (former->segments[j] == segment->id)
 				cause = profile->cause;
 	}
 	pfree(nodes);
 	return cause;
+}
+
+/*
+ * A segment that a former profile was in, and why it leaves; NULL when nothing
+ * is to be told: the segment is gone, or is not evaluated now and keeps its
+ * members, unless whoever has absorbed the profile does not consent.
+ */
+static CdpSegment *
+former_segment(CdpBatch *batch, CdpNode *former, int32 id, CdpCause *cause)
+{
+	CdpSegment *segment = CdpSegmentNamed(batch->segments, id);
+	CdpProfile *heir = former->is_gone ? NULL : CdpProfileOf(batch, former->profile);
+	bool		consents = segment == NULL || heir == NULL || heir->values.values == NULL ||
+		CdpSegmentConsents(segment, &heir->values);
+
+	*cause = batch->erasing ? CDP_CAUSE_ERASURE :
+		is_silent(batch) ? CDP_CAUSE_DEFINITION :
+		former->is_gone ? CDP_CAUSE_RETRACTION :
+		consents ? CDP_CAUSE_MERGE : CDP_CAUSE_CONSENT;
+	return consents ? CdpSegmentById(batch->segments, id) : segment;
 }
 
 /*
@@ -725,6 +749,8 @@ CdpProfilesEvaluate(CdpBatch *batch)
 		evals[i].known = changed_traits(batch, touched[i], &evals[i].changed);
 	}
 	CdpSegmentsEvaluatePart(batch->segments, evals, n, clock, CDP_SEGMENTS_BEFORE_ACCOUNTS);
+	for (i = 0; i < n; i++)
+		touched[i]->values = evals[i].values;
 
 	/* who was in what: rows of former profiles that are no more */
 	for (i = 0; i < graph->nactive; i++)
@@ -743,15 +769,11 @@ CdpProfilesEvaluate(CdpBatch *batch)
 			continue;
 		for (j = 0; j < node->nsegments; j++)
 		{
-			CdpSegment *segment = CdpSegmentById(batch->segments,
-												 node->segments[j]);
+			CdpCause	cause;
+			CdpSegment *segment = former_segment(batch, node, node->segments[j], &cause);
 
 			if (segment != NULL)
-				CdpPassageAdd(batch, left, &nleft, segment, node->id, false,
-						batch->erasing ? CDP_CAUSE_ERASURE :
-						is_silent(batch) ? CDP_CAUSE_DEFINITION :
-						node->is_gone ? CDP_CAUSE_RETRACTION : CDP_CAUSE_MERGE,
-						clock);
+				CdpPassageAdd(batch, left, &nleft, segment, node->id, false, cause, clock);
 			else
 			{
 				/* one that is not evaluated now, or is gone: nothing to tell */
@@ -789,13 +811,14 @@ CdpProfilesEvaluate(CdpBatch *batch)
 			else if (a == eval->nafter ||
 					 (b < eval->nbefore && eval->before[b] < eval->after[a]))
 			{
-				CdpSegment *segment = CdpSegmentById(batch->segments,
-													 eval->before[b++]);
+				/* out of one that is not evaluated, too, for want of consent */
+				CdpSegment *segment = CdpSegmentNamed(batch->segments,
+													  eval->before[b++]);
 
 				root->segments_changed = true;
 				if (segment != NULL)
 					CdpPassageAdd(batch, left, &nleft, segment, root->id, false,
-							CdpPassageCause(batch, touched[i], segment->id, false),
+							CdpPassageCause(batch, touched[i], segment, false),
 							at);
 			}
 			else
@@ -805,11 +828,10 @@ CdpProfilesEvaluate(CdpBatch *batch)
 
 				root->segments_changed = true;
 				CdpPassageAdd(batch, entered, &nentered, segment, root->id, true,
-						CdpPassageCause(batch, touched[i], segment->id, true),
+						CdpPassageCause(batch, touched[i], segment, true),
 						at);
 			}
 		}
-		touched[i]->values = eval->values;
 		root->nnew_segments = eval->nafter;
 		root->new_segments = eval->after;
 		if (root->old_profile != root->id && root->nsegments > 0)

@@ -38,7 +38,7 @@
 /* what is needed of an entry to know what it means */
 #define COLUMNS \
 	"e.id, e.message_id, e.source, e.type, e.event, e.identifiers," \
-	" CASE WHEN e.type IN ('undo', 'release') OR e.type = 'identify'" \
+	" CASE WHEN e.type IN ('undo', 'release', 'consent') OR e.type = 'identify'" \
 	" AND jsonb_typeof(e.properties) <> 'object' THEN e.properties END," \
 	" NULL::jsonb, e.occurred_at, e.received_at, e.xid, e.incarnation"
 

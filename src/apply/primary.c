@@ -270,10 +270,10 @@ CdpPrimaryEvaluate(CdpBatch *batch)
 				continue;
 			if (enters)
 				CdpPassageAdd(batch, entered, &nentered, segment, node->id, true,
-							  CdpPassageCause(batch, profiles[i], segment->id, true), at);
+							  CdpPassageCause(batch, profiles[i], segment, true), at);
 			else
 				CdpPassageAdd(batch, left, &nleft, segment, node->id, false,
-							  CdpPassageCause(batch, profiles[i], segment->id, false), at);
+							  CdpPassageCause(batch, profiles[i], segment, false), at);
 		}
 		if (eval->values.next < node->new_timer)
 		{

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "access/tupdesc.h"
+#include "fmgr.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -57,7 +58,8 @@ typedef enum CdpEntryType
 	CDP_ENTRY_DETACH,
 	CDP_ENTRY_RELEASE,
 	CDP_ENTRY_LEAVE,
-	CDP_ENTRY_ERASE
+	CDP_ENTRY_ERASE,
+	CDP_ENTRY_CONSENT
 } CdpEntryType;
 
 /* Is it a decision about identifiers, rather than something that happened? */
@@ -131,6 +133,8 @@ extern int	CdpOrderCompare(TimestampTz at_a, const text *tie_a,
 							TimestampTz at_b, const text *tie_b);
 /* The hash that the log's index on duplicates holds (collect/log.c). */
 extern int64 CdpMessageHash(const text *source, const text *message_id);
+/* granted, denied, unset as g, d, u; 0 for what is none of them. */
+extern char CdpConsentWordFromText(const JsonbValue *state);
 /* Judge what can be judged from the entry alone; sets reject_reason. */
 extern bool CdpEntryCheck(CdpEntry *entry);
 
@@ -142,6 +146,14 @@ extern text *CdpLogAppend(const char *type, text *event, ArrayType *identifiers,
 						  Jsonb *properties, Jsonb *context,
 						  const TimestampTz *occurred_at, text *message_id,
 						  text *source);
+
+/*
+ * collect/track.c: log a call that ends with identifiers (argument number
+ * tail), context, occurred_at, message_id and source, as cdp.track() does;
+ * returns the message id.
+ */
+extern Datum CdpLogSaid(FunctionCallInfo fcinfo, const char *name, CdpEntryType type,
+						Jsonb *body, text *user_id, text *anonymous_id, int tail);
 
 /* collect/wake.c: the applier's latch */
 

@@ -45,7 +45,8 @@ static const struct
 	{"detach", CDP_ENTRY_DETACH},
 	{"release", CDP_ENTRY_RELEASE},
 	{"leave", CDP_ENTRY_LEAVE},
-	{"erase", CDP_ENTRY_ERASE}
+	{"erase", CDP_ENTRY_ERASE},
+	{"consent", CDP_ENTRY_CONSENT}
 };
 
 CdpEntryType
@@ -232,6 +233,50 @@ has_text_property(const Jsonb *properties, const char *key)
 		value.val.string.len <= CDP_MAX_MESSAGE_ID;
 }
 
+/*
+ * A consent entry: {"purpose": …, "state": …, "expires": …}.
+ */
+static bool
+check_consent(CdpEntry *entry)
+{
+	JsonbContainer *properties = entry->properties ? &entry->properties->root : NULL;
+	JsonbValue	value;
+	TimestampTz expires;
+
+	if (!has_text_property(entry->properties, "purpose"))
+		return reject(entry, ERRCODE_NULL_VALUE_NOT_ALLOWED,
+					  "consent without purpose",
+					  "Property \"purpose\" must be the name of a purpose.");
+	if (getKeyJsonValueFromContainer(properties, "state", strlen("state"), &value) == NULL ||
+		CdpConsentWordFromText(&value) == 0)
+		return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
+					  "consent without state",
+					  "Property \"state\" must be granted, denied or unset.");
+	if (getKeyJsonValueFromContainer(properties, "expires", strlen("expires"), &value) != NULL &&
+		value.type != jbvNull &&
+		(value.type != jbvString ||
+		 !CdpParseIsoTime(value.val.string.val, value.val.string.len, &expires)))
+		return reject(entry, ERRCODE_INVALID_DATETIME_FORMAT,
+					  "consent expires at no time",
+					  "Property \"expires\" must be a time like 2027-01-31T00:00:00Z.");
+	return true;
+}
+
+/*
+ * The letter of the state that a consent entry speaks of; 0 for anything else.
+ */
+char
+CdpConsentWordFromText(const JsonbValue *state)
+{
+	static const char *const words[] = {"granted", "denied", "unset"};
+
+	for (int i = 0; state->type == jbvString && i < lengthof(words); i++)
+		if (state->val.string.len == strlen(words[i]) &&
+			memcmp(state->val.string.val, words[i], state->val.string.len) == 0)
+			return words[i][0];
+	return 0;
+}
+
 bool
 CdpEntryCheck(CdpEntry *entry)
 {
@@ -244,7 +289,7 @@ CdpEntryCheck(CdpEntry *entry)
 						  "type is missing", NULL);
 		return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
 					  "unknown type",
-					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, leave, alias, merge, split, undo, detach, release, erase.",
+					  psprintf("Type \"%s\" is none of track, identify, page, screen, group, leave, alias, consent, merge, split, undo, detach, release, erase.",
 							   TextDatumGetCString(entry->values[CDP_EVENTS_TYPE])));
 	}
 	/* both are keys of indexes, which have a limit */
@@ -279,6 +324,10 @@ CdpEntryCheck(CdpEntry *entry)
 			if (entry->properties != NULL && !JB_ROOT_IS_OBJECT(entry->properties))
 				return reject(entry, ERRCODE_INVALID_PARAMETER_VALUE,
 							  "traits are not an object", NULL);
+			break;
+		case CDP_ENTRY_CONSENT:
+			if (!check_consent(entry))
+				return false;
 			break;
 		case CDP_ENTRY_MERGE:
 		case CDP_ENTRY_SPLIT:

@@ -176,11 +176,12 @@ read_type(JsonbContainer *payload, CdpEntryType *type, text **type_name,
 		case CDP_ENTRY_LEAVE:
 		case CDP_ENTRY_ALIAS:
 		case CDP_ENTRY_MERGE:
+		case CDP_ENTRY_CONSENT:
 			return true;
 		default:
 			return CdpRefuse(refusal, ERRCODE_INVALID_PARAMETER_VALUE,
 							 "unknown type",
-							 "The type must be track, identify, page, screen, group, leave, alias or merge.");
+							 "The type must be track, identify, page, screen, group, leave, alias, consent or merge.");
 	}
 }
 

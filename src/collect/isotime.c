@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "common/int.h"
+#include "fmgr.h"
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
@@ -143,4 +144,20 @@ CdpParseIsoTime(const char *s, int len, TimestampTz *result)
 		return false;
 	*result = t;
 	return true;
+}
+
+PG_FUNCTION_INFO_V1(cdp_iso_time);
+
+/*
+ * cdp.iso_time(text): as entries are read; NULL for what is no such time.
+ */
+Datum
+cdp_iso_time(PG_FUNCTION_ARGS)
+{
+	text	   *string = PG_GETARG_TEXT_PP(0);
+	TimestampTz result;
+
+	if (!CdpParseIsoTime(VARDATA_ANY(string), VARSIZE_ANY_EXHDR(string), &result))
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(result);
 }

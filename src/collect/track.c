@@ -189,6 +189,19 @@ log_call(FunctionCallInfo fcinfo, Call *call)
 }
 
 /*
+ * A call of another station: see collect.h.
+ */
+Datum
+CdpLogSaid(FunctionCallInfo fcinfo, const char *name, CdpEntryType type, Jsonb *body,
+		   text *user_id, text *anonymous_id, int tail)
+{
+	Call		call = {.name = name,.type = type,.body = body,.body_name = "properties",
+	.user_id = user_id,.anonymous_id = anonymous_id,.tail = tail};
+
+	return log_call(fcinfo, &call);
+}
+
+/*
  * cdp.track(event, properties, user_id, anonymous_id, ...) returns text
  */
 Datum

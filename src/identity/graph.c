@@ -318,6 +318,20 @@ CdpGraphSameReading(const CdpEntry *a, const CdpEntry *b)
 	return true;
 }
 
+CdpIdentifier **
+CdpGraphNamed(const CdpEntry *entry, int *n)
+{
+	CdpIdentifier **named;
+
+	*n = 0;
+	if (entry->ncandidates == 0)
+		return NULL;
+	named = palloc(sizeof(CdpIdentifier *) * entry->ncandidates);
+	for (int i = 0; i < entry->ncandidates; i++)
+		named[(*n)++] = entry->candidates[i].raw->canonical;
+	return named;
+}
+
 CdpIdentifier *
 CdpGraphCandidate(const CdpEntry *entry, int i)
 {

@@ -281,6 +281,8 @@ extern bool CdpGraphSameReading(const CdpEntry *a, const CdpEntry *b);
 extern CdpIdentifier *CdpGraphOwnerOf(const CdpEntry *entry);
 /* The canonical form of candidate i of a checked entry. */
 extern CdpIdentifier *CdpGraphCandidate(const CdpEntry *entry, int i);
+/* The owner's first, then the others that link; NULL when no graph has looked. */
+extern CdpIdentifier **CdpGraphNamed(const CdpEntry *entry, int *n);
 /*
  * Resolve the identifiers of n checked entries to nodes, making nodes for
  * unknown ones; sets owner and nodes.  seen: they count, so their times do.

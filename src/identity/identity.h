@@ -122,6 +122,12 @@ typedef enum CdpCanonicalStatus
 extern CdpCanonicalStatus CdpCanonicalise(CdpKindSet *set, const CdpIdentifier *raw,
 										  CdpIdentifier **canonical, CdpKind **kind);
 
+/*
+ * identity/named.c: the identifiers by which an entry names somebody, the
+ * owner's first, then the others that link.
+ */
+extern CdpIdentifier **CdpEntryNamed(CdpKindSet *kinds, const CdpEntry *entry, int *n);
+
 /* identity/period.c: the number of the period that an instant is in */
 extern int64 CdpPeriodNumber(CdpPeriod period, TimestampTz at);
 

@@ -97,7 +97,7 @@ CdpSegmentCheckTimezone(const char *timezone)
 }
 
 static void
-check_options(Jsonb *options)
+check_options(Jsonb *options, bool accounts)
 {
 	JsonbIterator *iterator;
 	JsonbValue	value;
@@ -107,15 +107,40 @@ check_options(Jsonb *options)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("options of a segment must be a JSON object")));
 	iterator = JsonbIteratorInit(&options->root);
-	while (JsonbIteratorNext(&iterator, &value, true) != WJB_DONE)
+	(void) JsonbIteratorNext(&iterator, &value, true);
+	while (JsonbIteratorNext(&iterator, &value, true) == WJB_KEY)
 	{
-		if (value.type == jbvString)
+		char	   *name = pnstrdup(value.val.string.val, value.val.string.len);
+
+		(void) JsonbIteratorNext(&iterator, &value, true);
+		if (strcmp(name, "purpose") != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("unrecognized option \"%s\" of a segment",
-							pnstrdup(value.val.string.val, value.val.string.len)),
-					 errdetail("Segments have no options in this version.")));
+					 errmsg("unrecognized option \"%s\" of a segment", name),
+					 errhint("The option of a segment is \"purpose\".")));
+		if (value.type != jbvNull && value.type != jbvString)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("option \"purpose\" must be the name of a purpose")));
+		if (value.type == jbvString && accounts)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("segments of accounts have no purpose"),
+					 errdetail("It is persons who consent.")));
 	}
+}
+
+char *
+CdpSegmentPurpose(const Jsonb *options)
+{
+	JsonbValue	value;
+
+	if (!JB_ROOT_IS_OBJECT(options) ||
+		getKeyJsonValueFromContainer((JsonbContainer *) &options->root, "purpose",
+									 strlen("purpose"), &value) == NULL ||
+		value.type != jbvString)
+		return NULL;
+	return pnstrdup(value.val.string.val, value.val.string.len);
 }
 
 /*
@@ -194,6 +219,8 @@ CdpSegmentTextsDefine(const CdpSegmentDefinition *definition, CdpReferences *ref
 		CdpPredicateDefine(definition->exit_when, definition->timezone, "exit_when",
 						   references, created);
 	SetUserIdAndSecContext(userid, sec_context);
+	if (definition->options != NULL && CdpSegmentPurpose(definition->options) != NULL)
+		CdpPurposeRefer(CdpSegmentPurpose(definition->options), references);
 	references->segment_ids = list_concat_unique_int(references->segment_ids,
 													 definition->exclude);
 }
@@ -339,6 +366,7 @@ store_changes(CdpSegmentDefinition *new, const CdpSegmentDefinition *old)
 		!same_text(new->owner, old->owner) ||
 		!equal(new->exclude, old->exclude) || new->holdout != old->holdout ||
 		!same_text(new->seed, old->seed) ||
+		!same_text(CdpSegmentPurpose(new->options), CdpSegmentPurpose(old->options)) ||
 		(new->enabled && !old->enabled))
 	{
 		CdpSegmentStore(new, true);
@@ -498,7 +526,7 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 				 errmsg("unrecognized value \"%s\" of argument \"if_exists\"", if_exists),
 				 errhint("It is error, replace or skip.")));
 	CdpSegmentCheckTimezone(definition.timezone);
-	check_options(definition.options);
+	check_options(definition.options, definition.accounts);
 
 	begin_definition();
 	if (!PG_ARGISNULL(8))
@@ -585,7 +613,7 @@ cdp_alter_segment(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(5))
 	{
 		definition.options = PG_GETARG_JSONB_P(5);
-		check_options(definition.options);
+		check_options(definition.options, definition.accounts);
 	}
 	if (!PG_ARGISNULL(6))
 		definition.enabled = PG_GETARG_BOOL(6);

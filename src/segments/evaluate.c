@@ -200,7 +200,8 @@ CdpSegmentHolds(const CdpSegmentRules *rules, CdpPredicateSlots *slots, int64 pr
 		is = CdpPredicateValue(slots, rules->predicate_state, values, member, never_null, isnull);
 	if (is && rules->exit_state != NULL)
 		is = !CdpPredicateValue(slots, rules->exit_state, values, member, never_null, &exit_null);
-	return is && !is_excluded(rules, profile_id, member);
+	return is && !is_excluded(rules, profile_id, member) &&
+		(rules->purpose == NULL || CdpConsentGranted(values, rules->consent));
 }
 
 /*
@@ -554,6 +555,22 @@ choose_segments(Evaluation *e, const Bitmapset *only)
 	pfree(chosen);
 }
 
+/*
+ * Nobody is in a segment to whose purpose he does not consent, whatever else
+ * becomes of the segment: also where it is disabled, or cannot be evaluated,
+ * and would keep the members that it has.
+ */
+static void
+leave_without_consent(CdpSegmentColumns *columns, const CdpProfileEval *profile,
+					  Datum *member)
+{
+	int			c = -1;
+
+	while ((c = bms_next_member(columns->purposed, c)) >= 0)
+		if (DatumGetBool(member[c]) && !CdpSegmentConsents(columns->segments[c], &profile->values))
+			member[c] = BoolGetDatum(false);
+}
+
 static void
 evaluate_chunk(Evaluation *e)
 {
@@ -572,6 +589,7 @@ evaluate_chunk(Evaluation *e)
 			if (column >= 0)
 				member[column] = BoolGetDatum(true);
 		}
+		leave_without_consent(columns, &e->profiles[i], member);
 	}
 
 	e->segment = 0;

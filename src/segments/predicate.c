@@ -233,6 +233,63 @@ missing_trait(ResolveContext *context, const char *name, int location)
 			 CdpPredicateErrorPosition(context->text, location)));
 }
 
+char *
+CdpPurposeColumn(const char *purpose)
+{
+	return psprintf("%c%c%s", CDP_HIDDEN_MARK, CDP_HIDDEN_PURPOSE, purpose);
+}
+
+/*
+ * The trait that a purpose is becomes one of those that are referred to.
+ */
+static void
+refer_to_purpose(const char *purpose, const char *text, int location,
+				 CdpReferences *references)
+{
+	char	   *column = CdpPurposeColumn(purpose);
+	int32		id;
+
+	if (references->accounts)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("accounts do not consent"),
+				 errdetail("It is persons who do."),
+				 text != NULL ? CdpPredicateErrorPosition(text, location) : 0));
+	id = CdpPurposeId(purpose);
+	if (id == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("purpose \"%s\" does not exist", purpose),
+				 errhint("Purposes are listed in cdp.purposes; cdp.create_purpose() makes one."),
+				 text != NULL ? CdpPredicateErrorPosition(text, location) : 0));
+	for (int i = 0; i < references->nnames; i++)
+		if (strcmp(references->names[i], column) == 0)
+			return;
+	add_name(references, column, id);
+}
+
+void
+CdpPurposeRefer(const char *purpose, CdpReferences *references)
+{
+	refer_to_purpose(purpose, NULL, -1, references);
+}
+
+int
+CdpPurposeReferred(const char *purpose, const CdpReferences *references,
+				   CdpTraitSet *traits)
+{
+	char	   *column = CdpPurposeColumn(purpose);
+
+	for (int i = 0; i < references->nnames; i++)
+	{
+		CdpTrait   *trait = CdpTraitById(traits, references->traits[i]);
+
+		if (trait != NULL && strcmp(references->names[i], column) == 0)
+			return trait->index;
+	}
+	return -1;
+}
+
 /*
  * A trait of the primary account.
  */
@@ -301,7 +358,12 @@ resolve_column(void *arg, const char *name, int location)
 		return term_var(context, n, location);
 	if (name[0] == CDP_HIDDEN_MARK && name[1] == CDP_HIDDEN_ACCOUNT)
 		return primary_column(context, name + 2, location);
-	if (name[0] == CDP_HIDDEN_MARK)
+	if (name[0] == CDP_HIDDEN_MARK && name[1] == CDP_HIDDEN_PURPOSE)
+	{
+		if (context->define)
+			refer_to_purpose(name + 2, context->text, location, context->references);
+	}
+	else if (name[0] == CDP_HIDDEN_MARK)
 	{
 		Node	   *node = CdpEnvironmentColumn(name[1], location);
 

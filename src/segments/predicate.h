@@ -26,6 +26,7 @@
 #include "utils/jsonb.h"
 
 #include "segments/segments.h"
+#include "traits/consent.h"
 
 /* Longest name of a segment; with its prefix a channel is 63 bytes at most. */
 #define CDP_SEGMENT_NAME_MAX	51
@@ -55,6 +56,7 @@ StaticAssertDecl(CDP_SEGMENT_NAME_MAX + sizeof(CDP_SEGMENT_CHANNEL) <= NAMEDATAL
 #define CDP_HIDDEN_ACCOUNT	'A' /* and a name: a trait of the primary account */
 /* What stands before the name of such a trait in texts and in trait_names. */
 #define CDP_ACCOUNT_PREFIX	"account."
+#define CDP_HIDDEN_PURPOSE	'C' /* followed by a purpose: granted, denied or NULL */
 
 /* The kind of an account that is named by its value alone. */
 #define CDP_ACCOUNT_KIND		"group_id"
@@ -236,6 +238,14 @@ extern void CdpPredicateCompile(const char *text, const char *timezone, const ch
 								CdpTraitSet *traits, const int32 *columns, int ncolumns,
 								CdpPredicate *out);
 
+/* The hidden column of a purpose. */
+extern char *CdpPurposeColumn(const char *purpose);
+/* A segment's purpose: its trait is one of those that the segment reads. */
+extern void CdpPurposeRefer(const char *purpose, CdpReferences *references);
+/* The index of that trait, -1: there is none. */
+extern int	CdpPurposeReferred(const char *purpose, const CdpReferences *references,
+							   CdpTraitSet *traits);
+
 /* The rows from which an expression reads. */
 typedef struct CdpPredicateSlots
 {
@@ -268,6 +278,8 @@ struct CdpSegmentRules
 	Bitmapset  *excluded;		/* their columns */
 	double		holdout;		/* 0: nobody is held out */
 	char	   *seed;
+	char	   *purpose;		/* to which members consent; NULL: none */
+	int			consent;		/* the trait that it is (index), -1: unknown */
 
 	/* evaluate.c */
 	Oid			owner_oid;		/* whose expression states these are */
@@ -292,6 +304,8 @@ struct CdpSegmentColumns
 	char	  **broken;			/* by column: why it could not be compiled, or NULL */
 	bool		told;			/* broken ones are recorded */
 	bool	   *waiting;		/* by column: for the back-fill of what it reads, or its own */
+	CdpSegment **segments;		/* by column, those that are not evaluated too */
+	Bitmapset  *purposed;		/* columns of those that have a purpose */
 	CdpPredicateSlots *slots;
 	struct CdpSharedTerms *terms;
 };
@@ -370,6 +384,8 @@ extern void CdpSegmentTextsDefine(const CdpSegmentDefinition *definition,
 								  CdpReferences *references, List **created);
 extern void CdpSegmentCheckTimezone(const char *timezone);
 extern double CdpSegmentCheckHoldout(double holdout);
+/* The purpose in a segment's options; NULL: none. */
+extern char *CdpSegmentPurpose(const Jsonb *options);
 /* Ids of segments by their names, in order. */
 extern List *CdpSegmentIds(ArrayType *names);
 

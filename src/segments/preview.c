@@ -99,6 +99,11 @@ compile_preview(Preview *preview)
 	rules->exit_state = ExecInitExpr(rules->exit_when.expr, NULL);
 	rules->holdout = definition->holdout;
 	rules->seed = definition->seed;
+	if (definition->options != NULL)
+		rules->purpose = CdpSegmentPurpose(definition->options);
+	if (rules->purpose != NULL)
+		rules->consent = CdpPurposeReferred(rules->purpose, &rules->references,
+											preview->traits);
 	foreach(lc, definition->exclude)
 	{
 		int			column = CdpSegmentColumn(preview->set, lfirst_int(lc));
@@ -470,6 +475,8 @@ name_of_trait(const char *name)
 {
 	int			length = strlen(CDP_ACCOUNT_PREFIX);
 
+	if (name[0] == CDP_HIDDEN_MARK)
+		return psprintf("consented(%s)", quote_literal_cstr(name + 2));
 	if (strncmp(name, CDP_ACCOUNT_PREFIX, length) == 0)
 		return psprintf(CDP_ACCOUNT_PREFIX "%s", quote_identifier(name + length));
 	return quote_identifier(name);
@@ -602,6 +609,14 @@ explain_predicate(Explanation *explanation, bool member)
 
 		put_row(explanation, "held out", out ? "true" : "false",
 				out ? "follows from the profile's number and the seed" : NULL);
+	}
+	if (rules->purpose != NULL)
+	{
+		bool		consents = CdpConsentGranted(explanation->values, rules->consent);
+
+		put_row(explanation, psprintf("purpose: consented(%s)", quote_literal_cstr(rules->purpose)),
+				consents ? "true" : "false",
+				member ? "must stay true" : consents ? NULL : "must become true");
 	}
 }
 

@@ -45,6 +45,10 @@ typedef struct CdpSegmentSet
 /* Enabled segments as of now; same life as the trait set that it was made for. */
 extern CdpSegmentSet *CdpSegmentSetGet(int64 generation, CdpTraitSet *traits);
 extern CdpSegment *CdpSegmentById(CdpSegmentSet *set, int32 id);
+/* The same of one that is not evaluated, too. */
+extern CdpSegment *CdpSegmentNamed(CdpSegmentSet *set, int32 id);
+/* Does a profile with these values consent to the segment's purpose, if it has one? */
+extern bool CdpSegmentConsents(const CdpSegment *segment, const CdpProfileValues *values);
 
 /*
  * One profile to evaluate.  values.next comes in as the instant at which a

@@ -121,7 +121,7 @@ load_definitions(int64 generation, bool accounts, MemoryContext context, int *n)
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (SPI_execute(psprintf("SELECT id, name, channel, owner, timezone, predicate, exit_when,"
-							 " enabled, terms, trait_names, trait_ids, exclude, holdout, seed"
+							 " enabled, terms, trait_names, trait_ids, exclude, holdout, seed, options"
 							 " FROM cdp.segment_definitions WHERE entity = '%s' ORDER BY id",
 							 accounts ? "account" : "profile"),
 					snapshot_sees(generation), 0) != SPI_OK_SELECT)
@@ -156,6 +156,8 @@ load_definitions(int64 generation, bool accounts, MemoryContext context, int *n)
 		rules->exclude = column_ints(tuple, desc, 12, &rules->nexclude);
 		rules->holdout = DatumGetFloat8(SPI_getbinval(tuple, desc, 13, &isnull));
 		rules->seed = column_text(tuple, desc, 14);
+		rules->purpose =
+			CdpSegmentPurpose(DatumGetJsonbP(SPI_getbinval(tuple, desc, 15, &isnull)));
 	}
 	MemoryContextSwitchTo(oldcontext);
 	SPI_finish();
@@ -215,6 +217,8 @@ compile_definition(CdpSegmentSet *set, CdpTraitSet *traits, LoadedSegment *loade
 		rules->predicate = keep_predicate(&predicate);
 		rules->exit_when = keep_predicate(&exit_when);
 		loaded->segment.traits = bms_union(predicate.traits, exit_when.traits);
+		if (rules->consent >= 0)
+			loaded->segment.traits = bms_add_member(loaded->segment.traits, rules->consent);
 		loaded->segment.clock = predicate.clock || exit_when.clock;
 		loaded->segment.identity = predicate.identity || exit_when.identity;
 		loaded->segment.primary = predicate.of_primary != NULL || exit_when.of_primary != NULL;
@@ -378,6 +382,22 @@ collect_depends(CdpSegmentSet *set, CdpTraitSet *traits, CdpSegment *segment)
 	set->of_primary = bms_add_members(set->of_primary, rules->exit_when.of_primary);
 }
 
+/*
+ * The trait that a segment's purpose is.  One that is not there or not whole
+ * has no value, and so nobody consents.
+ */
+static void
+find_purpose(CdpSegmentColumns *columns, int column, CdpTraitSet *traits)
+{
+	CdpSegmentRules *rules = columns->segments[column]->rules;
+
+	rules->consent = -1;
+	if (rules->purpose == NULL)
+		return;
+	columns->purposed = bms_add_member(columns->purposed, column);
+	rules->consent = CdpPurposeReferred(rules->purpose, &rules->references, traits);
+}
+
 static void
 build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 {
@@ -396,11 +416,14 @@ build_set(CdpSegmentSet *set, CdpTraitSet *traits)
 	columns->position = palloc(Max(n, 1) * sizeof(int));
 	columns->broken = palloc0(Max(n, 1) * sizeof(char *));
 	columns->waiting = palloc0(Max(n, 1) * sizeof(bool));
+	columns->segments = palloc(Max(n, 1) * sizeof(CdpSegment *));
 	for (int i = 0; i < n; i++)
 	{
 		columns->ids[i] = loaded[i].segment.id;
 		columns->names[i] = loaded[i].segment.name;
 		columns->position[i] = -1;
+		columns->segments[i] = &loaded[i].segment;
+		find_purpose(columns, i, traits);
 	}
 	set->columns = columns;
 	set->segments = palloc0(Max(n, 1) * sizeof(CdpSegment));
@@ -473,6 +496,21 @@ CdpSegmentById(CdpSegmentSet *set, int32 id)
 	if (column < 0 || set->columns->position[column] < 0)
 		return NULL;
 	return &set->segments[set->columns->position[column]];
+}
+
+CdpSegment *
+CdpSegmentNamed(CdpSegmentSet *set, int32 id)
+{
+	int			column = CdpSegmentColumn(set, id);
+
+	return column < 0 ? NULL : set->columns->segments[column];
+}
+
+bool
+CdpSegmentConsents(const CdpSegment *segment, const CdpProfileValues *values)
+{
+	return segment->rules->purpose == NULL ||
+		CdpConsentGranted(values, segment->rules->consent);
 }
 
 bool

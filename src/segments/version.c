@@ -34,16 +34,17 @@
 static CdpStatement keep_version = {
 	"UPDATE cdp.backfills b SET definition = jsonb_build_object('predicate', $2::text,"
 	" 'exit_when', $3::text, 'timezone', $4::text, 'description', $5::text,"
-	" 'exclude', to_jsonb($6::int[]), 'holdout', $7::float8, 'seed', $8::text, 'owner', $9::text)"
+	" 'exclude', to_jsonb($6::int[]), 'holdout', $7::float8, 'seed', $8::text, 'owner', $9::text,"
+	" 'options', $10::jsonb)"
 	" WHERE b.kind = 'segment' AND b.id = $1",
-	{"int4", "text", "text", "text", "text", "int4[]", "float8", "text", "text"}
+	{"int4", "text", "text", "text", "text", "int4[]", "float8", "text", "text", "jsonb"}
 };
 
 static CdpStatement read_version = {
-	"SELECT d.predicate, d.exit_when, d.timezone, d.description, d.exclude, d.holdout, d.seed, d.owner"
+	"SELECT d.predicate, d.exit_when, d.timezone, d.description, d.exclude, d.holdout, d.seed, d.owner, d.options"
 	" FROM cdp.backfills b CROSS JOIN LATERAL jsonb_to_record(b.definition)"
 	" AS d(predicate text, exit_when text, timezone text, description text,"
-	" exclude int[], holdout float8, seed text, owner text)"
+	" exclude int[], holdout float8, seed text, owner text, options jsonb)"
 	" WHERE b.kind = 'segment' AND b.id = $1 AND b.replaces IS NOT NULL",
 	{"int4"}
 };
@@ -81,8 +82,8 @@ void
 CdpSegmentVersionKeep(const CdpSegmentDefinition *definition, const CdpReferences *references)
 {
 	CdpUserContext saved;
-	Datum		args[9];
-	char		nulls[10] = "         ";
+	Datum		args[10];
+	char		nulls[11] = "          ";
 	int32	   *exclude = palloc(sizeof(int32) * Max(list_length(definition->exclude), 1));
 	ListCell   *lc;
 	int			n = 0;
@@ -102,6 +103,7 @@ CdpSegmentVersionKeep(const CdpSegmentDefinition *definition, const CdpReference
 	args[6] = Float8GetDatum(definition->holdout);
 	args[7] = CStringGetTextDatum(definition->seed);
 	args[8] = CStringGetTextDatum(definition->owner);
+	args[9] = JsonbPGetDatum(definition->options);
 	if (definition->exit_when == NULL)
 		nulls[2] = 'n';
 	if (definition->description == NULL)
@@ -153,6 +155,7 @@ CdpSegmentVersionRead(CdpSegmentDefinition *definition)
 		definition->holdout = DatumGetFloat8(CdpCell(0, 6, &isnull));
 		definition->seed = text_cell(7);
 		definition->owner = text_cell(8);
+		definition->options = DatumGetJsonbPCopy(CdpCell(0, 9, &isnull));
 		MemoryContextSwitchTo(old);
 	}
 	SPI_finish();

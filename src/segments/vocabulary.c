@@ -21,6 +21,7 @@
  *		any_member(p)				->	"\1n" >= 1
  *		all_members(p)				->	"\1n" >= 1 AND "\1n" = "\1m"
  *		count_members(p)			->	"\1n"
+ *		consented(p)				->	NOT ("\1Cp" IS DISTINCT FROM 'granted')
  *		now()						->	"\1N"
  *		account.t					->	"\1At"
  *		did_in_order(s, …)			->	cdp.sequence_is("\1N", "\1n", rules)
@@ -78,6 +79,7 @@ typedef struct Call
 typedef void (*CdpWordReplace) (Call *call);
 
 static void replace_changed(Call *call);
+static void replace_consented(Call *call);
 static void replace_count(Call *call);
 static void replace_sum(Call *call);
 static void replace_first_time(Call *call);
@@ -99,6 +101,7 @@ static const struct
 	{"all_members", replace_members},
 	{"any_member", replace_members},
 	{"changed", replace_changed},
+	{"consented", replace_consented},
 	{"count_members", replace_members},
 	{"count_of", replace_count},
 	{"did", replace_count},
@@ -113,9 +116,6 @@ static const struct
 	{"sum_of", replace_sum},
 	{"until", replace_since},
 };
-
-/* Words that stand for what this version does not know yet. */
-static const char *const later_words[] = {"consented"};
 
 /* The instant of evaluation … */
 static const char *const now_words[] = {
@@ -721,6 +721,26 @@ replace_members(Call *call)
 	put(call, node);
 }
 
+/* Never NULL: who has said nothing has not consented. */
+static void
+replace_consented(Call *call)
+{
+	CdpWordArgument args[] = {{"purpose"}};
+	A_Const    *granted = makeNode(A_Const);
+	A_Expr	   *differs;
+
+	CdpWordArguments(call->node, call->word, call->context->text, args, 1, 1, 1);
+	granted->val.sval.type = T_String;
+	granted->val.sval.sval = "granted";
+	granted->location = -1;
+	differs = makeSimpleA_Expr(AEXPR_DISTINCT, "=",
+							   column_node(CdpPurposeColumn(CdpWordName(call->word, &args[0],
+																		call->context->text)),
+										   args[0].location),
+							   (Node *) granted, call->location);
+	put(call, (Node *) makeBoolExpr(NOT_EXPR, list_make1(differs), call->location));
+}
+
 /* since, until */
 static void
 replace_since(Call *call)
@@ -805,12 +825,6 @@ replace_call(FuncCall *node, ReplaceContext *context)
 				return true;
 			}
 		}
-		if (is_word(call.word, later_words, lengthof(later_words)))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("%s() is not supported in predicates yet", call.word),
-					 errdetail("Consent will come with a later version."),
-					 CdpPredicateErrorPosition(context->text, call.location)));
 	}
 	if (schema == NULL || strcmp(schema, "pg_catalog") == 0)
 	{

@@ -66,7 +66,9 @@ static const struct
 	{"session_events", CDP_AGG_SESSION_EVENTS, CDP_SHAPE_SPANS, KEEPS_COUNTS, NUMERICOID},
 	{"rate", CDP_AGG_RATE, CDP_SHAPE_SCALAR, KEEPS_N | KEEPS_AT, NUMERICOID},
 	{"streak", CDP_AGG_STREAK, CDP_SHAPE_SPANS, 0, INT8OID},
-	{"longest_streak", CDP_AGG_LONGEST_STREAK, CDP_SHAPE_SPANS, 0, INT8OID}
+	{"longest_streak", CDP_AGG_LONGEST_STREAK, CDP_SHAPE_SPANS, 0, INT8OID},
+	{"consent", CDP_AGG_CONSENT, CDP_SHAPE_VALUES, FOLDS_VALUE | COMPARES | TIES, TEXTOID},
+	{"consent_latest", CDP_AGG_CONSENT_LATEST, CDP_SHAPE_VALUES, FOLDS_VALUE | COMPARES | TIES, TEXTOID}
 };
 
 StaticAssertDecl(lengthof(aggregates) == CDP_AGG_LAST_ONE,
@@ -130,7 +132,7 @@ char *
 CdpAggregateNames(void)
 {
 	StringInfoData out;
-	int			n = lengthof(aggregates);
+	int			n = CDP_AGG_CONSENT - 1;	/* nobody asks for those of consent */
 
 	initStringInfo(&out);
 	for (int i = CDP_AGG_COUNT - 1; i < n; i++)
@@ -163,6 +165,7 @@ CdpStateRulesInit(CdpStateRules *rules, CdpAggregate aggregate, bool windowed,
 	rules->has_at = (flags & KEEPS_AT) != 0;
 	rules->has_tie = (flags & TIES) != 0;
 	rules->has_counts = (flags & KEEPS_COUNTS) != 0;
+	rules->keyed = CDP_AGG_OF_CONSENT(aggregate);
 	rules->size = CDP_LIST_SIZE;
 	rules->ppm = 500000;
 	rules->gap = rules->shape == CDP_SHAPE_SPANS && !rules->has_counts ? 1 :
@@ -507,6 +510,10 @@ take_option(CdpStateRules *rules, const char *name, const JsonbValue *v)
 			rules->size = (int32) number_option(name, v, 1, 1, CDP_MAX_LIST_SIZE,
 												"a whole number from 1 to " CppAsString2(CDP_MAX_LIST_SIZE));
 			return true;
+		case CDP_AGG_CONSENT:
+		case CDP_AGG_CONSENT_LATEST:
+			/* about what is folded, not about states */
+			return strcmp(name, "names") == 0 || strcmp(name, "valid_for") == 0;
 		case CDP_AGG_UNIQUE_COUNT:
 			if (strcmp(name, "exact") != 0)
 				return false;

@@ -80,6 +80,8 @@ CdpCompileValue(CdpDefinition *definition, CdpStateRules *rules, char **canonica
 		value = compile_part(definition, definition->value, target, "value", canonical);
 		type = exprType((Node *) value);
 	}
+	if (CDP_AGG_OF_CONSENT(definition->aggregate))
+		type = BYTEAOID;
 	CdpStateRulesInit(rules, definition->aggregate,
 					  CdpDefinitionWindowed(definition), type);
 	rules->delayed = definition->older_than != NULL;

@@ -221,7 +221,8 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 {
 	List	   *depends = NIL;
 
-	check_name(definition->name);
+	if (!definition->hidden)
+		check_name(definition->name);
 	if (definition->timezone == NULL)
 		definition->timezone = pstrdup("UTC");
 	CdpCheckTimezone(definition->timezone);
@@ -305,7 +306,8 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 		Expr	   *value;
 		const char *asked = definition->type;
 
-		if (CdpAggregateNeedsValue(definition->aggregate) && definition->value == NULL)
+		if (CdpAggregateNeedsValue(definition->aggregate) && definition->value == NULL &&
+			!CDP_AGG_OF_CONSENT(definition->aggregate))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("aggregate %s needs a \"value\"",
@@ -397,6 +399,8 @@ static void
 build(const char *name, int32 id, int32 replaces, bool fresh)
 {
 	CdpBackfillBegin("trait", id, replaces, fresh);
+	if (name[0] == '$')
+		return;					/* of a purpose, which tells it */
 	ereport(NOTICE,
 			(errmsg("the history of trait \"%s\" is folded by the applier", name),
 			 replaces != 0 ? errdetail("Until that is done, the trait stays as it was.") :
@@ -412,9 +416,11 @@ create(CdpDefinition *definition)
 	int32		id;
 
 	definition->id = 0;
+	if (definition->hidden)
+		definition->name = NULL;
 	id = CdpDefinitionWrite(definition, 0);
 	if (later)
-		build(definition->name, id, 0, true);
+		build(definition->name ? definition->name : "$", id, 0, true);
 	if (definition->aggregate == CDP_AGG_EXPRESSION)
 		CdpDependsSet("trait", id, depends);
 	CdpMemberTraitDepends(definition, 0, id);
@@ -437,12 +443,13 @@ alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 	if (old->aggregate == CDP_AGG_DECLARED &&
 		definition->aggregate == CDP_AGG_DECLARED)
 		definition->key = old->key;
-	else
+	else if (!definition->hidden)
 		definition->key = NULL;
 	depends = CdpDefinitionPrepare(definition);
 
 	definition->id = old->id;
-	definition->owner = GetUserNameFromId(GetUserId(), false);
+	if (!definition->hidden)
+		definition->owner = GetUserNameFromId(GetUserId(), false);
 	if (pending != NULL)
 	{
 		if (CdpDefinitionSame(pending, definition))
@@ -605,7 +612,8 @@ definition_from_arguments(FunctionCallInfo fcinfo, const CdpDefinition *old)
 					 errmsg("a trait has an aggregate or an expression, not both")));
 		if (!CdpAggregateByName(aggregate, &definition->aggregate) ||
 			definition->aggregate == CDP_AGG_DECLARED ||
-			definition->aggregate == CDP_AGG_EXPRESSION)
+			definition->aggregate == CDP_AGG_EXPRESSION ||
+			CDP_AGG_OF_CONSENT(definition->aggregate))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("unknown aggregate \"%s\"", aggregate),
@@ -639,6 +647,18 @@ read_pending(CdpDefinition *old)
 	int32		id = CdpVersionOf(old->id);
 
 	return id == 0 ? NULL : CdpDefinitionReadId(id);
+}
+
+void
+CdpDefinitionCreate(CdpDefinition *definition)
+{
+	create(definition);
+}
+
+void
+CdpDefinitionAlter(CdpDefinition *old, CdpDefinition *definition)
+{
+	alter(old, read_pending(old), definition);
 }
 
 PG_FUNCTION_INFO_V1(cdp_create_trait);

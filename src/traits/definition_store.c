@@ -433,7 +433,8 @@ CdpHiddenTraitsPrune(void)
 		ListCell   *lc;
 
 		gone = CdpDefinitionIds("DELETE FROM cdp.trait_definitions t WHERE t.hidden"
-						 " AND $1 = 0 AND NOT EXISTS (SELECT FROM"
+						 " AND $1 = 0 AND t.aggregate NOT IN ('consent', 'consent_latest')"
+						 " AND NOT EXISTS (SELECT FROM"
 						 " cdp.definition_depends d WHERE d.trait_id = t.id)"
 						 " AND NOT EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait'"
 						 " AND b.id = t.id AND b.replaces IS NOT NULL)"

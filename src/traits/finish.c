@@ -277,6 +277,9 @@ finish_one(const CdpState *state, TimestampTz now, Datum *value, TimestampTz *ne
 		case CDP_AGG_UNIQUE_LIST:
 			*value = finish_list(state, false);
 			return true;
+		case CDP_AGG_CONSENT:
+		case CDP_AGG_CONSENT_LATEST:
+			return CdpConsentFinish(state, now, value, next);
 		case CDP_AGG_PERCENTILE:
 			*value = finish_percentile(state);
 			return true;

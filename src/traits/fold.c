@@ -140,6 +140,22 @@ names_account(const CdpEntry *entry, const char *account)
 }
 
 /*
+ * The lists of traits that an entry is for, one after the other; NULL: no more.
+ */
+static const CdpEventTraits *
+next_candidates(const CdpTraitIndex *lookup, const CdpEntry *entry,
+				const CdpEventTraits *last)
+{
+	if (last == &lookup->consents)
+		return NULL;
+	if (last != &lookup->namings && names_accounts(lookup, entry))
+		return &lookup->namings;
+	if (lookup->consents.ntraits > 0 && CdpEntryConsents(entry))
+		return &lookup->consents;
+	return NULL;
+}
+
+/*
  * A sum must not overflow whatever is added later, and whatever the order; so
  * numbers of absurd size are not taken in the first place.
  */
@@ -338,6 +354,21 @@ eval_elements(EvalRun *run, int index, ExprContext *econtext)
 	MemoryContextSwitchTo(old);
 }
 
+/* What an entry says about a purpose: an item for each identifier it names. */
+static void
+eval_consent(EvalRun *run, int index)
+{
+	MemoryContext old = MemoryContextSwitchTo(run->context);
+	Datum	   *items;
+	int			n = CdpConsentItems(run->set->traits[index]->rules->purpose,
+									run->set->generation,
+									&run->entries[run->entry], &items);
+
+	for (int i = 0; i < n; i++)
+		add_contribution(run, index, false, items[i]);
+	MemoryContextSwitchTo(old);
+}
+
 static inline void
 eval_trait(EvalRun *run, int index, ExprContext *econtext)
 {
@@ -349,7 +380,9 @@ eval_trait(EvalRun *run, int index, ExprContext *econtext)
 	if (run->set->traits[index]->building &&
 		run->entries[run->entry].owner > run->set->traits[index]->built)
 		return;
-	if (rules->each != NULL)
+	if (rules->purpose != NULL)
+		eval_consent(run, index);
+	else if (rules->each != NULL)
 		eval_elements(run, index, econtext);
 	else
 		eval_once(run, index, econtext);
@@ -377,7 +410,9 @@ run_group(EvalRun *run)
 			if (entry->reject_reason != NULL || entry->owner == 0)
 				continue;
 			run->candidates = candidates_of(lookup, entry);
-			if (run->candidates->ntraits == 0 && !names_accounts(lookup, entry))
+			if (run->candidates->ntraits == 0)
+				run->candidates = next_candidates(lookup, entry, run->candidates);
+			if (run->candidates == NULL)
 				continue;
 			if ((run->entry & 0xFF) == 0)
 				CHECK_FOR_INTERRUPTS();
@@ -409,9 +444,9 @@ candidates:
 				(run->only == NULL || bms_is_member(index, run->only)))
 				eval_trait(run, index, econtext);
 		}
-		if (names_accounts(lookup, entry) && run->candidates != &lookup->namings)
+		run->candidates = next_candidates(lookup, entry, run->candidates);
+		if (run->candidates != NULL)
 		{
-			run->candidates = &lookup->namings;
 			run->candidate = 0;
 			goto candidates;
 		}

@@ -97,10 +97,25 @@ CdpCompareImages(const CdpStateRules *rules, Datum a, Datum b)
 	return memcmp(DatumGetPointer(a), DatumGetPointer(b), rules->typlen);
 }
 
+/* Order of values that begin with a key, by that. */
+static int
+compare_keys(Datum a, Datum b)
+{
+	struct varlena *x = (struct varlena *) DatumGetPointer(a);
+	struct varlena *y = (struct varlena *) DatumGetPointer(b);
+	int			lx = Min(VARSIZE_ANY_EXHDR(x), CDP_CONSENT_KEY);
+	int			ly = Min(VARSIZE_ANY_EXHDR(y), CDP_CONSENT_KEY);
+	int			result = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(lx, ly));
+
+	return result != 0 ? result : lx - ly;
+}
+
 /* Order of values by their type, text bytewise. */
 int
 CdpCompareValues(const CdpStateRules *rules, Datum a, Datum b)
 {
+	if (rules->keyed)
+		return compare_keys(a, b);
 	if (rules->cmp == NULL)
 		return CdpCompareImages(rules, a, b);
 	return DatumGetInt32(FunctionCall2Coll(rules->cmp, C_COLLATION_OID, a, b));

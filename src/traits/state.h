@@ -76,6 +76,9 @@
 
 #define CDP_MAX_PARAMETERS	3
 
+/* Of consent: a hash of the identifier that a word is about. */
+#define CDP_CONSENT_KEY		8
+
 typedef enum CdpShape
 {
 	CDP_SHAPE_NONE,
@@ -97,6 +100,7 @@ typedef struct CdpStateRules
 	bool		has_tie;		/* first, last, lists */
 	bool		has_value;		/* values are kept */
 	bool		has_counts;		/* values and spans: counts are kept */
+	bool		keyed;			/* values are the same when their first CDP_CONSENT_KEY bytes are */
 	Oid			type;			/* of folded values; InvalidOid without */
 	int16		typlen;
 	bool		typbyval;
@@ -273,6 +277,10 @@ extern int64 CdpPercentileRank(const CdpStateRules *rules, int64 n);
 extern bool CdpStateFinish(const CdpStateRules *rules, CdpState **states,
 						   int nstates, TimestampTz now, Datum *value,
 						   TimestampTz *next);
+
+/* consent.c */
+extern bool CdpConsentFinish(const CdpState *state, TimestampTz now, Datum *value,
+							 TimestampTz *next);
 
 /* sketch.c */
 extern void CdpSketchAddValue(uint8 *registers, const CdpStateRules *rules, Datum value);

@@ -271,7 +271,8 @@ builder_cache(FunctionCallInfo fcinfo, int aggregate_arg)
 	cache = (BuilderCache *) palloc0(sizeof(BuilderCache));
 	cache->context = context;
 	cache->name = text_to_cstring(name);
-	if (!CdpAggregateByName(cache->name, &aggregate) || !CdpAggregateFolds(aggregate))
+	if (!CdpAggregateByName(cache->name, &aggregate) || !CdpAggregateFolds(aggregate) ||
+		CDP_AGG_OF_CONSENT(aggregate))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown aggregate \"%s\"", cache->name),

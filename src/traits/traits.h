@@ -49,11 +49,16 @@ typedef enum CdpAggregate
 	CDP_AGG_SESSION_EVENTS,
 	CDP_AGG_RATE,
 	CDP_AGG_STREAK,
-	CDP_AGG_LONGEST_STREAK
+	CDP_AGG_LONGEST_STREAK,
+	CDP_AGG_CONSENT,			/* hidden: what was said about a purpose, see consent.c */
+	CDP_AGG_CONSENT_LATEST
 } CdpAggregate;
 
 /* Stored in five bits. */
-#define CDP_AGG_LAST_ONE	CDP_AGG_LONGEST_STREAK
+#define CDP_AGG_LAST_ONE	CDP_AGG_CONSENT_LATEST
+
+#define CDP_AGG_OF_CONSENT(aggregate) \
+	((aggregate) == CDP_AGG_CONSENT || (aggregate) == CDP_AGG_CONSENT_LATEST)
 
 typedef struct CdpTrait
 {

@@ -348,6 +348,8 @@ compile_basic(CdpTraitSet *set, CdpTrait *trait)
 		timezone = definition->timezone;
 	rules->group = find_group(set, rules->owner, timezone,
 							  filter != NULL || value != NULL || each != NULL);
+	if (CDP_AGG_OF_CONSENT(trait->aggregate))
+		rules->purpose = CdpPurposeMake(definition);
 	rules->each = share(set, each, rules->group);
 	rules->filter = share(set, filter, rules->group);
 	rules->value = share(set, value, rules->group);
@@ -601,6 +603,7 @@ index_events(CdpTraitSet *set)
 	lookup->any.traits = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
 	lookup->calls.traits = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
 	lookup->namings.traits = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
+	lookup->consents.traits = (int *) palloc(mul_size(Max(set->ntraits, 1), sizeof(int)));
 	for (int i = 0; i < set->ntraits; i++)
 	{
 		CdpTraitRules *rules = set->traits[i]->rules;
@@ -609,7 +612,9 @@ index_events(CdpTraitSet *set)
 			continue;
 		lookup->groups[rules->group].traits =
 			bms_add_member(lookup->groups[rules->group].traits, i);
-		if (rules->definition->key && trait_of_account(rules->definition))
+		if (rules->purpose)
+			lookup->consents.traits[lookup->consents.ntraits++] = i;
+		else if (rules->definition->key && trait_of_account(rules->definition))
 			lookup->namings.traits[lookup->namings.ntraits++] = i;
 		else if (rules->definition->key)
 			lookup->calls.traits[lookup->calls.ntraits++] = i;

@@ -107,6 +107,7 @@ typedef struct CdpTraitRules
 	CdpSharedExpr *filter;
 	CdpSharedExpr *value;
 	CdpSharedExpr *each;
+	struct CdpPurpose *purpose; /* of consent */
 	TimestampTz since;			/* entries before it do not count */
 	bool		limited;		/* long values do not count */
 	int64		nulls;			/* values that were NULL, since the last report */
@@ -143,6 +144,7 @@ typedef struct CdpTraitIndex
 	CdpEventTraits any;			/* for events that no trait names */
 	CdpEventTraits calls;		/* those that look at identify calls */
 	CdpEventTraits namings;		/* those that look at entries which name an account */
+	CdpEventTraits consents;	/* those that look at entries which say something about consent */
 	int			ngroups;
 	CdpEvalGroup *groups;
 	List	   *shared;			/* CdpSharedExpr */
@@ -187,6 +189,10 @@ extern void CdpCheckTimezone(const char *timezone);
 extern void CdpCheckWithin(const char *argument, const Interval *within);
 extern List *CdpDefinitionPrepare(CdpDefinition *definition);
 
+/* definition.c: as create_trait and alter_trait do */
+extern void CdpDefinitionCreate(CdpDefinition *definition);
+extern void CdpDefinitionAlter(CdpDefinition *old, CdpDefinition *definition);
+
 /* version.c */
 extern bool CdpBackfillIsFresh(int32 trait_id);
 
@@ -203,6 +209,12 @@ extern bool CdpDefinitionSame(const CdpDefinition *a, const CdpDefinition *b);
 /* fold.c */
 extern void CdpWindow(const CdpTraitRules *rules, TimestampTz at,
 					  TimestampTz *begin, TimestampTz *end);
+
+/* consent.c */
+extern struct CdpPurpose *CdpPurposeMake(const CdpDefinition *definition);
+extern bool CdpEntryConsents(const CdpEntry *entry);
+extern int	CdpConsentItems(const struct CdpPurpose *purpose, int64 generation,
+							const CdpEntry *entry, Datum **items);
 
 /* errors.c */
 extern void CdpTraitErrorCount(int32 trait_id, int64 entry, const char *message);

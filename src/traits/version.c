@@ -200,7 +200,7 @@ CdpVersionSwitch(int32 id)
 	/* until it has its place, what it has stored beside the nodes is kept */
 	(void) run(&delete_definition, &arg, NULL);
 	new->name = old->name;
-	new->hidden = false;
+	new->hidden = old->hidden;
 	(void) CdpDefinitionWrite(new, replaces);
 	(void) CdpBackfillEnd("trait", id);
 	CdpDependsSet("trait", id, NIL);

@@ -34,7 +34,7 @@ CREATE FUNCTION wanted() RETURNS jsonb LANGUAGE sql AS $f$ SELECT $${"version": 
 
 -- a dry run tells, and leaves no trace
 SELECT action, kind, name, before, profiles_changed FROM cdp.apply_config(wanted());
-SELECT cdp.export_config() = '{"version": 1, "identifier_kinds": {}, "attachments": {}, "traits": {}, "account_traits": {}, "segments": {}, "subscriptions": {}}' AS untouched;
+SELECT cdp.export_config() = '{"version": 1, "identifier_kinds": {}, "attachments": {}, "traits": {}, "account_traits": {}, "purposes": {}, "segments": {}, "subscriptions": {}}' AS untouched;
 SELECT count(*) AS attached FROM pg_trigger WHERE tgname LIKE 'cdp%';
 -- for good; again, nothing happens
 SELECT action, kind, name, after, profiles_changed FROM cdp.apply_config(wanted(), dry_run => false);

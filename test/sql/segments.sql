@@ -119,7 +119,7 @@ SELECT cdp.create_segment('x', $$did_in_order('A', 'B')$$);
 SELECT cdp.create_segment('x', $$known('x')$$);
 SELECT cdp.create_segment('x', $$plan = 'x' AND has_identifier('emial')$$);
 SELECT cdp.create_segment('x', $$has_identifier('nothing of the kind')$$);
-SELECT cdp.create_segment('x', $$consented('marketing')$$);
+SELECT cdp.create_segment('asked', $$consented('marketing')$$);
 SELECT cdp.create_segment('x', $$since(signed_up_at) > 5$$);
 SELECT cdp.create_segment('x', $$since(plan) > interval '1 day'$$);
 SELECT cdp.create_segment('x', $$since()$$);

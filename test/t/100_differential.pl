@@ -4,7 +4,7 @@
 # Streams of the classes about everything (plain … rules) come in two orders and
 # are verified on the way, and so are those of the class traits: about aggregates,
 # windows and time zones that the others have not; and accounts: about who belongs
-# to them, and what counts for them.  Those about the rules of
+# to them, and what counts for them; and consent: about what people say to purposes.  Those about the rules of
 # identity (periods … mixed) have few traits and segments, and come in ten orders.
 #
 #   CDP_STREAMS=200     number of streams; torture: 4000, more than 2000 of which come
@@ -13,7 +13,7 @@
 #   CDP_SEED=n          seed of the first one; stream i has seed n + i
 #   CDP_ORDERS=10       orders of arrival of streams about identity
 #   CDP_CLASSES=a,b     only these: plain, limits, size, decisions, define, rules, traits, versions,
-#                       accounts, periods, rate, bridge, shared, policies, detach, undo, mixed
+#                       accounts, consent, periods, rate, bridge, shared, policies, detach, undo, mixed
 #   CDP_MINIMISE=60     seconds to spend on making a failing stream smaller
 #
 # To replay one failure: CDP_SEED=<its seed> CDP_STREAMS=1.
@@ -33,7 +33,7 @@ my $minimise = $ENV{CDP_MINIMISE} // 60;
 my $orders = $ENV{CDP_ORDERS} // 10;
 my @lean = qw(periods rate bridge shared policies detach undo mixed);
 my %lean = map { $_ => 1 } @lean;
-my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain traits versions accounts limits size decisions define rules), @lean);
+my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain traits versions accounts consent limits size decisions define rules), @lean);
 
 note "CDP_SEED=$first_seed CDP_STREAMS=$streams";
 
@@ -50,7 +50,7 @@ max_parallel_workers_per_gather = 0
 cdp.databases = ''
 });
 $node->start;
-for my $db ('streams', 'traits', 'accounts', 'identity')
+for my $db ('streams', 'traits', 'accounts', 'consent', 'identity')
 {
 	$node->safe_psql('postgres', "CREATE DATABASE $db");
 	$node->safe_psql($db, 'CREATE EXTENSION cdp');
@@ -205,6 +205,30 @@ my @member_segments = (
 	[ 'of_buyers', q{account.bought > 1 AND did('Product Viewed', within => '15 days') AND NOT in_segment('of_busy')} ],
 	[ 'of_old', q{account.mean_age > 25 AND (account.utilization > 0.3 OR member_of('g1'))} ],
 );
+my @purposes = (
+	q{'marketing', aliases => '{Advertising,ads}'},
+	q{'analytics', combine => 'latest'},
+	q{'profiling', valid_for => '20 days', aliases => '{advertising}'},
+);
+my @purposed_segments = (
+	[ 'mailed', q{did('Product Viewed')}, 'marketing' ],
+	[ 'counted', q{did('Product Viewed', within => '30 days') OR plan = 'pro'}, 'analytics' ],
+	[ 'scored', q{true}, 'profiling' ],
+	[ 'dormant', q{true}, 'marketing' ],
+	[ 'lingering', q{did('Order Completed', within => '10 days')}, 'analytics', q{did('Signed In', within => '10 days')} ],
+	[ 'silent', q{NOT consented('marketing') AND NOT consented('analytics')} ],
+	[ 'both', q{consented('marketing') AND consented('profiling')} ],
+	[ 'derived', q{in_segment('mailed') OR in_segment('dormant')} ],
+);
+# somewhere in a stream of the class consent; in the end all is as it was at first
+my @consent_steps = (
+	q{SELECT cdp.alter_segment('dormant', enabled => false);},
+	q{SELECT cdp.alter_purpose('marketing', combine => 'latest');},
+	q{SELECT cdp.alter_purpose('analytics', aliases => '{stats}', valid_for => '5 days');},
+	q{SELECT cdp.alter_purpose('marketing', combine => 'restrictive');},
+	q{SELECT cdp.alter_purpose('analytics', aliases => '{}', valid_for => '0');},
+	q{SELECT cdp.alter_segment('dormant', enabled => true);},
+);
 # made one after the other somewhere in a stream of the class define, and often
 # built beside what comes
 my @late = (
@@ -291,6 +315,9 @@ my @undefine = (
 	q{SELECT cdp.alter_trait(name, aggregate => 'sum', event => '') FROM cdp.trait_definitions WHERE name = 'quantity' AND aggregate <> 'sum';},
 	q{SELECT cdp.alter_trait(name, within => '30 days') FROM cdp.trait_definitions WHERE name = 'purchases_30d' AND within <> '30 days';},
 	q{SELECT cdp.alter_segment(name, $$count_of('Product Viewed', within => '1 month') BETWEEN 1 AND 3$$) FROM cdp.segment_definitions WHERE name = 'lookers' AND predicate NOT LIKE '%month%';},
+	q{SELECT cdp.alter_purpose(name, combine => 'restrictive') FROM cdp.purposes WHERE name = 'marketing' AND combine = 'latest';},
+	q{SELECT cdp.alter_purpose(name, aliases => '{}', valid_for => '0') FROM cdp.purposes WHERE name = 'analytics' AND aliases <> '{}';},
+	q{SELECT cdp.alter_segment(name, enabled => true) FROM cdp.segment_definitions WHERE name = 'dormant' AND NOT enabled;},
 	q{SELECT cdp.drop_identifier_kind(kind) FROM cdp.kind_definitions;},
 );
 $node->safe_psql('streams', join("\n",
@@ -308,12 +335,19 @@ $node->safe_psql('accounts', join("\n",
 	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$, entity => 'account');"} @account_segments),
 	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$"
 			  . ($_->[2] ? ", exit_when => \$p\$$_->[2]\$p\$" : '') . ');'} @member_segments)));
+$node->safe_psql('consent', join("\n",
+	"SET cdp.now = '2026-01-01';",
+	"SELECT cdp.create_trait('plan', type => 'text');",
+	(map {"SELECT cdp.create_purpose($_);"} @purposes),
+	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$"
+			  . ($_->[2] ? qq{, options => '{"purpose": "$_->[2]"}'} : '')
+			  . ($_->[3] ? ", exit_when => \$p\$$_->[3]\$p\$" : '') . ');'} @purposed_segments)));
 $node->safe_psql('identity', join("\n",
 	"SET cdp.now = '2026-01-01';",
 	(map {"SELECT cdp.create_trait($_);"} @traits[ 0, 5, 16 ], grep {/'plan'/} @traits),
 	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$);"} @segments[ 0, 1 ])));
 # a second backend that applies, so that each must notice what the other did
-my $other = !grep { $node->psql($_, 'CREATE EXTENSION dblink') != 0 } qw(streams traits accounts identity);
+my $other = !grep { $node->psql($_, 'CREATE EXTENSION dblink') != 0 } qw(streams traits accounts consent identity);
 note 'no dblink: one backend applies all' unless $other;
 
 # ---- what is compared ----
@@ -364,6 +398,15 @@ $state_sql =~ s/\n\s*/ /g;
 
 my $verify_sql =
   q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify() WHERE key <> 'change of rules';};
+
+# Nobody without consent is in a segment that has a purpose, at any time: but for
+# timers that are due and come with a later batch.
+my $consent_sql = q{
+SELECT format('DIFFERENCE member %s of %s does not consent', m.profile_id, s.name)
+FROM cdp.segment_members m JOIN cdp.segment_definitions s ON s.id = m.segment_id
+WHERE m.member AND s.options ? 'purpose' AND NOT cdp.consented(m.profile_id, s.options->>'purpose')
+  AND NOT EXISTS (SELECT FROM cdp.timers t, cdp.applier a WHERE t.profile_id = m.profile_id AND t.at <= a.clock)
+LIMIT 3;};
 
 my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers window_items segment_members changes cursors account_news trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes account_values account_totals);
 my $reset_sql = join("\n", 'SET client_min_messages = warning;', @undefine,
@@ -445,7 +488,29 @@ sub row
 		(defined $e->{ids}
 			? 'ARRAY[' . join(', ', map { lit($_) } @{ $e->{ids} }) . ']::cdp.identifier[]'
 			: 'NULL'),
-		$e->{properties}, 'NULL', lit($e->{occurred}), lit($e->{received})) . ')';
+		$e->{properties}, $e->{context} // 'NULL', lit($e->{occurred}), lit($e->{received})) . ')';
+}
+
+# What an entry of the class consent says: preferences in the context of any, or a
+# call.
+sub consent
+{
+	my ($e, $rough, $span, $grain) = @_;
+	if (chance(0.3))
+	{
+		my @c = map { "\"$_\": " . pick('true', 'true', 'false', $rough > 0 ? ('null', '"yes"', 1) : ()) }
+		  grep { chance(0.4) } 'marketing', 'Advertising', 'ADS', 'Analytics', 'stats', 'profiling', 'x';
+		my $preferences = chance($rough / 4) ? pick('[true]', '"x"', 'null') : '{' . join(', ', @c) . '}';
+		$e->{context} = lit(chance($rough / 4) ? pick('{"consent": [1]}', '[1]', '{"consent": {"categoryPreferences": 3}}')
+			: "{\"consent\": {\"categoryPreferences\": $preferences}}") . '::jsonb';
+	}
+	return unless chance(0.4);
+	$e->{type} = 'consent';
+	$e->{event} = undef;
+	$e->{properties} = lit('{' . join(', ',
+		'"purpose": ' . pick('"marketing"', '"Marketing"', '"analytics"', '"ads"', '"profiling"', '"none"', $rough > 0.1 ? ('""', 3) : ()),
+		'"state": ' . pick('"granted"', '"granted"', '"granted"', '"denied"', '"unset"', $rough > 0.1 ? ('"yes"', 'true') : ()),
+		(chance(0.3) ? '"expires": ' . pick((map { '"' . stamp(int(rand(1.5 * $span / $grain)) * $grain) =~ s/ /T/r =~ s/\+00/Z/r . '"' } 1 .. 3), 'null', $rough > 0.1 ? ('"soon"', 7) : ()) : ())) . '}') . '::jsonb';
 }
 
 # A stream: a list of items, each an entry {…} or a step [what, argument].
@@ -475,7 +540,7 @@ sub stream
 	my $sociable = $lean ? pick(0.4, 0.7) : pick(0.1, 0.3, 0.7);
 	my $rough = pick(0, 0.05, 0.2);
 	my $again = pick(0.05, 0.12, 0.5);
-	my $decide = $class =~ /decisions|detach/ ? 0.3 : $class =~ /undo|policies/ ? 0.25 : $class eq 'plain' ? 0 : $class =~ /traits|accounts/ ? 0.15 : 0.08;
+	my $decide = $class =~ /decisions|detach/ ? 0.3 : $class =~ /undo|policies/ ? 0.25 : $class eq 'plain' ? 0 : $class =~ /traits|accounts|consent/ ? 0.15 : 0.08;
 
 	for my $i (1 .. $n)
 	{
@@ -511,6 +576,7 @@ sub stream
 			@{ $e->{ids} } = grep { defined && /^(group_id|workspace):/ } @{ $e->{ids} } if chance(0.08);
 		}
 		$e->{properties} = properties($e->{type}, $rough);
+		consent($e, $rough, $span, $grain) if $class eq 'consent';
 		if (chance($rough / 4))
 		{
 			my $what = pick(qw(type event time ids shape nothing));
@@ -527,7 +593,7 @@ sub stream
 			$e->{type} = 'undo' if $class eq 'undo' && chance(0.7);
 			$e->{type} = 'release' if $class eq 'policies' && chance(0.7) || $class eq 'mixed' && chance(0.4);
 			$e->{event} = undef;
-			if ($e->{type} =~ /undo|release/ && $class =~ /undo|mixed|policies|traits|accounts/ && @entries && chance(0.8))
+			if ($e->{type} =~ /undo|release/ && $class =~ /undo|mixed|policies|traits|accounts|consent/ && @entries && chance(0.8))
 			{
 				# of anything, mostly of what is earlier
 				my $target = pick(@entries);
@@ -579,6 +645,7 @@ sub stream
 	}
 	my @changes = $class eq 'rules' ? map { chance(0.6) ? pick(@$_) : () } @rules
 	  : $class eq 'accounts' ? map { chance(0.3) ? pick(@$_) : () } @account_rules
+	  : $class eq 'consent' ? map { chance(0.15) ? pick(@$_) : () } @rules
 	  : $kinds{$class} ? map { chance(0.6) ? pick(@$_) : () } @{ $kinds{$class} } : ();
 	return { seed => $seed, class => $class, rules => \@changes, span => $span, entries => \@entries,
 		# most rules are there from the beginning
@@ -613,12 +680,10 @@ sub items
 	my $clock = -86400;
 	my $end = 1.2 * $stream->{span};
 	my %define;
-	if ($stream->{class} =~ /^(define|versions)$/)
-	{
-		my @definitions = $1 eq 'define' ? @late : @late_more;
-		my @at = sort { $a <=> $b } map { int(rand(@entries)) } @definitions;
-		push @{ $define{ $at[$_] } }, $definitions[$_] for 0 .. $#definitions;
-	}
+	my @steps = $stream->{class} eq 'define' ? @late : $stream->{class} eq 'versions' ? @late_more
+	  : $stream->{class} eq 'consent' && chance(0.4) ? @consent_steps : ();
+	my @at = sort { $a <=> $b } map { int(rand(@entries)) } @steps;
+	push @{ $define{ $at[$_] } }, $steps[$_] for 0 .. $#steps;
 	my %rules;
 	push @{ $rules{ $stream->{early} ? 0 : int(rand(@entries)) } }, $_ for @{ $stream->{rules} };
 	my $guarded = %{ $stream->{guards} } ? int(rand(@entries)) : -1;
@@ -648,6 +713,7 @@ sub items
 			}
 			push @items, [ $strange ? pick('apply', 'other', 'other', 'aborted', 'partly') : 'apply',
 				chance(0.5) ? $batch : pick(1, 2, 5, 1000) ];
+			push @items, ['consent'] if $stream->{class} eq 'consent';
 			push @items, ['verify'] if chance($lean{ $stream->{class} } ? 0.01 : 0.05);
 			push @items, ['fresh'] if $stream->{class} ne 'accounts' && chance($lean{ $stream->{class} } ? 0.02 : 0.1);
 		}
@@ -705,6 +771,7 @@ sub script
 		push @sql, 'SET cdp.replay_at_commit = 0;' if $what eq 'later';
 		push @sql, $verify_sql if $what eq 'verify';
 		push @sql, $argument if $what eq 'define';
+		push @sql, $consent_sql if $what eq 'consent';
 	}
 	$flush->();
 	push @sql, "SELECT 'applied' FROM cdp.apply(NULL);", "SELECT 'LEFT ' || n FROM cdp.apply(NULL) n WHERE n > 0;",
@@ -827,7 +894,8 @@ for my $i (0 .. $streams - 1)
 	last if $seconds > 0 && time() - $start > $seconds;
 	$ran++;
 	my $stream = stream($first_seed + $i);
-	$db = $lean{ $stream->{class} } ? 'identity' : $stream->{class} =~ /^(traits|versions)$/ ? 'traits' : $stream->{class} eq 'accounts' ? 'accounts' : 'streams';
+	$db = $lean{ $stream->{class} } ? 'identity' : $stream->{class} =~ /^(traits|versions)$/ ? 'traits'
+	  : $stream->{class} =~ /^(accounts|consent)$/ ? $1 : 'streams';
 	$node->safe_psql($db, $truncate_sql);
 	my @lists = map { items($stream, $_) } 0 .. ($lean{ $stream->{class} } ? $orders : 2) - 1;
 	my ($wrong, $order) = check(@lists);
