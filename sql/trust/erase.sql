@@ -41,6 +41,7 @@ CREATE TABLE cdp.erasures (
 	started_at timestamptz,
 	done_at timestamptz,
 	position bigint NOT NULL DEFAULT 0,
+	layout text,
 	profile_id bigint,
 	anonymous cdp.identifier,
 	hashes bytea[] NOT NULL DEFAULT '{}',
@@ -54,6 +55,7 @@ CREATE TABLE cdp.erasures (
 COMMENT ON TABLE cdp.erasures IS 'the manifest of each erasure: what was removed where, and who has to be told; without personal values';
 COMMENT ON COLUMN cdp.erasures.state IS 'taken: the entry was applied; removing: the profile is gone, its entries are being deleted; sweeping: the rest of the log is searched for it';
 COMMENT ON COLUMN cdp.erasures.position IS 'pages of the log that are searched';
+COMMENT ON COLUMN cdp.erasures.layout IS 'which files of the log position is about; in others the search begins anew';
 COMMENT ON COLUMN cdp.erasures.anonymous IS 'the random identifier of mode anonymise, until it is done';
 COMMENT ON COLUMN cdp.erasures.hashes IS 'the identifiers that were erased, as HMAC-SHA-256 (cdp.tombstones)';
 COMMENT ON COLUMN cdp.erasures.shared IS 'those that were left in entries of others: devices that are theirs, too';

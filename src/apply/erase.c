@@ -63,7 +63,8 @@ static CdpStatement clear_identifiers = {
 };
 
 static CdpStatement load_erasure = {
-	"SELECT r.id, r.mode, r.state, r.position, coalesce(r.profile_id, 0), r.anonymous"
+	"SELECT r.id, r.mode, r.state, r.position, coalesce(r.profile_id, 0), r.anonymous,"
+	" coalesce(r.layout, '')"
 	" FROM cdp.erasures r WHERE r.state NOT IN ('requested', 'done')"
 	" AND EXISTS (SELECT FROM cdp.erasure_identifiers i WHERE i.erasure = r.id)"
 	" ORDER BY r.id LIMIT 1",
@@ -151,11 +152,19 @@ static CdpStatement more_entries = {
 	{"int8"}
 };
 
+/* layout: in other files, or restored ones, rows have other places */
 static CdpStatement log_pages = {
-	"SELECT count(*), coalesce(max(pg_relation_size(c.oid) / current_setting('block_size')::int), 0)"
+	"SELECT count(*), coalesce(max(pg_relation_size(c.oid) / current_setting('block_size')::int), 0),"
+	" (SELECT n.id FROM cdp.incarnation n) || ':' ||"
+	" coalesce(md5(string_agg(pg_relation_filenode(c.oid)::text, ' ' ORDER BY c.oid)), '')"
 	" FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
 	" WHERE i.inhparent = 'cdp.events'::regclass",
 	{NULL}
+};
+
+static CdpStatement set_layout = {
+	"UPDATE cdp.erasures r SET layout = $2 WHERE r.id = $1",
+	{"int8", "text"}
 };
 
 /* the same pages of all partitions */
@@ -670,12 +679,22 @@ sweep(CdpErasureRows *rows)
 	CdpErasure	   *erasure = rows->erasure;
 	int64		pages;
 	int64		step;
+	char	   *layout;
+	bool		isnull;
 	Datum		args[2];
 
 	CdpRunHere(&log_pages, NULL, NULL);
 	step = Max(CHUNK_PAGES / Max(CdpCellInt8(0, 1), 1), 16);
 	pages = CdpCellInt8(0, 2);
+	layout = TextDatumGetCString(CdpCell(0, 3, &isnull));
 	SPI_freetuptable(SPI_tuptable);
+	if (strcmp(erasure->layout, layout) != 0)
+	{
+		erasure->position = 0;
+		args[0] = Int64GetDatum(erasure->id);
+		args[1] = CStringGetTextDatum(layout);
+		CdpRunHere(&set_layout, args, NULL);
+	}
 	if (erasure->position >= pages)
 		return finish(rows);
 	args[0] = Int64GetDatum(erasure->position);
@@ -708,6 +727,7 @@ load(CdpBatch *batch, CdpErasure *erasure)
 		erasure->position = CdpCellInt8(0, 4);
 		erasure->profile = CdpCellInt8(0, 5);
 		erasure->anonymous = CdpCellVarlena(0, 6, CurrentMemoryContext);
+		erasure->layout = TextDatumGetCString(CdpCell(0, 7, &isnull));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	if (!found)
@@ -739,7 +759,7 @@ CdpErasureStep(CdpBatch *batch, CdpCursorSet *applied, int max)
 
 	if (!load(batch, &erasure))
 		return 1;
-	if (erasure.mode == CDP_ERASE_ANONYMISE && erasure.removing)
+	if (erasure.mode == CDP_ERASE_ANONYMISE)
 		add_personal_keys(&erasure);
 	CdpScrubberAtWork(erasure.scrubber);
 	PG_TRY();

@@ -22,6 +22,7 @@ typedef struct CdpErasure
 	bool		removing; /* taken when neither */
 	bool		sweeping;
 	int64		position;
+	char	   *layout; /* which files of the log position is about */
 	int64		profile;
 	int			n;
 	CdpIdentifier **identifiers;

@@ -90,6 +90,17 @@ names_erased(CdpErasure *erasure, CdpEntry *entry)
 }
 
 /*
+ * Does the name of the message, which cannot be changed, say who it is?
+ */
+static bool
+names_in_key(CdpErasure *erasure, CdpEntry *entry)
+{
+	return (entry->message_id != NULL &&
+			CdpScrubText(erasure->scrubber, entry->message_id) != NULL) ||
+		(entry->source != NULL && CdpScrubText(erasure->scrubber, entry->source) != NULL);
+}
+
+/*
  * The identifiers of somebody nobody knows, but for accounts.
  */
 static ArrayType *
@@ -346,17 +357,23 @@ take_row(CdpErasureRows *rows, Datum *row, bool *isnull, bool owned)
 	if (fate == FATE_STAY)
 		return;
 	if (fate == FATE_GO && owned && erasure->mode == CDP_ERASE_ANONYMISE &&
+		!names_in_key(erasure, &reread->was) &&
 		(reread->was.type == CDP_ENTRY_TRACK || reread->was.type == CDP_ENTRY_PAGE ||
 		 reread->was.type == CDP_ENTRY_SCREEN || reread->was.type == CDP_ENTRY_GROUP ||
 		 reread->was.type == CDP_ENTRY_LEAVE))
 	{
+		text	   *event;
 		Jsonb	   *kept;
 
 		fate = FATE_CHANGE;
 		values[CDP_EVENTS_IDENTIFIERS] =
 			PointerGetDatum(anonymous(rows, DatumGetArrayTypeP(values[CDP_EVENTS_IDENTIFIERS])));
+		event = isnull[CDP_EVENTS_EVENT] ? NULL :
+			CdpScrubText(erasure->scrubber, DatumGetTextPP(values[CDP_EVENTS_EVENT]));
+		if (event != NULL)
+			values[CDP_EVENTS_EVENT] = PointerGetDatum(event);
 		kept = isnull[CDP_EVENTS_PROPERTIES] ? NULL :
-			CdpScrubJsonb(erasure->scrubber, DatumGetJsonbP(values[CDP_EVENTS_PROPERTIES]));
+			CdpAnonymiseJsonb(erasure->scrubber, DatumGetJsonbP(values[CDP_EVENTS_PROPERTIES]));
 		if (kept != NULL)
 			values[CDP_EVENTS_PROPERTIES] = JsonbPGetDatum(kept);
 		isnull[CDP_EVENTS_CONTEXT] = true;

@@ -46,10 +46,12 @@ typedef struct CdpScrubber CdpScrubber;
 
 extern CdpScrubber *CdpScrubberMake(CdpKindSet *kinds, CdpIdentifier **identifiers,
 									bool	   *shared, int n);
-/* Drop all personal keys, too; keys is NULL for none. */
+/* Which keys are personal, beside those that are by default, or are not. */
 extern void CdpScrubberPersonal(CdpScrubber *scrubber, Datum *keys, bool *personal, int n);
 /* The value without what names the person; NULL when there is nothing of it. */
 extern Jsonb *CdpScrubJsonb(CdpScrubber *scrubber, Jsonb *value);
+/* Without what is personal, too. */
+extern Jsonb *CdpAnonymiseJsonb(CdpScrubber *scrubber, Jsonb *value);
 extern text *CdpScrubText(CdpScrubber *scrubber, text *value);
 /* The identifiers without the person's; NULL when there is none of them. */
 extern ArrayType *CdpScrubIdentifiers(CdpScrubber *scrubber, ArrayType *identifiers);

@@ -301,6 +301,7 @@ typedef struct Walk
 	CdpScrubber *scrubber;
 	JsonbParseState *state;
 	JsonbValue *result;
+	bool		anonymise; /* what is personal goes, too */
 	bool		changed;
 } Walk;
 
@@ -347,9 +348,10 @@ keep_key(Walk *walk, const JsonbValue *key, const char *name)
 	ListCell   *lc;
 	int			at = 0;
 
-	foreach(lc, walk->scrubber->personal)
-		if (strcmp(lfirst(lc), name) == 0)
-			return false;
+	if (walk->anonymise)
+		foreach(lc, walk->scrubber->personal)
+			if (strcmp(lfirst(lc), name) == 0)
+				return false;
 	return find_in(walk->scrubber, key->val.string.val, key->val.string.len, &at) == NULL;
 }
 
@@ -425,10 +427,10 @@ walk_container(Walk *walk, JsonbContainer *container)
 	walk->result = pushJsonbValue(&walk->state, WJB_END_ARRAY, NULL);
 }
 
-Jsonb *
-CdpScrubJsonb(CdpScrubber *scrubber, Jsonb *value)
+static Jsonb *
+scrub_jsonb(CdpScrubber *scrubber, Jsonb *value, bool anonymise)
 {
-	Walk		walk = { .scrubber = scrubber };
+	Walk		walk = { .scrubber = scrubber, .anonymise = anonymise };
 
 	if (JB_ROOT_IS_SCALAR(value))
 	{
@@ -444,6 +446,21 @@ CdpScrubJsonb(CdpScrubber *scrubber, Jsonb *value)
 	}
 	walk_container(&walk, &value->root);
 	return walk.changed ? JsonbValueToJsonb(walk.result) : NULL;
+}
+
+Jsonb *
+CdpScrubJsonb(CdpScrubber *scrubber, Jsonb *value)
+{
+	return scrub_jsonb(scrubber, value, false);
+}
+
+/*
+ * The same of an entry of the person, of which personal keys go, too.
+ */
+Jsonb *
+CdpAnonymiseJsonb(CdpScrubber *scrubber, Jsonb *value)
+{
+	return scrub_jsonb(scrubber, value, true);
 }
 
 /* ---- identifiers ---- */

@@ -112,6 +112,29 @@ SELECT account('group_id:acme') -> 'traits' AS traits, account('group_id:acme') 
 SELECT resolve('user_id:sue'), anonymous, state, removed FROM erasures ORDER BY id DESC LIMIT 1;
 SELECT * FROM verify();
 
+-- neither in the event's name nor in the message's, nor in copies that did not
+-- count; somebody else's copy that counts now stays as it is
+SELECT log('u1', 'track', 'Asked una@example.com', '{user_id:una,email:una@example.com}'),
+	log('u2', 'track', 'Order', '{user_id:una}', '{"first_name": "Una"}'),
+	log('u2', 'track', 'Order', '{user_id:una}', '{"first_name": "Una", "n": 1}'),
+	log('u3', 'track', 'Order', '{user_id:una}', '{"first_name": "Una"}'),
+	log('u3', 'track', 'Order', '{user_id:vic}', '{"first_name": "Vic"}'),
+	log('u4 una@example.com', 'track', 'Order', '{user_id:una}', '{"n": 1}');
+SELECT apply();
+SELECT erase('user_id:una', 'anonymise') IS NOT NULL AS logged;
+SELECT apply();
+SELECT message_id, event, kind(identifiers[1]), properties FROM events WHERE message_id LIKE 'u_%' AND type = 'track' AND source = 'web' ORDER BY id;
+SELECT * FROM verify();
+
+-- the search of the log begins anew when its rows have other places
+SELECT log('w2', 'track', 'Invite', '{user_id:yan}', '{"by": "xena@example.com"}');
+SELECT apply();
+INSERT INTO erasures (mode, state, position, layout) VALUES ('erase', 'sweeping', 1000000, 'those of another database');
+INSERT INTO erasure_identifiers SELECT max(id), 'email:xena@example.com' FROM erasures;
+SELECT apply();
+SELECT message_id, identifiers, properties FROM events WHERE message_id LIKE 'w_' ORDER BY id;
+SELECT state, removed FROM erasures ORDER BY id DESC LIMIT 1;
+
 -- suppressed: what is there stays, and nothing is added
 SELECT log('t1', 'track', 'Order', '{user_id:tom,email:tom@example.com}', '{"n": 1}');
 SELECT apply();
