@@ -128,6 +128,8 @@ SELECT * FROM cdp.events
 SELECT * FROM cdp.changes
 SELECT * FROM cdp.rejected
 SELECT * FROM cdp.audit_verify()
+SELECT cdp.export('user_id:1')
+SELECT * FROM cdp.export_rows('user_id:1')
 SELECT cdp.track('Seen', user_id => 1)
 SELECT cdp.identify(1, '{"plan": "free"}')
 SELECT cdp.page('Home', user_id => 1)
