@@ -235,7 +235,6 @@ PG_FUNCTION_INFO_V1(cdp_shown_identifier);
 PG_FUNCTION_INFO_V1(cdp_shown_identifiers);
 PG_FUNCTION_INFO_V1(cdp_shown_jsonb);
 PG_FUNCTION_INFO_V1(cdp_shown_error);
-PG_FUNCTION_INFO_V1(cdp_hidden);
 PG_FUNCTION_INFO_V1(cdp_sensitivity_changed);
 
 /*
@@ -288,20 +287,6 @@ cdp_shown_error(PG_FUNCTION_ARGS)
 	if (CdpAnythingHidden())
 		PG_RETURN_TEXT_P(cstring_to_text(CDP_MASK));
 	PG_RETURN_DATUM(PG_GETARG_DATUM(0));
-}
-
-/*
- * cdp.hidden(object text, name text) returns boolean
- */
-Datum
-cdp_hidden(PG_FUNCTION_ARGS)
-{
-	text *object = PG_GETARG_TEXT_PP(0);
-	text *name = PG_GETARG_TEXT_PP(1);
-
-	PG_RETURN_BOOL(VARSIZE_ANY_EXHDR(object) > 0 &&
-				   CdpHidden((CdpSensitive) VARDATA_ANY(object)[0],
-							 VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)));
 }
 
 /*

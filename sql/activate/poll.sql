@@ -89,13 +89,20 @@ DECLARE
 	profile jsonb;
 	payload jsonb := change.payload;
 BEGIN
-	IF change.profile_id IS NULL OR change.kind = 'erased' THEN
+	IF change.kind = 'erased' THEN
+		RETURN CASE WHEN payload ? 'identifiers' THEN jsonb_set(payload, '{identifiers}',
+			(SELECT coalesce(jsonb_object_agg(k, CASE WHEN cdp.hidden('kind', k) THEN '["***"]' ELSE v END), '{}')
+			FROM jsonb_each(payload -> 'identifiers') e (k, v))) ELSE payload END;
+	ELSIF change.profile_id IS NULL THEN
 		RETURN payload;
 	END IF;
 	IF change.kind = 'trait_changed' AND cdp.hidden(
 			CASE change.entity WHEN 'account' THEN 'account_trait' ELSE 'trait' END, payload ->> 'trait') THEN
 		payload := payload || '{"old": "***", "new": "***"}';
 		change.payload := payload;
+	END IF;
+	IF s.include = '{}' AND s.format = 'cdp' THEN
+		RETURN payload;
 	END IF;
 	IF change.entity = 'account' THEN
 		SELECT jsonb_build_object('traits', cdp.account(a.identifier) -> 'traits', 'identifiers',
@@ -376,6 +383,7 @@ AS $$
 DECLARE
 	s cdp.subscriptions := cdp.subscription(name);
 	clock timestamptz := cdp.clock();
+	plain boolean;		-- changes go out as they are
 BEGIN
 	IF max IS NULL OR max < 1 THEN
 		RAISE EXCEPTION 'max must be at least 1' USING ERRCODE = 'invalid_parameter_value';
@@ -389,13 +397,15 @@ BEGIN
 	END IF;
 	IF s.paused_at IS NOT NULL THEN
 		RETURN;
-	ELSIF s.visibility IS NULL AND s.include = '{}' AND s.format = 'cdp' THEN
+	END IF;
+	plain := s.include = '{}' AND s.format = 'cdp' AND NOT EXISTS (SELECT FROM cdp.sensitive_names);
+	IF s.visibility IS NULL AND plain THEN
 		RETURN QUERY SELECT * FROM cdp.poll_in_order(s, max, clock);
 	ELSIF s.visibility IS NULL THEN
 		RETURN QUERY SELECT f.epoch, f.seq, f.kind, f.entity, f.profile_id, f.segment,
 				cdp.render_change(f, s), f.cause, f.occurred_at, f.at
 			FROM cdp.poll_in_order(s, max, clock) f;
-	ELSIF s.include = '{}' AND s.format = 'cdp' THEN
+	ELSIF plain THEN
 		RETURN QUERY SELECT * FROM cdp.poll_competing(s, max, clock);
 	ELSE
 		RETURN QUERY SELECT f.epoch, f.seq, f.kind, f.entity, f.profile_id, f.segment,

@@ -612,6 +612,32 @@ CdpTraitHidden(CdpTraitSet *set, const CdpTrait *trait)
 	return false;
 }
 
+PG_FUNCTION_INFO_V1(cdp_hidden);
+
+/*
+ * cdp.hidden(object text, name text) returns boolean: kind, trait or
+ * account_trait.  Of a trait that is no more nobody knows what it was computed
+ * from.
+ */
+Datum
+cdp_hidden(PG_FUNCTION_ARGS)
+{
+	text	   *object = PG_GETARG_TEXT_PP(0);
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	CdpSensitive what = VARSIZE_ANY_EXHDR(object) > 0 ? (CdpSensitive) VARDATA_ANY(object)[0] :
+		CDP_SENSITIVE_TRAIT;
+	CdpTraitSet *set;
+	CdpTrait   *trait;
+
+	if (!CdpAnythingHidden())
+		PG_RETURN_BOOL(false);
+	if (what == CDP_SENSITIVE_KIND)
+		PG_RETURN_BOOL(CdpHidden(what, name, strlen(name)));
+	set = what == CDP_SENSITIVE_ACCOUNT_TRAIT ? CdpAccountTraitSetGet(-1) : CdpTraitSetGet(-1);
+	trait = CdpTraitByName(set, name);
+	PG_RETURN_BOOL(trait == NULL || CdpTraitHidden(set, trait));
+}
+
 /*
  * Values of the visible traits; with "raw" also every declared key as it was
  * written, in place of the typed declared traits.

@@ -14,7 +14,7 @@ SELECT cdp.grant_reader('regress_sensitive_reader'), cdp.grant_operator('regress
 	cdp.grant_privacy_officer('regress_sensitive_officer');
 
 SELECT cdp.create_trait('income', type => 'numeric', options => '{"announce": true}');
-SELECT cdp.create_trait('band', expression => 'income / 2');
+SELECT cdp.create_trait('band', expression => 'income / 2', options => '{"announce": true}');
 SELECT cdp.create_trait('plan', type => 'text');
 SELECT cdp.create_trait('wage', aggregate => 'last', value => $$properties->>'income'$$);
 SELECT cdp.create_trait('budget', type => 'numeric', entity => 'account');
@@ -22,6 +22,7 @@ SELECT cdp.create_segment('rich', 'income > 1000');
 SELECT cdp.create_segment('pros', $$plan = 'pro'$$);
 SELECT cdp.subscribe('feed', start => 'now', include => '{"identifiers": true, "traits": true}');
 SELECT cdp.subscribe('calls', start => 'now', format => 'segment_track');
+SELECT cdp.subscribe('bare', start => 'now'), cdp.subscribe('shared', start => 'now', visibility => '1 minute');
 SELECT cdp.identify(1, '{"income": 90001, "Passport": "X4711", "plan": "pro", "email": "ada@secret.example"}', anonymous_id => 'a1') IS NOT NULL,
 	cdp.track('Bought', '{"items": [{"passport": "X4711"}], "income": 90001, "n": 1}', user_id => 1,
 		context => '{"traits": {"email": "ada@secret.example"}}', identifiers => '{email:ada@secret.example}') IS NOT NULL,
@@ -58,6 +59,8 @@ SELECT * FROM cdp.stat_segments
 SELECT * FROM cdp.segments
 SELECT * FROM cdp.poll('feed', 100)
 SELECT * FROM cdp.poll('calls', 100)
+SELECT * FROM cdp.poll('bare', 100)
+SELECT * FROM cdp.poll('shared', 100)
 SELECT * FROM cdp.matches(cdp.resolve('user_id:1'), 'income > 90000')
 SELECT * FROM cdp.preview_segment('band > 40000')
 SELECT * FROM cdp.create_segment('x', 'income > 90000')
