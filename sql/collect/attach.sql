@@ -200,10 +200,12 @@ BEGIN
 			last_error = error
 		WHERE d.name = one AND (finished OR d.last_error IS DISTINCT FROM error);
 		RETURN NEXT;
+		-- locks of several tables would get in the way of who writes to several
+		EXIT WHEN due AND error IS NULL;
 	END LOOP;
 	PERFORM set_config('lock_timeout', timeout, true);
 END
 $$;
 COMMENT ON FUNCTION cdp.load_attachments(int, boolean) IS
-	'a step of every attached relation whose rows are being loaded: log about so many of the rows that it had when it was attached; its table, or the partition of it that is being read, is locked against writing until the transaction ends. One row each: how many were logged, whether all have been, and the message of the error that kept it from it. No row: nothing is being loaded. The worker makes such steps by itself; due: none of a restored log that is not activated, and no waiting for locks';
+	'a step of every attached relation whose rows are being loaded: log about so many of the rows that it had when it was attached; its table, or the partition of it that is being read, is locked against writing until the transaction ends. One row each: how many were logged, whether all have been, and the message of the error that kept it from it. No row: nothing is being loaded. The worker makes such steps by itself; due: of one of them, none of a restored log that is not activated, and no waiting for locks';
 REVOKE EXECUTE ON FUNCTION cdp.load_attachments(int, boolean) FROM PUBLIC;

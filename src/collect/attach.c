@@ -535,7 +535,13 @@ cdp_drop_attachment(PG_FUNCTION_ARGS)
 	attachment = CdpAttachmentGet(text_to_cstring(PG_GETARG_TEXT_PP(0)), false);
 	check_rights(attachment);
 
+	/* who reads a polled relation for it does not go on writing behind our back */
 	CdpBecomeOwner(&saved);
+	arg = Int32GetDatum(attachment->id);
+	if (CdpRun(&lock_definition, &arg, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("attachment \"%s\" does not exist", attachment->name)));
 	arg = CStringGetTextDatum(attachment->name);
 	n = CdpRun(&find_triggers, &arg, NULL);
 	relids = palloc_array(Oid, n);
@@ -560,7 +566,7 @@ cdp_drop_attachment(PG_FUNCTION_ARGS)
 	CdpCaptureEnd(&capture);
 	CdpBecomeOwner(&saved);
 	arg = Int32GetDatum(attachment->id);
-	CdpRun(&forget_rows, &arg, NULL);
+	CdpRunLatest(&forget_rows, &arg);
 	CdpLoadEnd(attachment);
 	CdpRun(&delete_definition, &arg, NULL);
 	CdpRestoreUser(&saved);

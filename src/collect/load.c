@@ -107,8 +107,8 @@ CdpLoadIsLarge(CdpAttachment *attachment)
 	CdpUserContext saved;
 
 	CdpBecomeRole(attachment->role, &saved);
-	if (SPI_execute(psprintf("SELECT count(*) FROM (SELECT FROM %s LIMIT %d) AS r",
-							 attachment->relation, cdp_backfill_at_once + 1),
+	if (SPI_execute(psprintf("SELECT count(*) FROM (SELECT FROM %s LIMIT " INT64_FORMAT ") AS r",
+							 attachment->relation, (int64) cdp_backfill_at_once + 1),
 					true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not count rows");
 	CdpRestoreUser(&saved);
@@ -241,6 +241,8 @@ next_blocks(CdpOpenAttachment *open, Position *position, int rows)
 		relation_close(leaf, NoLock);
 		if (from != NULL)
 			return from;
+		/* locks of several partitions would get in the way of who writes to several */
+		UnlockRelationOid(relid, ShareLock);
 		CHECK_FOR_INTERRUPTS();
 	}
 	return NULL;

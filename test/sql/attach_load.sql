@@ -123,3 +123,24 @@ SELECT count(*), count(properties->'extra') FROM cdp.events WHERE source = 'log_
 SELECT detail, payload FROM cdp.rejected;
 SELECT logged, retracted, rejected FROM cdp.sync_attachment('log_all');
 SELECT cdp.load_attachment('log_all', 0);
+
+-- due steps are of one attachment at a time, and no lock stays on a partition that has been read
+CREATE TABLE one (id int PRIMARY KEY, who int);
+INSERT INTO one SELECT g, g FROM generate_series(1, 20) g;
+CREATE TABLE parts (id int PRIMARY KEY, who int) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
+CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (200);
+CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (200) TO (300);
+INSERT INTO parts SELECT g, g FROM generate_series(1, 20) g UNION ALL SELECT 200, 200;
+SELECT cdp.attach('one', '{"event": "One", "identifiers": {"user_id": "who"}}');
+SELECT cdp.attach('parts', '{"event": "Part", "identifiers": {"user_id": "who"}}');
+SELECT name, logged, finished FROM cdp.load_attachments(1000, due => true);
+SELECT name, logged, finished FROM cdp.load_attachments(1000, due => true);
+SELECT name, logged, finished FROM cdp.load_attachments(1000, due => true);
+BEGIN;
+SELECT name, logged, finished FROM cdp.load_attachments(1000, due => true);
+SELECT relation::regclass FROM pg_locks WHERE mode = 'ShareLock' AND relation::regclass::text LIKE 'parts%' ORDER BY 1;
+COMMIT;
+SET cdp.backfill_at_once = 2147483647;
+SELECT cdp.drop_attachment('one');
+SELECT cdp.attach('one', '{"event": "One", "identifiers": {"user_id": "who"}}', 'again');
