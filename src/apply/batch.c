@@ -238,6 +238,8 @@ add_due(CdpBatch *batch, int max, int64 **due)
 	int			n;
 	int			i;
 
+	if (nresting < 0)
+		return 0;
 	args[0] = TimestampTzGetDatum(batch->applier.clock);
 	args[1] = Int64GetDatum(max);
 	if (nresting > 0)
@@ -259,6 +261,8 @@ when_next(void)
 	int			nresting = CdpTimersResting(&resting, &until);
 	Datum		arg;
 
+	if (nresting < 0)
+		return until;
 	if (nresting > 0)
 		arg = CdpInt8Array(resting, nresting);
 	if (CdpRun(nresting > 0 ? &next_other : &next_timer, &arg, NULL) == 1)
@@ -500,6 +504,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		CdpEpochCheck(&batch, cursors->incarnation);
 		CdpBatchPrepare(&batch, rules, true);
 		CdpMessagesBegin(&batch);
+		CdpAttempted.history = true;
 		result.reread = CdpErasureStep(&batch, before, max);
 		CdpApplierWrite(&batch, true);
 		CdpMessagesEnd(&batch);
@@ -534,9 +539,9 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		CdpAttempted.entry = batch.entries[0].id;
 		CdpAttempted.xid = batch.entries[0].xid;
 	}
-	CdpAttempted.timers = ndue;
-	if (ndue > 0)
-		CdpAttempted.profile = due[0];
+	CdpAttempted.timers = ndue + nnews;
+	if (ndue + nnews > 0)
+		CdpAttempted.profile = ndue > 0 ? due[0] : news[0];
 	CdpAttempted.history = batch.nentries == 0 && ndue == 0 && nnews == 0 && (rereading || building);
 	if (batch.nentries == 0 && ndue == 0 && nnews == 0 && rereading)
 	{
@@ -722,6 +727,7 @@ cdp_apply(PG_FUNCTION_ARGS)
 	CdpBatchResult result;
 	int			aside = 0;
 
+	PreventCommandDuringRecovery("cdp.apply()");
 	if (max <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -23,7 +23,8 @@
  *	  installation (CdpErrorIsTransient).
  *
  *	  The profiles whose time has come are narrowed down in the same way; one
- *	  that cannot be evaluated rests for a while, in this process.
+ *	  that cannot be evaluated rests for a while, in this process, and all of
+ *	  them do when too many in a row cannot.
  *
  * IDENTIFICATION
  *	  src/apply/isolate.c
@@ -37,6 +38,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "apply/cursor.h"
 #include "apply/isolate.h"
 #include "cdp.h"
 #include "statement.h"
@@ -76,6 +78,8 @@ static struct
 {
 	int			n;
 	Resting	   *profiles;		/* in TopMemoryContext */
+	int			in_a_row;		/* since others were evaluated */
+	TimestampTz all_until;		/* none is evaluated before */
 } resting;
 
 static CdpStatement load_isolated = {
@@ -88,6 +92,11 @@ static CdpStatement insert_isolated = {
 	"INSERT INTO cdp.isolated (entry, xid, sqlstate, detail) VALUES ($1, $2, $3, $4)"
 	" ON CONFLICT (entry) DO NOTHING",
 	{ "int8", "int8", "text", "text" }
+};
+
+static CdpStatement find_entry = {
+	"SELECT e.incarnation FROM cdp.events e WHERE e.xid = $1 AND e.id = $2",
+	{ "int8", "int8" }
 };
 
 static CdpStatement note_error = {
@@ -103,6 +112,9 @@ CdpErrorIsTransient(int sqlstate)
 	{
 		case MAKE_SQLSTATE('0', '8', '0', '0', '0'): /* connection */
 		case MAKE_SQLSTATE('2', '5', '0', '0', '0'): /* transaction state */
+		case MAKE_SQLSTATE('2', '8', '0', '0', '0'): /* roles */
+		case MAKE_SQLSTATE('3', 'D', '0', '0', '0'): /* missing databases */
+		case MAKE_SQLSTATE('3', 'F', '0', '0', '0'): /* missing schemas */
 		case MAKE_SQLSTATE('4', '0', '0', '0', '0'): /* rollback */
 		case MAKE_SQLSTATE('4', '2', '0', '0', '0'): /* missing objects, rights */
 		case MAKE_SQLSTATE('5', '3', '0', '0', '0'): /* resources */
@@ -117,14 +129,41 @@ CdpErrorIsTransient(int sqlstate)
 }
 
 /*
- * Put an entry aside, for this error.
+ * Is the entry still to be applied?  Between two transactions of the worker
+ * others may have had their turn.
  */
-static void
+static bool
+is_pending(int64 entry, int64 xid)
+{
+	Datum		args[2] = { Int64GetDatum(xid), Int64GetDatum(entry) };
+	bool		isnull;
+	int32		incarnation;
+
+	if (CdpRun(&find_entry, args, NULL) == 0)
+		return false;
+	incarnation = DatumGetInt32(CdpCell(0, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	return !CdpCursorsApplied(CdpCursorsLoad(), incarnation, xid, entry);
+}
+
+/*
+ * Put an entry aside, for this error; false: it is no longer to be applied.
+ */
+static bool
 isolate(int64 entry, int64 xid, const ErrorData *error)
 {
 	CdpUserContext saved;
 	StringInfoData detail;
 	Datum		args[4];
+	bool		pending;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	pending = is_pending(entry, xid);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	if (!pending)
+		return false;
 
 	initStringInfo(&detail);
 	appendStringInfoString(&detail, error->message ? error->message : "no message");
@@ -144,6 +183,7 @@ isolate(int64 entry, int64 xid, const ErrorData *error)
 	SPI_finish();
 	CdpRestoreUser(&saved);
 	pfree(detail.data);
+	return true;
 }
 
 static int
@@ -241,6 +281,11 @@ rest_timer(int64 profile)
 	}
 	slot->pause = Min(slot->pause * 2, MAX_REST);
 	slot->until = now + slot->pause;
+	if (++resting.in_a_row == CDP_ISOLATED_IN_A_ROW)
+	{
+		resting.in_a_row = 0;
+		resting.all_until = now + MIN_REST;
+	}
 }
 
 int
@@ -253,6 +298,11 @@ CdpTimersResting(int64 **profiles, TimestampTz *until)
 	*until = DT_NOEND;
 	if (resting.n == 0)
 		return 0;
+	if (resting.all_until > now)
+	{
+		*until = resting.all_until;
+		return -1;
+	}
 	*profiles = palloc(sizeof(int64) * resting.n);
 	for (i = 0; i < resting.n; i++)
 		if (resting.profiles[i].until > now)
@@ -263,22 +313,23 @@ CdpTimersResting(int64 **profiles, TimestampTz *until)
 	return n;
 }
 
-CdpBatchResult
-CdpNarrowApply(CdpNarrowing *narrow, int64 max_entries, bool activate)
-{
-	CdpApplierLock();
-	if (narrow->error != NULL)
-		isolate(narrow->entry, narrow->xid, narrow->error);
-	return CdpApplyBatch(Min(max_entries, narrow->limit), activate,
-						 narrow->work & ~(narrow->no_history ? CDP_WORK_HISTORY : 0));
-}
-
 static void
 forget_error(CdpNarrowing *narrow)
 {
 	if (narrow->error != NULL)
 		FreeErrorData(narrow->error);
 	narrow->error = NULL;
+}
+
+CdpBatchResult
+CdpNarrowApply(CdpNarrowing *narrow, int64 max_entries, bool activate)
+{
+	CdpApplierLock();
+	if (narrow->error != NULL &&
+		!isolate(narrow->entry, narrow->xid, narrow->error))
+		forget_error(narrow);
+	return CdpApplyBatch(Min(max_entries, narrow->limit), activate,
+						 narrow->work & ~(narrow->no_history ? CDP_WORK_HISTORY : 0));
 }
 
 static void
@@ -340,6 +391,8 @@ CdpNarrowSucceeded(CdpNarrowing *narrow, CdpBatchResult *result)
 {
 	bool		aside = narrow->error != NULL;
 
+	if (CdpAttempted.timers > 0)
+		resting.in_a_row = 0;
 	if (aside)
 		narrow->in_a_row++;
 	else if (result->entries > 0)

@@ -53,7 +53,7 @@ extern bool CdpErrorIsTransient(int sqlstate);
 extern void CdpIsolatedLoad(int64 generation);
 /* CdpEntryCheck, and: is it put aside? */
 extern bool CdpEntryJudge(CdpEntry *entry);
-/* The profiles that are left alone though their time has come, and until when at least. */
+/* The profiles that are left alone though their time has come, and until when at least; -1: all. */
 extern int CdpTimersResting(int64 **profiles, TimestampTz *until);
 
 #endif /* CDP_ISOLATE_H */

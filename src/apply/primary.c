@@ -59,9 +59,9 @@ static CdpStatement tell = {
 
 static CdpStatement take_news = {
 	"DELETE FROM cdp.account_news n USING (SELECT m.profile_id FROM cdp.account_news m"
-	" ORDER BY m.profile_id LIMIT $1) AS u"
+	" WHERE m.profile_id <> ALL ($2) ORDER BY m.profile_id LIMIT $1) AS u"
 	" WHERE n.profile_id = u.profile_id RETURNING n.profile_id",
-	{"int8"}, "account_news"
+	{"int8", "int8[]"}, "account_news"
 };
 
 static CdpStatement drop_news = {
@@ -79,9 +79,17 @@ static CdpStatement forget_news = {
 int
 CdpPrimaryNews(int max, int64 **profiles)
 {
-	Datum		arg = Int64GetDatum(max);
-	int			n = CdpRun(&take_news, &arg, NULL);
+	int64	   *resting = NULL;
+	TimestampTz until;
+	int			nresting = CdpTimersResting(&resting, &until);
+	Datum		args[2];
+	int			n;
 
+	if (nresting < 0)
+		return 0;
+	args[0] = Int64GetDatum(max);
+	args[1] = CdpInt8Array(resting, nresting);
+	n = CdpRun(&take_news, args, NULL);
 	*profiles = palloc(sizeof(int64) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		(*profiles)[i] = CdpCellInt8(i, 1);

@@ -75,6 +75,8 @@ UPDATE faults SET sqlstate = '53200';
 SELECT cdp.apply();
 UPDATE faults SET sqlstate = '42501';
 SELECT cdp.apply();
+UPDATE faults SET sqlstate = '3F000';
+SELECT cdp.apply();
 DELETE FROM faults;
 CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'nothing goes'; END $$;
 CREATE TRIGGER no BEFORE UPDATE ON cdp.cursors FOR EACH ROW EXECUTE FUNCTION no();
@@ -119,6 +121,38 @@ DROP TRIGGER stay ON cdp.identities;
 SET cdp.now = '2026-03-01 18:20Z';
 SELECT cdp.apply();
 SELECT i.identifier FROM cdp.segment_members('fresh') m JOIN cdp.identities i ON i.profile_id = m WHERE i.identifier::text ~ ':u' ORDER BY 1;
+SELECT station, key FROM cdp.verify();
+
+-- when none can be evaluated not all of them are tried
+SELECT count(*) > 10 FROM cdp.segment_members('fresh');
+CREATE TRIGGER stay BEFORE UPDATE ON cdp.identities FOR EACH ROW EXECUTE FUNCTION no();
+SET cdp.now = '2026-03-03 18:20Z';
+SELECT cdp.apply();
+DROP TRIGGER stay ON cdp.identities;
+SELECT cdp.apply();
+\c
+SET cdp.now = '2026-03-03 18:20Z';
+SELECT cdp.apply();
+SELECT count(*) FROM cdp.segment_members('fresh');
+
+-- ---- the member of an account that has another value now: no entry is blamed
+SELECT cdp.create_trait('plan', type => 'text', entity => 'account');
+SELECT cdp.create_segment('pro', $$account.plan = 'pro'$$);
+SELECT cdp.group('g', '{"plan": "free"}', user_id => 'member') IS NOT NULL AS logged;
+SELECT cdp.apply();
+CREATE TRIGGER stay BEFORE UPDATE ON cdp.identities FOR EACH ROW
+	WHEN (OLD.identifier::text = 'user_id:member') EXECUTE FUNCTION no();
+SELECT cdp.group('g', '{"plan": "pro"}', user_id => 'other') IS NOT NULL AS logged;
+SELECT cdp.apply(1);
+INSERT INTO cdp.events (event, identifiers) VALUES ('x', '{user_id:late}');
+SELECT cdp.apply();
+SELECT count(*) FROM cdp.isolated;
+SELECT i.identifier FROM cdp.segment_members('pro') m JOIN cdp.identities i ON i.profile_id = m;
+DROP TRIGGER stay ON cdp.identities;
+\c
+SET cdp.now = '2026-03-03 18:20Z';
+SELECT cdp.apply();
+SELECT i.identifier FROM cdp.segment_members('pro') m JOIN cdp.identities i ON i.profile_id = m ORDER BY 1;
 SELECT station, key FROM cdp.verify();
 
 -- what an error says of somebody goes with him

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -111,6 +112,52 @@ ok($node->poll_query_until('a', 'SELECT count(*) = 2180 FROM cdp.profiles'), 'wh
 is($node->safe_psql('a', 'SELECT count(*) FROM cdp.backfills'), '1', 'the back-fill waits');
 $node->safe_psql('a', 'DROP TRIGGER no ON cdp.backfills');
 is($node->safe_psql('a', "SELECT cdp.wait_backfill('latest', '120 s')"), 't', 'and ends when it can');
+is($node->safe_psql('a', 'SELECT count(*) FROM cdp.verify()'), '0', 'verify() finds nothing');
+
+# ---- an erasure cannot go on, what comes can
+
+$node->safe_psql('a', q(
+	CREATE TRIGGER no BEFORE INSERT ON cdp.tombstones FOR EACH STATEMENT EXECUTE FUNCTION no()));
+$node->safe_psql('a', "SELECT cdp.erase('user_id:u1')");
+ok($node->poll_query_until('a', q(SELECT last_error = 'no cursor' AND last_error_at > now() - interval '10 s' FROM cdp.stat_apply)), 'an erasure fails');
+append(5001, 5020);
+ok($node->poll_query_until('a', 'SELECT count(*) = 2200 FROM cdp.profiles'), 'what comes is applied nevertheless');
+$node->safe_psql('a', 'DROP TRIGGER no ON cdp.tombstones');
+ok($node->poll_query_until('a', 'SELECT count(*) = 2199 FROM cdp.profiles'), 'and the erasure when it can');
+is(wait_applied(), 't', 'all of it');
+
+# ---- somebody else has applied the entry before the worker puts it aside
+
+$node->safe_psql('a', q(
+	CREATE FUNCTION no_worker() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		IF current_setting('application_name') = 'cdp applier' THEN
+			PERFORM pg_advisory_xact_lock(1);
+			RAISE EXCEPTION 'no worker';
+		END IF;
+		RETURN NEW;
+	END $$;
+	CREATE TRIGGER no BEFORE INSERT ON cdp.identities FOR EACH ROW EXECUTE FUNCTION no_worker()));
+my ($in, $out) = ('', '');
+my $gate = IPC::Run::start(
+	[ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-d', 'a' ],
+	\$in, \$out, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+$in .= "SELECT pg_advisory_lock(1), 'closed';\n";
+IPC::Run::pump $gate until $out =~ /closed/;
+append(6001, 6001);
+ok($node->poll_query_until('a', q(SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND NOT granted)),
+	'the worker is at an entry');
+my $other = IPC::Run::start(
+	[ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-d', 'a', '-c', 'SELECT cdp.apply()' ]);
+ok($node->poll_query_until('a', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE query = 'SELECT cdp.apply()' AND wait_event_type = 'Lock')),
+	'somebody else waits for his turn');
+$in .= "\\q\n";
+$gate->finish;
+ok($other->finish, 'who applies it');
+$node->safe_psql('a', 'DROP TRIGGER no ON cdp.identities');
+append(6003, 6003);
+is(wait_applied(), 't', 'the worker goes on');
+is($node->safe_psql('a', 'SELECT count(*) FROM cdp.isolated'), '0', 'it is not put aside');
 is($node->safe_psql('a', 'SELECT count(*) FROM cdp.verify()'), '0', 'verify() finds nothing');
 
 $node->stop('fast');
