@@ -1,5 +1,5 @@
 // A client of cdp with pgx: calls, a bulk load by COPY in binary format with
-// typed arrays of cdp.identifier, and a consumer that polls.
+// typed arrays of cdp.identifier, and such an array back.
 //
 //	go run .            (connects by PGHOST, PGDATABASE, ...)
 //

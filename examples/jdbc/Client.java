@@ -8,8 +8,8 @@ import java.util.Arrays;
 import org.postgresql.PGConnection;
 
 /**
- * A client of cdp with JDBC: batches of calls, typed arrays of cdp.identifier,
- * COPY, and a consumer that polls.
+ * A client of cdp with JDBC: calls, batches of rows with typed arrays of
+ * cdp.identifier, COPY, and such an array back.
  *
  *   java -cp postgresql-42.7.7.jar Client.java 'jdbc:postgresql://localhost/db?user=me'
  *
