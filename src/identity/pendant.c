@@ -422,12 +422,16 @@ split_goes(CdpGraph *graph, CdpNode *a, CdpNode *b)
 		bool		refused = false;
 		bool		manual;
 		bool		found;
+		char	   *reason;
 		CdpLink    *link;
 
 		if (holds(graph, r, NULL, &refused) || !refused)
 			continue;
 		manual = DatumGetBool(CdpCell(r, 3, &found));
-		if (manual || strcmp(reason_of_row(r), CdpVerdictReason(CDP_JOIN_CANNOT)) != 0)
+		reason = reason_of_row(r);
+		/* none: it held until this batch */
+		if (manual || reason == NULL ||
+			strcmp(reason, CdpVerdictReason(CDP_JOIN_CANNOT)) != 0)
 			good = false;
 		else if (p == NULL || q == NULL ||
 				 (CdpNodeRoot(p) != large && CdpNodeRoot(q) != large))

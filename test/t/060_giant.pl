@@ -149,6 +149,18 @@ is(judged('edge', q{SELECT split('user_id:hub', 'cookie:40'); SELECT apply();}),
 is($node->safe_psql('edge', q{SELECT refused('user_id:mel', 'cookie:40'), refused('user_id:hub', 'cookie:40')}), 'accepted |overruled cannot-link',
 	'the second user has the cookie');
 verified('edge', 'a split at what was refused');
+# what is with the hub again loses a link of its own in the same batch
+$node->safe_psql('edge', q{
+SELECT log('{user_id:hub,cookie:pair}', '2026-03-05Z');
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES ('pair', 'V', '{cookie:pair,device:pair}', '2026-03-05 01:00Z');
+SELECT apply();
+SELECT split('user_id:hub', 'cookie:pair') AS s \gset
+SELECT apply();
+SELECT undo(:'s'), undo('pair', 'sql');
+SELECT apply();
+});
+is($node->safe_psql('edge', q{SELECT resolve('user_id:hub') = resolve('cookie:pair'), resolve('device:pair') IS NULL}), 't|t', 'the pair is parted, one of it is with the hub');
+verified('edge', 'a split that goes with evidence of who was split off');
 
 # ---- two halves that only just came together ----
 $node->safe_psql('postgres', 'CREATE DATABASE halves');
