@@ -54,6 +54,8 @@ SELECT * FROM cdp.profiles
 SELECT * FROM cdp.profile_traits
 SELECT * FROM cdp.memberships
 SELECT * FROM cdp.account_members
+SELECT x FROM numbers, unnest(cdp.component_nodes(p)) x WHERE x <> p
+SELECT x.node FROM numbers, cdp.graph_walk(p) x WHERE x.depth > 0
 \.
 CREATE VIEW public.ids AS SELECT unnest('{user_id:1,user_id:2,user_id:3,email:FR@x.example,anonymous_id:a2}'::cdp.identifier[]) AS i;
 CREATE TABLE public.numbers AS SELECT profile_id AS p FROM cdp.profiles;

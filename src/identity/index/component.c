@@ -24,6 +24,7 @@
 
 #include "cdp.h"
 #include "compat.h"
+#include "identity/identity.h"
 #include "identity/index/walk.h"
 
 /* What is known of the link through which a node was reached. */
@@ -164,6 +165,16 @@ add_node(Nodes *nodes, int64 node)
 }
 
 /*
+ * Does the node belong to somebody whom the session's user does not see?  Who
+ * sees nobody by the number 0 sees some only.
+ */
+static bool
+not_visible(int64 node)
+{
+	return CdpVisibleHook != NULL && !CdpVisibleHook(0) && CdpProfileOfNode(node) == 0;
+}
+
+/*
  * cdp.component_nodes(node bigint) returns bigint[]
  */
 Datum
@@ -179,6 +190,8 @@ cdp_component_nodes(PG_FUNCTION_ARGS)
 	nodes.max = FEW_NODES;
 	nodes.table = NULL;
 	add_node(&nodes, PG_GETARG_INT64(0));
+	if (not_visible(nodes.nodes[0]))
+		next = 1;
 	walk = CdpWalkBegin(true);
 	while (next < nodes.n)
 	{
@@ -329,7 +342,7 @@ cdp_graph_walk(PG_FUNCTION_ARGS)
 	int			depth = 0;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (PG_ARGISNULL(0))
+	if (PG_ARGISNULL(0) || not_visible(PG_GETARG_INT64(0)))
 		return (Datum) 0;
 	find_columns(&columns);
 	seen = reached_create(CurrentMemoryContext, 64, NULL);
