@@ -93,7 +93,7 @@ typedef struct CdpBatch
 	List	   *namings;		/* CdpNaming *: entries of earlier batches, see accounts.c */
 	int			ndue;
 	int64	   *due;			/* whose timers are due: profiles, accounts */
-	List	   *refolded;		/* int64 *: owners whose states were computed anew */
+	List	   *refolded;		/* int64 *: owners to be folded anew for accounts */
 	bool		told;			/* members of accounts have been asked to be evaluated */
 } CdpBatch;
 

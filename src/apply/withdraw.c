@@ -614,6 +614,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	int			n = list_length(withdrawn);
 	CdpEntry   *old = palloc(sizeof(CdpEntry) * n);
 	CdpContributions *contributions;
+	CdpContributions *of_accounts;
 	int64	   *owners = palloc(sizeof(int64) * n);
 	int64	   *ids = palloc(sizeof(int64) * n);
 	int64	   *named;
@@ -648,6 +649,9 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	/* what added nothing to its owner's states takes nothing from them */
 	contributions = palloc0(sizeof(CdpContributions) * n);
 	CdpTraitsEvaluate(batch->traits, NULL, old, n, contributions);
+	of_accounts = palloc0(sizeof(CdpContributions) * n);
+	CdpTraitsEvaluate(CdpAccountTraitSetGet(batch->applier.generation), NULL, old, n,
+					  of_accounts);
 	for (i = 0; i < n; i++)
 	{
 		int64	   *id = palloc(sizeof(int64));
@@ -666,8 +670,13 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 		if (contributions[i].n > 0 || old[i].type == CDP_ENTRY_IDENTIFY ||
 			old[i].naccounts > 0)
 			owners[nowners++] = old[i].owner;
+		/* but perhaps to those of accounts, whose traits are others */
+		else if (of_accounts[i].n > 0)
+			batch->refolded = lappend(batch->refolded,
+									  &CdpGraphNode(batch->graph, old[i].owner)->id);
 	}
 	pfree(contributions);
+	pfree(of_accounts);
 	CdpWithheldWithdraw(batch, old, n);
 
 	named = palloc(sizeof(int64) * Max(max, 1));

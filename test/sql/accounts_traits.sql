@@ -168,3 +168,16 @@ SELECT * FROM cdp.verify();
 SELECT cdp.apply() AS applied;
 SELECT cdp.value(identifier) AS account, traits->'orders_today' AS orders_today FROM cdp.accounts WHERE cdp.value(identifier) IN ('shop', 'mall') ORDER BY 1;
 SELECT * FROM cdp.verify();
+
+-- A retracted entry that no trait of profiles knows counted for the account
+-- that its owner was a member of.
+SELECT cdp.create_trait('credit', aggregate => 'sum', value => $$(properties->>'credit')::numeric$$, entity => 'account');
+SELECT cdp.group('guild', user_id => 'g1', occurred_at => '2026-06-20') IS NOT NULL AS logged;
+SELECT count(cdp.screen('Home', properties => jsonb_build_object('credit', credit), user_id => 'g1', message_id => id, occurred_at => '2026-06-25')) AS logged
+FROM (VALUES ('stays', 1), ('goes', 10)) v(id, credit);
+SELECT cdp.apply() AS applied;
+SELECT traits->'credit' AS credit FROM cdp.accounts WHERE cdp.value(identifier) = 'guild';
+SELECT cdp.retract('goes') IS NOT NULL AS retracted;
+SELECT cdp.apply() AS applied;
+SELECT traits->'credit' AS credit FROM cdp.accounts WHERE cdp.value(identifier) = 'guild';
+SELECT * FROM cdp.verify();
