@@ -29,7 +29,8 @@ CREATE VIEW cdp.access_sets AS
 		('operator', 'relation', 'traits segments purposes attachments progress sources event_catalog dead_letters subscription_lag '
 			'stat_worker stat_apply stat_traits stat_segments waiting_segments building_traits access_sets'),
 		('privacy', 'function', 'audit_seal audit_verify see_sensitive set_sensitivity consent consented consents '
-			'erase forget_tombstone erased_acknowledged erasure_proof erasure_clean export export_rows'),
+			'erase forget_tombstone erased_acknowledged erasure_proof erasure_clean export export_rows '
+			'set_retention drop_retention drop_expired_partitions'),
 		('privacy', 'relation', 'audit purposes access_sets erasures')
 	) AS s (grant_set, kind, names), unnest(string_to_array(s.names, ' ')) n;
 COMMENT ON VIEW cdp.access_sets IS 'which functions and relations the sets of rights have: reader, writer, consumer, operator and privacy; functions by name, whatever their arguments';

@@ -392,20 +392,22 @@ take_out(CdpAccountSet *set, CdpNaming *namings, int n)
 /*
  * Entries that are nobody's have no row in cdp.entries by which a change of the
  * rules would know that they counted: they come again without being withdrawn,
- * perhaps to be rejected, or as somebody's.
+ * perhaps to be rejected, or as somebody's, or are gone.
  */
 static void
 take_out_nobodys(CdpAccountSet *set)
 {
 	CdpBatch   *batch = set->batch;
-	int64	   *entries = palloc(sizeof(int64) * Max(batch->nentries, 1));
-	int			nentries = batch->nentries;
+	int			nentries = batch->nentries + batch->nremoved;
+	int64	   *entries = palloc(sizeof(int64) * Max(nentries, 1));
 	int64	   *accounts;
 	int			naccounts;
 	Datum		arg;
 
-	for (int i = 0; i < nentries; i++)
+	for (int i = 0; i < batch->nentries; i++)
 		entries[i] = batch->entries[i].id;
+	for (int i = 0; i < batch->nremoved; i++)
+		entries[batch->nentries + i] = batch->removed[i];
 	if (nentries == 0)
 		return;
 	arg = CdpInt8Array(entries, nentries);

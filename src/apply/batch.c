@@ -602,6 +602,18 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		if (activated || worked_off)
 			CdpCursorsWrite(cursors);
 		CdpAuditSeal();
+		if (max > 0 && (work & CDP_WORK_HISTORY) != 0 && rules == NULL && !building &&
+			CdpRetentionDue(&batch))
+		{
+			CdpEpochCheck(&batch, cursors->incarnation);
+			CdpBatchPrepare(&batch, NULL, true);
+			CdpMessagesBegin(&batch);
+			result.reread = CdpRetentionStep(&batch, before, &result.more);
+			CdpApplierWrite(&batch, true);
+			CdpMessagesEnd(&batch);
+			CdpGraphEnd(batch.graph, batch.applier.generation, batch.applier.token);
+			result.changes = batch.changes.n;
+		}
 		result.next_timer = when_next();
 		goto done;
 	}

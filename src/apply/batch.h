@@ -88,6 +88,8 @@ typedef struct CdpBatch
 	bool		erasing;		/* … or somebody is erased */
 	const CdpChange *farewell;	/* to be announced last; NULL: nothing */
 	int			nemptied;
+	int64	   *removed;		/* entries that are not there any more and named accounts */
+	int			nremoved;
 	int64	   *emptied;		/* nodes, in order, that own no entries any more */
 	List	   *reread;			/* applied entries (CdpEntry *) as they were read */
 	List	   *namings;		/* CdpNaming *: entries of earlier batches, see accounts.c */
@@ -200,6 +202,10 @@ extern void CdpErasuresTake(CdpBatch *batch);
 extern void CdpErasedRefuse(CdpBatch *batch);
 /* The next step; returns how much was done, at least 1. */
 extern int64 CdpErasureStep(CdpBatch *batch, CdpCursorSet *applied, int max);
+
+/* retention.c */
+extern bool CdpRetentionDue(CdpBatch *batch);
+extern int64 CdpRetentionStep(CdpBatch *batch, CdpCursorSet *applied, bool *more);
 
 /* write.c */
 extern void CdpWriteRows(CdpBatch *batch);

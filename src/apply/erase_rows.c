@@ -513,8 +513,11 @@ CdpErasureExchange(CdpErasureRows *rows)
 	copies = other_copies(rows, list, n);
 	batch->entries = palloc0(sizeof(CdpEntry) * Max(n + list_length(copies), 1));
 	batch->nentries = 0;
+	batch->removed = palloc(sizeof(int64) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
+		if (list[i]->is.id == 0 && list[i]->was.naccounts > 0)
+			batch->removed[batch->nremoved++] = list[i]->was.id;
 		if (list[i]->counted)
 			batch->reread = lappend(batch->reread, &list[i]->was);
 		else if (CDP_ENTRY_DECIDES(list[i]->was.type))
@@ -525,7 +528,7 @@ CdpErasureExchange(CdpErasureRows *rows)
 	foreach(lc, copies)
 		batch->entries[batch->nentries++] = *(CdpEntry *) lfirst(lc);
 	if (batch->nentries == 0 && batch->reread == NIL && batch->nemptied == 0 &&
-		batch->graph->withdrawn == NIL)
+		batch->nremoved == 0 && batch->graph->withdrawn == NIL)
 		return;
 	CdpBatchFold(batch, rows->applied);
 

@@ -408,7 +408,8 @@ make_partitions(ApplierState *state)
 		{
 			(void) run_as_owner("SELECT cdp.make_partitions(),"
 								" cdp.make_change_partitions(),"
-								" cdp.trim_changes()",
+								" cdp.trim_changes(),"
+								" cdp.drop_expired_partitions()",
 								0, NULL, NULL);
 			state->partitions_at = GetCurrentTimestamp() + PARTITIONS_EVERY;
 		}
