@@ -37,6 +37,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/timestamp.h"
 
 #include "collect/attach.h"
@@ -286,6 +287,26 @@ next_by_cursor(CdpOpenAttachment *open, int rows)
 }
 
 /*
+ * Is there a table whose rows the role sees as those of the relation only, and
+ * not, or not all, by reading that table itself?
+ */
+static bool
+hides_rows(CdpOpenAttachment *open)
+{
+	Oid role = open->attachment->role;
+	ListCell *cell;
+
+	foreach(cell, leaves_of(open->relid))
+	{
+		Oid relid = lfirst_oid(cell);
+
+		if (relid != open->relid && check_enable_rls(relid, role, true) == RLS_ENABLED)
+			return true;
+	}
+	return false;
+}
+
+/*
  * One step: about so many rows; true when nothing is left.
  */
 static bool
@@ -312,9 +333,9 @@ load_step(CdpCapture *capture, CdpAttachment *attachment, int rows)
 	position.block = CdpCellInt8(0, 3);
 	CdpRestoreUser(&saved);
 
-	if (!open.complete)
+	if (!open.complete || (attachment->mapping->cursor == NULL && hides_rows(&open)))
 	{
-		/* another table has taken its place: that is a comparison */
+		/* another table has taken its place, or parts cannot be read: a comparison */
 		CdpAttachmentSync(capture, &open);
 		return true;
 	}

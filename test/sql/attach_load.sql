@@ -144,3 +144,27 @@ COMMIT;
 SET cdp.backfill_at_once = 2147483647;
 SELECT cdp.drop_attachment('one');
 SELECT cdp.attach('one', '{"event": "One", "identifiers": {"user_id": "who"}}', 'again');
+
+-- row-level security of a partition alone does not hide rows
+CREATE ROLE regress_load_one;
+CREATE ROLE regress_load_two;
+CREATE TABLE guarded (id int, who int) PARTITION BY RANGE (id);
+CREATE TABLE guarded_1 PARTITION OF guarded FOR VALUES FROM (0) TO (10);
+CREATE TABLE guarded_2 PARTITION OF guarded FOR VALUES FROM (10) TO (100);
+INSERT INTO guarded SELECT g, g FROM generate_series(1, 20) g;
+ALTER TABLE guarded OWNER TO regress_load_one;
+ALTER TABLE guarded_1 OWNER TO regress_load_one;
+ALTER TABLE guarded_2 OWNER TO regress_load_two;
+GRANT SELECT, TRIGGER ON guarded_2 TO regress_load_one;
+ALTER TABLE guarded_2 ENABLE ROW LEVEL SECURITY;
+GRANT EXECUTE ON FUNCTION cdp.attach TO regress_load_one;
+SET cdp.backfill_at_once = 10;
+SET ROLE regress_load_one;
+SELECT cdp.attach('guarded', '{"event": "Guarded", "identifiers": {"user_id": "who"}, "key": "id"}');
+RESET ROLE;
+SELECT name, logged, finished, error FROM cdp.load_attachments(1000) WHERE name = 'guarded';
+SELECT count(*) FROM cdp.events WHERE source = 'guarded';
+SELECT cdp.drop_attachment('guarded');
+DROP TABLE guarded;
+DROP OWNED BY regress_load_one, regress_load_two;
+DROP ROLE regress_load_one, regress_load_two;
