@@ -26,6 +26,20 @@
 #include "segments/predicate.h"
 
 /*
+ * For use in ereport: where in the text of a definition an error is.
+ */
+int
+CdpPredicateErrorPosition(const char *text, int location)
+{
+	if (location >= 0)
+	{
+		internalerrquery(text);
+		internalerrposition(pg_mbstrlen_with_len(text, location) + 1);
+	}
+	return 0;
+}
+
+/*
  * An error in a literal is shown with the position of the literal; say where
  * in it the error is.
  */

@@ -43,7 +43,6 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
@@ -124,20 +123,6 @@ static const char *const now_words[] = {
 
 /* … and what is not quite the same. */
 static const char *const clock_words[] = {"clock_timestamp", "timeofday"};
-
-/*
- * For use in ereport: where in the text of a definition an error is.
- */
-int
-CdpPredicateErrorPosition(const char *text, int location)
-{
-	if (location >= 0)
-	{
-		internalerrquery(text);
-		internalerrposition(pg_mbstrlen_with_len(text, location) + 1);
-	}
-	return 0;
-}
 
 static bool
 is_word(const char *name, const char *const *words, int n)

@@ -204,6 +204,41 @@ CdpDeclaredKey(const CdpTrait *trait)
 	return trait->rules->definition->key ? trait->rules->definition->key : trait->name;
 }
 
+/* A trait by any of the names that a definition may use for it. */
+CdpTrait *
+CdpTraitLookup(CdpTraitSet *set, const char *name)
+{
+	CdpTrait   *found = CdpTraitByName(set, name);
+
+	for (int i = 0; found == NULL && i < set->ntraits; i++)
+	{
+		CdpTrait   *trait = set->traits[i];
+
+		if (!trait->hidden && trait->rules->definition->key != NULL &&
+			strcmp(trait->rules->definition->key, name) == 0)
+			found = trait;
+	}
+	for (int i = 0; found == NULL && i < set->ntraits; i++)
+	{
+		CdpTrait   *trait = set->traits[i];
+
+		/* names of traits are in lower case, so that at most one fits */
+		if (!trait->hidden && pg_strcasecmp(trait->name, name) == 0)
+			found = trait;
+	}
+	return found;
+}
+
+/* A hidden one by its name, which only hidden definitions may use. */
+CdpTrait *
+CdpTraitByHiddenName(CdpTraitSet *set, const char *name)
+{
+	for (int i = 0; i < set->ntraits && name[0] == '$'; i++)
+		if (set->traits[i]->hidden && strcmp(set->traits[i]->name, name) == 0)
+			return set->traits[i];
+	return NULL;
+}
+
 /*
  * A trait that a definition names: see traits.h.
  */

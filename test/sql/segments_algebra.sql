@@ -58,15 +58,15 @@ SELECT cdp.segment_members('{}'::text[], '{}', '{dense}');
 SELECT * FROM cdp.segment_overlap(ARRAY['dense', 'nobody']);
 
 -- who may execute it need not be able to read the tables
-CREATE ROLE cdp_algebra;
-GRANT USAGE ON SCHEMA cdp TO cdp_algebra;
-SET ROLE cdp_algebra;
+CREATE ROLE regress_algebra;
+GRANT USAGE ON SCHEMA cdp TO regress_algebra;
+SET ROLE regress_algebra;
 SELECT cdp.segment_size('{far}');
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION cdp.segment_size(text[], text[], text[]) TO cdp_algebra;
-SET ROLE cdp_algebra;
+GRANT EXECUTE ON FUNCTION cdp.segment_size(text[], text[], text[]) TO regress_algebra;
+SET ROLE regress_algebra;
 SELECT cdp.segment_size('{far}');
 SELECT count(*) FROM cdp.segment_members;
 RESET ROLE;
-DROP OWNED BY cdp_algebra;
-DROP ROLE cdp_algebra;
+DROP OWNED BY regress_algebra;
+DROP ROLE regress_algebra;

@@ -47,12 +47,12 @@ SELECT name, errors, last_error FROM cdp.segments WHERE name ~ 'match|lazy' ORDE
 SELECT * FROM cdp.verify();
 
 -- another owner's is not shared; whose role is gone is suspended, and the rest goes on
-CREATE ROLE cdp_sharer;
-SELECT cdp.alter_segment('match_1', owner => 'cdp_sharer');
+CREATE ROLE regress_sharer;
+SELECT cdp.alter_segment('match_1', owner => 'regress_sharer');
 SELECT cdp.identify('u1', '{"pattern": "a"}') IS NOT NULL;
 SELECT cdp.apply();
 SELECT * FROM who() WHERE segment ~ 'match|lazy';
-DROP ROLE cdp_sharer;
+DROP ROLE regress_sharer;
 SELECT cdp.identify('u1', '{"pattern": "x"}') IS NOT NULL;
 SELECT cdp.apply();
 SELECT * FROM who() WHERE segment ~ 'match|lazy';
