@@ -13,12 +13,12 @@ CREATE VIEW cdp.access_sets AS
 			'same_person timeline merges audience audience_value member_since unpack_entries '
 			'profile_traits_at account_trait_values account_traits_json'),
 		('reader', 'relation', 'accounts account_members profiles profile_traits account_traits memberships traits segments '
-			'purposes sources event_catalog progress'),
+			'purposes plan_violations stat_plans sources event_catalog progress'),
 		('writer', 'function', 'track identify page screen group alias leave_group consent ingest ingest_text'),
 		('consumer', 'function', 'poll ack nack status'),
 		('operator', 'function', 'create_identifier_kind alter_identifier_kind drop_identifier_kind identity_preset preview_identity rejudge '
 			'create_trait alter_trait rename_trait drop_trait '
-			'create_purpose alter_purpose drop_purpose '
+			'create_purpose alter_purpose drop_purpose tracking_plan drop_tracking_plan '
 			'create_segment alter_segment rename_segment drop_segment reevaluate_segment preview_segment matches pending_evaluations '
 			'attach attach_preset attachment_preset drop_attachment sync_attachment sync_attachments load_attachments '
 			'subscribe alter_subscription unsubscribe rewind requeue discard advance subscription '
@@ -26,7 +26,7 @@ CREATE VIEW cdp.access_sets AS
 			'export_config apply_config config_drop config_object config_put config_sections config_texts load_sample '
 			'apply check status lag pause resume retry_rejected start_worker stop_worker cancel_backfill wait_backfill '
 			'make_partitions make_change_partitions trim_changes prune_history audit_seal'),
-		('operator', 'relation', 'traits segments purposes attachments progress sources event_catalog dead_letters subscription_lag '
+		('operator', 'relation', 'traits segments purposes plan_violations stat_plans attachments progress sources event_catalog dead_letters subscription_lag '
 			'stat_worker stat_apply stat_traits stat_segments waiting_segments building_traits access_sets'),
 		('privacy', 'function', 'audit_seal audit_verify see_sensitive set_sensitivity consent consented consents '
 			'erase forget_tombstone erased_acknowledged erasure_proof erasure_clean export export_rows '

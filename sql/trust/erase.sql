@@ -180,6 +180,9 @@ BEGIN
 	DELETE FROM cdp.rejected r
 	WHERE cdp.erasure_scrub(r.payload) IS NOT NULL OR cdp.erasure_mentions(r.detail) OR cdp.erasure_mentions(r.message_id);
 	GET DIAGNOSTICS n = ROW_COUNT;
+	DELETE FROM cdp.plan_violation_counts v WHERE cdp.erasure_mentions(replace(replace(v.path, '~1', '/'), '~0', '~'));
+	UPDATE cdp.plan_violation_counts v SET entry = NULL, xid = NULL
+	WHERE v.entry IS NOT NULL AND NOT EXISTS (SELECT FROM cdp.events e WHERE e.xid = v.xid AND e.id = v.entry);
 	UPDATE cdp.changes c SET payload = cdp.erasure_scrub(c.payload)
 	WHERE c.kind <> 'erased' AND cdp.erasure_scrub(c.payload) IS NOT NULL;
 	UPDATE cdp.subscription_queue q SET payload = coalesce(cdp.erasure_scrub(q.payload), q.payload),

@@ -42,6 +42,7 @@
 #include "cdp.h"
 #include "statement.h"
 #include "trust/audit.h"
+#include "trust/plan.h"
 
 static CdpStatement load_applier = {
 	"SELECT a.generation, a.next_node, a.next_seq, a.epoch, a.clock, a.entries,"
@@ -432,6 +433,25 @@ audit_decisions(CdpBatch *batch)
 	CdpAuditDecisions(decisions, n);
 }
 
+/*
+ * Have the entries of this batch that count judged by the tracking plans; not
+ * those of earlier batches that count again.
+ */
+static void
+judge_plans(CdpBatch *batch)
+{
+	CdpEntry  **entries = palloc_array(CdpEntry *, Max(batch->nread, 1));
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < batch->nread; i++)
+		if (batch->counts[i] && batch->entries[i].reject_reason == NULL &&
+			!batch->entries[i].withheld)
+			entries[n++] = &batch->entries[i];
+	CdpPlansJudge(entries, n, batch->applier.generation);
+	pfree(entries);
+}
+
 CdpBatchResult
 CdpApplyBatch(int64 max_entries, bool activate, int work)
 {
@@ -647,6 +667,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	}
 	CdpBatchWrite(&batch);
 	audit_decisions(&batch);
+	judge_plans(&batch);
 	CdpCursorsWrite(cursors);
 	CdpApplierWrite(&batch, true);
 	CdpMessagesEnd(&batch);
