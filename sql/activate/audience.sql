@@ -37,6 +37,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	wanted int;
+	purposed text[] := cdp.purposed_segments();
 BEGIN
 	IF audience.hash IS NULL OR audience.hash NOT IN ('sha256', 'google', 'meta', 'none') THEN
 		RAISE EXCEPTION 'invalid hash "%"', audience.hash
@@ -64,9 +65,11 @@ BEGIN
 		JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(i.identifier)
 		WHERE m.segment_id = wanted AND m.member AND k.kind = ANY (audience.kinds)
 			AND cdp.visible(m.profile_id)
+			-- consent can have run out since the applied clock
+			AND NOT (audience.segment = ANY (purposed) AND cdp.lacks_consent(audience.segment, m.profile_id))
 		ORDER BY 1, 2, 3;
 END
 $$;
 COMMENT ON FUNCTION cdp.audience(text, text[], text) IS
-	'the identifiers of these kinds of a segment''s members, as of the applied clock, in the form in which advertising platforms compare them: hash sha256 (SHA-256 of the canonical value as hexadecimal digits), google and meta (the same of their normal forms; advertising ids, and Google''s user ids, as they are), none. Errors: undefined_object (segment, kind), invalid_parameter_value';
+	'the identifiers of these kinds of a segment''s members, as of the applied clock, without who does not consent to its purpose now, in the form in which advertising platforms compare them: hash sha256 (SHA-256 of the canonical value as hexadecimal digits), google and meta (the same of their normal forms; advertising ids, and Google''s user ids, as they are), none. Errors: undefined_object (segment, kind), invalid_parameter_value';
 REVOKE ALL ON FUNCTION cdp.audience_value(text, text, text, text), cdp.audience(text, text[], text) FROM PUBLIC;

@@ -45,6 +45,8 @@ AS $$
 BEGIN
 	IF name IS NULL THEN
 		RAISE EXCEPTION 'name must not be null' USING ERRCODE = 'null_value_not_allowed';
+	ELSIF octet_length(name) > 250 THEN
+		RAISE EXCEPTION 'name is too long' USING ERRCODE = 'name_too_long', DETAIL = 'Names of sensitive values have at most 250 bytes.';
 	ELSIF object IS NULL OR object NOT IN ('kind', 'trait', 'account_trait') THEN
 		RAISE EXCEPTION 'invalid object "%"', object USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'There are kind, trait and account_trait.';

@@ -90,7 +90,9 @@ SELECT kind, segment, profile_id, cause, occurred_at FROM cdp.changes ORDER BY s
 SELECT cdp.consent('eve', 'marketing', expires => '2026-03-01');
 SELECT cdp.apply();
 SELECT count(*) FROM cdp.poll('trigger') WHERE kind = 'segment_entered' AND segment = 'mailed';
+SELECT value FROM cdp.audience('mailed', '{user_id}', 'none') ORDER BY 1;
 SET cdp.now = '2026-03-01';
+SELECT value FROM cdp.audience('mailed', '{user_id}', 'none') ORDER BY 1;
 SELECT count(*) FROM cdp.poll('trigger') WHERE kind = 'segment_entered' AND segment = 'mailed';
 SELECT cdp.apply();
 SELECT count(*) FROM cdp.verify();

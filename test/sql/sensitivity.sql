@@ -147,6 +147,7 @@ SELECT cdp.set_sensitivity('kind', 'group_id');
 SELECT cdp.set_sensitivity('table', 'email');
 SELECT cdp.set_sensitivity('kind', 'email', 'very');
 SELECT cdp.set_sensitivity('kind', NULL);
+SELECT cdp.set_sensitivity('trait', repeat('x', 251));
 SET ROLE regress_sensitive_reader;
 SELECT cdp.set_sensitivity('kind', 'email', 'normal');
 RESET ROLE;
