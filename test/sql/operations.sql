@@ -103,17 +103,17 @@ SELECT severity, object, regexp_replace(finding, '[0-9]+', '…') AS finding, re
 SELECT cdp.drop_segment('slow');
 
 SET cdp.max_profile_identifiers = 10;
-SELECT cdp.identify(user_id => 'big', identifiers => ARRAY(SELECT ('email:e' || i || '@x.org')::cdp.identifier FROM generate_series(1, 8) i));
+SELECT cdp.identify(user_id => 'big', identifiers => ARRAY(SELECT ('email:e' || i || '@x.org')::cdp.identifier FROM generate_series(1, 8) i)) IS NOT NULL AS logged;
 SELECT cdp.apply();
 SELECT severity, object, finding FROM found() WHERE topic = 'limits';
 ANALYZE cdp.identities;
 SELECT severity, regexp_replace(object, '[0-9]+', '…') AS object, finding, regexp_replace(remedy, '[0-9]+', '…') AS remedy FROM found() WHERE topic = 'limits';
-SELECT cdp.identify(user_id => 'big', identifiers => ARRAY(SELECT ('email:f' || i || '@x.org')::cdp.identifier FROM generate_series(1, 8) i));
+SELECT cdp.identify(user_id => 'big', identifiers => ARRAY(SELECT ('email:f' || i || '@x.org')::cdp.identifier FROM generate_series(1, 8) i)) IS NOT NULL AS logged;
 SELECT cdp.apply();
 SELECT severity, object, finding, remedy FROM found() WHERE topic = 'limits' AND object = 'size';
 RESET cdp.max_profile_identifiers;
 SET cdp.max_fresh_entries = 1;
-SELECT cdp.track('x', user_id => 'a'), cdp.track('x', user_id => 'b');
+SELECT count(cdp.track('x', user_id => u)) FROM unnest('{a,b}'::cdp.key[]) u;
 SELECT severity, finding, remedy FROM found() WHERE topic = 'limits' AND object IS NULL;
 RESET cdp.max_fresh_entries;
 SELECT cdp.apply();
