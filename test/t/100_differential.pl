@@ -400,12 +400,12 @@ my $verify_sql =
   q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify() WHERE key <> 'change of rules';};
 
 # Nobody without consent is in a segment that has a purpose, at any time: but for
-# timers that are due and come with a later batch.
+# timers that are due, for which no batch has come yet.
 my $consent_sql = q{
 SELECT format('DIFFERENCE member %s of %s does not consent', m.profile_id, s.name)
 FROM cdp.segment_members m JOIN cdp.segment_definitions s ON s.id = m.segment_id
 WHERE m.member AND s.options ? 'purpose' AND NOT cdp.consented(m.profile_id, s.options->>'purpose')
-  AND NOT EXISTS (SELECT FROM cdp.timers t, cdp.applier a WHERE t.profile_id = m.profile_id AND t.at <= a.clock)
+  AND NOT EXISTS (SELECT FROM cdp.timers t WHERE t.profile_id = m.profile_id AND t.at <= cdp.clock())
 LIMIT 3;};
 
 my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers window_items segment_members changes cursors account_news trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes account_values account_totals);
