@@ -8,7 +8,8 @@
  *	  partition in a transaction, and deletes what has expired the way an
  *	  erasure deletes a person's entries (erase_rows.c): what they did is
  *	  withdrawn.  Where it is stands in memory only, for a pass that begins anew
- *	  finds nothing twice.  Partitions that are empty by then are dropped by
+ *	  finds nothing twice; the pages of a step that is rolled back wait for the
+ *	  next pass.  Partitions that are empty by then are dropped by
  *	  cdp.drop_expired_partitions().
  *
  * IDENTIFICATION
@@ -28,7 +29,7 @@
 #define CHUNK_PAGES		500
 #define PASS_EVERY		USECS_PER_HOUR
 
-/* the longest part of the log that a rule can reach, in pages of a partition */
+/* how many partitions the log has, and the pages of the largest */
 static CdpStatement old_pages = {
 	"SELECT count(*), coalesce(max(pg_relation_size(c.oid) / current_setting('block_size')::int), 0)"
 	" FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
