@@ -142,15 +142,16 @@ CREATE FUNCTION cdp.count_plan_violations(types text[], events text[], versions 
 BEGIN ATOMIC
 	INSERT INTO cdp.plan_violation_counts AS c
 	SELECT f.type, f.event, f.version, f.path, f.keyword, sum(f.entries), min(f.first_at), max(f.last_at),
-		(array_agg(f.entry ORDER BY f.n))[1], (array_agg(f.xid ORDER BY f.n))[1]
+		(array_agg(f.entry ORDER BY f.entry))[1], (array_agg(f.xid ORDER BY f.entry))[1]
 	FROM (
-		SELECT u.n, u.type, u.event, u.version, u.entries, u.first_at, u.last_at, u.entry, u.xid,
+		SELECT u.type, u.event, u.version, u.entries, u.first_at, u.last_at, u.entry, u.xid,
 			CASE WHEN k.known THEN u.path ELSE '…' END AS path, CASE WHEN k.known THEN u.keyword ELSE '' END AS keyword
 		FROM (
 			SELECT u.*, v.path IS NOT NULL AS has, coalesce(s.rows, 0) +
-				row_number() OVER (PARTITION BY u.type, u.event, u.version, v.path IS NULL ORDER BY u.n) AS place
-			FROM unnest(types, events, versions, paths, keywords, counts, firsts, lasts, examples, xids) WITH ORDINALITY
-				AS u (type, event, version, path, keyword, entries, first_at, last_at, entry, xid, n)
+				row_number() OVER (PARTITION BY u.type, u.event, u.version, v.path IS NULL
+					ORDER BY u.entry, u.path, u.keyword) AS place
+			FROM unnest(types, events, versions, paths, keywords, counts, firsts, lasts, examples, xids)
+				AS u (type, event, version, path, keyword, entries, first_at, last_at, entry, xid)
 			LEFT JOIN cdp.plan_violation_counts v USING (type, event, version, path, keyword)
 			LEFT JOIN (SELECT x.type, x.event, x.version, count(*) AS rows FROM cdp.plan_violation_counts x
 				GROUP BY 1, 2, 3) s USING (type, event, version)) u

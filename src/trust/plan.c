@@ -81,7 +81,7 @@ typedef struct Finding
 	int64 entries;
 	TimestampTz first;
 	TimestampTz last;
-	CdpEntry *entry; /* the first */
+	CdpEntry *entry; /* the first in the log: the batch's order is that of event time */
 	CdpEntry *last_entry; /* in which it was counted */
 } Finding;
 
@@ -238,6 +238,8 @@ add_finding(HTAB *findings, EventPlan *plan, CdpEntry *entry, const char *path, 
 		return;
 	finding->last_entry = entry;
 	finding->entries++;
+	if (entry->id < finding->entry->id)
+		finding->entry = entry;
 	finding->first = Min(finding->first, entry->received_at);
 	finding->last = Max(finding->last, entry->received_at);
 }
