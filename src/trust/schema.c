@@ -181,11 +181,11 @@ names_of(const JsonbValue *value, const char *pointer, const char *keyword, int 
 	return names;
 }
 
-static text *
+static CdpPattern *
 pattern_of(const char *pattern, int len, const char *pointer, const char *keyword)
 {
 	const char *why;
-	text *translated = CdpPatternTranslate(pattern, len, &why);
+	CdpPattern *translated = CdpPatternTranslate(pattern, len, &why);
 
 	if (translated == NULL)
 		unsupported(pointer, keyword, why);
@@ -337,7 +337,7 @@ follow(Jsonb *document, const char *pointer, JsonbValue *value)
 	return *pointer == '\0';
 }
 
-/* %XX in a fragment. */
+/* %XX in a fragment; NULL for one that has a zero byte. */
 static char *
 decode_fragment(const char *fragment)
 {
@@ -351,6 +351,9 @@ decode_fragment(const char *fragment)
 		{
 			char hex[3] = { fragment[1], fragment[2], '\0' };
 
+			/* which no name in jsonb has, and would end the text */
+			if (strcmp(hex, "00") == 0)
+				return NULL;
 			appendStringInfoChar(&buf, (char) strtol(hex, NULL, 16));
 			fragment += 2;
 		}
@@ -374,7 +377,7 @@ reference(Compiler *compiler, const JsonbValue *value, const char *pointer)
 	if (target[0] != '#')
 		unsupported(pointer, "$ref", "A reference must stay inside the document: \"#\", \"#/…\" or \"#anchor\".");
 	target = decode_fragment(target + 1);
-	if (!pg_verifymbstr(target, strlen(target), true))
+	if (target == NULL || !pg_verifymbstr(target, strlen(target), true))
 		invalid(pointer, "$ref", "It is not valid text.");
 	if (target[0] != '\0' && target[0] != '/')
 	{

@@ -34,6 +34,9 @@ typedef struct CdpSchemaViolation
  */
 extern CdpSchema *CdpSchemaCompile(Jsonb *schema, MemoryContext context);
 
+/* The keyword when judging takes too much; it is the only violation then, at "". */
+#define CDP_SCHEMA_ERROR "error"
+
 /*
  * Is the value valid?  violations: all that is wrong, CdpSchemaViolation *, in
  * the current context; NULL: not asked, so that the first is enough.
@@ -55,11 +58,20 @@ typedef bool (*CdpFormatCheck)(const char *value, int len);
 
 typedef struct CdpSchemaNode CdpSchemaNode;
 
+typedef struct CdpPattern
+{
+	text *regexp;
+	bool looks_around; /* then time grows with the square of the length */
+} CdpPattern;
+
+/* So many bytes are matched against a pattern that looks around. */
+#define CDP_MAX_LOOKED_AROUND 10000
+
 typedef struct CdpNamedSchema
 {
 	const char *name;
 	int namelen;
-	text *pattern; /* of patternProperties; else NULL */
+	CdpPattern *pattern; /* of patternProperties; else NULL */
 	CdpSchemaNode *schema;
 } CdpNamedSchema;
 
@@ -88,7 +100,7 @@ struct CdpSchemaNode
 	Numeric exclusive_maximum;
 	int64 min_length;
 	int64 max_length;
-	text *pattern;
+	CdpPattern *pattern;
 	CdpFormatCheck format;
 	int64 min_items;
 	int64 max_items;
@@ -135,9 +147,9 @@ struct CdpSchema
 extern CdpFormatCheck CdpFormatByName(const char *name, int len);
 /*
  * A pattern of ECMAScript as PostgreSQL's regular expressions have it; NULL,
- * with *why, when it has something that they do not.
+ * with *why, when it has something that they do not, or what can take forever.
  */
-extern text *CdpPatternTranslate(const char *pattern, int len, const char **why);
-extern bool CdpPatternMatches(text *pattern, const char *value, int len);
+extern CdpPattern *CdpPatternTranslate(const char *pattern, int len, const char **why);
+extern bool CdpPatternMatches(CdpPattern *pattern, const char *value, int len);
 
 #endif /* CDP_TRUST_SCHEMA_H */

@@ -37,9 +37,10 @@
 /* White space of ECMAScript, which is Unicode's whatever the collation. */
 #define SPACES " \\f\\n\\r\\t\\v\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff"
 
-text *
+CdpPattern *
 CdpPatternTranslate(const char *pattern, int len, const char **why)
 {
+	CdpPattern *result = palloc0_object(CdpPattern);
 	StringInfoData buf;
 	bool bracket = false;
 
@@ -75,7 +76,9 @@ CdpPatternTranslate(const char *pattern, int len, const char **why)
 				appendStringInfoString(&buf, bracket ? SPACES : "[" SPACES "]");
 			else if (next == 'S' && !bracket)
 				appendStringInfoString(&buf, "[^" SPACES "]");
-			else if (strchr("dDwWfnrtvb0", next) != NULL || (next >= '1' && next <= '9' && !bracket))
+			else if (next >= '1' && next <= '9')
+				*why = "Back references are not supported: matching them can take forever.";
+			else if (strchr("dDwWfnrtvb0", next) != NULL)
 				appendStringInfo(&buf, "\\%c", next);
 			else if (next == 'c' && i + 2 < len && isalpha((unsigned char) pattern[i + 2]))
 			{
@@ -114,7 +117,10 @@ CdpPatternTranslate(const char *pattern, int len, const char **why)
 			int left = len - i - 2;
 
 			if (left > 0 && (rest[0] == ':' || rest[0] == '=' || rest[0] == '!' || (rest[0] == '<' && left > 1 && (rest[1] == '=' || rest[1] == '!'))))
-				appendStringInfoString(&buf, "(");
+			{
+				appendStringInfoChar(&buf, c);
+				result->looks_around |= rest[0] != ':';
+			}
 			else
 				*why = "Named groups and flags inside a pattern are not supported.";
 		}
@@ -123,13 +129,14 @@ CdpPatternTranslate(const char *pattern, int len, const char **why)
 		if (*why != NULL)
 			return NULL;
 	}
-	return cstring_to_text_with_len(buf.data, buf.len);
+	result->regexp = cstring_to_text_with_len(buf.data, buf.len);
+	return result;
 }
 
 bool
-CdpPatternMatches(text *pattern, const char *value, int len)
+CdpPatternMatches(CdpPattern *pattern, const char *value, int len)
 {
-	return RE_compile_and_execute(pattern, unconstify(char *, value), len, REG_ADVANCED | REG_NOSUB,
+	return RE_compile_and_execute(pattern->regexp, unconstify(char *, value), len, REG_ADVANCED | REG_NOSUB,
 								  C_COLLATION_OID, 0, NULL);
 }
 

@@ -34,12 +34,29 @@ typedef struct Way
 	int index;
 } Way;
 
+/*
+ * What judging one value may cost, so that the outcome is the same on every
+ * machine, and comes.
+ */
+#define MAX_DEPTH 200 /* subschemas inside each other */
+#define MAX_STEPS 1000000 /* subschemas that judge something */
+#define MAX_VIOLATIONS 10000
+
+typedef struct Work
+{
+	int depth;
+	int steps;
+	bool exceeded;
+} Work;
+
 typedef struct Judge
 {
 	List **violations; /* NULL: the first is enough */
+	Work *work;
 } Judge;
 
 static bool judge_value(Judge *judge, CdpSchemaNode *node, JsonbValue *value, const Way *way);
+static bool judge_here(Judge *judge, CdpSchemaNode *node, JsonbValue *value, const Way *way);
 
 static void
 append_way(StringInfo buf, const Way *way)
@@ -72,6 +89,11 @@ broken(Judge *judge, const Way *way, const char *keyword)
 
 	if (judge->violations == NULL)
 		return false;
+	if (list_length(*judge->violations) >= MAX_VIOLATIONS)
+	{
+		judge->work->exceeded = true;
+		return false;
+	}
 	initStringInfo(&path);
 	append_way(&path, way);
 	violation = palloc_object(CdpSchemaViolation);
@@ -82,9 +104,9 @@ broken(Judge *judge, const Way *way, const char *keyword)
 }
 
 static bool
-is_valid(CdpSchemaNode *node, JsonbValue *value)
+is_valid(Judge *judge, CdpSchemaNode *node, JsonbValue *value)
 {
-	Judge silent = { NULL };
+	Judge silent = { NULL, judge->work };
 
 	return judge_value(&silent, node, value, NULL);
 }
@@ -173,6 +195,17 @@ find_named(CdpNamedSchema *named, int n, const char *name, int len)
 	return NULL;
 }
 
+static bool
+matches(Judge *judge, CdpPattern *pattern, const char *value, int len)
+{
+	if (pattern->looks_around && len > CDP_MAX_LOOKED_AROUND)
+	{
+		judge->work->exceeded = true;
+		return false;
+	}
+	return CdpPatternMatches(pattern, value, len);
+}
+
 /* ---- by type ---- */
 
 #define BROKEN(keyword) \
@@ -218,7 +251,7 @@ judge_string(Judge *judge, CdpSchemaNode *node, const char *string, int len, con
 		if (node->max_length >= 0 && length > node->max_length)
 			BROKEN("maxLength");
 	}
-	if (node->pattern != NULL && !CdpPatternMatches(node->pattern, string, len))
+	if (node->pattern != NULL && !matches(judge, node->pattern, string, len))
 		BROKEN("pattern");
 	if (node->format != NULL && !node->format(string, len))
 		BROKEN("format");
@@ -286,7 +319,7 @@ judge_array(Judge *judge, CdpSchemaNode *node, JsonbContainer *array, const Way 
 			if (judge->violations == NULL)
 				return false;
 		}
-		if (node->contains != NULL && is_valid(node->contains, &v))
+		if (node->contains != NULL && is_valid(judge, node->contains, &v))
 			contained++;
 		if (elements != NULL)
 			elements[i] = v;
@@ -323,7 +356,7 @@ judge_property(Judge *judge, CdpSchemaNode *node, JsonbValue *key, JsonbValue *v
 
 	for (int i = 0; i < node->npatterns && (valid || judge->violations != NULL); i++)
 	{
-		if (!CdpPatternMatches(node->patterns[i].pattern, name, len))
+		if (!matches(judge, node->patterns[i].pattern, name, len))
 			continue;
 		known = true;
 		valid &= judge_value(judge, node->patterns[i].schema, value, way);
@@ -336,7 +369,7 @@ judge_property(Judge *judge, CdpSchemaNode *node, JsonbValue *key, JsonbValue *v
 		else
 			valid &= judge_value(judge, node->additional, value, way);
 	}
-	if (node->names != NULL && !is_valid(node->names, key))
+	if (node->names != NULL && !is_valid(judge, node->names, key))
 		BROKEN("propertyNames");
 	return valid;
 }
@@ -403,12 +436,12 @@ judge_object(Judge *judge, CdpSchemaNode *node, JsonbValue *object, const Way *w
 /* ---- by other schemas ---- */
 
 static int
-count_valid(CdpSchemaNode **schemas, int n, JsonbValue *value, int enough)
+count_valid(Judge *judge, CdpSchemaNode **schemas, int n, JsonbValue *value, int enough)
 {
 	int valid = 0;
 
 	for (int i = 0; i < n && valid < enough; i++)
-		valid += is_valid(schemas[i], value);
+		valid += is_valid(judge, schemas[i], value);
 	return valid;
 }
 
@@ -432,15 +465,15 @@ judge_combined(Judge *judge, CdpSchemaNode *node, JsonbValue *value, const Way *
 		ALSO(node->ref);
 	for (int i = 0; i < node->nall; i++)
 		ALSO(node->all[i]);
-	if (node->nany > 0 && count_valid(node->any, node->nany, value, 1) == 0)
+	if (node->nany > 0 && count_valid(judge, node->any, node->nany, value, 1) == 0)
 		BROKEN("anyOf");
-	if (node->none > 0 && count_valid(node->one, node->none, value, 2) != 1)
+	if (node->none > 0 && count_valid(judge, node->one, node->none, value, 2) != 1)
 		BROKEN("oneOf");
-	if (node->not != NULL && is_valid(node->not, value))
+	if (node->not != NULL && is_valid(judge, node->not, value))
 		BROKEN("not");
 	if (node->if_ != NULL)
 	{
-		CdpSchemaNode *branch = is_valid(node->if_, value) ? node->then : node->else_;
+		CdpSchemaNode *branch = is_valid(judge, node->if_, value) ? node->then : node->else_;
 
 		if (branch != NULL)
 			ALSO(branch);
@@ -452,11 +485,29 @@ judge_combined(Judge *judge, CdpSchemaNode *node, JsonbValue *value, const Way *
 static bool
 judge_value(Judge *judge, CdpSchemaNode *node, JsonbValue *value, const Way *way)
 {
-	int types;
-	bool valid = true;
+	Work *work = judge->work;
+	bool valid;
 
 	check_stack_depth();
 	CHECK_FOR_INTERRUPTS();
+	if (work->exceeded || work->depth >= MAX_DEPTH || work->steps >= MAX_STEPS)
+	{
+		work->exceeded = true;
+		return false;
+	}
+	work->steps++;
+	work->depth++;
+	valid = judge_here(judge, node, value, way);
+	work->depth--;
+	return valid && !work->exceeded;
+}
+
+static bool
+judge_here(Judge *judge, CdpSchemaNode *node, JsonbValue *value, const Way *way)
+{
+	int types;
+	bool valid = true;
+
 	if (node->nothing)
 	{
 		(void) broken(judge, way, "false");
@@ -492,8 +543,10 @@ judge_value(Judge *judge, CdpSchemaNode *node, JsonbValue *value, const Way *way
 bool
 CdpSchemaValidate(CdpSchema *schema, Jsonb *instance, List **violations)
 {
-	Judge judge = { violations };
+	Work work = { 0 };
+	Judge judge = { violations, &work };
 	JsonbValue value;
+	bool valid;
 
 	if (violations != NULL)
 		*violations = NIL;
@@ -505,7 +558,14 @@ CdpSchemaValidate(CdpSchema *schema, Jsonb *instance, List **violations)
 		value.val.binary.data = &instance->root;
 		value.val.binary.len = VARSIZE(instance) - VARHDRSZ;
 	}
-	return judge_value(&judge, schema->root, &value, NULL);
+	valid = judge_value(&judge, schema->root, &value, NULL);
+	if (work.exceeded && violations != NULL)
+	{
+		/* what was found so far depends on what was looked at first */
+		*violations = NIL;
+		(void) broken(&judge, NULL, CDP_SCHEMA_ERROR);
+	}
+	return valid;
 }
 
 PG_FUNCTION_INFO_V1(cdp_schema_violations);
