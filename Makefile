@@ -58,7 +58,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/apply/merges.sql) \
                $(wildcard sql/apply/worker.sql sql/activate/check.sql) \
                $(wildcard sql/apply/config.sql) \
-               $(wildcard $(addprefix sql/trust/,audit.sql sensitivity.sql visibility.sql schema.sql consent.sql plans.sql erase.sql export.sql retention.sql)) \
+               $(wildcard $(addprefix sql/trust/,audit.sql sensitivity.sql visibility.sql schema.sql consent.sql plans.sql erase.sql export.sql retention.sql restore.sql)) \
                $(wildcard sql/apply/sample.sql) \
                $(wildcard $(foreach s,$(STATIONS),sql/$(s)/views.sql)) \
                $(wildcard sql/trust/access.sql)

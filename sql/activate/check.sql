@@ -38,7 +38,10 @@ BEGIN
 		RETURN QUERY SELECT 'info', 'preload', NULL::text, 'the applier does not start with the server',
 			'add cdp to shared_preload_libraries and restart the server';
 	END IF;
-	IF NOT lag.active AND lag.entries > 0 AND NOT EXISTS (
+	IF cdp.restore_pending() THEN
+		RETURN QUERY SELECT 'warning', 'restore', NULL::text, 'the restore of this database is not finished: nothing is applied',
+			'let pg_restore come to its end; when parts of the dump were left out and nothing more will come, SELECT cdp.finish_restore()';
+	ELSIF NOT lag.active AND lag.entries > 0 AND NOT EXISTS (
 			SELECT FROM cdp.events e JOIN cdp.incarnation i ON e.incarnation = i.id) THEN
 		RETURN QUERY SELECT 'info', 'restore', NULL::text, format('the log was restored; entries that wait for the first new one: %s', lag.entries),
 			'SELECT cdp.start_worker(), or SELECT cdp.apply()';

@@ -25,7 +25,7 @@ CREATE VIEW cdp.access_sets AS
 			'merge merge_operator split split_operator undo detach detach_operator release retract '
 			'export_config apply_config config_drop config_object config_put config_sections config_texts load_sample '
 			'apply check status lag pause resume retry_rejected start_worker stop_worker cancel_backfill wait_backfill '
-			'make_partitions make_change_partitions trim_changes prune_history audit_seal'),
+			'make_partitions make_change_partitions trim_changes prune_history audit_seal finish_restore'),
 		('operator', 'relation', 'traits segments purposes plan_violations stat_plans attachments progress sources event_catalog dead_letters subscription_lag '
 			'stat_worker stat_apply stat_traits stat_segments waiting_segments building_traits access_sets'),
 		('privacy', 'function', 'audit_seal audit_verify see_sensitive set_sensitivity consent consented consents '

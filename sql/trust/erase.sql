@@ -122,6 +122,35 @@ COMMENT ON FUNCTION cdp.erasure_mentions(text) IS
 	'internal: does a text contain an identifier that is being erased? Only for the applier at work';
 
 -- The tables that go by the number of a node or profile.
+-- As long as the person was part of another profile, by a merge that was taken
+-- back since, what was said of that one was made of the person's values, too; so
+-- were the old values that the batch told of which took it back.
+CREATE FUNCTION cdp.erasure_held_by(nodes bigint[]) RETURNS TABLE (profile_id bigint, after bigint[], until bigint[])
+	LANGUAGE sql STABLE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH RECURSIVE moves AS MATERIALIZED (
+		SELECT ARRAY[c.epoch, c.seq] AS n, c.at, c.profile_id, c.kind = 'profile_merged' AS merged,
+			ARRAY(SELECT e::bigint FROM jsonb_array_elements_text(c.payload -> CASE c.kind WHEN 'profile_merged' THEN 'merges' ELSE 'into' END) e) AS parts
+		FROM cdp.changes c
+		WHERE c.kind IN ('profile_merged', 'profile_split') AND c.entity = 'profile'
+			AND jsonb_typeof(c.payload -> CASE c.kind WHEN 'profile_merged' THEN 'merges' ELSE 'into' END) = 'array'
+	), held (id) AS (
+		SELECT n FROM unnest(nodes) n
+		UNION SELECT m.profile_id FROM held h JOIN moves m ON h.id = ANY (m.parts)
+	), spans AS (
+		SELECT m.profile_id, min(m.n) FILTER (WHERE m.merged) AS merged, min(m.n) FILTER (WHERE NOT m.merged) AS split, max(m.n) FILTER (WHERE NOT m.merged) AS until
+		FROM moves m WHERE m.profile_id <> ALL (nodes) AND m.parts && ARRAY(SELECT h.id FROM held h)
+		GROUP BY m.profile_id
+	)
+	SELECT s.profile_id, CASE WHEN s.merged < s.split THEN s.merged ELSE '{-1,0}' END,
+		(SELECT max(ARRAY[c.epoch, c.seq]) FROM cdp.changes c
+		 WHERE c.profile_id = s.profile_id AND c.epoch = s.until[1] AND c.seq >= s.until[2]
+			AND c.at = (SELECT m.at FROM moves m WHERE m.n = s.until))
+	FROM spans s WHERE s.until IS NOT NULL;
+END;
+COMMENT ON FUNCTION cdp.erasure_held_by(bigint[]) IS 'internal: other profiles that these nodes were part of, from which change (epoch, seq) until which';
+
 CREATE FUNCTION cdp.erasure_forget(erasure bigint, nodes bigint[], gone bigint[], epoch int, until_seq bigint) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, cdp, pg_temp
@@ -143,26 +172,34 @@ BEGIN
 	DELETE FROM cdp.merged_profiles m WHERE m.profile_id = ANY (gone);
 	UPDATE cdp.releases r SET owner = NULL WHERE r.owner = ANY (gone);
 	UPDATE cdp.segment_errors e SET last_profile = NULL, last_error = '(erased)' WHERE e.last_profile = ANY (gone);
-	UPDATE cdp.changes c SET payload = cdp.erased_payload(c.payload)
-	WHERE c.profile_id = ANY (nodes) AND c.entity = 'profile' AND c.kind <> 'erased'
-		AND (c.epoch, c.seq) < (epoch, until_seq) AND c.payload <> cdp.erased_payload(c.payload);
-	GET DIAGNOSTICS n = ROW_COUNT;
-	counts := counts || jsonb_build_object('changes scrubbed', n);
-	UPDATE cdp.subscription_queue q SET payload = cdp.erased_payload(q.payload), error = NULL
-	WHERE q.profile_id = ANY (nodes) AND q.entity = 'profile' AND q.kind <> 'erased';
-	GET DIAGNOSTICS n = ROW_COUNT;
-	counts := counts || jsonb_build_object('queued changes scrubbed', n);
+	WITH spans AS MATERIALIZED (
+		SELECT u.id AS profile_id, ARRAY[-1, 0]::bigint[] AS after, ARRAY[epoch, until_seq - 1] AS until FROM unnest(nodes) u (id)
+		UNION ALL SELECT h.profile_id, h.after, least(h.until, ARRAY[epoch, until_seq - 1]) FROM cdp.erasure_held_by(nodes) h
+	), changed AS (
+		UPDATE cdp.changes c SET payload = cdp.erased_payload(c.payload) FROM spans s
+		WHERE c.profile_id = s.profile_id AND ARRAY[c.epoch, c.seq] BETWEEN s.after AND s.until
+			AND c.entity = 'profile' AND c.kind <> 'erased' AND c.payload <> cdp.erased_payload(c.payload)
+		RETURNING 1
+	), queued AS (
+		UPDATE cdp.subscription_queue q SET payload = cdp.erased_payload(q.payload), error = NULL FROM spans s
+		WHERE q.profile_id = s.profile_id AND ARRAY[q.epoch, q.seq] BETWEEN s.after AND s.until
+			AND q.entity = 'profile' AND q.kind <> 'erased'
+		RETURNING 1
+	)
+	SELECT counts || jsonb_build_object('changes scrubbed', (SELECT count(*) FROM changed),
+		'queued changes scrubbed', (SELECT count(*) FROM queued)) INTO counts;
 	UPDATE cdp.erasures r SET removed = r.removed || counts WHERE r.id = erasure;
 END
 $$;
 COMMENT ON FUNCTION cdp.erasure_forget(bigint, bigint[], bigint[], int, bigint) IS 'internal: take a person out of the tables that go by number';
 
--- What a payload says beside whom it is about: the trait, how often.
+-- What a payload says beside whom it is about: the trait, how often, which
+-- profiles (who was part of which is asked by the next erasure, too).
 CREATE FUNCTION cdp.erased_payload(payload jsonb) RETURNS jsonb
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN jsonb_typeof(payload) = 'object' THEN
 	(SELECT coalesce(jsonb_object_agg(k, v), '{}') FROM jsonb_each(payload) e (k, v)
-	 WHERE k IN ('trait', 'entry_number', 'erased')) || '{"erased": true}' END;
+	 WHERE k IN ('trait', 'entry_number', 'erased', 'merges', 'into')) || '{"erased": true}' END;
 COMMENT ON FUNCTION cdp.erased_payload(jsonb) IS 'internal: the payload of a change about somebody who was erased';
 
 -- Where values may stand otherwise.

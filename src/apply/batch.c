@@ -505,6 +505,16 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	activated = !cursors->active;
 	if (!CdpCursorsActivate(cursors, activate))
 		goto done;
+	if (activated && CdpRestoreUnfinished(activate))
+	{
+		if (activate)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the restore of this database is not finished"),
+					 errdetail("Entries would be applied without definitions, or tombstones of who was erased."),
+					 errhint("When parts of the dump were left out and nothing more will come, SELECT cdp.finish_restore().")));
+		goto done;
+	}
 	before = CdpCursorsCopy(cursors);
 	CdpApplierLoad(&batch);
 	if (batch.applier.paused && max > 0)

@@ -50,6 +50,12 @@ static CdpStatement load_cursors = {
 	{NULL}
 };
 
+/* $1: whatever runs beside it */
+static CdpStatement unfinished_restore = {
+	"SELECT 1 WHERE cdp.restore_pending() OR (NOT $1 AND cdp.restore_running())",
+	{"bool"}
+};
+
 static CdpStatement live_entry = {
 	"SELECT 1 FROM cdp.events e WHERE e.incarnation = $1 LIMIT 1",
 	{"int4"}
@@ -301,6 +307,21 @@ find_cursor(CdpCursorSet *set, int32 incarnation)
 		if (set->cursors[i].incarnation == incarnation)
 			return &set->cursors[i];
 	return NULL;
+}
+
+/*
+ * Is there something that this database is still to be given, without which
+ * entries would be applied wrongly: tombstones of who was erased, definitions?
+ * by_hand: that says that nothing runs.
+ */
+bool
+CdpRestoreUnfinished(bool by_hand)
+{
+	Datum		arg = BoolGetDatum(by_hand);
+	bool		found = CdpRun(&unfinished_restore, &arg, NULL) > 0;
+
+	SPI_freetuptable(SPI_tuptable);
+	return found;
 }
 
 bool

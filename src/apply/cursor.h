@@ -58,6 +58,7 @@ extern bool CdpCursorsWorking(CdpCursorSet *set);
  * Is there a live entry?  Then, or when forced, make the live incarnation's
  * cursor and one for every older incarnation that the log holds.
  */
+extern bool CdpRestoreUnfinished(bool by_hand);
 extern bool CdpCursorsActivate(CdpCursorSet *set, bool force);
 /*
  * The next entries, at most max, in the order in which they are applied; moves

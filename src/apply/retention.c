@@ -8,8 +8,8 @@
  *	  partition in a transaction, and deletes what has expired the way an
  *	  erasure deletes a person's entries (erase_rows.c): what they did is
  *	  withdrawn.  Where it is stands in memory only, for a pass that begins anew
- *	  finds nothing twice; the pages of a step that is rolled back wait for the
- *	  next pass.  Partitions that are empty by then are dropped by
+ *	  finds nothing twice; the pages of a step that is rolled back are gone
+ *	  through again.  Partitions that are empty by then are dropped by
  *	  cdp.drop_expired_partitions().
  *
  * IDENTIFICATION
@@ -19,6 +19,8 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
+#include "access/xact.h"
 #include "utils/timestamp.h"
 
 #include "apply/erase.h"
@@ -72,7 +74,30 @@ static struct
 	int64		generation;		/* other rules, or another clock: from the beginning */
 	TimestampTz begun;
 	TimestampTz next;
-} pass = {false, 0, -1, DT_NOBEGIN, DT_NOBEGIN};
+	/* the last transaction that made steps, the last of them, where it began */
+	TransactionId transaction;
+	TransactionId step;
+	TimestampTz step_at;		/* by the machine's clock */
+	int64		from;
+} pass = {.generation = -1, .begun = DT_NOBEGIN, .next = DT_NOBEGIN};
+
+/*
+ * Steps that were rolled back have not been made.
+ */
+static void
+go_back(void)
+{
+	TransactionId step = pass.step;
+
+	if (!TransactionIdIsValid(step) || TransactionIdIsCurrentTransactionId(step))
+		return;
+	pass.step = InvalidTransactionId;
+	/* what became of it is not known for ever, and not asked after a pass */
+	if (GetCurrentTimestamp() < pass.step_at + PASS_EVERY && TransactionIdDidCommit(step))
+		return;
+	pass.going = true;
+	pass.page = pass.from;
+}
 
 /*
  * Is there a pass to be gone on with, or to be begun?
@@ -84,6 +109,7 @@ CdpRetentionDue(CdpBatch *batch)
 
 	if (CdpTableIsVoid("retention_rules"))
 		return false;
+	go_back();
 	if (pass.generation != batch->applier.generation || now < pass.begun)
 	{
 		pass.going = false;
@@ -115,6 +141,13 @@ CdpRetentionStep(CdpBatch *batch, CdpCursorSet *applied, bool *more)
 		pass.begun = now;
 	}
 	pass.generation = batch->applier.generation;
+	if (pass.transaction != GetTopTransactionId())
+	{
+		pass.transaction = GetTopTransactionId();
+		pass.from = pass.page;
+	}
+	pass.step = GetCurrentTransactionId();
+	pass.step_at = GetCurrentTimestamp();
 	args[0] = TimestampTzGetDatum(now);
 	if (CdpRunHere(&horizon, args, NULL) == 0)
 		none = true;

@@ -61,9 +61,12 @@ depend_on_extension(Oid view)
 	recordDependencyOn(&object, &extension, DEPENDENCY_AUTO_EXTENSION);
 }
 
-/* Privileges on the view as GRANT commands, to survive its being made anew. */
+/*
+ * Privileges on a view as GRANT commands, for the view to which they are to be
+ * given: itself, made anew, or one that is made.
+ */
 static List *
-saved_grants(const char *name)
+saved_grants(const char *from, const char *name)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List	   *grants = NIL;
@@ -74,7 +77,7 @@ saved_grants(const char *name)
 					" CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)"
 					" FROM pg_class c, aclexplode(c.relacl) a"
 					" WHERE c.oid = 'cdp.%s'::regclass"
-					" AND a.grantee <> c.relowner", name, name),
+					" AND a.grantee <> c.relowner", name, from),
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read privileges");
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -192,8 +195,13 @@ CdpTraitsView(CdpTraitSet *set, const char *renamed_from, const char *renamed_to
 	if (anew)
 	{
 		check_unused(view, name);
-		grants = saved_grants(name);
+		grants = saved_grants(name, name);
 		run(psprintf("DROP VIEW cdp.%s", name));
+	}
+	else if (!OidIsValid(view))
+	{
+		/* who was let see the one, before there was a trait, sees the other */
+		grants = saved_grants(set->accounts ? "accounts" : "profiles", name);
 	}
 	run(query.data);
 	foreach(lc, grants)

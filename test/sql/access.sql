@@ -69,7 +69,6 @@ SELECT cdp.create_trait('plan', type => 'text'), cdp.create_trait('visits', aggr
 SELECT cdp.identify(1, '{"plan": "pro"}', identifiers => '{email:ada@example.com}') IS NOT NULL,
 	cdp.identify(2, '{"plan": "free"}', anonymous_id => 'a2') IS NOT NULL, cdp.group('acme', '{"seats": 3}', user_id => 1) IS NOT NULL;
 SELECT cdp.apply();
-SELECT cdp.grant_reader('regress_access_reader');	-- profile_traits is there now
 
 CREATE TEMP TABLE work (n serial, statement text);
 COPY work (statement) FROM stdin;

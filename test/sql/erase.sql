@@ -146,3 +146,25 @@ SELECT profile('email:tom@example.com') -> 'traits' AS tom, (SELECT count(*) FRO
 SELECT * FROM verify();
 SELECT action, detail FROM (SELECT action, detail - 'entry' - 'logged_at' AS detail, seq FROM audit WHERE action IN ('erase', 'forget tombstone')) a ORDER BY seq;
 SELECT * FROM audit_verify();
+
+-- who was part of another profile for a while: what was said of that one then was
+-- said of both
+SELECT alter_trait('orders', options => '{"announce": true}');
+SELECT log('x1', 'track', 'Order', '{user_id:ines}', '{"n": 1}');
+SELECT apply();
+SELECT log('x2', 'track', 'Order', '{user_id:jo,email:jo@example.com}', '{"n": 1}'), log('x3', 'identify', NULL, '{user_id:jo}', '{"plan": "vip"}');
+SELECT apply();
+SELECT merge('user_id:ines', 'email:jo@example.com') IS NOT NULL AS logged;
+SELECT apply();
+SELECT log('x4', 'track', 'Order', '{user_id:jo}', '{"n": 1}');
+SELECT apply();
+SELECT split('user_id:ines', 'email:jo@example.com') IS NOT NULL AS logged;
+SELECT apply();
+SET cdp.now = '2026-03-03';
+SELECT log('x5', 'track', 'Order', '{user_id:ines}', '{"n": 1}');
+SELECT apply();
+SELECT erase('user_id:jo') IS NOT NULL AS logged;
+SELECT apply();
+SELECT kind, payload - 'profile_id' - 'created_at' - 'merged' - 'parts' - 'into' - 'merges' AS payload, cause FROM changes
+WHERE profile_id = resolve('user_id:ines') AND kind <> 'segment_entered' ORDER BY seq;
+SELECT * FROM verify();

@@ -58,7 +58,13 @@ SELECT cdp.merge('user_id:1', 'email:kept@example.com') IS NOT NULL;
 SELECT cdp.set_retention('60 days', type => 'track'), cdp.set_retention('8 months -1 day', 'Bought', 'track'), cdp.set_retention('10 years');
 SELECT type, event, source, keep FROM cdp.retention_rules ORDER BY 1, 2;
 SELECT count(*) AS still FROM cdp.events;
--- once there is nothing else to do; the decision stays
+-- once there is nothing else to do; what was rolled back is done again; the decision stays
+SELECT cdp.apply() >= 0;
+BEGIN;
+SELECT cdp.apply() >= 0;
+SELECT count(*) < 300 AS gone FROM cdp.events;
+ROLLBACK;
+SELECT count(*) < 300 AS gone FROM cdp.events;
 SELECT cdp.apply() >= 0;
 SELECT cdp.apply() >= 0;
 SELECT count(*) AS entries, min(received_at) FILTER (WHERE type = 'track' AND event = 'Seen') AS seen,

@@ -85,6 +85,13 @@ my %answers = (
 	attached => 'SELECT attachment, key, hash, entry FROM cdp.attached_rows ORDER BY 1, 2',
 	kinds => "SELECT kind, priority, max_per_profile FROM cdp.identifier_kinds ORDER BY 1");
 
+sub create
+{
+	my ($db) = @_;
+	$node->safe_psql('postgres', "CREATE DATABASE $db");
+	return $db;
+}
+
 sub answers
 {
 	my ($db) = @_;
@@ -178,6 +185,31 @@ is($node->safe_psql('amid', 'SELECT count(*) FROM cdp.sync_attachments(due => tr
 sleep 2;
 is($node->safe_psql('amid', 'SELECT count(*) FROM cdp.attached_rows'), '4', 'the worker leaves them alone');
 is($node->safe_psql('amid', 'SELECT count(*) FROM pg_trigger WHERE tgfoid = \'cdp.capture\'::regproc'), '0', 'and makes no triggers');
+
+# ---- nothing is applied before all of it is there, tombstones above all
+
+my ($toc) = run_command([ 'pg_restore', '-l', "$dir/custom" ]);
+my @data = grep { /TABLE DATA cdp / } split /\n/, $toc;
+like($data[-1], qr/ written /, 'the mark of a whole restore is the last table of the extension');
+append_to_file("$dir/first", join("\n", map { /TABLE DATA cdp written / ? ";$_" : $_ } split /\n/, $toc) . "\n");
+append_to_file("$dir/rest", $data[-1] . "\n");
+$node->safe_psql('postgres', 'CREATE DATABASE unfinished');
+command_ok([ 'pg_restore', @to, '--exit-on-error', '-L', "$dir/first", '-d', 'unfinished', "$dir/custom" ], 'pg_restore of all but the end');
+$node->safe_psql('unfinished', q(SELECT cdp.track('Ordered', user_id => 'u1')));
+my ($code, undef, $said) = $node->psql('unfinished', 'SELECT cdp.apply()');
+like($said, qr/the restore of this database is not finished/, 'apply() refuses');
+sleep 1;
+is($node->safe_psql('unfinished', 'SELECT incarnation_active FROM cdp.status()'), 'f', 'and the worker waits');
+is($node->safe_psql('unfinished', "SELECT count(*) FROM cdp.check() WHERE topic = 'restore'"), '1', 'check() says so');
+command_ok([ 'pg_restore', @to, '--exit-on-error', '-L', "$dir/rest", '-d', 'unfinished', "$dir/custom" ], 'the end');
+is($node->safe_psql('unfinished', "SELECT cdp.wait_applied('300 s')"), 't', 'then it is applied');
+is($node->safe_psql('unfinished', 'SELECT cdp.finish_restore()'), 'f', 'and there is nothing to say');
+$node->safe_psql('postgres', 'CREATE DATABASE parts');
+command_ok([ 'pg_restore', @to, '--exit-on-error', '-L', "$dir/first", '-d', 'parts', "$dir/custom" ], 'parts of a dump');
+is($node->safe_psql('parts', 'SELECT cdp.finish_restore()'), 't', 'are all that will come');
+cmp_ok($node->safe_psql('parts', 'SELECT cdp.apply()'), '>', 0, 'apply() takes that for an answer');
+command_ok([ 'pg_restore', @to, '--exit-on-error', '-j', '4', '-d', $_, "$dir/custom" ], "pg_restore in parallel into $_") for create('parallel');
+is($node->safe_psql('parallel', 'SELECT cdp.restore_pending(), cdp.apply() > 0'), 'f|t', 'is whole');
 
 # ---- activated by hand
 
