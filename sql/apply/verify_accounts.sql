@@ -97,6 +97,7 @@ DECLARE
 	declared jsonb[];			-- by acc
 	member_comps int[];			-- members now
 	member_accs int[];
+	comp_profiles bigint[];		-- by comp, the profile as it is stored
 	stored jsonb[];
 	shown jsonb[];
 	due timestamptz[];
@@ -234,6 +235,14 @@ BEGIN
 
 	SELECT array_agg(to_jsonb(d) ORDER BY d.aggregate = 'expression', d.id) INTO pending
 	FROM cdp.trait_definitions d WHERE d.entity = 'account';
+	-- some count the members of segments of profiles, which are compared elsewhere
+	IF EXISTS (SELECT FROM unnest(pending) d WHERE d->'options' ? 'segment') THEN
+		SELECT array_agg(o.profile_id ORDER BY c.comp) INTO comp_profiles
+		FROM generate_series(1, (SELECT max(c) FROM unnest(entry_comps) c)) c(comp)
+		LEFT JOIN (SELECT DISTINCT ON (k.comp) k.comp, i.profile_id
+				   FROM cdp.identities i CROSS JOIN LATERAL cdp.entries_of(i.node_id) n
+				   JOIN unnest(entries, entry_comps) k(entry, comp) ON k.entry = n.entry) o ON o.comp = c.comp;
+	END IF;
 	pending := COALESCE(pending, '{}');
 	LOOP
 		progress := false;
@@ -261,7 +270,10 @@ BEGIN
 					SELECT b.root, CASE t->>'aggregate' WHEN 'count' THEN count(m.val)::text WHEN 'sum' THEN sum(m.val)::text
 						WHEN 'avg' THEN (trim_scale(sum(m.val)) / count(m.val))::text WHEN 'min' THEN min(m.val)::text ELSE max(m.val)::text END AS val
 					FROM unnest(below_roots, below_accs) b(root, acc)
-					JOIN (SELECT m.acc, ((trait_vals[array_position(trait_ids, (t->>'key')::int)])::text[])[m.comp]::numeric AS val
+					JOIN (SELECT m.acc, CASE WHEN t->'options' ? 'segment'
+								 THEN (SELECT 1 FROM cdp.segment_members s WHERE s.member AND s.profile_id = comp_profiles[m.comp]
+										  AND s.segment_id = (t->'options'->>'segment')::int)
+								 ELSE ((trait_vals[array_position(trait_ids, (t->>'key')::int)])::text[])[m.comp]::numeric END AS val
 						  FROM unnest(member_comps, member_accs) m(comp, acc)) m ON m.acc = b.acc
 					WHERE m.val IS NOT NULL AND m.val NOT IN ('NaN', 'Infinity', '-Infinity')
 					  AND (b.root = b.acc OR COALESCE((t->'options'->>'rollup')::boolean, false))
@@ -367,7 +379,12 @@ BEGIN
 						tokens[j] := '';
 					END LOOP;
 					vals := NULL;
-					IF btrim(inner_text) <> '' THEN
+					IF btrim(inner_text) LIKE ANY ('{in_segment(%,cdp.in_segment(%}') THEN
+						SELECT array_agg((s.profile_id IS NOT NULL)::text ORDER BY c.comp) INTO vals
+						FROM unnest(comp_profiles) WITH ORDINALITY c(profile_id, comp)
+						LEFT JOIN cdp.memberships s ON s.profile_id = c.profile_id
+							AND quote_literal(s.segment) = ANY (cdp.verify_tokens(inner_text));
+					ELSIF btrim(inner_text) <> '' THEN
 						vals := cdp.verify_expression(inner_text, t->>'timezone', member_names, member_types, member_vals,
 							'{}', '{}', '{}', '{}', entries, incarnations, ats, entry_comps,
 							(SELECT max(c) FROM unnest(entry_comps) c), clock);

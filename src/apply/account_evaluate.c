@@ -307,6 +307,32 @@ write_contributions(HTAB *table, Ids *touched)
 }
 
 /*
+ * What does a profile contribute to a trait?  NULL: nothing.
+ */
+static Numeric
+contributed(CdpBatch *batch, const CdpProfile *profile, int32 member_trait)
+{
+	CdpTrait   *member;
+	Numeric		value;
+
+	if (member_trait < 0)
+	{
+		/* one, for who is in that segment now */
+		for (int i = 0; i < profile->node->nnew_segments; i++)
+			if (profile->node->new_segments[i] == -member_trait)
+				return int64_to_numeric(1);
+		return NULL;
+	}
+	member = CdpTraitById(batch->traits, member_trait);
+	if (member == NULL || profile->values.isnull[member->index] || member->type != NUMERICOID)
+		return NULL;
+	value = DatumGetNumeric(profile->values.values[member->index]);
+	if (numeric_is_nan(value) || numeric_is_inf(value))
+		return NULL;			/* could not be taken away again */
+	return value;
+}
+
+/*
  * What the profiles that were evaluated contribute to their accounts, and what
  * former ones do no more.
  */
@@ -358,19 +384,12 @@ member_values(CdpBatch *batch, CdpTraitSet *accounts, Ids *touched)
 
 		for (int t = 0; t < accounts->ntraits; t++)
 		{
-			CdpTrait   *trait = accounts->traits[t];
-			CdpTrait   *member = trait->member_trait == 0 ? NULL :
-				CdpTraitById(batch->traits, trait->member_trait);
-			Numeric		value;
+			int32		member = accounts->traits[t]->member_trait;
+			Numeric		value = member == 0 ? NULL : contributed(batch, *profile, member);
 
-			if (member == NULL || (*profile)->values.isnull[member->index] ||
-				member->type != NUMERICOID)
-				continue;
-			value = DatumGetNumeric((*profile)->values.values[member->index]);
-			if (numeric_is_nan(value) || numeric_is_inf(value))
-				continue;		/* could not be taken away again */
-			contribution_of(table, memberships[i].account_id, member->id,
-							memberships[i].profile_id)->after = value;
+			if (value != NULL)
+				contribution_of(table, memberships[i].account_id, member,
+								memberships[i].profile_id)->after = value;
 		}
 	}
 	write_contributions(table, touched);
@@ -381,6 +400,20 @@ has_member_traits(CdpTraitSet *accounts)
 {
 	for (int t = 0; t < accounts->ntraits; t++)
 		if (accounts->traits[t]->member_trait != 0)
+			return true;
+	return false;
+}
+
+/*
+ * Is there anything that follows from the segments that members are in?
+ */
+bool
+CdpAccountsOverSegments(CdpBatch *batch)
+{
+	CdpTraitSet *accounts = CdpAccountTraitSetGet(batch->applier.generation);
+
+	for (int t = 0; t < accounts->ntraits; t++)
+		if (accounts->traits[t]->member_trait < 0)
 			return true;
 	return false;
 }

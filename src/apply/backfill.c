@@ -483,7 +483,8 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 	/* what segments of profiles read of accounts is noted with these */
 	accounts |= evaluated != NIL && batch.segments->primary;
 	/* accounts are evaluated once, when it is known what members contribute */
-	over_members = everybody && any > 0 && CdpAccountsOverMembers(&batch);
+	over_members = any > 0 && CdpAccountsOverMembers(&batch) &&
+		(everybody || (evaluated != NIL && CdpAccountsOverSegments(&batch)));
 	if (accounts)
 	{
 		int			nest = NewGUCNestLevel();

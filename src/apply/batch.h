@@ -191,6 +191,7 @@ extern void CdpEntryForget(CdpBatch *batch, int64 owner, TimestampTz at, int64 e
 extern void CdpAccountsNote(CdpBatch *batch, CdpEntry *entry, bool gone);
 extern void CdpAccountsApply(CdpBatch *batch);
 extern bool CdpAccountsOverMembers(CdpBatch *batch);
+extern bool CdpAccountsOverSegments(CdpBatch *batch);
 extern void CdpAccountsMemberValues(CdpBatch *batch);
 extern void CdpAccountsBackfill(CdpBatch *batch, bool refold);
 

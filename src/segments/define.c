@@ -262,6 +262,7 @@ CdpSegmentStore(CdpSegmentDefinition *definition, bool tell)
 
 	CdpSegmentTextsDefine(definition, &references, &created);
 	CdpSegmentCycleCheck(definition, &references);
+	CdpMembersSegmentCheck(definition, &references);
 	if (!is_new)
 		(void) CdpSegmentVersionDrop(definition->id);
 	/* what accounts stand on is folded in the call */
@@ -837,22 +838,12 @@ cdp_drop_segment(PG_FUNCTION_ARGS)
 	ids = CdpSegmentDependents(definition.id);
 	if (list_length(ids) > 1)
 	{
-		CdpTraitSet *traits;
-		CdpSegmentSet *set;
 		StringInfoData names;
 
-		PushActiveSnapshot(GetTransactionSnapshot());
-		traits = CdpTraitSetGet(-1);
-		set = CdpSegmentSetGet(-1, traits);
-		PopActiveSnapshot();
 		initStringInfo(&names);
 		for_each_from(lc, ids, 1)
-		{
-			const char *dependent = CdpSegmentName(set, lfirst_int(lc));
-
 			appendStringInfo(&names, "%s\"%s\"", names.len > 0 ? ", " : "",
-							 dependent ? dependent : "?");
-		}
+							 CdpSegmentNameById(lfirst_int(lc)));
 		if (!cascade)
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
@@ -862,11 +853,9 @@ cdp_drop_segment(PG_FUNCTION_ARGS)
 					 errhint("Use cascade => true to drop them too.")));
 		for_each_from(lc, ids, 1)
 		{
-			const char *dependent = CdpSegmentName(set, lfirst_int(lc));
 			CdpSegmentDefinition	other;
 
-			if (dependent != NULL)
-				read_own_definition(dependent, &other);
+			read_own_definition(CdpSegmentNameById(lfirst_int(lc)), &other);
 		}
 		ereport(NOTICE,
 				(errmsg("drop cascades to segments %s", names.data)));

@@ -30,8 +30,8 @@ ints_datum(const int32 *values, int n)
 	return PointerGetDatum(construct_array(elements, n, INT4OID, 4, true, TYPALIGN_INT));
 }
 
-static Datum
-list_datum(const List *list)
+Datum
+CdpListDatum(const List *list)
 {
 	int32	   *values = palloc(Max(list_length(list), 1) * sizeof(int32));
 	ListCell   *lc;
@@ -56,8 +56,8 @@ datum_list(Datum datum)
 	return list;
 }
 
-static Datum
-texts_datum(char **values, int n)
+Datum
+CdpTextsDatum(char **values, int n)
 {
 	Datum	   *elements = palloc(Max(n, 1) * sizeof(Datum));
 
@@ -200,7 +200,7 @@ CdpSegmentCycleCheck(const CdpSegmentDefinition *definition, const CdpReferences
 
 	if (references->segment_ids == NIL || definition->id == 0)
 		return;
-	values[0] = list_datum(references->segment_ids);
+	values[0] = CdpListDatum(references->segment_ids);
 	values[1] = Int32GetDatum(definition->id);
 	values[2] = CStringGetTextDatum(definition->name);
 	CdpBecomeOwner(&saved);
@@ -266,10 +266,10 @@ CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition, const CdpReferences 
 	values[7] = CStringGetTextDatum(psprintf("%s%s", CDP_SEGMENT_CHANNEL, definition->name));
 	values[8] = BoolGetDatum(definition->enabled);
 	values[9] = ints_datum(references->terms, references->nterms);
-	values[10] = texts_datum(references->names, references->nnames);
+	values[10] = CdpTextsDatum(references->names, references->nnames);
 	values[11] = ints_datum(references->traits, references->nnames);
-	values[12] = list_datum(references->segment_ids);
-	values[13] = list_datum(definition->exclude);
+	values[12] = CdpListDatum(references->segment_ids);
+	values[13] = CdpListDatum(definition->exclude);
 	values[14] = Float8GetDatum(definition->holdout);
 	values[15] = CStringGetTextDatum(definition->seed);
 	values[16] = definition->id != 0 ? Int32GetDatum(definition->id) :
@@ -290,6 +290,28 @@ CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition, const CdpReferences 
 		elog(ERROR, "could not store the definition of a segment");
 	SPI_finish();
 	CdpRestoreUser(&saved);
+}
+
+char *
+CdpSegmentNameById(int32 id)
+{
+	Oid			types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(id)};
+	MemoryContext context = CurrentMemoryContext;
+	CdpUserContext saved;
+	char	   *name;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT name FROM cdp.segment_definitions WHERE id = $1",
+							  1, types, values, NULL, false, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "segment %d is missing", id);
+	name = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0],
+													 SPI_tuptable->tupdesc, 1));
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return name;
 }
 
 /*

@@ -4,7 +4,10 @@
  *	  Predicates about the members of an account: any_member(), all_members(),
  *	  count_members().
  *
- *	  Such a call stands on a hidden trait of accounts over their members, which
+ *	  any_member(in_segment('s')) and its like count the members who are in a
+ *	  segment of profiles.  That is how what a trait cannot say is asked: the
+ *	  segment is evaluated when entries come and when its time has come.  Other
+ *	  calls stand on a hidden trait of accounts over their members, which
  *	  counts those for whom the predicate is true (traits/account.c).  That
  *	  trait wants a text over traits of profiles, so the calls in the predicate
  *	  are replaced in its text by what they have become: expressions over
@@ -17,10 +20,14 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 
+#include "cdp.h"
 #include "segments/words.h"
 
 /* What can be asked of a member: what follows from his traits alone. */
@@ -44,10 +51,84 @@ CdpMembersCheckWord(const char *word, const char *members, const char *text, int
 			 ? errmsg("the current time cannot be used in the predicate of %s()", members)
 			 : errmsg(strcmp(word, "account") == 0 ? "%s.… cannot be used in the predicate of %s()"
 					  : "%s() cannot be used in the predicate of %s()", word, members),
-			 strcmp(word, "now") == 0
-			 ? errhint("To ask what happened lately, use did(…, within => '…').")
-			 : errhint("It may have traits of profiles, did(), did_not(), count_of(), sum_of(), first_time() and member_of()."),
+			 errdetail("It may have traits of profiles, did(), did_not(), count_of(), sum_of(), first_time() and member_of()."),
+			 strcmp(word, "account") == 0 ? 0 :
+			 errhint("Make a segment of profiles of the predicate, and write %s(in_segment('its name')).", members),
 			 CdpPredicateErrorPosition(text, location)));
+}
+
+/*
+ * Is it nothing but in_segment(…)?
+ */
+bool
+CdpMembersOfSegment(const Node *predicate)
+{
+	const List *name = IsA(predicate, FuncCall) ? ((const FuncCall *) predicate)->funcname : NIL;
+
+	return name != NIL && strcmp(strVal(llast(name)), "in_segment") == 0 &&
+		(list_length(name) == 1 || strcmp(strVal(linitial(name)), "cdp") == 0);
+}
+
+/*
+ * Error when that segment, whose id is known by now, has no members yet.
+ */
+void
+CdpMembersSegmentBuilt(const CdpTerm *term, const char *text)
+{
+	CdpSegmentSet *set;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	set = CdpSegmentSetGet(-1, CdpTraitSetFresh());
+	PopActiveSnapshot();
+	if (CdpSegmentWaits(set, CdpSegmentColumn(set, term->id)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segment \"%s\" is being built", term->name),
+				 errhint("See cdp.progress; cdp.wait_backfill() waits for it."),
+				 CdpPredicateErrorPosition(text, term->name_location)));
+}
+
+/*
+ * Members decide what accounts are, so what decides about members must not ask
+ * for the traits of their accounts.
+ */
+void
+CdpMembersSegmentCheck(const CdpSegmentDefinition *definition, const CdpReferences *references)
+{
+	static const char *const circle =
+		"WITH RECURSIVE d(id, name, entity, segment_ids, names) AS ("
+		" SELECT s.id, s.name, s.entity, s.segment_ids, s.trait_names"
+		" FROM cdp.segment_definitions s WHERE s.id <> $1"
+		" UNION ALL SELECT $1, $2, $3, $4, $5),"
+		" r(id, account) AS ("
+		" SELECT unnest(d.segment_ids), d.name FROM d WHERE d.entity = 'account'"
+		" UNION SELECT unnest(d.segment_ids), r.account"
+		" FROM r JOIN d ON d.id = r.id AND d.entity = 'profile')"
+		" SELECT r.account, d.name FROM r JOIN d ON d.id = r.id AND d.entity = 'profile'"
+		" WHERE EXISTS (SELECT FROM unnest(d.names) n WHERE starts_with(n, '" CDP_ACCOUNT_PREFIX "'))"
+		" ORDER BY r.account, d.name LIMIT 1";
+	Oid			types[] = { INT4OID, TEXTOID, TEXTOID, INT4ARRAYOID, TEXTARRAYOID };
+	Datum		values[5];
+	CdpUserContext saved;
+
+	values[0] = Int32GetDatum(definition->id);
+	values[1] = CStringGetTextDatum(definition->name);
+	values[2] = CStringGetTextDatum(definition->accounts ? "account" : "profile");
+	values[3] = CdpListDatum(references->segment_ids);
+	values[4] = CdpTextsDatum(references->names, references->nnames);
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args(circle, lengthof(types), types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for segments about members");
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("segment \"%s\" asks about members by a segment that asks about their accounts",
+						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
+				 errdetail("\"%s\" reads traits of the primary account.",
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2))));
+	SPI_finish();
+	CdpRestoreUser(&saved);
 }
 
 /*

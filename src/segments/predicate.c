@@ -535,8 +535,10 @@ members_trait(ResolveContext *context, CdpTerm *term, const char *timezone)
 				 errmsg("%s() is about accounts", term->word),
 				 errhint("Use it in a segment of accounts: cdp.create_segment('…', '…', entity => 'account')."),
 				 CdpPredicateErrorPosition(context->text, term->location)));
-	id = CdpHiddenOverMembers(CdpMembersFilter(term->members, context->terms), timezone,
-							  &created, &read);
+	id = CdpHiddenOverMembers(CdpMembersFilter(term->members, context->terms),
+							  term->in_segment < 0 ? 0 :
+							  ((CdpTerm *) list_nth(context->terms, term->in_segment))->id,
+							  timezone, &created, &read);
 	foreach(lc, read)
 	{
 		CdpTrait   *trait = CdpTraitById(CdpTraitSetFresh(), lfirst_int(lc));
@@ -592,13 +594,21 @@ define(ResolveContext *context, const char *text, const char *timezone, const ch
 		switch (term->kind)
 		{
 			case CDP_TERM_SEGMENT:
-				term->id = look_up(term, context->traits->accounts
-								   ? "SELECT id FROM cdp.segment_definitions WHERE name = $1 AND entity = 'account'"
-								   : "SELECT id FROM cdp.segment_definitions WHERE name = $1 AND entity = 'profile'",
-								   "SELECT name FROM cdp.segment_definitions ORDER BY name",
-								   "segment \"%s\" does not exist", text);
+				term->id = context->traits->accounts && !term->of_member
+					? look_up(term, "SELECT id FROM cdp.segment_definitions"
+							  " WHERE name = $1 AND entity = 'account'",
+							  "SELECT name FROM cdp.segment_definitions"
+							  " WHERE entity = 'account' ORDER BY name",
+							  "there is no segment \"%s\" of accounts", text)
+					: look_up(term, "SELECT id FROM cdp.segment_definitions"
+							  " WHERE name = $1 AND entity = 'profile'",
+							  "SELECT name FROM cdp.segment_definitions"
+							  " WHERE entity = 'profile' ORDER BY name",
+							  "segment \"%s\" does not exist", text);
 				references->segment_ids = list_append_unique_int(references->segment_ids,
 																 term->id);
+				if (term->of_member)
+					CdpMembersSegmentBuilt(term, text);
 				break;
 			case CDP_TERM_KIND:
 				term->id = look_up(term, "SELECT 0 FROM cdp.identifier_kinds"

@@ -125,6 +125,7 @@ typedef struct CdpTerm
 	bool		of_account;		/* of entries that name the account */
 	bool		over_members;	/* counts members of an account … */
 	char	   *members;		/* … for whom this is true, see of_members.c; NULL: all */
+	int			in_segment;		/* … who are in the segment of that term; -1: none */
 	bool		of_member;		/* part of such a predicate: about a profile */
 	int32		id;				/* hidden trait or segment; 0: neither */
 } CdpTerm;
@@ -166,6 +167,8 @@ typedef struct CdpMemberCall
 	Node	   *node;
 } CdpMemberCall;
 
+extern bool CdpMembersOfSegment(const Node *predicate);
+extern void CdpMembersSegmentBuilt(const CdpTerm *term, const char *text);
 extern void CdpMembersCheckWord(const char *word, const char *members, const char *text,
 								int location);
 extern char *CdpMembersText(const char *text, int location, const List *calls,
@@ -349,6 +352,9 @@ typedef struct CdpSegmentDefinition
 	bool		accounts;		/* of accounts, not of profiles */
 } CdpSegmentDefinition;
 
+extern char *CdpSegmentNameById(int32 id);
+extern Datum CdpListDatum(const List *list);
+extern Datum CdpTextsDatum(char **texts, int n);
 extern bool CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out);
 extern void CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition,
 									  const CdpReferences *references);
@@ -368,6 +374,9 @@ extern bool CdpSegmentVersionRead(CdpSegmentDefinition *definition);
 /* Refuse a definition that would refer to itself. */
 extern void CdpSegmentCycleCheck(const CdpSegmentDefinition *definition,
 								 const CdpReferences *references);
+/* of_members.c: … or a segment of accounts that would follow from accounts. */
+extern void CdpMembersSegmentCheck(const CdpSegmentDefinition *definition,
+								   const CdpReferences *references);
 /* A segment's id first, then those of all that refer to it, directly or not. */
 extern List *CdpSegmentDependents(int32 id);
 /* Enabled segments whose members may change with a trait. */

@@ -21,6 +21,7 @@
  *		any_member(p)				->	"\1n" >= 1
  *		all_members(p)				->	"\1n" >= 1 AND "\1n" = "\1m"
  *		count_members(p)			->	"\1n"
+ *		any_member(in_segment('s'))	->	"\1m" >= 1, where n is the segment
  *		consented(p)				->	NOT ("\1Cp" IS DISTINCT FROM 'granted')
  *		now()						->	"\1N"
  *		account.t					->	"\1At"
@@ -657,7 +658,7 @@ replace_member_of(Call *call)
  * How many members of the account there are for whom "members" is true.
  */
 static Node *
-members_column(Call *call, char *predicate, char *members)
+members_column(Call *call, char *predicate, char *members, int in_segment)
 {
 	CdpTerm	   *term = new_term(call, CDP_TERM_TRAIT, call->location);
 
@@ -665,6 +666,7 @@ members_column(Call *call, char *predicate, char *members)
 	term->aggregate = CDP_AGG_COUNT;
 	term->over_members = true;
 	term->members = members;
+	term->in_segment = in_segment;
 	return term_column(term->number, call->location);
 }
 
@@ -677,6 +679,7 @@ replace_members(Call *call)
 	CdpWordArgument args[] = { { "predicate" } };
 	char	   *predicate = "";
 	char	   *members = NULL;
+	int			in_segment = -1;
 	Node	   *node;
 
 	if (call->node->args != NIL && IsA(linitial(call->node->args), NamedArgExpr))
@@ -685,7 +688,19 @@ replace_members(Call *call)
 				 errmsg("%s() takes its predicate without a name", call->word),
 				 CdpPredicateErrorPosition(context->text, call->location)));
 	CdpWordArguments(call->node, call->word, context->text, args, 1, 1, count ? 0 : 1);
-	if (args[0].value != NULL)
+	if (args[0].value != NULL && CdpMembersOfSegment(args[0].value))
+	{
+		FuncCall   *inner = (FuncCall *) args[0].value;
+		CdpWordArgument segment[] = { { "segment" } };
+		Call		of_segment = { inner, "in_segment", inner->location, context };
+
+		CdpWordArguments(inner, of_segment.word, context->text, segment, 1, 1, 1);
+		context->members = call->word;
+		in_segment = add_term(&of_segment, CDP_TERM_SEGMENT, &segment[0])->number;
+		context->members = NULL;
+		(void) CdpMembersText(context->text, call->location, NIL, &predicate);
+	}
+	else if (args[0].value != NULL)
 	{
 		context->members = call->word;
 		context->calls = NIL;
@@ -693,12 +708,12 @@ replace_members(Call *call)
 		context->members = NULL;
 		members = CdpMembersText(context->text, call->location, context->calls, &predicate);
 	}
-	node = members_column(call, predicate, members);
+	node = members_column(call, predicate, members, in_segment);
 	if (strcmp(call->word, "all_members") == 0)
 		node = (Node *)
 			makeBoolExpr(AND_EXPR,
 						 list_make2(operation(">=", node, number_node(1), call->location),
-									operation("=", copyObject(node), members_column(call, "", NULL),
+									operation("=", copyObject(node), members_column(call, "", NULL, -1),
 											  call->location)),
 						 call->location);
 	else if (!count)

@@ -9,6 +9,10 @@
  *	  dependencies are those of derived traits.  Adding the contributions up is
  *	  the applier's.  The hidden trait's id stands in the column key.
  *
+ *	  A trait that counts the members who are in a segment of profiles
+ *	  ({"over": "members", "segment": 7}, made for predicates of segments only)
+ *	  needs none.  What stands in its place is the segment's id below zero.
+ *
  * IDENTIFICATION
  *	  src/traits/account.c
  *
@@ -36,6 +40,22 @@ CdpOverMembers(const CdpDefinition *definition)
 									 &v) != NULL &&
 		v.type == jbvString && v.val.string.len == 7 &&
 		memcmp(v.val.string.val, "members", 7) == 0;
+}
+
+/*
+ * The segment whose members are counted; 0: none.
+ */
+static int32
+member_segment(const CdpDefinition *definition)
+{
+	JsonbValue	v;
+
+	if (!definition->hidden || definition->options == NULL ||
+		getKeyJsonValueFromContainer((JsonbContainer *) &definition->options->root, "segment", 7,
+									 &v) == NULL ||
+		v.type != jbvNumeric)
+		return 0;
+	return DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(v.val.numeric)));
 }
 
 int32
@@ -85,6 +105,12 @@ CdpPrepareOverMembers(CdpDefinition *definition)
 	StringInfoData text;
 	List	   *depends;
 
+	if (member_segment(definition) != 0)
+	{
+		definition->key = psprintf("%d", -member_segment(definition));
+		definition->type = "bigint";
+		return;
+	}
 	switch (definition->aggregate)
 	{
 		case CDP_AGG_COUNT:
@@ -163,7 +189,7 @@ CdpMemberTraitDepends(const CdpDefinition *definition, int32 old_id, int32 id)
 		return;
 	if (old_id != 0)
 		CdpDependsSet("account", old_id, NIL);
-	if (CdpOverMembers(definition))
+	if (CdpOverMembers(definition) && member_segment(definition) == 0)
 		CdpDependsSet("account", id, list_make1_int(CdpMemberTrait(definition)));
 	if (old_id != 0)
 		CdpHiddenTraitsPrune();
@@ -200,17 +226,20 @@ CdpMemberTraitRename(int32 hidden_id, const char *from, const char *to)
  * A hidden trait that counts members; see traits.h.
  */
 int32
-CdpHiddenOverMembers(const char *filter, const char *timezone, bool *created, List **read)
+CdpHiddenOverMembers(const char *filter, int32 segment, const char *timezone, bool *created,
+					 List **read)
 {
 	static const char *const same =
 		"SELECT t.id FROM cdp.trait_definitions t"
 		" WHERE t.hidden AND t.entity = 'account' AND t.aggregate = 'count'"
 		" AND t.filter IS NOT DISTINCT FROM $1 AND t.timezone = $2 AND t.owner = $3"
-		" AND t.options->>'over' = 'members' ORDER BY t.id LIMIT 1";
+		" AND t.options = $4 ORDER BY t.id LIMIT 1";
 	CdpDefinition definition = {0};
-	Oid			types[] = { TEXTOID, TEXTOID, TEXTOID };
-	Datum		values[3] = {0};
-	char		nulls[4] = "   ";
+	Oid			types[] = { TEXTOID, TEXTOID, TEXTOID, JSONBOID };
+	Datum		values[4] = {0};
+	char		nulls[5] = "    ";
+	const char *options = segment == 0 ? "{\"over\": \"members\"}" :
+		psprintf("{\"over\": \"members\", \"segment\": %d}", segment);
 	CdpUserContext saved;
 	bool		isnull;
 
@@ -222,14 +251,14 @@ CdpHiddenOverMembers(const char *filter, const char *timezone, bool *created, Li
 	definition.timezone = pstrdup(timezone ? timezone : "UTC");
 	definition.entity = "account";
 	definition.owner = GetUserNameFromId(GetUserId(), false);
-	definition.options = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-															CStringGetDatum("{\"over\": \"members\"}")));
+	definition.options = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(options)));
 	if (filter != NULL)
 		values[0] = CStringGetTextDatum(filter);
 	else
 		nulls[0] = 'n';
 	values[1] = CStringGetTextDatum(definition.timezone);
 	values[2] = CStringGetTextDatum(definition.owner);
+	values[3] = JsonbPGetDatum(definition.options);
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (SPI_execute_with_args(same, lengthof(types), types, values, nulls, false, 1) !=

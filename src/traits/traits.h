@@ -77,7 +77,8 @@ typedef struct CdpTrait
 	bool		building;		/* history is not folded yet, or that of a trait it reads: no value */
 	bool		version;		/* is to replace another one when it is built */
 	int64		built;			/* entries of owners beyond this number do not count yet, see CdpTraitsBuilt */
-	int32		member_trait;	/* of accounts, over members: their hidden trait; else 0 */
+	int32		member_trait;	/* of accounts, over members: their hidden trait, or less
+								 * a segment of them; else 0 */
 	bool		rollup;			/* of accounts: with all below it */
 	Bitmapset  *depends;		/* derived: indexes of the traits that it reads */
 	struct CdpTraitRules *rules;	/* private: expressions, event, window, … */
@@ -322,10 +323,11 @@ extern int32 CdpHiddenTrait(CdpAggregate aggregate, const char *key, const char 
 							bool *created);
 /*
  * The same of accounts: how many of the members there are for whom the filter
- * (NULL: whatever he is like) is true.  *read: ids of the traits of profiles in it.
+ * (NULL: whatever he is like) is true, or who are in a segment (0: none).  *read:
+ * ids of the traits of profiles in the filter.
  */
-extern int32 CdpHiddenOverMembers(const char *filter, const char *timezone, bool *created,
-								  List **read);
+extern int32 CdpHiddenOverMembers(const char *filter, int32 segment, const char *timezone,
+								  bool *created, List **read);
 /*
  * Traits for a read, which may not write definitions.  CdpHiddenTraitFind finds
  * the hidden trait that says the same, or returns 0 and a definition that is

@@ -190,7 +190,13 @@ my @account_traits = (
 		qq{'mean_age', aggregate => 'avg', value => 'age', filter => 'age < 100', options => '{"over": "members", "rollup": true}'},
 		qq{'utilization', expression => 'buyers / nullif(seats, 0)'}),
 );
+my @asked_of_members = (
+	[ 'lately', q{did_in_order('Product Viewed', then_not => 'Order Completed', within => '2 days', newer_than => '20 days')} ],
+	[ 'older', q{age > 20 OR in_segment('lately')} ],
+);
 my @account_segments = (
+	[ 'some_lately', q{any_member(in_segment('lately')) AND NOT all_members(in_segment('older'))} ],
+	[ 'many_older', q{count_members(in_segment('older')) > 1 OR in_segment('some_lately') AND orders > 1} ],
 	[ 'expansion', q{utilization >= 0.5} ],
 	[ 'busy', q{orders_10d > 1 OR bought > 2} ],
 	[ 'old', q{eldest > 20 AND in_segment('busy')} ],
@@ -332,6 +338,7 @@ $node->safe_psql('traits', join("\n",
 $node->safe_psql('accounts', join("\n",
 	"SET cdp.now = '2026-01-01';",
 	(map {"SELECT cdp.create_trait($_);"} @account_traits),
+	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$);"} @asked_of_members),
 	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$, entity => 'account');"} @account_segments),
 	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$"
 			  . ($_->[2] ? ", exit_when => \$p\$$_->[2]\$p\$" : '') . ');'} @member_segments)));
