@@ -1,7 +1,8 @@
 # The consumers of examples/: they are killed, lose their connection, and outlive
 # a restart of the server, and have every change once and in order after leaving
-# out repetitions.  Each is skipped where its runtime or its driver is absent:
-# python3 with psycopg 3, node with pg.
+# out repetitions.  Their drivers are Debian's packages, which test/setup
+# installs (psycopg 3 belongs to Debian's python3); node's comes from npm where
+# node is not Debian's.  Each is skipped where its runtime or driver is absent.
 use strict;
 use warnings;
 
@@ -69,17 +70,30 @@ sub caught_up
 	return $node->poll_query_until('postgres', "SELECT behind = 0 FROM cdp.subscription_lag WHERE subscription = '$name'");
 }
 
+sub works
+{
+	my $out = '';
+	return eval { IPC::Run::run([@_], '<', \undef, '>', \$out, '2>&1') };
+}
+
+my ($python) = grep { works($_, '-c', 'import psycopg') } grep { defined } $ENV{PYTHON}, 'python3', '/usr/bin/python3';
+my $driver = works('node', '-e', "require('pg')");
+if (!$driver && works('node', '--version'))
+{
+	local $ENV{HOME} = $dir;
+	$ENV{NODE_PATH} = "$dir/npm/node_modules";
+	$driver = works('sh', '-c', "mkdir $dir/npm && cd $dir/npm && timeout 200 npm install --silent --no-audit --no-fund pg\@8")
+	  && works('node', '-e', "require('pg')");
+}
 my @consumers = (
-	[ 'python', [ $ENV{PYTHON} || 'python3', "$examples/consumer.py" ], [ $ENV{PYTHON} || 'python3', '-c', 'import psycopg' ] ],
-	[ 'node', [ 'node', "$examples/consumer.js" ], [ 'node', '-e', "require('pg')" ] ]);
+	[ 'python', [ $python, "$examples/consumer.py" ], $python, 'psycopg 3' ],
+	[ 'node', [ 'node', "$examples/consumer.js" ], $driver, 'pg' ]);
 foreach my $consumer (@consumers)
 {
-	my ($name, $command, $check) = @$consumer;
+	my ($name, $command, $usable, $what) = @$consumer;
 	SKIP:
 	{
-		my ($out, $err) = ('', '');
-		skip "SKIPPED: no $name with its driver for PostgreSQL (" . join(' ', @$check) . ')', 8
-		  unless eval { IPC::Run::run($check, '>', \$out, '2>', \$err) };
+		skip "SKIPPED: no $name with its driver for PostgreSQL ($what)", 8 unless $usable;
 
 		my $ended = start("$name.none", @$command, 'nobody');
 		my $until = time + 30;

@@ -61,7 +61,7 @@ SKIP:
 {
 	my ($exporter) = grep { defined && -x } $ENV{POSTGRES_EXPORTER},
 	  map { ("$_/prometheus-postgres-exporter", "$_/postgres_exporter") } split /:/, $ENV{PATH};
-	skip 'SKIPPED: no postgres_exporter', 5 unless defined $exporter;
+	skip 'SKIPPED: no postgres_exporter (Debian: prometheus-postgres-exporter)', 5 unless defined $exporter;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	my $pid = fork;
 	if (!$pid)

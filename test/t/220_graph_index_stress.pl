@@ -106,19 +106,18 @@ is($findings, '', "$checks checks of an index that grows find nothing");
 ok($growth->finish, 'it has grown');
 unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC|XX00/, 'no crash');
 
-SKIP:
-{
-	skip 'growth to 5 million edges only in torture', 3 unless $ENV{CDP_TORTURE};
-	$node->append_conf('postgresql.conf', "shared_buffers = '256MB'\nmax_wal_size = '4GB'");
-	$node->restart;
-	$node->safe_psql('postgres', q(
-		CREATE TABLE g (a bigint, b bigint);
-		INSERT INTO g SELECT random() * 2000, random() * 2000 FROM generate_series(1, 1000);
-		CREATE INDEX g_graph ON g USING identity_graph (a, b);
-		INSERT INTO g SELECT random() * 4000000, random() * 4000000 FROM generate_series(1, 5000000)));
-	is($node->safe_psql('postgres', q(SELECT cdp.graph_index_check('g_graph', true))), '', 'sound after growth');
-	cmp_ok($node->safe_psql('postgres', q(SELECT pg_relation_size('g_graph') / count(*) FROM g)), '<=', 80, 'bytes an edge after growth');
-	$node->safe_psql('postgres', 'REINDEX INDEX g_graph');
-	cmp_ok($node->safe_psql('postgres', q(SELECT pg_relation_size('g_graph') / count(*) FROM g)), '<=', 60, 'bytes an edge after a build');
-}
+# an index that has grown from almost nothing is sound and not much larger than
+# one that is built; more of it in torture
+my $edges = $ENV{CDP_TORTURE} ? 5000000 : 300000;
+$node->append_conf('postgresql.conf', "shared_buffers = '256MB'\nmax_wal_size = '4GB'");
+$node->restart;
+$node->safe_psql('postgres', qq(
+	CREATE TABLE g (a bigint, b bigint);
+	INSERT INTO g SELECT random() * 2000, random() * 2000 FROM generate_series(1, 1000);
+	CREATE INDEX g_graph ON g USING identity_graph (a, b);
+	INSERT INTO g SELECT random() * $edges * 0.8, random() * $edges * 0.8 FROM generate_series(1, $edges)));
+is($node->safe_psql('postgres', q(SELECT cdp.graph_index_check('g_graph', true))), '', 'sound after growth');
+cmp_ok($node->safe_psql('postgres', q(SELECT pg_relation_size('g_graph') / count(*) FROM g)), '<=', 80, 'bytes an edge after growth');
+$node->safe_psql('postgres', 'REINDEX INDEX g_graph');
+cmp_ok($node->safe_psql('postgres', q(SELECT pg_relation_size('g_graph') / count(*) FROM g)), '<=', 60, 'bytes an edge after a build');
 done_testing();
