@@ -58,9 +58,10 @@ BEGIN
 			'the server log has the details';
 	END IF;
 	RETURN QUERY SELECT 'info', 'rejected', r.reason, format('rejected within a day: %s', count(*)), 'see cdp.rejected'
-		FROM cdp.rejected r WHERE r.at > cdp.clock() - interval '1 day' AND NOT r.held AND r.reason <> 'raised an error' GROUP BY r.reason;
+		FROM cdp.rejected r WHERE r.at > cdp.clock() - interval '1 day' AND NOT r.held AND r.reason NOT IN ('raised an error', 'crashed the applier') GROUP BY r.reason;
 	RETURN QUERY SELECT 'error', 'isolated', i.sqlstate,
-			format('entries put aside because they raised an error: %s, the last at %s', count(*), date_trunc('second', max(i.at))),
+			format('entries put aside because they %s: %s, the last at %s',
+				CASE i.sqlstate WHEN '57P02' THEN 'crashed the applier' ELSE 'raised an error' END, count(*), date_trunc('second', max(i.at))),
 			'once the cause is gone: SELECT cdp.retry_rejected(); see cdp.rejected and the server log'
 		FROM cdp.isolated i GROUP BY i.sqlstate ORDER BY i.sqlstate;
 	RETURN QUERY SELECT 'warning', 'timers', NULL::text,

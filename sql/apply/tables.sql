@@ -146,7 +146,7 @@ CREATE INDEX rejected_entry ON cdp.rejected (entry);
 COMMENT ON COLUMN cdp.rejected.held IS 'cdp.release() makes it count';
 COMMENT ON TABLE cdp.rejected IS 'what could not be taken or applied, with the reason; nothing is dropped in silence';
 
--- Entries whose processing has raised an error. An input, as the log is: what
+-- Entries whose processing has raised an error, or ended the process. An input, as the log is: what
 -- stands here is judged as rejected, and its row of cdp.rejected follows.
 CREATE TABLE cdp.isolated (
 	entry bigint PRIMARY KEY,
@@ -155,7 +155,7 @@ CREATE TABLE cdp.isolated (
 	detail text NOT NULL,
 	at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-COMMENT ON TABLE cdp.isolated IS 'entries that are put aside because processing them raised an error, so that the others go on; see cdp.retry_rejected()';
+COMMENT ON TABLE cdp.isolated IS 'entries that are put aside because processing them raised an error (or crashed the applier: sqlstate 57P02), so that the others go on; see cdp.retry_rejected()';
 
 -- Changes of the rules of identity that history has not gone through yet.
 CREATE TABLE cdp.identity_rules (

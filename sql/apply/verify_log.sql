@@ -71,7 +71,9 @@ BEGIN
 	), judged AS MATERIALIZED (
 		SELECT a.*, n.names, n.links,
 			   CASE
-			   WHEN EXISTS (SELECT FROM cdp.isolated o WHERE o.entry = a.id) THEN 'raised an error'
+			   WHEN EXISTS (SELECT FROM cdp.isolated o WHERE o.entry = a.id)
+					THEN (SELECT CASE o.sqlstate WHEN '57P02' THEN 'crashed the applier' ELSE 'raised an error' END
+						FROM cdp.isolated o WHERE o.entry = a.id)
 			   WHEN a.type IS NULL OR a.type NOT IN ('track', 'identify', 'page', 'screen',
 					'group', 'leave', 'alias', 'consent', 'merge', 'split', 'detach', 'undo', 'release', 'erase')
 					THEN 'unknown type'

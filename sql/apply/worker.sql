@@ -85,7 +85,7 @@ BEGIN
 	RETURN retried;
 END
 $$;
-COMMENT ON FUNCTION cdp.retry_rejected(bigint[]) IS 'apply again, at their own times, entries that were put aside because they raised an error (cdp.rejected, reason "raised an error"): those with these numbers (cdp.rejected.entry), NULL: all; how many. One that still raises it is put aside again. Needs isolation level READ COMMITTED';
+COMMENT ON FUNCTION cdp.retry_rejected(bigint[]) IS 'apply again, at their own times, entries that were put aside because they raised an error or crashed the applier (cdp.rejected, reasons "raised an error" and "crashed the applier"): those with these numbers (cdp.rejected.entry), NULL: all; how many. One that still raises it is put aside again; one that still crashes the applier takes the server through recovery again. Needs isolation level READ COMMITTED';
 
 CREATE FUNCTION cdp.wait_applied(timeout interval DEFAULT '10 seconds') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'cdp_wait_applied'

@@ -39,6 +39,7 @@
 
 #include "apply/apply.h"
 #include "apply/batch.h"
+#include "apply/crash.h"
 #include "cdp.h"
 #include "statement.h"
 #include "trust/audit.h"
@@ -535,6 +536,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		CdpBatchPrepare(&batch, rules, true);
 		CdpMessagesBegin(&batch);
 		CdpAttempted.history = true;
+		CdpCrashMark(true);
 		result.reread = CdpErasureStep(&batch, before, max);
 		CdpApplierWrite(&batch, true);
 		CdpMessagesEnd(&batch);
@@ -573,6 +575,8 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	if (ndue + nnews > 0)
 		CdpAttempted.profile = ndue > 0 ? due[0] : news[0];
 	CdpAttempted.history = batch.nentries == 0 && ndue == 0 && nnews == 0 && (rereading || building);
+	if (batch.nentries + ndue + nnews > 0 || CdpAttempted.history)
+		CdpCrashMark(CdpAttempted.history);
 	if (batch.nentries == 0 && ndue == 0 && nnews == 0 && rereading)
 	{
 		history_first = false;
@@ -635,6 +639,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		if (max > 0 && (work & CDP_WORK_HISTORY) != 0 && rules == NULL && !building &&
 			CdpRetentionDue(&batch))
 		{
+			CdpCrashMark(true);
 			CdpEpochCheck(&batch, cursors->incarnation);
 			CdpBatchPrepare(&batch, NULL, true);
 			CdpMessagesBegin(&batch);

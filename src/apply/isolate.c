@@ -22,6 +22,9 @@
  *	  put aside for errors that say something about the server or the
  *	  installation (CdpErrorIsTransient).
  *
+ *	  An entry that does not raise an error but ends the process is found by
+ *	  crash.c, and put aside from here.
+ *
  *	  The profiles whose time has come are narrowed down in the same way; one
  *	  that cannot be evaluated rests for a while, in this process, and all of
  *	  them do when too many in a row cannot.
@@ -247,19 +250,16 @@ CdpEntryJudge(CdpEntry *entry)
 	}
 	if (lo == isolated.n || isolated.entries[lo].entry != entry->id)
 		return CdpEntryCheck(entry);
-	entry->reject_reason = "raised an error";
+	entry->reject_reason = isolated.entries[lo].sqlstate == ERRCODE_CRASH_SHUTDOWN
+		? "crashed the applier" : "raised an error";
 	entry->reject_detail = pstrdup(isolated.entries[lo].detail);
 	entry->reject_sqlstate = isolated.entries[lo].sqlstate;
 	return false;
 }
 
-/*
- * Leave a profile alone for a while.
- */
-static void
-rest_timer(int64 profile)
+static Resting *
+resting_slot(int64 profile)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	Resting	   *slot = NULL;
 	int			i;
 
@@ -279,6 +279,24 @@ rest_timer(int64 profile)
 		slot->profile = profile;
 		slot->pause = MIN_REST / 2;
 	}
+	return slot;
+}
+
+void
+CdpTimerRest(int64 profile, TimestampTz until)
+{
+	resting_slot(profile)->until = until;
+}
+
+/*
+ * Leave a profile alone for a while, because it has raised an error.
+ */
+static void
+rest_timer(int64 profile)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Resting	   *slot = resting_slot(profile);
+
 	slot->pause = Min(slot->pause * 2, MAX_REST);
 	slot->until = now + slot->pause;
 	if (++resting.in_a_row == CDP_ISOLATED_IN_A_ROW)
@@ -398,6 +416,17 @@ CdpNarrowSucceeded(CdpNarrowing *narrow, CdpBatchResult *result)
 	else if (result->entries > 0)
 		narrow->in_a_row = 0;
 	forget_error(narrow);
+	if (narrow->careful > 0)
+	{
+		int			n = CdpAttempted.entries + CdpAttempted.timers;
+
+		/* what comes and what is due take turns, until there is neither */
+		narrow->idle = n > 0 ? 0 : narrow->idle + 1;
+		narrow->careful = narrow->idle < 2 ? Max(narrow->careful - n, 0) : 0;
+		narrow->work ^= CDP_WORK_ENTRIES | CDP_WORK_TIMERS;
+		result->more = true;
+		return aside;
+	}
 	narrow->limit = (int) Min((int64) narrow->limit * 2, (int64) cdp_batch_size);
 	if (narrow->work != CDP_WORK_ALL)
 	{

@@ -26,6 +26,8 @@ typedef struct CdpNarrowing
 	ErrorData  *error;			/* for which it puts an entry aside, NULL: none */
 	int64		entry;			/* that one */
 	int64		xid;
+	int			careful;		/* so many entries and timers are taken one at a time */
+	int			idle;			/* turns with nothing of what may be done, meanwhile */
 	int			in_a_row;		/* put aside since another was applied */
 	int			resting;		/* profiles that were left alone */
 } CdpNarrowing;
@@ -55,5 +57,7 @@ extern void CdpIsolatedLoad(int64 generation);
 extern bool CdpEntryJudge(CdpEntry *entry);
 /* The profiles that are left alone though their time has come, and until when at least; -1: all. */
 extern int CdpTimersResting(int64 **profiles, TimestampTz *until);
+/* Leave a profile alone until then. */
+extern void CdpTimerRest(int64 profile, TimestampTz until);
 
 #endif /* CDP_ISOLATE_H */

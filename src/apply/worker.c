@@ -59,6 +59,7 @@
 #include "utils/wait_event.h"
 
 #include "apply/apply.h"
+#include "apply/crash.h"
 #include "apply/isolate.h"
 #include "apply/worker.h"
 #include "cdp.h"
@@ -213,6 +214,7 @@ CdpApplierAsk(Oid dboid, int patience_ms, int limit_ms)
 static void
 leave_slot(int code, Datum arg)
 {
+	CdpCrashForget();
 	if (!detached)
 		CdpLauncherDetach(CDP_EXIT_UNKNOWN);
 }
@@ -509,6 +511,7 @@ recover(ApplierState *state, MemoryContext context)
 	AbortOutOfAnyTransaction();
 	FlushErrorState();
 	MemoryContextSwitchTo(context);
+	CdpCrashOver(false);
 	RESUME_INTERRUPTS();
 
 	if (ShutdownRequestPending)
@@ -559,12 +562,63 @@ succeed(ApplierState *state, CdpBatchResult *result)
 					(errmsg("cdp applier works again after %d errors",
 							state->errors),
 					 state->aside == 0 ? 0 :
-										 errdetail("Entries that raised an error and were put aside: %d; see cdp.rejected.",
+										 errdetail("Entries that were put aside: %d; see cdp.rejected.",
 												   state->aside)));
 		state->logged = false;
 		state->errors = 0;
 		state->aside = 0;
 	}
+}
+
+/*
+ * Roll back after an error that is not the batch's, and go on.
+ */
+static void
+ignore_error(bool report)
+{
+	HOLD_INTERRUPTS();
+	if (report)
+		EmitErrorReport();
+	AbortOutOfAnyTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+}
+
+/*
+ * Start as the crash of the applier before this one demands, if there was one.
+ */
+static void
+start_after_crash(ApplierState *state)
+{
+	CdpCrashed	crashed = CdpCrashRecall(&state->narrow);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (crashed.history_pause > 0)
+	{
+		state->history_at = TimestampTzPlusMilliseconds(now, crashed.history_pause);
+		state->history_failures = 1;
+	}
+	if (crashed.message == NULL)
+		return;
+	state->retry_at = TimestampTzPlusMilliseconds(now, crashed.pause);
+	state->last_error = MemoryContextStrdup(TopMemoryContext, crashed.message);
+	state->errors = 1;
+	state->failures = crashed.stuck ? 1 : 0;
+	ereport(LOG,
+			(errmsg("cdp applier starts after a crash: %s", crashed.message),
+			 state->narrow.error == NULL ? 0 :
+				 errdetail("That entry is put aside; see cdp.rejected.")));
+	state->logged = true;
+	state->logged_at = now;
+	PG_TRY();
+	{
+		record_error(state);
+	}
+	PG_CATCH();
+	{
+		ignore_error(true);
+	}
+	PG_END_TRY();
 }
 
 /*
@@ -606,30 +660,18 @@ apply_batch(ApplierState *state)
 			CdpApplierLock();
 			PushActiveSnapshot(GetTransactionSnapshot());
 			state->narrow.no_history = GetCurrentTimestamp() < state->history_at;
+			CdpCrashExpect(&state->narrow);
 			result = CdpNarrowApply(&state->narrow, PG_INT64_MAX, false);
 			PopActiveSnapshot();
 			state->loading = !CdpTableIsVoid("attachment_loads");
 			CommitTransactionCommand();
+			CdpCrashOver(true);
 			succeed(state, &result);
 			more = result.more;
 			pgstat_report_stat(false);
 			break;
 	}
 	return more;
-}
-
-/*
- * Roll back after an error that is not the batch's, and go on.
- */
-static void
-ignore_error(bool report)
-{
-	HOLD_INTERRUPTS();
-	if (report)
-		EmitErrorReport();
-	AbortOutOfAnyTransaction();
-	FlushErrorState();
-	RESUME_INTERRUPTS();
 }
 
 static void
@@ -843,6 +885,8 @@ cdp_applier_main(Datum main_arg)
 	context = AllocSetContextCreate(TopMemoryContext, "cdp applier",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
+	start_after_crash(&state);
+	end_turn(context);
 
 	for (;;)
 	{
