@@ -389,10 +389,10 @@ CdpAsOfComponent(CdpAsOf *asof, const CdpIdentifier *raw, CdpEntry ***entries, i
 
 /*
  * While a change of the rules is on its way, some entries are in the tables by
- * what they meant before.
+ * what they meant before.  *changing: there is one.
  */
 static bool
-read_by_these_kinds(CdpKindSet *kinds)
+read_by_these_kinds(CdpKindSet *kinds, bool *changing)
 {
 	uint64		n = CdpRun(&changes_of_rules, NULL, NULL);
 	int64	   *changes = palloc(sizeof(int64) * Max(n, 1));
@@ -401,6 +401,7 @@ read_by_these_kinds(CdpKindSet *kinds)
 	for (i = 0; i < n; i++)
 		changes[i] = CdpCellInt8(i, 1);
 	SPI_freetuptable(SPI_tuptable);
+	*changing = n > 0;
 	for (i = 0; i < n; i++)
 		if (!CdpKindSetsReadAlike(CdpKindSetBefore(changes[i]), kinds))
 			return false;
@@ -418,7 +419,8 @@ CdpAsOfBegin(TimestampTz at, TimestampTz known_at)
 	asof->at = at;
 	asof->known_at = known_at;
 	asof->kinds = CdpKindSetAt(asof->known_at, &asof->by_index);
-	asof->by_index = asof->by_index && read_by_these_kinds(asof->kinds);
+	if (!read_by_these_kinds(asof->kinds, &asof->changing))
+		asof->by_index = false;
 	asof->cursors = CdpCursorsLoad();
 	CdpIsolatedLoad(CdpApplierGlance(NULL));
 	asof->items = CdpAsOfTable("cdp entries as of", 2 * sizeof(int64), sizeof(CdpLogItem));

@@ -42,6 +42,7 @@ typedef struct CdpAsOf
 	TimestampTz known_at;
 	CdpKindSet *kinds;
 	bool		by_index;		/* the present state leads to all entries */
+	bool		changing;		/* a change of the rules is on its way */
 	bool		unapplied;		/* entries that have not been applied count, too */
 	CdpCursorSet *cursors;
 	CdpGraph   *graph;

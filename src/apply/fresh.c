@@ -10,7 +10,9 @@
  *	  When they may change it (new identifiers, new evidence, late entries,
  *	  copies, decisions, undos, and any of that about somebody to whom evidence
  *	  leads that was refused), the person is computed from the log as asof.c
- *	  does it, and as if these entries had been applied.
+ *	  does it, and as if these entries had been applied.  So is everybody while a
+ *	  change of the rules is on its way: what is stored may be judged by the new
+ *	  ones already, or not yet.
  *
  * IDENTIFICATION
  *	  src/apply/fresh.c
@@ -354,6 +356,8 @@ read_simply(Pending *pending, CdpIdentifier *canonical, int64 profile_id,
 	int64		start = 0;
 	int			n = 0;
 
+	if (pending->asof->changing)
+		return false;
 	*known = profile_id != 0;
 	if (pending->n > 0)
 	{

@@ -68,6 +68,28 @@ SELECT i, p->'identifiers' AS identifiers, cdp.profile(i::cdp.identifier)->'iden
 SELECT cdp.apply();
 SELECT f.i, (f.p - 'profile_id') IS NOT DISTINCT FROM (cdp.profile(f.i::cdp.identifier) - 'profile_id') AS same FROM fresh f;
 
+-- a change of the rules that has not got there: by the new ones, entries or none
+SET cdp.replay_at_commit = 0;
+SELECT cdp.alter_identifier_kind('user_id', max_per_profile => 3), cdp.alter_identifier_kind('email', max_per_profile => 2);
+TRUNCATE fresh;
+INSERT INTO fresh SELECT i, cdp.profile(i::cdp.identifier, fresh => true)
+	FROM unnest(ARRAY['user_id:u5', 'user_id:u6', 'user_id:u8']) i;
+SELECT i, p->'identifiers' AS identifiers, cdp.profile(i::cdp.identifier)->'identifiers' AS before FROM fresh;
+SELECT cdp.apply();
+SELECT f.i, (f.p - 'profile_id') IS NOT DISTINCT FROM (cdp.profile(f.i::cdp.identifier) - 'profile_id') AS same FROM fresh f;
+SET cdp.max_profile_identifiers = 2;
+SELECT cdp.rejudge();
+SELECT cdp.track('Visited', user_id => 'u8') IS NOT NULL;
+TRUNCATE fresh;
+INSERT INTO fresh SELECT i, cdp.profile(i::cdp.identifier, fresh => true)
+	FROM unnest(ARRAY['user_id:u5', 'user_id:u6', 'user_id:u8']) i;
+SELECT i, p->'identifiers' AS identifiers, cdp.profile(i::cdp.identifier)->'identifiers' AS before FROM fresh;
+SELECT cdp.apply();
+SELECT f.i, (f.p - 'profile_id') IS NOT DISTINCT FROM (cdp.profile(f.i::cdp.identifier) - 'profile_id') AS same FROM fresh f;
+RESET cdp.max_profile_identifiers;
+RESET cdp.replay_at_commit;
+SELECT cdp.alter_identifier_kind('user_id', max_per_profile => 1), cdp.alter_identifier_kind('email', max_per_profile => 1);
+
 -- what a policy withholds does not count, until it is released
 SELECT cdp.alter_identifier_kind('user_id', policy => 'quarantine');
 SELECT cdp.track('Visited', '{"price": 100}', user_id => 'u1', identifiers => ARRAY['user_id:u2']::cdp.identifier[], message_id => 'both') IS NOT NULL;
