@@ -7,8 +7,12 @@
 # to them, and what counts for them; and consent: about what people say to purposes.  Those about the rules of
 # identity (periods … mixed) have few traits and segments, and come in ten orders.
 #
-#   CDP_STREAMS=200     number of streams; torture: 4000, more than 2000 of which come
-#                       in ten orders; takes hours
+# Streams follow one another in two sessions, one for the first order and one for
+# the others, which are replaced after some streams.
+#
+#   CDP_STREAMS=450     number of streams, 200 of which come in ten orders; torture:
+#                       4500, with 2000 of them
+#   CDP_JOBS=1          streams at a time; torture: as many as there are processors
 #   CDP_SECONDS=240     begin no stream after this time, 0: no limit
 #   CDP_SEED=n          seed of the first one; stream i has seed n + i
 #   CDP_ORDERS=10       orders of arrival of streams about identity
@@ -19,13 +23,16 @@
 # To replay one failure: CDP_SEED=<its seed> CDP_STREAMS=1.
 use strict;
 use warnings;
-use IPC::Run;
+use IPC::Open3;
+use POSIX ();
+use Storable qw(nstore retrieve);
 use Time::HiRes qw(time);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $streams = $ENV{CDP_STREAMS} // ($ENV{CDP_TORTURE} ? 4000 : 200);
+my $streams = $ENV{CDP_STREAMS} // ($ENV{CDP_TORTURE} ? 4500 : 450);
+my $jobs = $ENV{CDP_JOBS} // ($ENV{CDP_TORTURE} ? `getconf _NPROCESSORS_ONLN` : 1);
 my $seconds = $ENV{CDP_SECONDS} // ($ENV{CDP_TORTURE} || $ENV{CDP_STREAMS} ? 0 : 240);
 # `make test' gives the same verdict every time; `make torture' looks for news
 my $first_seed = $ENV{CDP_SEED} // ($ENV{CDP_TORTURE} ? int(rand(1_000_000_000)) : 800_000);
@@ -56,8 +63,11 @@ for my $db ('streams', 'traits', 'accounts', 'consent', 'identity')
 	$node->safe_psql($db, 'CREATE EXTENSION cdp');
 }
 
-my $script = PostgreSQL::Test::Utils::tempdir() . '/stream.sql';
+my $tempdir = PostgreSQL::Test::Utils::tempdir();
+my $script = "$tempdir/stream.sql";
 my $db;
+# which of the jobs this is; each has its own databases
+my $job = 0;
 
 # ---- definitions ----
 
@@ -361,12 +371,14 @@ note 'no dblink: one backend applies all' unless $other;
 
 # What cdp.profile() shows of everybody with fresh => true, and once all is applied.
 my $fresh_sql = q{
-CREATE TEMP TABLE fresh AS SELECT n.i, cdp.profile(n.i, fresh => true) - 'segments' - 'accounts' AS p,
-	(cdp.profile(n.i, fresh => true)->'segments') - 'lingering' AS s
-FROM (SELECT DISTINCT u.i::text::cdp.identifier AS i FROM cdp.events e, unnest(e.identifiers) u(i)) n
-JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(n.i)
--- what is being built has no values, and has them after apply()
-WHERE NOT EXISTS (SELECT FROM cdp.backfills);
+CREATE TEMP TABLE fresh AS SELECT n.i, f.p - 'segments' - 'accounts' AS p, (f.p->'segments') - 'lingering' AS s
+FROM (SELECT n.i
+	  FROM (SELECT DISTINCT u.i::text::cdp.identifier AS i FROM cdp.events e, unnest(e.identifiers) u(i)) n
+	  JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(n.i)
+	  -- what is being built has no values, and has them after apply()
+	  WHERE NOT EXISTS (SELECT FROM cdp.backfills)
+	  OFFSET 0) n
+CROSS JOIN LATERAL (SELECT cdp.profile(n.i, fresh => true) AS p OFFSET 0) f;
 COMMIT;
 SELECT 'applied' FROM cdp.apply(NULL);
 SELECT format('DIFFERENCE fresh %s: %s %s, applied %s', f.i, f.p, f.s, cdp.profile(f.i))
@@ -735,8 +747,8 @@ sub items
 sub script
 {
 	my ($items) = @_;
-	my @sql = ($delete_sql, $db eq 'traits' ? @undefine_more : (), $reset_sql);
-	push @sql, q{SELECT dblink_connect('other', format('host=%s port=%s dbname=%s', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database()));} if $other && grep { ref $_ eq 'ARRAY' && $_->[0] eq 'other' } @$items;
+	my @sql = ('RESET ALL;', $delete_sql, $db =~ /^traits/ ? @undefine_more : (), $reset_sql);
+	push @sql, q{SELECT dblink_connect('other', format('host=%s port=%s dbname=%s', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database())) WHERE 'other' <> ALL (COALESCE(dblink_get_connections(), '{}'));} if $other && grep { ref $_ eq 'ARRAY' && $_->[0] eq 'other' } @$items;
 	my $check = '';
 	my @rows;
 	my $flush = sub {
@@ -785,40 +797,76 @@ sub script
 	  q{SELECT 'LEFT a change of rules' FROM cdp.rule_changes;},
 	  q{SELECT 'LEFT a definition' FROM cdp.backfills;},
 	  q{SELECT 'LEFT timers' FROM cdp.timers t, cdp.applier a WHERE t.at <= a.clock LIMIT 1;},
-	  $check, (grep { /dblink_connect/ } @sql) ? q{SELECT 'done' FROM dblink_disconnect('other');} : (),
-	  q{SELECT 'STATE';}, $state_sql;
+	  $check, q{SELECT 'STATE';}, $state_sql;
 	return join("\n", @sql) . "\n";
 }
 
 my %reasons;
 
+# Sessions by database and what they are for: psql, which reads from a pipe.
+my %sessions;
+# Each list in a session of its own?
+our $apart = 0;
+
+sub session
+{
+	my ($name) = @_;
+	return $sessions{$name} if $sessions{$name};
+	open my $err, '+>', "$script.$name.err" or die "$script.$name.err: $!";
+	my $pid = open3(my $in, my $out, '>&' . fileno($err), 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',
+		'-v', 'VERBOSITY=terse', '-d', $node->connstr($db));
+	$in->autoflush(1);
+	return $sessions{$name} = { pid => $pid, in => $in, out => $out, err => "$script.$name.err" };
+}
+
+# Ends the session; returns what went wrong in it.
+sub end_session
+{
+	my ($name) = @_;
+	my $session = delete $sessions{$name} or return '';
+	close $session->{in};
+	waitpid $session->{pid}, 0;
+	return '' if $? == 0;
+	my $err = PostgreSQL::Test::Utils::slurp_file($session->{err});
+	return 'ERROR ' . (join("\n", grep { /ERROR|FATAL|PANIC|closed|lost/ } split /\n/, $err) || $err || "psql: $?");
+}
+
 # Run lists of items, one after the other in one session; returns for each
 # [what is wrong or '', state].  None comes after one that raised an error.
 sub run
 {
-	my @lists = @_;
-	my ($out, $err) = ('', '');
+	my ($for, @lists) = @_;
+	my $name = "$db.$for";
+	my @results;
+	end_session($name) if $apart;
+	my $session = session($name);
 	# from a file: psql may stop reading when there is an error
 	open my $fh, '>:raw', $script or die "$script: $!";
-	print $fh join("\\echo NEXT\n", map { script($_) } @lists);
+	print $fh map { script($_) . "\\echo NEXT\n" } @lists;
 	close $fh;
-	IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=terse',
-		'-d', $node->connstr($db), '-f', $script ], '>', \$out, '2>', \$err);
-	my $status = $? >> 8;
-	my @results;
-	for my $part (split /^NEXT$/m, $out, -1)
+	local $SIG{PIPE} = 'IGNORE';
+	my $stream = $session->{in};
+	print $stream "\\i $script\n";
+	for my $list (@lists)
 	{
-		my ($before, $state) = split /^STATE$/m, $part, 2;
-		$state = '' unless defined $state;
-		$state =~ s/^\n//;
-		push @results, [ join("\n", grep { /^(DIFFERENCE|LEFT) / } split /\n/, $before // ''), $state ];
-	}
-	if ($status != 0)
-	{
-		$results[-1][0] .= "\n" if $results[-1][0] ne '';
-		$results[-1][0] .= 'ERROR ' . (join("\n", grep { /ERROR|FATAL|PANIC|closed|lost/ } split /\n/, $err) || $err);
-		# a crash: wait until the server is back
-		$node->poll_query_until('postgres', 'SELECT true', 't');
+		my (@wrong, @state);
+		my $line;
+		while (defined($line = readline $session->{out}) && $line ne "NEXT\n")
+		{
+			chomp $line;
+			if (@state) { push @state, $line }
+			elsif ($line eq 'STATE') { push @state, '' }
+			elsif ($line =~ /^(DIFFERENCE|LEFT) /) { push @wrong, $line }
+		}
+		if (!defined $line)
+		{
+			push @wrong, end_session($name) || 'ERROR psql came to an end';
+			# a crash: wait until the server is back
+			$node->poll_query_until('postgres', 'SELECT true', 't');
+		}
+		shift @state;
+		push @results, [ join("\n", @wrong), join("\n", @state) ];
+		last unless defined $line;
 	}
 	return @results;
 }
@@ -828,20 +876,29 @@ sub run
 sub check
 {
 	my ($items, @others) = @_;
-	my ($first) = run($items);
+	my ($first) = run('first', $items);
 	my ($wrong, $state) = @$first;
+	if ($wrong ne '' && !$apart)
+	{
+		local $apart = 1;
+		$wrong = "not alone, but after others in the same session:\n$wrong" if (check($items))[0] eq '';
+	}
 	return ($wrong, 0) if $wrong ne '';
 	# link a b origin date time status reason
 	$reasons{$1}++ while $state =~ /^link (?:\S+ ){6}([a-z]\S+)/mg;
 	$reasons{"entries $1"}++ while $state =~ /^rejected \S+ \S+ limit (\S+)/mg;
-	my @results = run(@others);
+	my @results = @others ? run('others', @others) : ();
 	for my $order (0 .. $#results)
 	{
 		($wrong, my $state2) = @{ $results[$order] };
-		# in a session of its own, to know whether what was before matters
-		my $alone = $order > 0 && ($wrong ne '' || $state ne $state2) ? (check($items, $others[$order]))[0] : undef;
-		my $where = !defined $alone ? 'another order of arrival' : $alone ne '' ? 'another order of arrival (alone, too)'
-		  : 'another order of arrival (not alone, but after others in the same session)';
+		my $where = 'another order of arrival';
+		if (!$apart && ($wrong ne '' || $state ne $state2))
+		{
+			# in a session of its own, to know whether what was before matters
+			local $apart = 1;
+			my ($alone) = check($items, $others[$order]);
+			$where .= $alone ne '' ? ' (alone, too)' : ' (not alone, but after others in the same session)';
+		}
 		return ("in $where:\n$wrong", $order) if $wrong ne '';
 		next if $state eq $state2;
 		my (%seen, @diff);
@@ -862,6 +919,7 @@ sub smaller
 {
 	my ($items, $other, $wrong) = @_;
 	my $deadline = time() + $minimise;
+	local $apart = 1;
 	# only what fails in the same way counts: its first two words
 	my ($how) = $wrong =~ /^(\w+ \w+)/;
 	my $fails = sub { my ($what) = check(@_); return $what =~ /^\Q$how\E/; };
@@ -891,29 +949,40 @@ sub smaller
 
 # ---- the streams ----
 
-my $failed = 0;
-my %done;
-my $ran = 0;
 my $start = time();
-for my $i (0 .. $streams - 1)
+
+# Every so many streams of a database, new sessions and tables without dead rows.
+my $lasts = 8;
+my %since;
+
+# The streams of one job; returns what they came to.
+sub stream_all
 {
-	# on a slow or busy machine, fewer
-	last if $seconds > 0 && time() - $start > $seconds;
-	$ran++;
-	my $stream = stream($first_seed + $i);
-	$db = $lean{ $stream->{class} } ? 'identity' : $stream->{class} =~ /^(traits|versions)$/ ? 'traits'
-	  : $stream->{class} =~ /^(accounts|consent)$/ ? $1 : 'streams';
-	$node->safe_psql($db, $truncate_sql);
-	my @lists = map { items($stream, $_) } 0 .. ($lean{ $stream->{class} } ? $orders : 2) - 1;
-	my ($wrong, $order) = check(@lists);
-	$done{ $stream->{class} }++;
-	note sprintf('%d streams in %.0f s', $i + 1, time() - $start) if ($i + 1) % 50 == 0;
-	if ($wrong ne '')
+	my ($failed, $ran) = (0, 0);
+	my %done;
+	for (my $i = $job; $i < $streams; $i += $jobs)
 	{
+		# on a slow or busy machine, fewer
+		last if $seconds > 0 && time() - $start > $seconds;
+		$ran++;
+		my $stream = stream($first_seed + $i);
+		$db = $lean{ $stream->{class} } ? 'identity' : $stream->{class} =~ /^(traits|versions)$/ ? 'traits'
+		  : $stream->{class} =~ /^(accounts|consent)$/ ? $1 : 'streams';
+		$db .= $job if $jobs > 1;
+		if ($since{$db}++ % $lasts == 0)
+		{
+			end_session("$db.$_") for qw(first others);
+			$node->safe_psql($db, $truncate_sql);
+		}
+		my @lists = map { items($stream, $_) } 0 .. ($lean{ $stream->{class} } ? $orders : 2) - 1;
+		my ($wrong, $order) = check(@lists);
+		$done{ $stream->{class} }++;
+		note sprintf('%d streams in %.0f s', $i + 1, time() - $start) if ($i + 1) % 50 == 0;
+		next if $wrong eq '';
 		$failed++;
 		diag "stream with seed $stream->{seed} ($stream->{class}, "
 		  . scalar(@{ $stream->{entries} }) . " entries) fails:\n"
-		  . join("\n", (split /\n/, $wrong)[ 0 .. 11 ] ? grep { defined } (split /\n/, $wrong)[ 0 .. 11 ] : $wrong);
+		  . join("\n", grep { defined } (split /\n/, $wrong)[ 0 .. 11 ]);
 		if ($minimise > 0 && $failed == 1)
 		{
 			my ($items, $other) = smaller($lists[0], $lists[ $order + 1 ], $wrong);
@@ -928,15 +997,55 @@ for my $i (0 .. $streams - 1)
 		}
 		last if $failed >= ($ENV{CDP_MAX_FAILURES} // 5);
 	}
+	end_session($_) for keys %sessions;
+	return { failed => $failed, ran => $ran, done => \%done, reasons => \%reasons };
+}
+
+my @results;
+if ($jobs > 1)
+{
+	for my $name ('streams', 'traits', 'accounts', 'consent', 'identity')
+	{
+		$node->safe_psql('postgres', "CREATE DATABASE $name$_ TEMPLATE $name") for 0 .. $jobs - 1;
+	}
+	my @children;
+	for (0 .. $jobs - 1)
+	{
+		defined(my $pid = fork) or die "fork: $!";
+		push @children, $pid;
+		next if $pid;
+		# the parent has the server and the verdict
+		$job = $_;
+		$script = "$tempdir/stream$job.sql";
+		my $ok = eval { nstore(stream_all(), "$tempdir/result$job"); 1 };
+		diag "job $job: $@" unless $ok;
+		POSIX::_exit($ok ? 0 : 1);
+	}
+	waitpid $_, 0 for @children;
+	@results = map { -e "$tempdir/result$_" ? retrieve("$tempdir/result$_")
+		  : { failed => 1, ran => 0, done => {}, reasons => {} } } 0 .. $jobs - 1;
+}
+else
+{
+	@results = stream_all();
+}
+my ($failed, $ran) = (0, 0);
+my (%done, %why);
+for my $result (@results)
+{
+	$failed += $result->{failed};
+	$ran += $result->{ran};
+	$done{$_} += $result->{done}{$_} for keys %{ $result->{done} };
+	$why{$_} += $result->{reasons}{$_} for keys %{ $result->{reasons} };
 }
 my $elapsed = time() - $start;
 note sprintf('%d of %d streams in %.1f s: %s', $ran, $streams, $elapsed,
 	join(', ', map {"$done{$_} $_"} sort keys %done));
-note 'what does not count: ' . join(', ', map {"$reasons{$_} $_"} sort keys %reasons);
+note 'what does not count: ' . join(', ', map {"$why{$_} $_"} sort keys %why);
 # a test of rules that are never broken would test nothing
 if ($ran >= 100 && !$ENV{CDP_CLASSES})
 {
-	ok(exists $reasons{$_}, "something does not count: $_")
+	ok(exists $why{$_}, "something does not count: $_")
 	  for qw(limit cannot-link size rate bridge shared detached), 'entries true', 'entries false';
 }
 is($failed, 0, "$ran random streams from seed $first_seed: applied in any order as recomputed");
