@@ -61,7 +61,14 @@ COMMENT ON FUNCTION cdp.identifier(text) IS 'text of the form kind:value as an i
 
 CREATE CAST (text AS cdp.identifier) WITH FUNCTION cdp.identifier(text) AS IMPLICIT;
 CREATE CAST (varchar AS cdp.identifier) WITH FUNCTION cdp.identifier(text) AS IMPLICIT;
-CREATE CAST (cdp.identifier AS text) WITHOUT FUNCTION AS ASSIGNMENT;
+-- A function that changes nothing, as PostgreSQL 18 takes an identifier that is
+-- only relabelled as text, with no collation, for the column of an index when it
+-- plans LIKE, and raises an error.
+CREATE FUNCTION cdp.identifier_text(cdp.identifier) RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_identifier_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.identifier_text(cdp.identifier) IS 'the identifier as text, kind:value; what identifier::text calls';
+
+CREATE CAST (cdp.identifier AS text) WITH FUNCTION cdp.identifier_text(cdp.identifier) AS ASSIGNMENT;
 
 CREATE FUNCTION cdp.identifier(kind text, value cdp.key) RETURNS cdp.identifier
 	AS 'MODULE_PATHNAME', 'cdp_identifier_make' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;

@@ -27,7 +27,7 @@ COMMENT ON FUNCTION cdp.shown(cdp.identifier) IS 'an identifier as the session''
 CREATE FUNCTION cdp.shown(identifiers cdp.identifier[]) RETURNS cdp.identifier[]
 	AS 'MODULE_PATHNAME', 'cdp_shown_identifiers' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.shown(cdp.identifier[]) IS 'identifiers as the session''s user may see them';
-CREATE FUNCTION cdp.shown(json jsonb) RETURNS jsonb
+CREATE FUNCTION cdp.shown(value jsonb) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'cdp_shown_jsonb' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.shown(jsonb) IS 'properties as the session''s user may see them: values under the name of a sensitive kind or trait, at any depth, are ***';
 CREATE FUNCTION cdp.hidden(object text, name text) RETURNS boolean

@@ -46,6 +46,7 @@ PG_FUNCTION_INFO_V1(cdp_identifier_out);
 PG_FUNCTION_INFO_V1(cdp_identifier_recv);
 PG_FUNCTION_INFO_V1(cdp_identifier_send);
 PG_FUNCTION_INFO_V1(cdp_identifier_from_text);
+PG_FUNCTION_INFO_V1(cdp_identifier_text);
 PG_FUNCTION_INFO_V1(cdp_identifier_make);
 PG_FUNCTION_INFO_V1(cdp_identifier_kind);
 PG_FUNCTION_INFO_V1(cdp_identifier_value);
@@ -219,6 +220,15 @@ cdp_identifier_make(PG_FUNCTION_ARGS)
 										VARSIZE_ANY_EXHDR(kind),
 										VARDATA_ANY(value),
 										VARSIZE_ANY_EXHDR(value)));
+}
+
+/*
+ * identifier::text: the same bytes.
+ */
+Datum
+cdp_identifier_text(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(PG_GETARG_DATUM(0));
 }
 
 /*

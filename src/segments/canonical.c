@@ -140,17 +140,22 @@ put_quoted(StringInfo out, const char *string, char quote)
 }
 
 /*
- * A name: bare when it reads back as it is.  Settings do not matter here, as
- * they would to quote_identifier().
+ * A name: bare when it reads back as it is, so that "type" and type are one
+ * form whether or not this version has a keyword of that name.  Settings do
+ * not matter here, as they would to quote_identifier().
  */
 static void
 put_name(StringInfo out, const char *name)
 {
 	bool		bare = name[0] == '_' || (name[0] >= 'a' && name[0] <= 'z');
+	int			keyword = ScanKeywordLookup(name, &ScanKeywords);
 
+	if (keyword >= 0 &&
+		(ScanKeywordCategories[keyword] != UNRESERVED_KEYWORD || is_upper_keyword(name)))
+		bare = false;
 	for (const char *c = name; *c && bare; c++)
 		bare = *c == '_' || (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9');
-	if (bare && ScanKeywordLookup(name, &ScanKeywords) < 0)
+	if (bare)
 		appendStringInfoString(out, name);
 	else
 		put_quoted(out, name, '"');

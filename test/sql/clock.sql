@@ -22,9 +22,9 @@ SET cdp.now = 'tomorrow, or so';
 SET cdp.now = 'infinity';
 -- a parallel worker has the same clock
 SET cdp.now = '2026-06-01Z';
-SET force_parallel_mode = on;
+SELECT count(set_config(name, 'on', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 SELECT count(*), max(cdp.clock()) FROM cdp.identities;
-RESET force_parallel_mode;
+SELECT count(set_config(name, 'off', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 SET cdp.now = '';
 SELECT abs(extract(epoch FROM cdp.clock() - clock_timestamp())) < 60 AS wall_clock;
 CREATE ROLE regress_clock;

@@ -1,5 +1,6 @@
 -- What the extension consists of, and what PUBLIC may do with it.
 -- A schema that somebody else made is not taken over.
+\set SHOW_CONTEXT never
 CREATE SCHEMA cdp;
 CREATE EXTENSION cdp;
 DROP SCHEMA cdp;
@@ -11,6 +12,9 @@ SELECT pg_describe_object(classid, objid, objsubid) COLLATE "C" AS member
 FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cdp')
+  -- not types of tables' rows and of arrays, which are members in some versions only
+  AND NOT EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+	WHERE classid = 'pg_type'::regclass AND t.oid = objid AND (c.relkind <> 'c' OR t.typcategory = 'A'))
 ORDER BY 1;
 
 -- Everything is in its own schema.

@@ -3,6 +3,8 @@ SET client_min_messages = error;
 CREATE EXTENSION cdp;
 RESET client_min_messages;
 SET search_path = cdp, public;
+-- the width of characters that are not seen depends on the version of psql
+\pset format unaligned
 
 -- verbatim means verbatim
 SELECT normalise('verbatim', ' A b ') = ' A b ' AS same, normalise('verbatim', '') = '' AS empty;

@@ -23,6 +23,7 @@ FROM unnest(ARRAY[
 	$a$properties->'a'->>'b' ~* 'x' and a #>> '{b,c}' = 'd' and a @? '$.x'$a$,
 	$a$U&"d\0061t\+000061" = 1 and coalesce(x, y) = (select 1)$a$]) x;
 SELECT $$plan='pro'$$::cdp.predicate = $$"plan" = 'pro' $$::cdp.predicate AS same,
+	$$type=1$$::cdp.predicate = $$"type" = 1$$::cdp.predicate AS keyword,
 	$$plan='pro'$$::cdp.predicate = $$plan = 'Pro'$$::cdp.predicate AS other,
 	hashtext('x') IS NOT NULL AND cdp.predicate_hash('a=b') = cdp.predicate_hash('a  =  b') AS hash;
 SELECT p, count(*) FROM (VALUES ('a=1'::cdp.predicate), ('a = 1'), ('b'), ('a  = 1')) v(p) GROUP BY p ORDER BY p;

@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/itup.h"
 #include "access/relscan.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -421,6 +422,10 @@ start(IndexScanDesc scan)
 
 	state->started = true;
 	pgstat_count_index_scan(index);
+#if PG_VERSION_NUM >= 180000
+	if (scan->instrument)
+		scan->instrument->nsearches++;
+#endif
 	if (!IsMVCCSnapshot(scan->xs_snapshot))
 		elog(ERROR, "identity_graph indexes serve MVCC snapshots only");
 	if (state->empty)
@@ -444,6 +449,17 @@ cdpggettuple(IndexScanDesc scan, ScanDirection dir)
 		return false;
 	scan->xs_heaptid = state->tids[state->next++];
 	scan->xs_recheck = true;
+	if (scan->xs_want_itup && scan->xs_itup == NULL)
+	{
+		Datum		values[2] = {0};
+		bool		nulls[2] = {true, true};
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(state));
+
+		/* As there is no amcanreturn, nothing but the count of rows is wanted. */
+		scan->xs_itupdesc = RelationGetDescr(scan->indexRelation);
+		scan->xs_itup = index_form_tuple(scan->xs_itupdesc, values, nulls);
+		MemoryContextSwitchTo(old);
+	}
 	return true;
 }
 
