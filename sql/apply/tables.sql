@@ -194,11 +194,13 @@ CREATE TABLE cdp.rule_cursors (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE cdp.rule_cursors IS 'the entries that had been applied when a change of the rules started, and how many of them have been read again';
 
--- When a profile must be looked at again though no entry comes.
+-- When a profile must be looked at again though no entry comes. Its rows are small
+-- and move all the time, and the first of them is asked for all the time, behind
+-- what is dead: so it is vacuumed early.
 CREATE TABLE cdp.timers (
 	profile_id bigint PRIMARY KEY,
 	at timestamptz NOT NULL
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 500);
 CREATE INDEX timers_at ON cdp.timers (at);
 COMMENT ON TABLE cdp.timers IS 'the next instant at which a trait of the profile changes by itself';
 
