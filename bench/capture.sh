@@ -40,6 +40,22 @@ capture_table()
 	esac
 }
 
+# capture_size VARIANT COPY: rows with a payload of some 300 bytes, and what they take
+capture_size()
+{
+	sql bench_capture >/dev/null <<-EOT
+		SELECT cdp.drop_attachment(name, retract => true) FROM cdp.attachments;
+		DROP TABLE IF EXISTS sales, wide;
+		TRUNCATE cdp.events;
+		CREATE TABLE wide (id int PRIMARY KEY, who int, note text, at timestamptz);
+		SELECT cdp.attach('wide', '{"event": "Sale", "identifiers": {"user_id": "who"}, "time": "at"}', copy => $2);
+		INSERT INTO wide SELECT g, g % 10007, (SELECT string_agg(md5((g * 10 + i)::text), '') FROM generate_series(1, 8) i),
+			'2026-04-01'::timestamptz + g * interval '1 second' FROM generate_series(1, $capture_rows) g;
+		VACUUM FULL cdp.attached_rows;
+	EOT
+	bytes capture_disk "$1" 1 bench_capture "pg_total_relation_size('cdp.events_default') + pg_total_relation_size('cdp.attached_rows')"
+}
+
 bench_capture()
 {
 	local run variant
@@ -66,4 +82,14 @@ bench_capture()
 		line "capture of a bulk ${what^^}: a PL/pgSQL row trigger's cost, of ours" \
 			"$(ratio capture_$what rival attached)" "goal: at least 5"
 	done
+	capture_size copied true
+	capture_size referred false
+	line "an attached row with a payload of 300 bytes: bytes in log and row keys, payload copied" \
+		"$(capture_each copied)" ""
+	line "the same with copy => false" "$(capture_each referred)" "goal: 64 plus identifiers"
+}
+
+capture_each()
+{
+	awk -v a="$1" -v n="$capture_rows" '$1 == "capture_disk" && $2 == a { printf "%.0f", $4 / n }' "$results"
 }

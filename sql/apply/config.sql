@@ -10,7 +10,7 @@ AS $$
 	VALUES
 	(1, 'identifier_kinds', 'identifier kind', '{"priority": 100, "max_per_profile": null, "within": null, "normaliser": "verbatim",
 		"blocked": [], "labels": [], "entity": "profile", "links": null, "policy": "demote", "shared": "first"}'::jsonb),
-	(2, 'attachments', 'attachment', '{"relation": null, "mapping": null, "source": null, "capture": null}'),
+	(2, 'attachments', 'attachment', '{"relation": null, "mapping": null, "source": null, "capture": null, "copy": true}'),
 	(3, 'traits', 'trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
 		"older_than": null, "since": null, "expression": null, "type": null, "empty": null,
 		"timezone": "UTC", "description": null, "options": {}}'),
@@ -40,7 +40,7 @@ BEGIN
 		FROM cdp.kind_definitions d
 		UNION ALL
 		SELECT 'attachments', a.name, jsonb_build_object('relation', a.relation, 'mapping', a.mapping,
-			'source', NULLIF(a.source, a.name), 'capture', a.capture)
+			'source', NULLIF(a.source, a.name), 'capture', a.capture, 'copy', a.copy)
 		FROM cdp.attachment_definitions a
 		UNION ALL
 		SELECT CASE t.entity WHEN 'account' THEN 'account_traits' ELSE 'traits' END, t.name,
@@ -163,7 +163,7 @@ BEGIN
 		IF present THEN
 			PERFORM cdp.drop_attachment(name, retract => true);
 		END IF;
-		PERFORM cdp.attach((o->>'relation')::regclass, o->'mapping', name, o->>'source', o->>'capture');
+		PERFORM cdp.attach((o->>'relation')::regclass, o->'mapping', name, o->>'source', o->>'capture', copy => (o->>'copy')::boolean);
 	WHEN 'traits', 'account_traits' THEN
 		PERFORM cdp.create_trait(name, aggregate => o->>'aggregate', value => o->>'value', event => o->>'event',
 			filter => o->>'filter', each => o->>'each', within => (o->>'within')::interval, expression => o->>'expression',

@@ -215,7 +215,7 @@ BEGIN
 			  FROM unnest(g.entries, g.incarnations, entry_comps) WITH ORDINALITY s(entry, incarnation, comp, seq)
 			  JOIN cdp.events e ON e.id = s.entry AND e.incarnation = s.incarnation
 			  CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(e.properties) = 'object'
-												 THEN e.properties ELSE '{}' END) j
+												 THEN cdp.entry_properties(e.properties, e.source, e.id) ELSE '{}' END) j
 			  WHERE e.type = 'identify' AND s.comp IS NOT NULL
 			  ORDER BY s.comp, j.key COLLATE "C", s.seq DESC) w
 		GROUP BY w.comp) d ON d.comp = p.comp;

@@ -187,7 +187,7 @@ BEGIN
 			  FROM unnest(named_seqs, named_accs) n(seq, acc)
 			  JOIN cdp.events e ON e.id = entries[n.seq] AND e.incarnation = incarnations[n.seq]
 			  CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(e.properties) = 'object'
-												 THEN e.properties ELSE '{}' END) j
+												 THEN cdp.entry_properties(e.properties, e.source, e.id) ELSE '{}' END) j
 			  WHERE e.type = 'group'
 			  ORDER BY n.acc, j.key COLLATE "C", n.seq DESC) w
 		GROUP BY w.acc) d ON d.acc = a.acc;

@@ -43,7 +43,8 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
 	columns constant text :=
-		'e.id, e.message_id, COALESCE(e.source, '''') AS source, e.type, e.event, e.identifiers, e.properties, e.context, '
+		'e.id, e.message_id, COALESCE(e.source, '''') AS source, e.type, e.event, e.identifiers, '
+		'cdp.entry_properties(e.properties, e.source, e.id) AS properties, e.context, '
 		'cdp.effective_at(e.occurred_at, e.received_at) AS occurred_at, e.received_at, e.xid, e.incarnation';
 	events constant text :=
 		'unnest($1) WITH ORDINALITY
@@ -74,7 +75,9 @@ BEGIN
 		EXECUTE format(
 			'SELECT array_agg(v.seq ORDER BY v.seq), array_agg(v.val ORDER BY v.seq)
 			 FROM (SELECT e.seq, %s AS val
-				   FROM (SELECT e.*, k.seq::int AS seq
+				   FROM (SELECT e.id, e.message_id, e.source, e.type, e.event, e.identifiers,
+							cdp.entry_properties(e.properties, e.source, e.id) AS properties,
+							e.context, e.occurred_at, e.received_at, e.xid, e.incarnation, k.seq::int AS seq
 						 FROM cdp.events e
 						 JOIN unnest($1, $2) WITH ORDINALITY k(entry, inc, seq)
 						   ON e.id = k.entry AND e.incarnation = k.inc

@@ -11,6 +11,7 @@ CREATE TABLE cdp.attachment_definitions (
 	relation_owner text NOT NULL,
 	attached_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	version bigint NOT NULL DEFAULT hashtextextended(gen_random_uuid()::text, 0),
+	copy boolean NOT NULL DEFAULT true,
 	incarnation int,
 	position timestamptz,
 	synchronised_at timestamptz,
@@ -18,6 +19,7 @@ CREATE TABLE cdp.attachment_definitions (
 );
 COMMENT ON TABLE cdp.attachment_definitions IS 'attached relations, by name; see the view cdp.attachments';
 COMMENT ON COLUMN cdp.attachment_definitions.version IS 'another one whenever the definition is another one, as name and id can be used again, also within a transaction';
+COMMENT ON COLUMN cdp.attachment_definitions.copy IS 'whether payloads are copied into the log; else an entry has {"$row": key} and what it says is read from the row: see cdp.entry_properties';
 COMMENT ON COLUMN cdp.attachment_definitions.incarnation IS 'of the log, when it was attached: what a restore brought waits for the log to be activated';
 COMMENT ON COLUMN cdp.attachment_definitions.relation_owner IS 'whose the relation was: another one''s does not take its place';
 COMMENT ON COLUMN cdp.attachment_definitions.position IS 'up to where the mapping''s cursor has been followed';
@@ -59,7 +61,13 @@ COMMENT ON COLUMN cdp.attachment_loads.block IS 'the next block of it';
 COMMENT ON COLUMN cdp.attachment_loads.done IS 'rows that have been mapped, or were put aside';
 COMMENT ON COLUMN cdp.attachment_loads.total_blocks IS 'blocks that there were to read; NULL: not known';
 
+CREATE TABLE cdp.unread_attachments (
+	attachment int NOT NULL
+);
+COMMENT ON TABLE cdp.unread_attachments IS 'attachments that do not copy, of which the applier could not read rows that count: the next comparison logs all rows anew';
+
 SELECT pg_extension_config_dump('cdp.attachment_definitions', '');
+SELECT pg_extension_config_dump('cdp.unread_attachments', '');
 SELECT pg_extension_config_dump('cdp.attached_rows', '');
 SELECT pg_extension_config_dump('cdp.attachment_loads', '');
 
@@ -69,12 +77,19 @@ COMMENT ON FUNCTION cdp.capture() IS
 	'trigger that cdp.attach() makes: logs what a statement did to an attached table. Does nothing on any other table';
 
 CREATE FUNCTION cdp.attach(relation regclass, mapping jsonb, name text DEFAULT NULL, source text DEFAULT NULL,
-		capture text DEFAULT NULL, load boolean DEFAULT true)
+		capture text DEFAULT NULL, load boolean DEFAULT true, copy boolean DEFAULT true)
 	RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_attach' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean) IS
-	'make a table or view a source of entries: from now on the entries of its source that count are its rows. mapping: {"type": track, identify, page, screen or group; "event": name, or {"sql": expression}; "identifiers": {kind: expression or array of them}; "properties" or "traits": expression, list of columns or {name: expression}, default the whole row; "time": expression, default the time of the change; "key": expression or array of them, default the primary key; "filter": expression; "cursor": expression that grows with each change of a polled row; "overlap": interval by which such a row may come late}; expressions are SQL over the columns of the row r, evaluated with the rights of the caller, search_path pg_catalog and TimeZone UTC. name: of the attachment, default that of the relation; source: of its entries, default the name; capture: trigger (default for tables) or poll (default for views and foreign tables: see cdp.sync_attachments); load: log the rows that are there; the worker does it, in steps, when they are more than cdp.backfill_at_once and the relation has triggers or a cursor (see cdp.progress). Returns the name. Needs the rights to read the relation and to make triggers on it, and locks it against writing until the end of the transaction. Errors: duplicate_object, invalid_parameter_value, undefined_object, syntax_error, undefined_column, insufficient_privilege';
-REVOKE EXECUTE ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean, boolean) IS
+	'make a table or view a source of entries: from now on the entries of its source that count are its rows. mapping: {"type": track, identify, page, screen or group; "event": name, or {"sql": expression}; "identifiers": {kind: expression or array of them}; "properties" or "traits": expression, list of columns or {name: expression}, default the whole row; "time": expression, default the time of the change; "key": expression or array of them, default the primary key; "filter": expression; "cursor": expression that grows with each change of a polled row; "overlap": interval by which such a row may come late}; expressions are SQL over the columns of the row r, evaluated with the rights of the caller, search_path pg_catalog and TimeZone UTC. name: of the attachment, default that of the relation; source: of its entries, default the name; capture: trigger (default for tables) or poll (default for views and foreign tables: see cdp.sync_attachments); load: log the rows that are there; the worker does it, in steps, when they are more than cdp.backfill_at_once and the relation has triggers or a cursor (see cdp.progress); copy: copy payloads into the log; false leaves them in the rows, where they are read when they are needed, and is for tables with triggers and a primary key whose rows seldom change. Returns the name. Needs the rights to read the relation and to make triggers on it, and locks it against writing until the end of the transaction. Errors: duplicate_object, invalid_parameter_value, undefined_object, syntax_error, undefined_column, insufficient_privilege';
+REVOKE EXECUTE ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean, boolean) FROM PUBLIC;
+
+CREATE FUNCTION cdp.entry_properties(properties jsonb, source text, entry bigint)
+	RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'cdp_entry_properties' LANGUAGE C STABLE PARALLEL UNSAFE COST 10;
+COMMENT ON FUNCTION cdp.entry_properties(jsonb, text, bigint) IS
+	'internal: what an entry (its properties, source and id) says: its properties, or those of the row that they refer to, when its table is attached with copy => false; {} when the row does not say any more what was logged, or cannot be read';
+REVOKE EXECUTE ON FUNCTION cdp.entry_properties(jsonb, text, bigint) FROM PUBLIC;
 
 CREATE FUNCTION cdp.drop_attachment(name text, retract boolean DEFAULT false)
 	RETURNS bigint
@@ -109,6 +124,8 @@ CREATE VIEW cdp.attachments AS
 				  AND t.tgfoid = 'cdp.capture()'::regprocedure AND t.tgenabled <> 'D'
 				  AND t.tgargs = convert_to(d.name, getdatabaseencoding()::name) || '\000'::bytea)
 				THEN 'triggers are missing'
+		   WHEN d.last_error IS NULL AND EXISTS (SELECT FROM cdp.unread_attachments n WHERE n.attachment = d.id)
+				THEN 'rows could not be read'
 		   WHEN d.last_error IS NULL AND EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
 				THEN 'being loaded'
 		   ELSE COALESCE(d.last_error, 'ok') END AS status

@@ -25,7 +25,7 @@ CREATE VIEW cdp.event_catalog AS
 		SELECT e.type, e.event, COALESCE(e.source, '') AS source,
 			array_agg(DISTINCT p.key COLLATE "C" ORDER BY p.key COLLATE "C") AS property_keys
 		FROM cdp.events e
-		CROSS JOIN LATERAL jsonb_object_keys(CASE WHEN jsonb_typeof(e.properties) = 'object'
+		CROSS JOIN LATERAL jsonb_object_keys(CASE WHEN jsonb_typeof(e.properties) = 'object' AND NOT e.properties ? '$row'
 			THEN e.properties END) p(key)
 		WHERE e.type IN ('track', 'page', 'screen')
 		GROUP BY e.type, e.event, COALESCE(e.source, '')

@@ -58,7 +58,7 @@ BEGIN
 		SELECT x.section, x.item FROM (
 			SELECT 'entries' AS section, e.at, e.id, jsonb_build_object('id', e.id, 'at', e.at, 'state', e.state, 'source', e.source,
 				'message_id', e.message_id, 'type', e.type, 'event', e.event, 'identifiers', to_jsonb(e.identifiers),
-				'properties', e.properties, 'context', e.context, 'occurred_at', e.occurred_at, 'received_at', e.received_at) AS item
+				'properties', cdp.entry_properties(e.properties, e.source, e.id), 'context', e.context, 'occurred_at', e.occurred_at, 'received_at', e.received_at) AS item
 			FROM told e WHERE e.owned AND NOT e.decides
 			UNION ALL
 			SELECT 'mentions', e.at, e.id, jsonb_build_object('id', e.id, 'at', e.at, 'source', e.source,

@@ -476,7 +476,7 @@ cdp_segment_members(PG_FUNCTION_ARGS)
  * history does not cost all of it.
  */
 static const char *const timeline_query =
-	"SELECT t.at, v.type, v.event, cdp.shown(v.properties), cdp.shown(v.context),"
+	"SELECT t.at, v.type, v.event, cdp.shown(cdp.entry_properties(v.properties, v.source, v.id)), cdp.shown(v.context),"
 	" cdp.shown(v.identifiers),"
 	" COALESCE(v.source, 'sql') AS source,"
 	" COALESCE(v.message_id, '#' || v.id) AS message_id, v.received_at, v.id"

@@ -442,6 +442,7 @@ refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int
 			namings[i].gone = true;
 		}
 		SPI_freetuptable(SPI_tuptable);
+		CdpEntriesReadAll(entries, nentries);
 		CdpTraitsEvaluate(set->traits, NULL, entries, nentries, contributions);
 		CdpAccountsFind(set, namings, nentries);
 		found = find_credits(set, entries, nentries, contributions, &nfound);

@@ -166,6 +166,7 @@ fold_chunk(CdpTraitSet *traits, CdpEntry **entries, int n)
 		rows[r].owner_node = entry->owner_node;
 	}
 	SPI_freetuptable(SPI_tuptable);
+	CdpEntriesReadAll(rows, nrows);
 
 	contributions = palloc0(sizeof(CdpContributions) * Max(nrows, 1));
 	CdpTraitsEvaluate(traits, NULL, rows, nrows, contributions);

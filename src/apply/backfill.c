@@ -224,6 +224,7 @@ fold_history(CdpTraitSet *traits, Bitmapset *only, TimestampTz clock)
 			entries[i].owner = DatumGetInt64(values[0]);
 		}
 		SPI_freetuptable(SPI_tuptable);
+		CdpEntriesReadAll(entries, n);
 		CdpFoldChunk(traits, only, entries, n, clock, NULL);
 		MemoryContextReset(chunk);
 	}

@@ -447,7 +447,7 @@ judge_plans(CdpBatch *batch)
 
 	for (i = 0; i < batch->nread; i++)
 		if (batch->counts[i] && batch->entries[i].reject_reason == NULL &&
-			!batch->entries[i].withheld)
+			!batch->entries[i].withheld && !batch->entries[i].unread)
 			entries[n++] = &batch->entries[i];
 	CdpPlansJudge(entries, n, batch->applier.generation);
 	pfree(entries);

@@ -210,6 +210,7 @@ fold_owned(CdpBatch *batch, Bitmapset *only, const int64 *nodes, int nnodes)
 			entries[i].owner = DatumGetInt64(values[0]);
 		}
 		SPI_freetuptable(SPI_tuptable);
+		CdpEntriesReadAll(entries, n);
 		CdpFoldChunk(batch->traits, only, entries, n, batch->applier.clock, batch->graph);
 		total += n;
 		MemoryContextSwitchTo(old);

@@ -528,6 +528,7 @@ CdpCursorsRead(CdpCursorSet *set, int max, CdpEntry **result, bool *more,
 			} while (resumed);
 		}
 	}
+	CdpEntriesReadAll(entries, n);
 	*result = entries;
 	return n;
 }
@@ -562,6 +563,7 @@ CdpCursorsPending(const CdpCursorSet *set, int max, CdpEntry **entries)
 		CdpEntryFromRow(&(*entries)[n++], values, isnull);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	CdpEntriesReadAll(*entries, n);
 	return n;
 }
 

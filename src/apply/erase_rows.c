@@ -366,6 +366,8 @@ take_row(CdpErasureRows *rows, Datum *row, bool *isnull, bool owned)
 		Jsonb	   *kept;
 
 		fate = FATE_CHANGE;
+		CdpEntriesReadAll(&reread->was, 1);
+		values[CDP_EVENTS_PROPERTIES] = reread->was.values[CDP_EVENTS_PROPERTIES];
 		values[CDP_EVENTS_IDENTIFIERS] =
 			PointerGetDatum(anonymous(rows, DatumGetArrayTypeP(values[CDP_EVENTS_IDENTIFIERS])));
 		event = isnull[CDP_EVENTS_EVENT] ? NULL :

@@ -420,6 +420,18 @@ number_order(const void *a, const void *b)
 	return x < y ? -1 : x > y ? 1 : 0;
 }
 
+static void
+read_payloads(List *entries)
+{
+	CdpEntry  **array = palloc(sizeof(CdpEntry *) * Max(list_length(entries), 1));
+	ListCell   *lc;
+
+	foreach(lc, entries)
+		array[foreach_current_index(lc)] = lfirst(lc);
+	CdpEntriesRead(array, list_length(entries));
+	pfree(array);
+}
+
 /*
  * Take those rows of SPI_tuptable that earlier batches have applied and that a
  * target names; sets found where the number, which are in order, has one.
@@ -456,6 +468,7 @@ take_numbered(CdpBatch *batch, CdpCursorSet *before, Undos *undos,
 			entries = lappend(entries, entry);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	read_payloads(entries);
 	return entries;
 }
 

@@ -200,6 +200,7 @@ CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n)
 		entries[i].withheld = DatumGetBool(values[CDP_EVENTS_NATTS]);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	CdpEntriesReadAll(entries, *n);
 	for (i = 0; i < *n; i++)
 		(void) CdpEntryJudge(&entries[i]);
 	CdpGraphCheck(batch->graph, entries, *n);
@@ -646,7 +647,10 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	}
 	CdpGraphAdd(batch->graph, old, n, false);
 
-	/* what added nothing to its owner's states takes nothing from them */
+	/*
+	 * What added nothing to its owner's states takes nothing from them.  What
+	 * an entry said that cannot be read any more may have added to any.
+	 */
 	contributions = palloc0(sizeof(CdpContributions) * n);
 	CdpTraitsEvaluate(batch->traits, NULL, old, n, contributions);
 	of_accounts = palloc0(sizeof(CdpContributions) * n);
@@ -667,7 +671,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 			continue;
 		CdpEntryForget(batch, old[i].owner, old[i].at, old[i].id);
 		ids[nids++] = old[i].id;
-		if (contributions[i].n > 0 || old[i].type == CDP_ENTRY_IDENTIFY ||
+		if (contributions[i].n > 0 || old[i].unread || old[i].type == CDP_ENTRY_IDENTIFY ||
 			old[i].naccounts > 0)
 			owners[nowners++] = old[i].owner;
 		/* but perhaps to those of accounts, whose traits are others */

@@ -47,11 +47,11 @@ PG_FUNCTION_INFO_V1(cdp_sync_attachment);
 
 static CdpStatement insert_definition = {
 	"INSERT INTO cdp.attachment_definitions"
-	" (id, name, relation, source, mapping, capture, attached_by, relation_owner, incarnation)"
-	" SELECT COALESCE(max(a.id), 0) + 1, $1, $2, $3, $4, $5, $6, $7,"
+	" (id, name, relation, source, mapping, capture, attached_by, relation_owner, copy, incarnation)"
+	" SELECT COALESCE(max(a.id), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8,"
 	" (SELECT i.id FROM cdp.incarnation i)"
 	" FROM cdp.attachment_definitions a",
-	{ "text", "text", "text", "jsonb", "text", "text", "text" }
+	{ "text", "text", "text", "jsonb", "text", "text", "text", "bool" }
 };
 
 static CdpStatement same_name = {
@@ -78,6 +78,31 @@ static CdpStatement delete_definition = {
 
 static CdpStatement forget_rows = {
 	"DELETE FROM cdp.attached_rows WHERE attachment = $1",
+	{ "int4" }
+};
+
+static CdpStatement is_unread = {
+	"SELECT 1 FROM cdp.unread_attachments n WHERE n.attachment = $1 LIMIT 1",
+	{ "int4" }
+};
+
+static CdpStatement forget_unread = {
+	"DELETE FROM cdp.unread_attachments WHERE attachment = $1",
+	{ "int4" }
+};
+
+/* payloads that were not copied, before their rows are out of reach */
+static CdpStatement copy_payloads = {
+	"UPDATE cdp.events e SET properties = i.properties"
+	" FROM " CDP_ROWS_NAME " AS i JOIN cdp.attached_rows r"
+	" ON r.attachment = $1 AND r.key = i.key AND r.hash = i.hash"
+	" WHERE e.id = r.entry AND e.source = $2",
+	{ "int4", "text" }
+};
+
+static CdpStatement lost_payloads = {
+	"SELECT count(*) FROM cdp.attached_rows r WHERE r.attachment = $1 AND NOT EXISTS"
+	" (SELECT FROM " CDP_ROWS_NAME " AS i WHERE i.key = r.key AND i.hash = r.hash)",
 	{ "int4" }
 };
 
@@ -258,6 +283,62 @@ CdpAttachmentMove(CdpOpenAttachment *open, TimestampTz position)
 }
 
 /*
+ * Was something computed without rows that could not be read?  Not so any
+ * more when they are logged anew.
+ */
+static bool
+take_unread(CdpAttachment *attachment)
+{
+	CdpUserContext saved;
+	Datum arg = Int32GetDatum(attachment->id);
+	bool unread;
+
+	CdpBecomeOwner(&saved);
+	unread = CdpRun(&is_unread, &arg, NULL) > 0;
+	if (unread)
+		CdpRun(&forget_unread, &arg, NULL);
+	CdpRestoreUser(&saved);
+	return unread;
+}
+
+/*
+ * Copy the payloads of an attachment that does not, as it ends.
+ */
+static void
+copy_all(CdpAttachment *attachment)
+{
+	CdpCapture capture;
+	CdpUserContext saved;
+	Datum args[2] = { Int32GetDatum(attachment->id), PointerGetDatum(attachment->source) };
+	Oid relid = OidIsValid(attachment->role) ? CdpAttachedRelation(attachment) : InvalidOid;
+	const char *key = OidIsValid(relid) ? CdpMappingPrimaryKey(relid, true) : NULL;
+	int64 lost;
+
+	CdpCaptureBegin(&capture, attachment);
+	capture.latest = IsolationUsesXactSnapshot();
+	capture.once = true;
+	capture.whole = true;
+	if (key != NULL)
+		CdpCaptureRows(&capture, relid, key, psprintf("%s AS r", attachment->relation), NULL);
+	CdpBecomeOwner(&saved);
+	CdpCaptureRegister(&capture);
+	CdpRunLatest(&copy_payloads, args);
+	CdpRunLatest(&lost_payloads, args);
+	lost = CdpCellInt8(0, 1);
+	CdpCaptureUnregister();
+	CdpRestoreUser(&saved);
+	CdpCaptureEnd(&capture);
+	if (lost > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("attachment \"%s\" has entries whose payload cannot be read any more",
+						attachment->name),
+				 errdetail("Of %lld of its rows the payload is not copied, and they are not what was logged.",
+						   (long long) lost),
+				 errhint("Synchronise the attachment first, or drop it with retract => true.")));
+}
+
+/*
  * Compare the rows of an attached relation with what the log says of them, and
  * write the difference to the log.
  */
@@ -286,6 +367,8 @@ CdpAttachmentSync(CdpCapture *capture, CdpOpenAttachment *open)
 		key = CdpMappingPrimaryKey(open->relid, false);
 	CdpCaptureBegin(capture, attachment);
 	capture->latest = IsolationUsesXactSnapshot();
+	if (!attachment->copy)
+		capture->anew = take_unread(attachment);
 	if (mapping->cursor != NULL)
 	{
 		TimestampTz next;
@@ -360,7 +443,7 @@ try_mapping(const CdpMapping *mapping, Oid relid)
 
 /*
  * cdp.attach(relation regclass, mapping jsonb, name text, source text,
- *			  capture text, load boolean) returns text
+ *			  capture text, load boolean, copy boolean) returns text
  */
 Datum
 cdp_attach(PG_FUNCTION_ARGS)
@@ -373,8 +456,9 @@ cdp_attach(PG_FUNCTION_ARGS)
 	text *source;
 	const char *mode;
 	char relkind;
+	bool copy = PG_ARGISNULL(6) || PG_GETARG_BOOL(6);
 	CdpUserContext saved;
-	Datum args[7];
+	Datum args[8];
 
 	for (int i = 0; i < 2; i++)
 		if (PG_ARGISNULL(i))
@@ -443,6 +527,13 @@ cdp_attach(PG_FUNCTION_ARGS)
 				 errmsg("a cursor is for relations that are polled"),
 				 errhint("Say capture => 'poll', or leave the cursor out: triggers see every change.")));
 
+	if (!copy && (strcmp(mode, "poll") == 0 || mapping->key != NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("payloads can be left where they are only in a table with triggers and a primary key"),
+				 errdetail("A row that changes unnoticed, or is found by a key of the mapping's own, does not keep what it said."),
+				 errhint("Leave out copy => false.")));
+
 	SPI_connect();
 	try_mapping(mapping, relid);
 
@@ -471,6 +562,7 @@ cdp_attach(PG_FUNCTION_ARGS)
 	args[4] = CStringGetTextDatum(mode);
 	args[5] = CStringGetTextDatum(GetUserNameFromId(saved.userid, false));
 	args[6] = CStringGetTextDatum(owner_name(relid));
+	args[7] = BoolGetDatum(copy);
 	CdpRun(&insert_definition, args, NULL);
 	CdpRestoreUser(&saved);
 
@@ -563,9 +655,12 @@ cdp_drop_attachment(PG_FUNCTION_ARGS)
 	CdpCaptureBegin(&capture, attachment);
 	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1))
 		CdpCaptureWrite(&capture, true);
+	else if (!attachment->copy)
+		copy_all(attachment);
 	CdpCaptureEnd(&capture);
 	CdpBecomeOwner(&saved);
 	arg = Int32GetDatum(attachment->id);
+	CdpRun(&forget_unread, &arg, NULL);
 	CdpRunLatest(&forget_rows, &arg);
 	CdpLoadEnd(attachment);
 	CdpRun(&delete_definition, &arg, NULL);

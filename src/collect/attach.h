@@ -50,6 +50,7 @@ typedef struct CdpAttachment
 	char *owner; /* of the relation, when it was attached */
 	text *source;
 	Oid role; /* who attached it, and reads it; invalid when gone */
+	bool copy; /* payloads are copied into the log */
 	CdpMapping *mapping;
 
 	/* triggers of triggers that captured its rows, in the transaction */
@@ -114,7 +115,9 @@ typedef struct CdpCapture
 	int64 rejected;
 	bool latest; /* rows as they are now, whatever the transaction sees */
 	bool once; /* the query is not asked again: its plan is not kept */
-	Snapshot moment; /* private to capture.c: rows as this sees them */
+	bool whole; /* payloads, whether the attachment copies them or not */
+	bool anew; /* log rows that say what they said, too */
+	Snapshot moment; /* rows as this sees them */
 	List *refused; /* private to capture.c: what could not be mapped */
 } CdpCapture;
 
@@ -122,7 +125,20 @@ extern void CdpCaptureBegin(CdpCapture *capture, CdpAttachment *attachment);
 /* Map the rows of a FROM item whose rows are those of the relation relid. */
 extern void CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
 						   const char *from, const char *condition);
+/*
+ * The same, and an error that says something of the rows or the mapping is
+ * returned, as its SQLSTATE, and no row kept.  The FROM item may have
+ * arguments, which are arrays of texts.
+ */
+extern int CdpCaptureTry(CdpCapture *capture, Oid relid, const char *key,
+						 const char *from, const char *condition, Datum *keys, int nkeys);
 extern void CdpCaptureWrite(CdpCapture *capture, bool everything);
+/* Give SQL the rows, as a relation with columns key, hash, properties, … */
+#define CDP_ROWS_NAME "cdp_rows"
+extern void CdpCaptureRegister(CdpCapture *capture);
+extern void CdpCaptureUnregister(void);
+/* What cdp.attached_rows has as the key of a row: a uuid. */
+extern Datum CdpAttachedKey(text *key);
 extern void CdpCaptureEnd(CdpCapture *capture);
 
 /* collect/attach.c */
@@ -143,6 +159,13 @@ typedef struct CdpOpenAttachment
 extern void CdpAttachmentOpen(CdpOpenAttachment *open, CdpAttachment *attachment);
 extern void CdpAttachmentMove(CdpOpenAttachment *open, TimestampTz position);
 extern void CdpAttachmentSync(CdpCapture *capture, CdpOpenAttachment *open);
+
+/* collect/reference.c */
+
+/* Bytes of a reference, at most. */
+#define CDP_MAX_REFERENCE 2048
+extern Jsonb *CdpReferenceMake(text *key);
+extern text *CdpReferenceKey(const Jsonb *json);
 
 /* collect/load.c */
 extern bool CdpLoadIsLarge(CdpAttachment *attachment);

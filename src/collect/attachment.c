@@ -35,7 +35,7 @@
 static HTAB *attachments = NULL;
 
 static CdpStatement read_attachment = {
-	"SELECT a.id, a.version, a.relation, a.source, a.attached_by, a.mapping, a.relation_owner"
+	"SELECT a.id, a.version, a.relation, a.source, a.attached_by, a.mapping, a.relation_owner, a.copy"
 	" FROM cdp.attachment_definitions a WHERE a.name = $1",
 	{ "text" }
 };
@@ -119,6 +119,7 @@ CdpAttachmentGet(const char *name, bool missing_ok)
 		attachment->relation = TextDatumGetCString(CdpCell(0, 3, &isnull));
 		attachment->source = DatumGetTextPCopy(CdpCell(0, 4, &isnull));
 		attachment->owner = TextDatumGetCString(CdpCell(0, 7, &isnull));
+		attachment->copy = DatumGetBool(CdpCell(0, 8, &isnull));
 		attachment->mapping = CdpMappingParse(DatumGetJsonbPCopy(CdpCell(0, 6, &isnull)), false);
 		MemoryContextSwitchTo(old);
 		attachment->version = version;

@@ -50,7 +50,7 @@ PG_FUNCTION_INFO_V1(cdp_capture);
 #define FETCH_SIZE 1000
 #define MAX_PLANS 100
 
-#define ROWS_NAME "cdp_rows"
+#define ROWS_NAME CDP_ROWS_NAME
 #define GONE_NAME "cdp_gone"
 
 /* the transition tables, by the names that attach.c gives them */
@@ -102,7 +102,7 @@ static List *plans = NIL;
 	" r.entry AS old_entry, r.at AS old_at" \
 	" FROM " which " AS i" \
 	" LEFT JOIN cdp.attached_rows r ON r.attachment = $1 AND r.key = i.key" \
-	" WHERE r.hash IS DISTINCT FROM i.hash)," \
+	" WHERE $4 OR r.hash IS DISTINCT FROM i.hash)," \
 	" retracted AS (" \
 	" INSERT INTO cdp.events (source, type, identifiers, properties, occurred_at)" \
 	" SELECT $2, 'undo', '{}', jsonb_build_object('entry', '#' || f.old_entry)," \
@@ -120,13 +120,13 @@ static List *plans = NIL;
 
 static CdpStatement log_rows = {
 	LOG_ROWS(ROWS_NAME),
-	{ "int4", "text", "text" }
+	{ "int4", "text", "text", "bool" }
 };
 
 /* a key of the user's own may not be one: the earliest row counts, and it is said */
 static CdpStatement log_distinct_rows = {
 	LOG_ROWS("(SELECT DISTINCT ON (d.key) d.* FROM " ROWS_NAME " AS d ORDER BY d.key, d.occurred_at, d.hash)"),
-	{ "int4", "text", "text" }
+	{ "int4", "text", "text", "bool" }
 };
 
 static CdpStatement count_doubles = {
@@ -246,6 +246,12 @@ short_key(const void *data, Size len)
 	return uuid;
 }
 
+Datum
+CdpAttachedKey(text *key)
+{
+	return UUIDPGetDatum(short_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
+}
+
 static void
 hash_part(StringInfo buf, const void *data, int32 len)
 {
@@ -269,6 +275,22 @@ hash_varlena(StringInfo buf, Datum value, bool isnull)
 }
 
 /*
+ * A reference to the row in the place of its payload; or the payload, if that
+ * takes less.
+ */
+static Datum
+reference_or(Datum properties, text *key)
+{
+	Jsonb *payload = DatumGetJsonbP(properties);
+	Jsonb *reference = JB_ROOT_IS_OBJECT(payload) ? CdpReferenceMake(key) : NULL;
+
+	if (reference == NULL ||
+		(VARSIZE(reference) >= VARSIZE(payload) && CdpReferenceKey(payload) == NULL))
+		return properties;
+	return JsonbPGetDatum(reference);
+}
+
+/*
  * Keep one mapped row.
  */
 static void
@@ -289,7 +311,7 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("key of the row is NULL")));
 	key = DatumGetTextPP(mapped[CDP_MAPPED_KEY]);
-	values[ROW_KEY] = UUIDPGetDatum(short_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
+	values[ROW_KEY] = CdpAttachedKey(key);
 
 	CdpIdentifierListInit(&list);
 	deconstruct_array(DatumGetArrayTypeP(mapped[CDP_MAPPED_VALUES]), TEXTOID, -1,
@@ -324,6 +346,8 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 	if (!nulls[ROW_TIME])
 		hash_part(&buf, &values[ROW_TIME], sizeof(Datum));
 	values[ROW_HASH] = UUIDPGetDatum(digest(buf.data, buf.len));
+	if (!capture->attachment->copy && !capture->whole && !nulls[ROW_PROPERTIES])
+		values[ROW_PROPERTIES] = reference_or(values[ROW_PROPERTIES], key);
 
 	tuplestore_putvalues(capture->rows, desc, values, nulls);
 	capture->nrows++;
@@ -345,18 +369,23 @@ keep_gone(CdpCapture *capture, TupleDesc desc, Datum key, bool isnull)
 }
 
 static SPIPlanPtr
-prepare(const char *query, Oid argtype)
+prepare(const char *query, int nargs, Oid *argtypes, int options)
 {
-	SPIPlanPtr plan = SPI_prepare(query, OidIsValid(argtype) ? 1 : 0, &argtype);
+	SPIPlanPtr plan = SPI_prepare_cursor(query, nargs, argtypes, options);
 
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	return plan;
 }
 
+/*
+ * The plan of a query whose arguments are arrays of texts.
+ */
 static SPIPlanPtr
-plan_of(Oid relid, const char *query)
+plan_of(Oid relid, const char *query, int nargs)
 {
+	Oid argtypes[INDEX_MAX_KEYS];
+
 	MappingPlan *entry;
 	MemoryContext old;
 	ListCell *cell;
@@ -368,7 +397,10 @@ plan_of(Oid relid, const char *query)
 		if (entry->relid == relid && strcmp(entry->query, query) == 0)
 			return entry->plan;
 	}
-	plan = prepare(query, InvalidOid);
+	for (int i = 0; i < nargs; i++)
+		argtypes[i] = TEXTARRAYOID;
+	/* look-ups by keys are made one by one, too */
+	plan = prepare(query, nargs, argtypes, nargs > 0 ? CURSOR_OPT_GENERIC_PLAN : 0);
 	if (list_length(plans) >= MAX_PLANS)
 	{
 		entry = linitial(plans);
@@ -434,7 +466,7 @@ typedef void (*RowFunction)(CdpCapture *capture, void *arg,
 							HeapTuple tuple, TupleDesc desc);
 
 static void
-for_each_row(CdpCapture *capture, SPIPlanPtr plan, RowFunction function, void *arg)
+for_each_row(CdpCapture *capture, SPIPlanPtr plan, Datum *args, RowFunction function, void *arg)
 {
 	Portal portal;
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
@@ -448,7 +480,7 @@ for_each_row(CdpCapture *capture, SPIPlanPtr plan, RowFunction function, void *a
 		CommandCounterIncrement();
 		PushActiveSnapshot(capture->moment ? capture->moment : GetLatestSnapshot());
 	}
-	portal = SPI_cursor_open(NULL, plan, NULL, NULL, latest);
+	portal = SPI_cursor_open(NULL, plan, args, NULL, latest);
 	if (latest)
 		PopActiveSnapshot();
 	for (;;)
@@ -504,6 +536,8 @@ typedef struct Attempt
 	CdpCapture *capture;
 	Oid relid;
 	const char *query;
+	Datum *keys; /* arguments of the query, arrays of texts */
+	int nkeys;
 	Oid argtype; /* of $1, when there is a row to be mapped */
 	Datum row;
 	SPIPlanPtr plan; /* not kept: a row's type may change unnoticed */
@@ -524,12 +558,12 @@ attempt(Attempt *what)
 	{
 		if (!OidIsValid(what->argtype))
 			for_each_row(what->capture,
-						 what->capture->once ? prepare(what->query, InvalidOid) : plan_of(what->relid, what->query),
-						 what->function, what->desc);
+						 what->capture->once ? prepare(what->query, 0, NULL, 0) : plan_of(what->relid, what->query, what->nkeys),
+						 what->keys, what->function, what->desc);
 		else
 		{
 			if (what->plan == NULL)
-				what->plan = prepare(what->query, what->argtype);
+				what->plan = prepare(what->query, 1, &what->argtype, 0);
 			SPI_execute_plan(what->plan, &what->row, NULL, false, 0);
 			if (SPI_processed > 0)
 				what->function(what->capture, what->desc, SPI_tuptable->vals[0],
@@ -562,6 +596,7 @@ attempt(Attempt *what)
 typedef struct Single
 {
 	Attempt attempt;
+	Attempt key; /* of the row, when what it said before cannot be read any more */
 	MemoryContext keep;
 } Single;
 
@@ -574,9 +609,15 @@ single_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
 
 	single->attempt.row = SPI_getbinval(tuple, desc, 1, &isnull);
 	error = attempt(&single->attempt);
-	if (error != NULL)
-		add_refused(capture, single->keep, error,
-					DatumGetJsonbP(SPI_getbinval(tuple, desc, 2, &isnull)));
+	if (error == NULL)
+		return;
+	add_refused(capture, single->keep, error,
+				DatumGetJsonbP(SPI_getbinval(tuple, desc, 2, &isnull)));
+	if (!capture->attachment->copy)
+	{
+		single->key.row = single->attempt.row;
+		(void) attempt(&single->key);
+	}
 }
 
 /*
@@ -605,10 +646,33 @@ CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
 		single.attempt.argtype = get_rel_type_id(relid);
 		single.attempt.query = CdpMappingQuery(attachment->mapping, key,
 											   "(SELECT ($1).*) AS r", condition);
-		plan = plan_of(relid, psprintf("SELECT r::%s, to_jsonb(r) FROM %s", format_type_be_qualified(single.attempt.argtype), from));
-		for_each_row(capture, plan, single_row, &single);
+		single.key = single.attempt;
+		single.key.query = CdpMappingKeyQuery(attachment->mapping, key,
+											  "(SELECT ($1).*) AS r", false);
+		single.key.function = gone_row;
+		single.key.desc = gone_descriptor();
+		plan = plan_of(relid, psprintf("SELECT r::%s, to_jsonb(r) FROM %s", format_type_be_qualified(single.attempt.argtype), from), 0);
+		for_each_row(capture, plan, NULL, single_row, &single);
 	}
 	CdpRestoreUser(&saved);
+}
+
+int
+CdpCaptureTry(CdpCapture *capture, Oid relid, const char *key,
+			  const char *from, const char *condition, Datum *keys, int nkeys)
+{
+	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(capture->attachment->mapping, key, from, condition), .keys = keys, .nkeys = nkeys, .function = mapped_row, .desc = row_descriptor() };
+	CdpUserContext saved;
+	ErrorData *error;
+
+	CdpBecomeRole(capture->attachment->role, &saved);
+	error = attempt(&all);
+	CdpRestoreUser(&saved);
+	if (error == NULL)
+		return 0;
+	tuplestore_clear(capture->rows);
+	capture->nrows = 0;
+	return error->sqlerrcode;
 }
 
 /*
@@ -647,6 +711,18 @@ register_rows(const char *name, Tuplestorestate *rows, TupleDesc desc, int64 n)
 		elog(ERROR, "could not register the rows");
 }
 
+void
+CdpCaptureRegister(CdpCapture *capture)
+{
+	register_rows(ROWS_NAME, capture->rows, row_descriptor(), capture->nrows);
+}
+
+void
+CdpCaptureUnregister(void)
+{
+	SPI_unregister_relation(ROWS_NAME);
+}
+
 static void
 write_refused(CdpCapture *capture, bool everything)
 {
@@ -678,13 +754,14 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 {
 	CdpAttachment *attachment = capture->attachment;
 	CdpUserContext saved;
-	Datum args[3];
+	Datum args[4];
 
 	CdpBecomeOwner(&saved);
 	args[0] = Int32GetDatum(attachment->id);
 	args[1] = PointerGetDatum(attachment->source);
 	args[2] = CStringGetTextDatum(attachment->mapping->type);
-	register_rows(ROWS_NAME, capture->rows, row_descriptor(), capture->nrows);
+	args[3] = BoolGetDatum(capture->anew);
+	CdpCaptureRegister(capture);
 	register_rows(GONE_NAME, capture->gone, gone_descriptor(), capture->ngone);
 
 	/* what could not be mapped stays as it was: it is not known to be gone */
@@ -722,7 +799,7 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 		capture->retracted += CdpCellInt8(0, 2);
 	}
 	write_refused(capture, everything);
-	SPI_unregister_relation(ROWS_NAME);
+	CdpCaptureUnregister();
 	SPI_unregister_relation(GONE_NAME);
 	CdpRestoreUser(&saved);
 }

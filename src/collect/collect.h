@@ -109,6 +109,7 @@ typedef struct CdpEntry
 	struct varlena **accounts;	/* their canonical identifiers */
 
 	/* filled in by apply */
+	bool		unread;			/* its properties are not in the log and cannot be read */
 	bool		undone;			/* counts for nothing because an undo names it */
 	bool		withheld;		/* a policy keeps it from counting … */
 	bool		held;			/* … unless it is released */
@@ -125,6 +126,12 @@ extern TimestampTz CdpEffectiveAt(bool has_occurred_at, TimestampTz occurred_at,
 								  TimestampTz received_at);
 /* Fill an entry from a row of cdp.events; copies varlenas into the current context. */
 extern void CdpEntryFromRow(CdpEntry *entry, Datum *values, bool *isnull);
+/*
+ * collect/reference.c: read the properties of entries whose table is attached
+ * with copy => false; sets unread.
+ */
+extern void CdpEntriesRead(CdpEntry **entries, int n);
+extern void CdpEntriesReadAll(CdpEntry *entries, int n);
 /* The tie of an entry with this source and message id. */
 extern text *CdpMakeTie(const text *source, const text *message_id);
 /* Compare two entries by (at, tie); < 0, 0, > 0. */

@@ -140,6 +140,7 @@ fold_history(Match *match, CdpProfileNodes *nodes)
 		CdpEntryFromRow(&entries[i], values + 1, isnull + 1);
 		entries[i].owner = DatumGetInt64(values[0]);
 	}
+	CdpEntriesReadAll(entries, n);
 	SPI_finish();
 	CdpRestoreUser(&saved);
 

@@ -10,7 +10,7 @@ SET cdp.now = '2026-05-01 12:00+00';
 CREATE ROLE regress_attach_owner;
 CREATE ROLE regress_attach_other;
 GRANT USAGE ON SCHEMA cdp TO regress_attach_owner, regress_attach_other;
-GRANT EXECUTE ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean), cdp.drop_attachment(text, boolean),
+GRANT EXECUTE ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean, boolean), cdp.drop_attachment(text, boolean),
 	cdp.sync_attachment(text) TO regress_attach_owner, regress_attach_other;
 CREATE SCHEMA own AUTHORIZATION regress_attach_owner;
 CREATE SCHEMA other AUTHORIZATION regress_attach_other;

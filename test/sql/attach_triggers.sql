@@ -101,7 +101,7 @@ SELECT event, count(*) FROM counting WHERE source = 'v' GROUP BY 1;
 -- rows that a policy hides from who attaches
 CREATE ROLE regress_attach_policy;
 GRANT USAGE ON SCHEMA cdp TO regress_attach_policy;
-GRANT EXECUTE ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean), cdp.sync_attachment(text) TO regress_attach_policy;
+GRANT EXECUTE ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean, boolean), cdp.sync_attachment(text) TO regress_attach_policy;
 CREATE TABLE hidden (id int PRIMARY KEY);
 INSERT INTO hidden VALUES (1), (2);
 GRANT SELECT, TRIGGER ON hidden TO regress_attach_policy;

@@ -1,0 +1,498 @@
+/*-------------------------------------------------------------------------
+ *
+ * reference.c
+ *	  Payloads that are not copied: entries of tables that are attached with
+ *	  copy => false.
+ *
+ *	  Such an entry has in the place of its properties a reference,
+ *	  {"$row": key of the row}.  The row is looked up by its primary key and
+ *	  mapped again when somebody wants the properties, many at a time, by the
+ *	  code that mapped it when it was logged.  What it says counts only if
+ *	  cdp.attached_rows has the hash of just that for just that entry: so an
+ *	  entry has either the payload that it was logged with, or none that can
+ *	  be read; never another one, and nobody makes up a reference.
+ *
+ *	  None can be read when the row has changed since.  The trigger has logged
+ *	  an undo of the entry then, and what an undo takes away is computed anew
+ *	  without a look at what the entry said.  Nor can any be read while the
+ *	  table is away, locked or not what it was.  When the applier meets such an
+ *	  entry it notes the attachment in cdp.unread_attachments, and the next
+ *	  comparison logs all rows anew, so that whatever was computed without them
+ *	  is computed again.
+ *
+ * IDENTIFICATION
+ *	  src/collect/reference.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/sysattr.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/uuid.h"
+
+#include "cdp.h"
+#include "collect/attach.h"
+#include "compat.h"
+#include "statement.h"
+
+PG_FUNCTION_INFO_V1(cdp_entry_properties);
+
+#define REFERENCE_KEY "$row"
+
+/* Rows that are looked up in one query. */
+#define CHUNK 5000
+
+static CdpStatement attachment_of_source = {
+	"SELECT a.name FROM cdp.attachment_definitions a WHERE a.source = $1 AND NOT a.copy",
+	{ "text" }
+};
+
+static CdpStatement same_as_logged = {
+	"SELECT r.entry, i.properties FROM " CDP_ROWS_NAME " AS i"
+	" CROSS JOIN LATERAL (SELECT r.entry FROM cdp.attached_rows r"
+	" WHERE r.attachment = $1 AND r.key = i.key AND r.hash = i.hash OFFSET 0) AS r",
+	{ "int4" }
+};
+
+/* entries that count for their rows, and could not be read */
+static CdpStatement note_unread = {
+	"INSERT INTO cdp.unread_attachments SELECT $1 WHERE EXISTS ("
+	"SELECT FROM (SELECT unnest($2) AS key, unnest($3) AS entry) AS u"
+	" JOIN cdp.attached_rows r ON r.attachment = $1 AND r.key = u.key AND r.entry = u.entry)"
+	" AND NOT EXISTS (SELECT FROM cdp.unread_attachments n WHERE n.attachment = $1)",
+	{ "int4", "uuid[]", "int8[]" }
+};
+
+/* A reference in an entry, and what was read for it. */
+typedef struct Reference
+{
+	int64 entry;
+	text *source;
+	text *key;
+	int place; /* of the entry among those that are asked for */
+	bool ours; /* its source does not copy */
+	Jsonb *properties; /* NULL when they cannot be read */
+} Reference;
+
+/*
+ * A reference to the row with this key; NULL when the key is too long for one.
+ */
+Jsonb *
+CdpReferenceMake(text *key)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue value = { .type = jbvString };
+
+	if (VARSIZE_ANY_EXHDR(key) > CDP_MAX_REFERENCE / 2)
+		return NULL;
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	value.val.string.val = REFERENCE_KEY;
+	value.val.string.len = strlen(REFERENCE_KEY);
+	(void) pushJsonbValue(&state, WJB_KEY, &value);
+	value.val.string.val = VARDATA_ANY(key);
+	value.val.string.len = VARSIZE_ANY_EXHDR(key);
+	(void) pushJsonbValue(&state, WJB_VALUE, &value);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/*
+ * The key in a reference; NULL when it is none.
+ */
+text *
+CdpReferenceKey(const Jsonb *json)
+{
+	JsonbValue value;
+
+	if (!JB_ROOT_IS_OBJECT(json) || JB_ROOT_COUNT(json) != 1 ||
+		getKeyJsonValueFromContainer(unconstify(JsonbContainer *, &json->root), REFERENCE_KEY,
+									 strlen(REFERENCE_KEY), &value) == NULL ||
+		value.type != jbvString)
+		return NULL;
+	return cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+}
+
+/*
+ * The columns of a row as ROW(…)::text writes it; NULL if it does not.
+ */
+static List *
+columns_of_key(const char *text)
+{
+	List *columns = NIL;
+	StringInfoData buf;
+	const char *p = text + 1;
+
+	if (text[0] != '(')
+		return NIL;
+	do
+	{
+		bool quoted = false;
+
+		initStringInfo(&buf);
+		for (; *p != '\0' && (quoted || (*p != ',' && *p != ')')); p++)
+		{
+			if (*p == '"' && quoted && p[1] == '"')
+				appendStringInfoChar(&buf, *++p);
+			else if (*p == '"')
+				quoted = !quoted;
+			else if (*p == '\\' && p[1] != '\0')
+				appendStringInfoChar(&buf, *++p);
+			else
+				appendStringInfoChar(&buf, *p);
+		}
+		columns = lappend(columns, buf.data);
+	} while (*p++ == ',');
+	return columns;
+}
+
+/*
+ * The rows with these keys as a FROM item whose arguments are the values of
+ * each column of the primary key; NULL when there is nothing to look for.
+ */
+static char *
+rows_with_keys(Oid relid, const char *relation, Reference *references, int n,
+			   Datum **keys, int *nkeys)
+{
+	Oid constraint;
+	Bitmapset *columns = get_primary_key_attnos(relid, true, &constraint);
+	int ncolumns = bms_num_members(columns);
+	ArrayBuildState **values = palloc0_array(ArrayBuildState *, ncolumns);
+	StringInfoData names;
+	StringInfoData casts;
+	StringInfoData arrays;
+	int column = -1;
+
+	*keys = palloc_array(Datum, Max(ncolumns, 1));
+	*nkeys = ncolumns;
+	if (ncolumns == 0)
+		return NULL;
+	for (int i = 0; i < n; i++)
+	{
+		char *key = text_to_cstring(references[i].key);
+		List *parts = ncolumns == 1 ? list_make1(key) : columns_of_key(key);
+
+		if (list_length(parts) == ncolumns)
+			for (int c = 0; c < ncolumns; c++)
+				values[c] = accumArrayResult(values[c], CStringGetTextDatum(list_nth(parts, c)),
+											 false, TEXTOID, CurrentMemoryContext);
+	}
+	if (values[0] == NULL)
+		return NULL;
+	initStringInfo(&names);
+	initStringInfo(&casts);
+	initStringInfo(&arrays);
+	for (int c = 0; (column = bms_next_member(columns, column)) >= 0; c++)
+	{
+		AttrNumber number = column + FirstLowInvalidHeapAttributeNumber;
+		const char *sep = c > 0 ? ", " : "";
+
+		appendStringInfo(&names, "%sk.%s", sep, quote_identifier(get_attname(relid, number, false)));
+		appendStringInfo(&casts, "%su.c%d::%s", sep, c,
+						 format_type_be_qualified(get_atttype(relid, number)));
+		appendStringInfo(&arrays, "%sunnest($%d) AS c%d", sep, c + 1, c);
+		(*keys)[c] = makeArrayResult(values[c], CurrentMemoryContext);
+	}
+	return psprintf("(SELECT k.* FROM %s AS k WHERE (%s) IN (SELECT %s FROM (SELECT %s) AS u)) AS r",
+					relation, names.data, casts.data, arrays.data);
+}
+
+static int
+reference_order(const void *a, const void *b)
+{
+	const Reference *x = a;
+	const Reference *y = b;
+	Size len_x = VARSIZE_ANY_EXHDR(x->source);
+	Size len_y = VARSIZE_ANY_EXHDR(y->source);
+	int cmp;
+
+	if (len_x != len_y)
+		return len_x < len_y ? -1 : 1;
+	cmp = memcmp(VARDATA_ANY(x->source), VARDATA_ANY(y->source), len_x);
+	if (cmp != 0)
+		return cmp;
+	return x->entry < y->entry ? -1 : x->entry > y->entry ? 1 : 0;
+}
+
+static int
+entry_order(const void *a, const void *b)
+{
+	int64 x = *(const int64 *) a;
+	int64 y = ((const Reference *) b)->entry;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/*
+ * Take what has been read for references if it is what was logged.
+ */
+static void
+take_rows(CdpCapture *capture, Reference *references, int n, MemoryContext context)
+{
+	Datum arg = Int32GetDatum(capture->attachment->id);
+	CdpUserContext saved;
+
+	CdpBecomeOwner(&saved);
+	CdpCaptureRegister(capture);
+	CdpPrepare(&same_as_logged);
+	if (SPI_execute_snapshot(same_as_logged.plan, &arg, NULL, capture->moment,
+							 InvalidSnapshot, true, false, 0) < 0)
+		elog(ERROR, "could not compare rows with what was logged");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		int64 entry = CdpCellInt8(i, 1);
+		Reference *found = bsearch(&entry, references, n, sizeof(Reference), entry_order);
+		bool isnull;
+		Datum properties = CdpCell(i, 2, &isnull);
+
+		if (found != NULL && !isnull)
+		{
+			MemoryContext old = MemoryContextSwitchTo(context);
+
+			found->properties = DatumGetJsonbPCopy(properties);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	SPI_freetuptable(SPI_tuptable);
+	CdpCaptureUnregister();
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * Read the rows of references of one attachment, in halves if one of them
+ * cannot be mapped.
+ */
+static void
+read_rows(CdpAttachment *attachment, Oid relid, const char *primary, Snapshot snapshot,
+		  Reference *references, int n, MemoryContext context)
+{
+	CdpCapture capture;
+	Datum *keys;
+	int nkeys;
+	char *from = rows_with_keys(relid, attachment->relation, references, n, &keys, &nkeys);
+	int sqlstate;
+	bool hopeless;
+
+	CHECK_FOR_INTERRUPTS();
+	if (from == NULL)
+		return;
+	CdpCaptureBegin(&capture, attachment);
+	capture.whole = true;
+	capture.moment = snapshot;
+	sqlstate = CdpCaptureTry(&capture, relid, primary, from, NULL, keys, nkeys);
+	if (sqlstate == 0)
+	{
+		take_rows(&capture, references, n, context);
+		CdpCaptureEnd(&capture);
+		return;
+	}
+	hopeless = n == 1 || sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
+		CdpCaptureTry(&capture, relid, primary, from, "false", keys, nkeys) != 0;
+	CdpCaptureEnd(&capture);
+	if (hopeless)
+		return;
+	read_rows(attachment, relid, primary, snapshot, references, n / 2, context);
+	read_rows(attachment, relid, primary, snapshot, references + n / 2, n - n / 2, context);
+}
+
+/*
+ * Has the applier read none for an entry that counts for its row?
+ */
+static void
+note(CdpAttachment *attachment, Reference *references, int n)
+{
+	Datum *keys = palloc(sizeof(Datum) * n);
+	Datum *entries = palloc(sizeof(Datum) * n);
+	Datum args[3];
+	CdpUserContext saved;
+	int kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (references[i].properties != NULL)
+			continue;
+		keys[kept] = CdpAttachedKey(references[i].key);
+		entries[kept++] = Int64GetDatum(references[i].entry);
+	}
+	if (kept == 0)
+		return;
+	args[0] = Int32GetDatum(attachment->id);
+	args[1] = PointerGetDatum(construct_array(keys, kept, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	args[2] = PointerGetDatum(construct_array(entries, kept, INT8OID, sizeof(int64),
+											  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	CdpBecomeOwner(&saved);
+	CdpRun(&note_unread, args, NULL);
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * Read the references of one source, which are in order of their entries.
+ */
+static void
+read_source(Reference *references, int n, Snapshot snapshot, MemoryContext context)
+{
+	CdpUserContext saved;
+	CdpAttachment *attachment = NULL;
+	Datum arg = PointerGetDatum(references[0].source);
+	bool isnull;
+	Oid relid;
+	const char *primary;
+
+	CdpBecomeOwner(&saved);
+	CdpPrepare(&attachment_of_source);
+	if (SPI_execute_snapshot(attachment_of_source.plan, &arg, NULL, snapshot,
+							 InvalidSnapshot, true, false, 1) < 0)
+		elog(ERROR, "could not look for the attachment of a source");
+	if (SPI_processed > 0)
+	{
+		char *name = TextDatumGetCString(CdpCell(0, 1, &isnull));
+
+		SPI_freetuptable(SPI_tuptable);
+		attachment = CdpAttachmentGet(name, true);
+	}
+	CdpRestoreUser(&saved);
+	if (attachment == NULL)
+		return;
+
+	for (int i = 0; i < n; i++)
+		references[i].ours = true;
+	relid = OidIsValid(attachment->role) ? CdpAttachedRelation(attachment) : InvalidOid;
+	primary = OidIsValid(relid) ? CdpMappingPrimaryKey(relid, true) : NULL;
+	if (primary != NULL)
+	{
+		int nest_level = NewGUCNestLevel();
+
+		/* whoever keeps the table locked does not keep the applier from the rest */
+		(void) set_config_option("lock_timeout", "1s", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		for (int i = 0; i < n; i += CHUNK)
+			read_rows(attachment, relid, primary, snapshot, references + i, Min(CHUNK, n - i), context);
+		AtEOXact_GUC(true, nest_level);
+	}
+	if (CdpApplierLockMine() && !CdpStatementsReadOnly)
+		note(attachment, references, n);
+}
+
+/*
+ * Read references of any sources.
+ */
+static void
+read_references(Reference *references, int n, Snapshot snapshot, MemoryContext context)
+{
+	int end;
+
+	SPI_connect();
+	snapshot = RegisterSnapshot(snapshot);
+	qsort(references, n, sizeof(Reference), reference_order);
+	for (int i = 0; i < n; i = end)
+	{
+		Reference first = references[i];
+
+		first.entry = PG_INT64_MAX;
+		for (end = i + 1; end < n && reference_order(&references[end], &first) <= 0; end++)
+			;
+		read_source(references + i, end - i, snapshot, context);
+	}
+	UnregisterSnapshot(snapshot);
+	SPI_finish();
+}
+
+static Jsonb *
+nothing(void)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+}
+
+/*
+ * Put the properties in the place of references, into the current context.
+ * Those that cannot be read are {}, and the entry is unread.
+ */
+void
+CdpEntriesRead(CdpEntry **entries, int n)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Reference *references = NULL;
+	int count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		text *key = entries[i]->properties ? CdpReferenceKey(entries[i]->properties) : NULL;
+
+		if (key == NULL)
+			continue;
+		if (references == NULL)
+			references = palloc_extended(sizeof(Reference) * (n - i), MCXT_ALLOC_HUGE);
+		references[count++] = (Reference) { .entry = entries[i]->id, .source = entries[i]->source, .key = key, .place = i };
+	}
+	if (count == 0)
+		return;
+	read_references(references, count,
+					CdpStatementsReadOnly ? GetActiveSnapshot() : GetTransactionSnapshot(),
+					context);
+	for (int i = 0; i < count; i++)
+	{
+		CdpEntry *entry = entries[references[i].place];
+
+		if (!references[i].ours)
+			continue;
+		entry->unread = references[i].properties == NULL;
+		entry->properties = entry->unread ? nothing() : references[i].properties;
+		entry->values[CDP_EVENTS_PROPERTIES] = JsonbPGetDatum(entry->properties);
+	}
+	pfree(references);
+}
+
+void
+CdpEntriesReadAll(CdpEntry *entries, int n)
+{
+	CdpEntry **pointers = NULL;
+	int count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (entries[i].properties == NULL || CdpReferenceKey(entries[i].properties) == NULL)
+			continue;
+		if (pointers == NULL)
+			pointers = palloc_extended(sizeof(CdpEntry *) * (n - i), MCXT_ALLOC_HUGE);
+		pointers[count++] = &entries[i];
+	}
+	if (count == 0)
+		return;
+	CdpEntriesRead(pointers, count);
+	pfree(pointers);
+}
+
+/*
+ * cdp.entry_properties(properties jsonb, source text, entry bigint) returns jsonb
+ */
+Datum
+cdp_entry_properties(PG_FUNCTION_ARGS)
+{
+	Jsonb *properties;
+	Reference reference = { 0 };
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	/* most properties need not be looked into */
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
+		toast_raw_datum_size(PG_GETARG_DATUM(0)) > CDP_MAX_REFERENCE)
+		PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+	properties = PG_GETARG_JSONB_P(0);
+	reference.key = CdpReferenceKey(properties);
+	if (reference.key == NULL)
+		PG_RETURN_JSONB_P(properties);
+	reference.source = PG_GETARG_TEXT_PP(1);
+	reference.entry = PG_GETARG_INT64(2);
+	read_references(&reference, 1, GetActiveSnapshot(), CurrentMemoryContext);
+	if (!reference.ours)
+		PG_RETURN_JSONB_P(properties);
+	PG_RETURN_JSONB_P(reference.properties ? reference.properties : nothing());
+}

@@ -1,0 +1,111 @@
+--
+-- Attached with copy => false: what entries say stays in the rows.
+--
+SET client_min_messages = warning;
+CREATE EXTENSION cdp;
+RESET client_min_messages;
+SET timezone = 'UTC';
+SET cdp.now = '2026-05-01 12:00+00';
+
+CREATE TABLE orders (shop text, id int, who text, total text, note text, at timestamptz, PRIMARY KEY (shop, id));
+INSERT INTO orders
+	SELECT (ARRAY['plain', 'a "quoted", one', 'back\slash'])[1 + g % 3], g, 'u' || g % 3, g, repeat('x', 200), '2026-04-01 00:00+00'::timestamptz + g * interval '1 hour'
+	FROM generate_series(1, 9) g;
+SELECT cdp.create_trait('total', aggregate => 'sum', event => 'Order', value => $$(properties->>'total')::numeric$$);
+SELECT cdp.attach('orders', '{"event": "Order", "identifiers": {"user_id": "who"}, "time": "at",
+	"properties": {"total": "total::numeric", "note": "note"}}', copy => false);
+SELECT properties FROM cdp.events ORDER BY id LIMIT 3;
+CREATE VIEW totals AS
+	SELECT i.identifier, p.traits FROM cdp.identities i JOIN cdp.profiles p USING (profile_id) ORDER BY 1;
+SELECT cdp.apply();
+SELECT * FROM totals;
+SELECT * FROM cdp.verify();
+
+-- what reads the log reads the rows
+SELECT at, properties->>'total' AS total, length(properties->>'note') AS note FROM cdp.timeline('user_id:u1'::cdp.identifier);
+SELECT count(*), bool_and(e->'properties' ? 'total') AS whole FROM jsonb_array_elements(cdp.export('user_id:u1')->'entries') e;
+SELECT cdp.matches('user_id:u1'::cdp.identifier, $$did('Order', filter => (properties->>'total')::numeric > 6)$$);
+SELECT cdp.create_trait('largest', aggregate => 'max', event => 'Order', value => $$(properties->>'total')::numeric$$);
+SELECT * FROM totals;
+
+-- changes of rows
+UPDATE orders SET total = '100' WHERE id = 1;
+UPDATE orders SET shop = 'moved', who = 'u2' WHERE id = 4;
+DELETE FROM orders WHERE id = 5;
+SELECT cdp.profile('user_id:u1'::cdp.identifier, fresh => true)->'traits' AS fresh;
+SELECT cdp.apply();
+SELECT * FROM totals;
+SELECT * FROM cdp.verify();
+
+-- a row that cannot be mapped any more does not count, until it can be
+UPDATE orders SET total = 'ten' WHERE id IN (1, 2);
+SELECT cdp.apply();
+SELECT * FROM totals;
+SELECT detail FROM cdp.rejected;
+SELECT * FROM cdp.sync_attachment('orders');
+UPDATE orders SET total = id WHERE total = 'ten';
+SELECT cdp.apply();
+SELECT * FROM totals;
+SELECT * FROM cdp.verify();
+
+-- nobody makes up a reference, and who copies may say what looks like one
+INSERT INTO cdp.events (source, event, identifiers, properties) VALUES
+	('orders', 'Order', '{user_id:u3}', '{"$row": "(plain,3)"}'), ('sql', 'Order', '{user_id:u4}', '{"$row": "(plain,3)"}');
+SELECT cdp.apply();
+SELECT identifier, traits FROM totals WHERE cdp.value(identifier) IN ('u3', 'u4');
+SELECT properties FROM cdp.timeline('user_id:u3'::cdp.identifier);
+SELECT properties FROM cdp.timeline('user_id:u4'::cdp.identifier);
+SELECT * FROM cdp.unread_attachments;
+
+-- The table is away: what was computed stays.  What has to be computed anew is
+-- computed without its rows, and again when it is back.
+SELECT message_id AS seventh FROM cdp.timeline('user_id:u1'::cdp.identifier) WHERE properties->>'total' = '7' \gset
+ALTER TABLE orders RENAME TO away;
+SELECT name, status FROM cdp.attachments;
+SELECT * FROM totals;
+SELECT cdp.undo(:'seventh', source => 'orders') IS NOT NULL AS undone;
+SELECT cdp.apply();
+SELECT * FROM totals;
+SELECT count(*) > 0 AS cannot_be_verified FROM cdp.verify();
+ALTER TABLE away RENAME TO orders;
+SELECT name, status FROM cdp.attachments;
+SELECT severity, object, finding FROM cdp.check() WHERE topic = 'attachment';
+SELECT * FROM cdp.sync_attachments(due => true);
+SELECT name, status FROM cdp.attachments;
+SELECT cdp.apply();
+SELECT * FROM totals;
+SELECT * FROM cdp.verify();
+
+-- rows that change behind the triggers are not taken for what was logged
+SET session_replication_role = replica;
+UPDATE orders SET total = 1000 WHERE id = 3;
+SET session_replication_role = origin;
+SELECT count(*) FILTER (WHERE properties = '{}') AS unread, count(*) FROM cdp.timeline('user_id:u0'::cdp.identifier);
+SELECT cdp.drop_attachment('orders');
+SELECT * FROM cdp.sync_attachment('orders');
+SELECT cdp.apply();
+SELECT * FROM totals WHERE cdp.value(identifier) = 'u0';
+
+-- the configuration, erasure, TRUNCATE, the end
+SELECT cdp.export_config()->'attachments';
+SELECT action, kind, name FROM cdp.apply_config(cdp.export_config());
+SELECT cdp.erase('user_id:u2'::cdp.identifier, mode => 'anonymise') IS NOT NULL AS erased;
+SELECT cdp.apply();
+SELECT cdp.apply();
+SELECT properties->>'total' AS total FROM cdp.events WHERE source = 'orders' AND properties ? 'total' ORDER BY 1;
+SELECT * FROM cdp.verify();
+TRUNCATE orders;
+INSERT INTO orders VALUES ('plain', 1, 'u1', 5, repeat('x', 200), '2026-04-01 00:00+00');
+SELECT cdp.apply();
+SELECT * FROM totals WHERE cdp.value(identifier) = 'u1';
+SELECT cdp.drop_attachment('orders');
+SELECT count(*) AS copied FROM cdp.events WHERE source = 'orders' AND (properties->>'total')::numeric = 5;
+DROP TABLE orders;
+SELECT * FROM cdp.verify();
+
+-- who may not
+CREATE TABLE keyless (id int, who text);
+SELECT cdp.attach('keyless', '{"event": "E", "identifiers": {"user_id": "who"}, "key": "id"}', copy => false);
+SELECT cdp.attach('keyless', '{"event": "E", "identifiers": {"user_id": "who"}}', copy => false);
+CREATE VIEW seen AS SELECT 1 AS id, 'u' AS who;
+SELECT cdp.attach('seen', '{"event": "E", "identifiers": {"user_id": "who"}, "key": "id"}', copy => false);
