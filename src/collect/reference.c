@@ -219,7 +219,8 @@ reference_order(const void *a, const void *b)
 	cmp = memcmp(VARDATA_ANY(x->source), VARDATA_ANY(y->source), len_x);
 	if (cmp != 0)
 		return cmp;
-	return x->entry < y->entry ? -1 : x->entry > y->entry ? 1 : 0;
+	return x->entry < y->entry ? -1 : x->entry > y->entry ? 1 :
+															0;
 }
 
 static int
@@ -228,7 +229,8 @@ entry_order(const void *a, const void *b)
 	int64 x = *(const int64 *) a;
 	int64 y = ((const Reference *) b)->entry;
 
-	return x < y ? -1 : x > y ? 1 : 0;
+	return x < y ? -1 : x > y ? 1 :
+								0;
 }
 
 /*
@@ -430,7 +432,7 @@ CdpEntriesRead(CdpEntry **entries, int n)
 			continue;
 		if (references == NULL)
 			references = palloc_extended(sizeof(Reference) * (n - i), MCXT_ALLOC_HUGE);
-		references[count++] = (Reference) { .entry = entries[i]->id, .source = entries[i]->source, .key = key, .place = i };
+		references[count++] = (Reference){ .entry = entries[i]->id, .source = entries[i]->source, .key = key, .place = i };
 	}
 	if (count == 0)
 		return;
