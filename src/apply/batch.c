@@ -26,6 +26,10 @@
  */
 #include "postgres.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
@@ -453,6 +457,27 @@ judge_plans(CdpBatch *batch)
 	pfree(entries);
 }
 
+/*
+ * What a batch takes, the next one will take as well.  Given back to the system
+ * in between, its pages would have to be cleared again each time, which is a
+ * twentieth of a batch of 10,000.  These limits are the highest that the C library
+ * arrives at by itself.
+ */
+static void
+keep_memory(void)
+{
+#if defined(M_MMAP_THRESHOLD) && defined(M_TRIM_THRESHOLD)
+	static bool done = false;
+
+	if (!done)
+	{
+		mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
+		mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
+		done = true;
+	}
+#endif
+}
+
 CdpBatchResult
 CdpApplyBatch(int64 max_entries, bool activate, int work)
 {
@@ -497,6 +522,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	CdpBecomeOwner(&saved);
 	CdpPinPlans();
+	keep_memory();
 	SPI_connect();
 	context = AllocSetContextCreate(CurrentMemoryContext, "cdp batch",
 									ALLOCSET_DEFAULT_SIZES);

@@ -61,7 +61,13 @@ static CdpStatement live_entry = {
 	{"int4"}
 };
 
-static CdpStatement other_incarnations = {
+/* of all entries; most logs have one incarnation, which costs half as much to see */
+static CdpStatement other_entry = {
+	"SELECT 1 FROM cdp.events e WHERE e.incarnation <> $1 LIMIT 1",
+	{"int4"}
+};
+
+static CdpStatement incarnations_there = {
 	"SELECT DISTINCT e.incarnation FROM cdp.events e",
 	{NULL}
 };
@@ -355,8 +361,10 @@ CdpCursorsActivate(CdpCursorSet *set, bool force)
 		}
 	}
 
-	CdpRun(&other_incarnations, NULL, NULL);
-	n = SPI_processed;
+	n = CdpRun(&other_entry, &arg, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	if (n > 0)
+		n = CdpRun(&incarnations_there, NULL, NULL);
 	incarnations = palloc(sizeof(int32) * (n + 1));
 	for (i = 0; i < n; i++)
 	{
@@ -364,7 +372,8 @@ CdpCursorsActivate(CdpCursorSet *set, bool force)
 
 		incarnations[i] = DatumGetInt32(CdpCell(i, 1, &isnull));
 	}
-	SPI_freetuptable(SPI_tuptable);
+	if (n > 0)
+		SPI_freetuptable(SPI_tuptable);
 	incarnations[n++] = set->incarnation;
 
 	cursors = palloc0(sizeof(CdpCursor) * (set->n + n));

@@ -22,6 +22,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
 #include "utils/timestamp.h"
 
 #include "apply/batch.h"
@@ -463,6 +464,27 @@ CdpPassageAdd(CdpBatch *batch, CdpPassage *passages, int *n, CdpSegment *segment
 }
 
 /*
+ * What segment_entered says: how often the profile has entered.
+ */
+static Jsonb *
+entry_payload(int32 number)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue	key;
+	JsonbValue	value;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	key.type = jbvString;
+	key.val.string.val = "entry_number";
+	key.val.string.len = strlen("entry_number");
+	pushJsonbValue(&state, WJB_KEY, &key);
+	value.type = jbvNumeric;
+	value.val.numeric = int64_to_numeric(number);
+	pushJsonbValue(&state, WJB_VALUE, &value);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/*
  * Write passages; those that enter learn how often the profile has entered.
  */
 void
@@ -473,6 +495,7 @@ CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
 	int32	   *segments = palloc(sizeof(int32) * max);
 	int64	   *profiles = palloc(sizeof(int64) * max);
 	TimestampTz *ats = palloc(sizeof(TimestampTz) * max);
+	Jsonb	   *payloads[8] = {NULL};
 	Datum		args[3];
 	int			i;
 
@@ -506,16 +529,19 @@ CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
 		for (i = 0; i < nentered; i++)
 		{
 			CdpChange  *change = &batch->changes.items[entered[i].change];
-			StringInfoData buf;
 			bool		isnull;
+			int32		number = DatumGetInt32(CdpCell(i, 3, &isnull));
 
 			Assert(CdpCellInt8(i, 2) == entered[i].profile);
-			initStringInfo(&buf);
-			appendStringInfo(&buf, "{\"entry_number\": %d}",
-							 DatumGetInt32(CdpCell(i, 3, &isnull)));
-			change->payload =
-				DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-												   CStringGetDatum(buf.data)));
+			/* most enter for the first time */
+			if (number >= 1 && number <= lengthof(payloads))
+			{
+				if (payloads[number - 1] == NULL)
+					payloads[number - 1] = entry_payload(number);
+				change->payload = payloads[number - 1];
+			}
+			else
+				change->payload = entry_payload(number);
 		}
 		SPI_freetuptable(SPI_tuptable);
 	}

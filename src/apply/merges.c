@@ -62,7 +62,8 @@ static CdpStatement load_merged = {
 	" FROM (SELECT unnest($1) AS id) AS u"
 	" JOIN cdp.merged_profiles m ON m.profile_id = u.id"
 	" ORDER BY m.profile_id",
-	{"int8[]"}
+	{"int8[]"},
+	"merged_profiles"
 };
 
 static CdpStatement upsert_merged = {
@@ -241,9 +242,12 @@ find_joints(CdpBatch *batch, const Batched *batched, HTAB *absorbed)
 	for (i = 0; i < batch->graph->nactive; i++)
 	{
 		CdpNode    *node = batch->graph->active[i];
-		Joint	   *joint = hash_search(absorbed, &node->old_profile, HASH_FIND, NULL);
+		Joint	   *joint;
 
-		if (joint != NULL && !node->is_gone)
+		if (node->is_gone || node->old_profile == 0 || node->profile == node->old_profile)
+			continue;
+		joint = hash_search(absorbed, &node->old_profile, HASH_FIND, NULL);
+		if (joint != NULL)
 			joint->created_at = Min(joint->created_at, node->first_seen);
 	}
 }
@@ -257,49 +261,67 @@ by_id(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
 }
 
+/* Can the node's number be one that was merged into the profile before? */
+static bool
+merged_earlier(const CdpProfile *profile, const CdpNode *node)
+{
+	/* who was a profile until now has no row */
+	return !node->is_new && !node->is_gone && node->id != profile->id &&
+		node->old_profile != node->id;
+}
+
 /*
- * The ids that were merged into the profile by earlier batches, except those
- * that this one is about.
+ * The ids that were merged by earlier batches into the profiles that these
+ * merges (list of CdpMerge *) are about, in order.
  */
 static int
-load_earlier(const CdpProfile *profile, const Merged *now, int nnow, Merged **result)
+load_earlier(List *merges, Merged **result)
 {
-	int64	   *ids = palloc(sizeof(int64) * profile->n);
-	CdpNode    *node = profile->ring;
-	Datum		arg;
+	int64	   *ids;
+	int			max = 0;
 	int			nids = 0;
-	int			n = 0;
-	uint64		i;
+	int			n;
+	int			i;
+	ListCell   *lc;
+	Datum		arg;
 
-	do
+	*result = NULL;
+	foreach(lc, merges)
 	{
-		/* who was a profile until now has no row */
-		if (!node->is_new && !node->is_gone && node->id != profile->id &&
-			node->old_profile != node->id)
-			ids[nids++] = node->id;
-		node = node->next;
-	} while (node != profile->ring);
-	if (nids == 0)
-	{
-		*result = palloc(sizeof(Merged) * nnow);
-		pfree(ids);
-		return 0;
+		CdpProfile *profile = ((CdpMerge *) lfirst(lc))->profile;
+
+		if (profile->n <= MAX_LISTED)
+			max += profile->n;
 	}
-	arg = CdpInt8Array(ids, nids);
-	CdpRun(&load_merged, &arg, NULL);
-	*result = palloc(sizeof(Merged) * (SPI_processed + nnow));
-	for (i = 0; i < SPI_processed; i++)
+	ids = palloc_array(int64, Max(max, 1));
+	foreach(lc, merges)
 	{
-		Merged	   *merged = &(*result)[n];
+		CdpProfile *profile = ((CdpMerge *) lfirst(lc))->profile;
+		CdpNode    *node = profile->ring;
+
+		if (profile->n > MAX_LISTED)
+			continue;
+		do
+		{
+			if (merged_earlier(profile, node))
+				ids[nids++] = node->id;
+			node = node->next;
+		} while (node != profile->ring);
+	}
+	if (nids == 0)
+		return 0;
+	arg = CdpInt8Array(ids, nids);
+	n = CdpRun(&load_merged, &arg, NULL);
+	*result = palloc_array(Merged, Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		Merged	   *merged = &(*result)[i];
 
 		merged->id = CdpCellInt8(i, 1);
-		if (bsearch(merged, now, nnow, sizeof(Merged), by_id) != NULL)
-			continue;
 		merged->created_at = CdpCellInt8(i, 2);
 		merged->merged_at = CdpCellInt8(i, 3);
 		merged->source = CdpCellVarlena(i, 4, CurrentMemoryContext);
 		merged->message_id = CdpCellVarlena(i, 5, CurrentMemoryContext);
-		n++;
 	}
 	SPI_freetuptable(SPI_tuptable);
 	pfree(ids);
@@ -307,21 +329,47 @@ load_earlier(const CdpProfile *profile, const Merged *now, int nnow, Merged **re
 }
 
 /*
+ * Those of earlier that were merged into this profile, except those that are
+ * merged now.
+ */
+static int
+pick_earlier(const CdpProfile *profile, const Merged *earlier, int nearlier,
+			 const Merged *now, int nnow, Merged *result)
+{
+	CdpNode    *node = profile->ring;
+	int			n = 0;
+
+	do
+	{
+		if (merged_earlier(profile, node))
+		{
+			Merged		key = {.id = node->id};
+			const Merged *found = nearlier == 0 ? NULL :
+				bsearch(&key, earlier, nearlier, sizeof(Merged), by_id);
+
+			if (found != NULL && bsearch(&key, now, nnow, sizeof(Merged), by_id) == NULL)
+				result[n++] = *found;
+		}
+		node = node->next;
+	} while (node != profile->ring);
+	return n;
+}
+
+/*
  * What profile_merged says.
  */
 static Jsonb *
-merge_payload(CdpBatch *batch, const CdpProfile *profile, const Merged *now, int nnow)
+merge_payload(CdpBatch *batch, const CdpProfile *profile, const Merged *earlier, int nearlier,
+			  const Merged *now, int nnow)
 {
 	bool		partial = profile->n > MAX_LISTED;
-	Merged	   *all;
+	Merged	   *all = palloc_array(Merged, nnow + (partial ? 0 : profile->n));
 	int			n = 0;
 	StringInfoData buf;
 	int			i;
 
-	if (partial)
-		all = palloc(sizeof(Merged) * nnow);
-	else
-		n = load_earlier(profile, now, nnow, &all);
+	if (!partial)
+		n = pick_earlier(profile, earlier, nearlier, now, nnow, all);
 	memcpy(all + n, now, sizeof(Merged) * nnow);
 	n += nnow;
 	qsort(all, n, sizeof(Merged), by_id);
@@ -370,6 +418,8 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 			   *lc2;
 	int			max = 0;
 	int			n = 0;
+	int			nearlier;
+	Merged	   *earlier;
 	int64	   *ids;
 	TimestampTz *created;
 	Datum	   *sources,
@@ -402,6 +452,7 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 	}
 	index_entries(batch, &batched);
 	find_joints(batch, &batched, joints);
+	nearlier = load_earlier(merges, &earlier);
 
 	ids = palloc(sizeof(int64) * max);
 	created = palloc(sizeof(TimestampTz) * max);
@@ -433,7 +484,7 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 		qsort(now, nnow, sizeof(Merged), by_id);
 		identity_change(batch, "profile_merged", merge->profile->id,
 						CDP_CAUSE_MERGE)->payload =
-			merge_payload(batch, merge->profile, now, nnow);
+			merge_payload(batch, merge->profile, earlier, nearlier, now, nnow);
 		pfree(now);
 	}
 	args[0] = CdpInt8Array(ids, n);
