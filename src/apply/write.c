@@ -25,23 +25,23 @@
 
 static CdpStatement insert_nodes = {
 	"INSERT INTO cdp.identities (node_id, profile_id, first_seen, last_seen,"
-	" timer, identifier, state, segments, recent)"
+	" timer, identifier, state, segments, recent, room)"
 	" SELECT u.node_id, u.profile_id, u.first_seen, u.last_seen,"
 	" nullif(u.timer, 'infinity'), u.identifier::cdp.identifier, u.state,"
-	" u.segments::int[], u.recent"
+	" u.segments::int[], u.recent, $10"
 	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
 	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
 	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent, "
 	" unnest($8) AS segments, unnest($9) AS identifier) AS u",
 	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
-	"node_state[]", "bytea[]", "text[]", "text[]"}
+	"node_state[]", "bytea[]", "text[]", "text[]", "text"}
 };
 
 static CdpStatement update_nodes = {
 	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
 	" first_seen = u.first_seen, last_seen = u.last_seen,"
 	" timer = nullif(u.timer, 'infinity'), state = u.state,"
-	" recent = u.recent"
+	" recent = u.recent, room = NULL"
 	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
 	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
 	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent) AS u"
@@ -64,7 +64,7 @@ static CdpStatement update_nodes_and_segments = {
 	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
 	" first_seen = u.first_seen, last_seen = u.last_seen,"
 	" timer = nullif(u.timer, 'infinity'), state = u.state,"
-	" recent = u.recent, segments = u.segments::int[]"
+	" recent = u.recent, segments = u.segments::int[], room = NULL"
 	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
 	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
 	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent, "
@@ -98,6 +98,13 @@ static CdpStatement insert_rejected = {
 	" unnest($7) AS sqlstate) AS u",
 	{"int8[]", "int8[]", "text[]", "text[]", "text[]", "text[]", "text[]"}
 };
+
+/*
+ * Blanks in a new row.  A page has to keep room for versions to come, which
+ * fillfactor could do as well; but then PostgreSQL would clear away old versions
+ * whenever somebody comes by a page that is fuller than that, which is each batch.
+ */
+#define ROOM	180
 
 typedef struct Columns
 {
@@ -177,6 +184,16 @@ add_row(Columns *c, CdpNode *node, TimestampTz clock)
 		: segments_text(node->new_segments, node->nnew_segments);
 }
 
+static Datum
+make_room(void)
+{
+	text	   *room = palloc(VARHDRSZ + ROOM);
+
+	SET_VARSIZE(room, VARHDRSZ + ROOM);
+	memset(VARDATA(room), ' ', ROOM);
+	return PointerGetDatum(room);
+}
+
 /*
  * Columns as the arguments that the statements on cdp.identities share.
  */
@@ -224,7 +241,7 @@ CdpWriteRows(CdpBatch *batch)
 	int			nset = 0;
 	int			nunset = 0;
 	int			i;
-	Datum		args[9];
+	Datum		args[10];
 
 	if (max == 0)
 		return;
@@ -294,6 +311,7 @@ CdpWriteRows(CdpBatch *batch)
 	{
 		columns_args(&new, state_type, args);
 		args[8] = CdpVarlenaArray(new.identifiers, NULL, new.n, TEXTOID);
+		args[9] = make_room();
 		CdpRun(&insert_nodes, args, NULL);
 	}
 	if (nunset > 0)
