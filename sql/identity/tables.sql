@@ -11,7 +11,7 @@ CREATE TABLE cdp.identities (
 	timer timestamptz,
 	recent bytea,
 	room text
-) WITH (fillfactor = 90);
+) WITH (fillfactor = 75);
 CREATE UNIQUE INDEX identities_identifier ON cdp.identities (identifier);
 CREATE INDEX identities_profile ON cdp.identities (profile_id);
 COMMENT ON TABLE cdp.identities IS 'every known identifier in canonical form and the profile that it belongs to now';

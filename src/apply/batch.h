@@ -99,6 +99,16 @@ typedef struct CdpBatch
 	bool		told;			/* members of accounts have been asked to be evaluated */
 } CdpBatch;
 
+/* order.c */
+typedef struct CdpNumbered
+{
+	int64		number;
+	int64		then;			/* of two with the same number, which comes first */
+	void	   *item;
+} CdpNumbered;
+
+extern void CdpNumberedSort(CdpNumbered *items, size_t n);
+
 /* batch.c */
 extern void CdpApplierLoad(CdpBatch *batch);
 extern void CdpApplierWrite(CdpBatch *batch, bool counted);

@@ -183,17 +183,6 @@ pack(struct varlena *old, const Ref *refs, int n)
 }
 
 static int
-entry_order(const void *a, const void *b)
-{
-	const CdpEntry *x = *(CdpEntry *const *) a;
-	const CdpEntry *y = *(CdpEntry *const *) b;
-
-	if (x->owner != y->owner)
-		return x->owner < y->owner ? -1 : 1;
-	return x->at < y->at ? -1 : x->at > y->at ? 1 : 0;
-}
-
-static int
 ref_order(const void *a, const void *b)
 {
 	const Ref  *x = a;
@@ -247,6 +236,7 @@ add_pieces(Pieces *pieces, int64 owner, Ref *refs, int n)
 void
 CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now)
 {
+	CdpNumbered *order;
 	Ref		   *refs;
 	Pieces		pieces;
 	int			i,
@@ -256,7 +246,14 @@ CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now)
 
 	if (n == 0)
 		return;
-	qsort(entries, n, sizeof(CdpEntry *), entry_order);
+	order = palloc(sizeof(CdpNumbered) * n);
+	for (i = 0; i < n; i++)
+	{
+		order[i].number = entries[i]->owner;
+		order[i].then = entries[i]->at;
+		order[i].item = entries[i];
+	}
+	CdpNumberedSort(order, n);
 	refs = palloc(sizeof(Ref) * n);
 
 	/* one for each owner that overflows, more only where more than one fill */
@@ -269,20 +266,22 @@ CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now)
 
 	for (first = 0; first < n; first = i)
 	{
-		int64		owner = entries[first]->owner;
-		CdpNode    *node = entries[first]->owner_node;
+		int64		owner = order[first].number;
+		CdpNode    *node = ((CdpEntry *) order[first].item)->owner_node;
 		struct varlena *old = recent_of(node);
 		CdpReader	reader;
 		int			nold = 0;
 		int			k = 0;
 
 		CHECK_FOR_INTERRUPTS();
-		for (i = first; i < n && entries[i]->owner == owner; i++, k++)
+		for (i = first; i < n && order[i].number == owner; i++, k++)
 		{
-			refs[k].at = entries[i]->at;
-			refs[k].entry = entries[i]->id;
-			refs[k].xid = entries[i]->xid;
-			refs[k].received_at = entries[i]->received_at;
+			CdpEntry   *entry = order[i].item;
+
+			refs[k].at = entry->at;
+			refs[k].entry = entry->id;
+			refs[k].xid = entry->xid;
+			refs[k].received_at = entry->received_at;
 		}
 		if (old != NULL)
 			open_refs(&reader, old, &nold);
@@ -315,6 +314,7 @@ CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now)
 		CdpRun(&insert_pieces, args, NULL);
 	}
 	pfree(refs);
+	pfree(order);
 }
 
 /*

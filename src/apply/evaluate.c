@@ -119,15 +119,6 @@ by_value(const ListCell *a, const ListCell *b)
 	return x < y ? -1 : x > y ? 1 : 0;
 }
 
-static int
-by_id(const void *a, const void *b)
-{
-	const CdpProfile *x = *(CdpProfile *const *) a;
-	const CdpProfile *y = *(CdpProfile *const *) b;
-
-	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
-}
-
 static CdpProfile *
 profile_of(CdpBatch *batch, CdpNode *node)
 {
@@ -264,6 +255,24 @@ forget_merged(CdpBatch *batch)
 	pfree(ids);
 }
 
+static void
+sort_profiles(CdpBatch *batch)
+{
+	CdpNumbered *order = palloc(sizeof(CdpNumbered) * Max(batch->nprofiles, 1));
+	int			i;
+
+	for (i = 0; i < batch->nprofiles; i++)
+	{
+		order[i].number = batch->profiles[i]->id;
+		order[i].then = 0;
+		order[i].item = batch->profiles[i];
+	}
+	CdpNumberedSort(order, batch->nprofiles);
+	for (i = 0; i < batch->nprofiles; i++)
+		batch->profiles[i] = order[i].item;
+	pfree(order);
+}
+
 /*
  * Gather the active nodes into profiles, and say why each is touched.
  */
@@ -312,7 +321,7 @@ CdpProfilesCollect(CdpBatch *batch)
 	}
 
 	/* in the order of their ids, so that changes have an order of their own */
-	qsort(batch->profiles, batch->nprofiles, sizeof(CdpProfile *), by_id);
+	sort_profiles(batch);
 	if (formers == NULL)
 		return;
 

@@ -104,7 +104,7 @@ static CdpStatement insert_rejected = {
  * fillfactor could do as well; but then PostgreSQL would clear away old versions
  * whenever somebody comes by a page that is fuller than that, which is each batch.
  */
-#define ROOM	180
+#define ROOM	140
 
 typedef struct Columns
 {
@@ -210,15 +210,6 @@ columns_args(Columns *c, Oid state_type, Datum *args)
 	args[7] = CdpVarlenaArray(c->segments, c->nosegments, c->n, TEXTOID);
 }
 
-static int
-node_order(const void *a, const void *b)
-{
-	const CdpNode *x = *(CdpNode *const *) a;
-	const CdpNode *y = *(CdpNode *const *) b;
-
-	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
-}
-
 /*
  * cdp.identities and cdp.timers.
  */
@@ -229,7 +220,7 @@ CdpWriteRows(CdpBatch *batch)
 	Oid			state_type = CdpTypeOid("node_state");
 	TimestampTz clock = batch->applier.clock;
 	CdpNode    *node;
-	CdpNode   **all;
+	CdpNumbered *all;
 	Columns		new;
 	Columns		changed;
 	Columns		moved;			/* changed, segments included */
@@ -247,16 +238,22 @@ CdpWriteRows(CdpBatch *batch)
 		return;
 
 	/* in the order of node numbers: neighbours in the table and its indexes */
-	all = palloc(sizeof(CdpNode *) * max);
-	memcpy(all, batch->graph->active, sizeof(CdpNode *) * max);
-	qsort(all, max, sizeof(CdpNode *), node_order);
+	all = palloc(sizeof(CdpNumbered) * max);
+	for (i = 0; i < max; i++)
+	{
+		node = batch->graph->active[i];
+		all[i].number = node->id;
+		all[i].then = 0;
+		all[i].item = node;
+	}
+	CdpNumberedSort(all, max);
 
 	make_columns(&new, max);
 	make_columns(&changed, max);
 	make_columns(&moved, max);
 	for (i = 0; i < max; i++)
 	{
-		node = all[i];
+		node = all[i].item;
 		if (node->is_gone)
 		{
 			/* in a replay it may come back; CdpReplay clears away what did not */
