@@ -159,6 +159,28 @@ members('just_upgraded', 'mover', 'from free to professional');
 at('2027-02-13');
 members('just_upgraded', '', 'a week later');
 
+sub says
+{
+	my ($who, $state, $expires) = @_;
+	$node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.consent('$who', 'marketing', '$state', expires => "
+		  . (defined $expires ? "'$expires')" : 'NULL)'));
+}
+is_known($_, qq({"email": "$_\@example.com"})) for 'buyer', 'rich';
+$node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.identify('$_', '{}', identifiers => '{email:$_\@example.com}')") for 'buyer', 'rich';
+did('0', $_, 'Newsletter Requested') for 'buyer', 'other', 'rich';
+members('win_back', '', 'nobody has consented');
+members('newsletter', '', 'nor to the newsletter');
+says('buyer', 'granted');
+says('other', 'granted', '2027-02-13 00:00:01+00');
+says('rich', 'denied');
+members('win_back', 'buyer', 'who has, and has an address');
+members('newsletter', 'buyer other', 'who has');
+at('2027-02-13 00:00:01+00');
+members('newsletter', 'buyer', 'consent has expired');
+says('buyer', 'denied');
+members('win_back', '', 'withdrawn');
+members('newsletter', '', 'from all of them');
+
 # accounts, with the changes that have been announced
 sub accounts
 {
@@ -180,15 +202,22 @@ members('idle_at_acme', '', 'all work');
 did('0', 'w1', 'Article Read', '{"topic": "x"}');
 did('0', 'w2', 'Webinar');
 accounts('target_engaged', '; 0 0', 'two signals');
+is_known('w2', '{"renewal_at": "2027-03-25"}');
+accounts('some_renewing', '; 0 0', 'in more than a month');
 accounts('champions', '; 0 0', 'five are at work, nobody asks for the price');
 did('0', 'w3', 'Pricing');
 accounts('target_engaged', 'acme; 1 0', 'three, by three people');
 accounts('champions', 'acme; 1 0', 'one does');
-at('2027-03-16');
+at('2027-03-01');
+members('renewing', 'w2', 'in less');
+accounts('some_renewing', 'acme; 1 0', 'somebody in less');
+at('2027-03-16 00:00:01+00');
 accounts('target_engaged', '; 1 1', 'thirty days later');
 accounts('expansion', '; 1 1', 'nobody logs in');
 accounts('champions', '; 1 1', 'nor asks');
 members('idle_at_acme', 'w1 w2 w3 w4 w5', 'nor is at work');
+at('2027-03-26');
+accounts('some_renewing', '; 1 1', 'the renewal is over');
 
 is(join(' ', grep { !$seen{$_} } sort keys %named), 'new_visitor', 'every audience has been looked at');
 is($node->safe_psql('postgres', 'SELECT * FROM cdp.verify()'), '', 'verify() agrees');
