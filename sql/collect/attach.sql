@@ -134,7 +134,7 @@ COMMENT ON VIEW cdp.attachments IS 'attached relations; a status other than ok i
 
 -- Each in a subtransaction of its own: one that cannot be synchronised stops
 -- no other.  What the worker calls must not wait for somebody's transaction.
-CREATE FUNCTION cdp.sync_attachments(due boolean DEFAULT false)
+CREATE FUNCTION cdp.sync_attachments(due boolean DEFAULT false, since timestamptz DEFAULT NULL)
 	RETURNS TABLE (name text, logged bigint, retracted bigint, rejected bigint, error text)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
@@ -142,21 +142,23 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	one text;
+	locks boolean;
 	timeout constant text := current_setting('lock_timeout');
 BEGIN
 	IF due THEN
 		PERFORM set_config('lock_timeout', '1s', true);
 	END IF;
-	FOR one IN
-		SELECT a.name FROM cdp.attachments a
+	FOR one, locks IN
+		SELECT a.name, a.capture = 'trigger' FROM cdp.attachments a
 		JOIN cdp.attachment_definitions d ON d.name = a.name
 		WHERE NOT due OR ((a.capture = 'poll' OR a.status <> 'ok')
 			-- what is being loaded is compared by the load, if need be
 			AND NOT EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
 			-- not amid a restore, when the rows may not be there yet
 			AND EXISTS (SELECT FROM cdp.incarnation i
-				WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id)))
-		ORDER BY a.name
+				WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id))
+			AND (since IS NULL OR d.synchronised_at IS NULL OR d.synchronised_at < since))
+		ORDER BY due AND a.capture = 'trigger', CASE WHEN due THEN d.synchronised_at END NULLS FIRST, a.name
 	LOOP
 		name := one;
 		error := NULL;
@@ -174,13 +176,15 @@ BEGIN
 			last_error = error
 		WHERE d.name = one;
 		RETURN NEXT;
+		-- locks of several tables would get in the way of who writes to several
+		EXIT WHEN due AND locks AND error IS NULL;
 	END LOOP;
 	PERFORM set_config('lock_timeout', timeout, true);
 END
 $$;
-COMMENT ON FUNCTION cdp.sync_attachments(boolean) IS
-	'synchronise every attached relation, or those that are due: views and others without triggers, and those that are not ok, but none that a restore brought before its log is activated. One row each, as of cdp.sync_attachment, with the message of the error that kept it from it, which the view cdp.attachments shows too. The worker does it for those that are due every cdp.sync_interval';
-REVOKE EXECUTE ON FUNCTION cdp.sync_attachments(boolean) FROM PUBLIC;
+COMMENT ON FUNCTION cdp.sync_attachments(boolean, timestamptz) IS
+	'synchronise every attached relation, or those that are due: views and others without triggers, and those that are not ok, but none that a restore brought before its log is activated. One row each, as of cdp.sync_attachment, with the message of the error that kept it from it, which the view cdp.attachments shows too. Of relations with triggers, which are locked against writing until the transaction ends, a call takes one when due; since: of those that are due, such that have not been synchronised since then. The worker does it for those that are due every cdp.sync_interval';
+REVOKE EXECUTE ON FUNCTION cdp.sync_attachments(boolean, timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION cdp.load_attachments(rows int DEFAULT 10000, due boolean DEFAULT false)
 	RETURNS TABLE (name text, logged bigint, finished boolean, error text)

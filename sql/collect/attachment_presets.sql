@@ -71,6 +71,13 @@ BEGIN
 					'traits', $sql$COALESCE(properties->'$set', '{}')$sql$,
 					'filter', $sql$event IN ('$identify', '$set', '$create_alias', '$merge_dangerously') OR properties ? '$set'$sql$);
 				RETURN NEXT;
+				-- what counts once: the first that was said
+				mapping := jsonb_build_object(
+					'type', 'track', 'event', '$set_once', 'time', '"timestamp"', 'key', 'uuid',
+					'identifiers', '{"distinct_id": "distinct_id"}'::jsonb,
+					'properties', $sql$properties->'$set_once'$sql$,
+					'filter', $sql$jsonb_typeof(properties->'$set_once') = 'object'$sql$);
+				RETURN NEXT;
 				mapping := jsonb_build_object(
 					'type', 'group', 'time', '"timestamp"', 'key', 'uuid',
 					'identifiers', jsonb_build_object('group_id', $sql$properties->>'$group_key'$sql$),
@@ -155,7 +162,8 @@ DECLARE
 	t record;
 BEGIN
 	FOR t IN SELECT p.relation, p.mapping,
-				CASE WHEN count(*) OVER (PARTITION BY p.relation) > 1 AND p.mapping->>'type' <> 'track'
+				CASE WHEN p.mapping->>'event' = '$set_once' THEN c.relname || '_set_once'
+					WHEN count(*) OVER (PARTITION BY p.relation) > 1 AND p.mapping->>'type' <> 'track'
 					THEN c.relname || '_' || (p.mapping->>'type') ELSE c.relname END AS relname
 			 FROM cdp.attachment_preset(preset, schema) p
 			 JOIN pg_class c ON c.oid = p.relation::regclass

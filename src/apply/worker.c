@@ -421,22 +421,33 @@ make_partitions(ApplierState *state)
 
 /*
  * Look at the attached relations that no trigger watches, in a transaction of
- * its own.  What goes wrong with one of them is recorded with it and stops
- * nothing.
+ * its own, and at those whose triggers are not what they should be, each in
+ * one.  What goes wrong with one of them is recorded with it and stops nothing.
  */
 static void
 synchronise_attachments(ApplierState *state)
 {
 	char	   *version;
+	Oid			type = TIMESTAMPTZOID;
+	Datum		since;
+	bool		more;
 
 	state->synchronised_at = GetCurrentTimestamp();
-	StartTransactionCommand();
-	if (lock_extension(&version) == EXTENSION_READY)
+	since = TimestampTzGetDatum(state->synchronised_at);
+	do
 	{
-		pgstat_report_activity(STATE_RUNNING, "synchronising attached relations");
-		(void) run_as_owner("SELECT cdp.sync_attachments(true)", 0, NULL, NULL);
-	}
-	CommitTransactionCommand();
+		more = false;
+		StartTransactionCommand();
+		if (lock_extension(&version) == EXTENSION_READY)
+		{
+			pgstat_report_activity(STATE_RUNNING, "synchronising attached relations");
+			more = run_as_owner("SELECT FROM cdp.sync_attachments(true, $1) s"
+								" JOIN cdp.attachment_definitions d ON d.name = s.name"
+								" WHERE d.capture = 'trigger' AND s.error IS NULL",
+								1, &type, &since);
+		}
+		CommitTransactionCommand();
+	} while (more);
 }
 
 /*

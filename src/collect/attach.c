@@ -26,6 +26,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -41,6 +42,10 @@
 PG_FUNCTION_INFO_V1(cdp_attach);
 PG_FUNCTION_INFO_V1(cdp_drop_attachment);
 PG_FUNCTION_INFO_V1(cdp_sync_attachment);
+
+/* how often a lock is asked for, and how long others may have to wait behind it, in ms */
+#define LOCK_PAUSE 10
+#define LOCK_QUEUE 100
 
 /* "cdp_", the name and "_truncate" must fit into a name */
 #define MAX_NAME 50
@@ -176,6 +181,34 @@ check_row_security(Oid relid, Oid role)
 				 errhint("Attach it as its owner, or say capture => 'poll': then the rows that the role sees are logged.")));
 }
 
+void
+CdpLockBeside(Oid relid, LOCKMODE mode)
+{
+	TimestampTz until;
+	int nest_level;
+
+	if (LockTimeout <= LOCK_QUEUE)
+	{
+		LockRelationOid(relid, mode);
+		return;
+	}
+	until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LockTimeout - LOCK_QUEUE);
+	while (!ConditionalLockRelationOid(relid, mode))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (GetCurrentTimestamp() >= until)
+		{
+			nest_level = NewGUCNestLevel();
+			(void) set_config_option("lock_timeout", CppAsString2(LOCK_QUEUE), PGC_USERSET,
+									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+			LockRelationOid(relid, mode);
+			AtEOXact_GUC(true, nest_level);
+			return;
+		}
+		pg_usleep(LOCK_PAUSE * 1000L);
+	}
+}
+
 /*
  * The triggers of a table and of its partitions or children, those that are
  * missing: a statement fires those of the table that it names, only.
@@ -186,14 +219,17 @@ make_triggers(const char *name, Oid relid)
 	List *relids = list_make1_oid(relid);
 	ListCell *cell;
 
-	LockRelationOid(relid, ShareRowExclusiveLock);
+	CdpLockBeside(relid, ShareRowExclusiveLock);
 	if (has_subclass(relid))
-		relids = find_all_inheritors(relid, ShareRowExclusiveLock, NULL);
+		relids = find_all_inheritors(relid, NoLock, NULL);
 	foreach(cell, relids)
 	{
 		Oid one = lfirst_oid(cell);
+		char relkind;
 
-		if (get_rel_relkind(one) == RELKIND_FOREIGN_TABLE)
+		CdpLockBeside(one, ShareRowExclusiveLock);
+		relkind = get_rel_relkind(one);
+		if (relkind == RELKIND_FOREIGN_TABLE || relkind == '\0')
 			continue;
 		for (int i = 0; i < lengthof(triggers); i++)
 		{
@@ -359,7 +395,7 @@ CdpAttachmentSync(CdpCapture *capture, CdpOpenAttachment *open)
 							   saved.sec_context | SECURITY_LOCAL_USERID_CHANGE);
 		make_triggers(attachment->name, open->relid);
 		/* nobody writes between the look at the rows and the commit */
-		LockRelationOid(open->relid, ShareLock);
+		CdpLockBeside(open->relid, ShareLock);
 		CdpRestoreUser(&saved);
 	}
 
@@ -375,13 +411,16 @@ CdpAttachmentSync(CdpCapture *capture, CdpOpenAttachment *open)
 		bool isnull;
 
 		CdpBecomeRole(attachment->role, &saved);
-		execute(psprintf("SELECT max(%s::timestamptz) FROM %s", mapping->cursor, from));
+		execute(psprintf("SELECT max(c.c) FROM %s CROSS JOIN LATERAL (SELECT %s::timestamptz) AS c(c) WHERE isfinite(c.c)",
+						 from, mapping->cursor));
 		next = DatumGetTimestampTz(CdpCell(0, 1, &isnull));
+		/* what has no cursor cannot be passed by */
 		if (open->started)
-			condition = psprintf("%s::timestamptz >= %s::timestamptz - %s::interval",
+			condition = psprintf("(%s::timestamptz >= %s::timestamptz - %s::interval OR %s IS NULL)",
 								 mapping->cursor,
 								 quote_literal_cstr(timestamptz_to_str(open->position)),
-								 quote_literal_cstr(mapping->overlap ? mapping->overlap : "0"));
+								 quote_literal_cstr(mapping->overlap ? mapping->overlap : "0"),
+								 mapping->cursor);
 		CdpRestoreUser(&saved);
 		capture->once = true;
 		if (!isnull && (!open->started || next > open->position))

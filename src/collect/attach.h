@@ -156,6 +156,11 @@ typedef struct CdpOpenAttachment
 	TimestampTz position; /* ... up to here */
 } CdpOpenAttachment;
 
+/*
+ * Lock a table against writing.  Under a lock_timeout this waits without being
+ * in the way of others, who would queue up behind it, but for the last moment.
+ */
+extern void CdpLockBeside(Oid relid, LOCKMODE mode);
 extern void CdpAttachmentOpen(CdpOpenAttachment *open, CdpAttachment *attachment);
 extern void CdpAttachmentMove(CdpOpenAttachment *open, TimestampTz position);
 extern void CdpAttachmentSync(CdpCapture *capture, CdpOpenAttachment *open);

@@ -202,7 +202,7 @@ next_blocks(CdpOpenAttachment *open, Position *position, int rows)
 
 		if (relid < position->leaf)
 			continue;
-		LockRelationOid(relid, ShareLock);
+		CdpLockBeside(relid, ShareLock);
 		leaf = try_relation_open(relid, NoLock);
 		if (leaf == NULL)
 			continue;
@@ -250,8 +250,8 @@ next_blocks(CdpOpenAttachment *open, Position *position, int rows)
 }
 
 /*
- * The next rows by the cursor of the mapping; NULL when all have been read.
- * Rows that have no cursor come first.
+ * The next rows by the cursor of the mapping; NULL when all have been read
+ * that have one.  Rows without it come first, with those that have.
  */
 static char *
 next_by_cursor(CdpOpenAttachment *open, int rows)
@@ -262,16 +262,18 @@ next_by_cursor(CdpOpenAttachment *open, int rows)
 	TimestampTz upto;
 	bool isnull;
 	char *after = NULL;
+	char *finite;
 	char *until;
 
 	if (open->started)
 		after = psprintf("%s::timestamptz > %s::timestamptz", cursor,
 						 quote_literal_cstr(timestamptz_to_str(open->position)));
+	finite = psprintf("isfinite(%s::timestamptz)", cursor);
 	CdpBecomeRole(open->attachment->role, &saved);
 	if (SPI_execute(psprintf("SELECT max(s.c) FROM (SELECT %s::timestamptz AS c FROM %s AS r WHERE %s"
 							 " ORDER BY 1 LIMIT %d) AS s",
 							 cursor, relation,
-							 after ? after : psprintf("%s IS NOT NULL", cursor), rows),
+							 after ? psprintf("%s AND %s", after, finite) : finite, rows),
 					false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not follow the cursor");
 	upto = DatumGetTimestampTz(CdpCell(0, 1, &isnull));
@@ -340,6 +342,12 @@ load_step(CdpCapture *capture, CdpAttachment *attachment, int rows)
 		return true;
 	}
 	from = attachment->mapping->cursor ? next_by_cursor(&open, rows) : next_blocks(&open, &position, rows);
+	if (from == NULL && attachment->mapping->cursor != NULL)
+	{
+		/* whose cursor is none, or infinite */
+		CdpAttachmentSync(capture, &open);
+		return true;
+	}
 	if (from == NULL)
 	{
 		CdpLoadEnd(attachment);

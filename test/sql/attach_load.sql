@@ -106,7 +106,7 @@ INSERT INTO raw VALUES (103, 1, '2026-01-01 00:01');
 SELECT logged, finished FROM cdp.load_attachments(1000);
 SELECT logged, finished FROM cdp.load_attachments(1000);
 SELECT logged, finished FROM cdp.load_attachments(1000);
--- the overlap finds what came late
+-- the last step looked at the overlap, too, and found what came late
 SELECT logged, retracted, rejected FROM cdp.sync_attachment('seen');
 SELECT count(*), count(DISTINCT properties->'id') FROM cdp.events WHERE source = 'seen';
 
@@ -168,3 +168,35 @@ SELECT cdp.drop_attachment('guarded');
 DROP TABLE guarded;
 DROP OWNED BY regress_load_one, regress_load_two;
 DROP ROLE regress_load_one, regress_load_two;
+
+-- Polled by a cursor that is null, or infinite, in some rows: none is lost.
+CREATE TABLE news (id int PRIMARY KEY, who int, changed timestamptz);
+INSERT INTO news SELECT g, g, CASE g % 4 WHEN 0 THEN NULL WHEN 1 THEN 'infinity' WHEN 2 THEN '-infinity' ELSE '2026-04-01'::timestamptz + g * interval '1 minute' END FROM generate_series(1, 40) g;
+SELECT cdp.attach('news', '{"event": "News", "identifiers": {"user_id": "who"}, "cursor": "changed"}', capture => 'poll');
+DO $$ BEGIN FOR i IN 1..20 LOOP PERFORM cdp.load_attachments(4); END LOOP; END $$;
+SELECT name, status FROM cdp.attachments WHERE name = 'news';
+SELECT count(*) FROM cdp.events WHERE source = 'news';
+SELECT position FROM cdp.attachment_definitions WHERE name = 'news';
+INSERT INTO news VALUES (41, 41, NULL), (42, 42, '2026-04-02'), (43, 43, 'infinity');
+SELECT logged, retracted, rejected FROM cdp.sync_attachment('news');
+SELECT logged, retracted, rejected FROM cdp.sync_attachment('news');
+-- nor where no row has one
+CREATE TABLE undated (id int PRIMARY KEY, who int, changed timestamptz);
+INSERT INTO undated SELECT g, g FROM generate_series(1, 20) g;
+SELECT cdp.attach('undated', '{"event": "News", "identifiers": {"user_id": "who"}, "cursor": "changed"}', capture => 'poll');
+SELECT name, logged, finished, error FROM cdp.load_attachments(4);
+SELECT count(*) FROM cdp.events WHERE source = 'undated';
+SELECT * FROM cdp.attachment_loads;
+
+-- When several tables have lost their triggers, a due call locks one of them.
+CREATE TABLE swapped_a (id int PRIMARY KEY, who int);
+CREATE TABLE swapped_b (id int PRIMARY KEY, who int);
+SELECT cdp.attach('swapped_a', '{"event": "A", "identifiers": {"user_id": "who"}}'), cdp.attach('swapped_b', '{"event": "B", "identifiers": {"user_id": "who"}}');
+DROP TRIGGER cdp_swapped_a_insert ON swapped_a;
+DROP TRIGGER cdp_swapped_b_insert ON swapped_b;
+BEGIN;
+SELECT name, error FROM cdp.sync_attachments(due => true) WHERE name ~ 'swapped';
+SELECT relation::regclass, mode FROM pg_locks WHERE relation IN ('swapped_a'::regclass, 'swapped_b'::regclass) AND pid = pg_backend_pid() AND mode = 'ShareLock';
+COMMIT;
+SELECT name, error FROM cdp.sync_attachments(due => true) WHERE name ~ 'swapped';
+SELECT name, status FROM cdp.attachments WHERE name ~ 'swapped' ORDER BY 1;
