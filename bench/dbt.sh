@@ -39,7 +39,7 @@ bench_dbt()
 			ALTER DATABASE bench_dbt RESET cdp.now;
 			CREATE SCHEMA raw;
 			CREATE TABLE raw.orders (id bigint PRIMARY KEY, who int, total numeric, at timestamptz, loaded_at timestamptz);
-			INSERT INTO raw.orders SELECT g, 1 + g * 7919 % ($events / 50), g % 100, '2026-01-01'::timestamptz + g * interval '1 second', '2026-04-01'::timestamptz + g * interval '1 ms' FROM generate_series(1, $events) g;
+			INSERT INTO raw.orders SELECT g, 1 + g::bigint * 7919 % ($events / 50), g % 100, '2026-01-01'::timestamptz + g * interval '1 second', '2026-04-01'::timestamptz + g * interval '1 ms' FROM generate_series(1, $events) g;
 			CREATE INDEX ON raw.orders (loaded_at);
 			CREATE INDEX ON raw.orders (who);
 			VACUUM ANALYZE raw.orders;
@@ -47,7 +47,7 @@ bench_dbt()
 		for variant in cdp plain; do dbt_time dbt_history "$variant" "$run"; done
 		for variant in cdp plain; do dbt_time dbt_again "$variant" "$run"; done
 		sql bench_dbt <<-EOT
-			INSERT INTO raw.orders SELECT g, 1 + g * 7919 % ($events / 50), g % 100, '2026-02-01'::timestamptz + g * interval '1 second', '2026-05-01'::timestamptz + g * interval '1 ms' FROM generate_series($events + 1, $events + $more) g;
+			INSERT INTO raw.orders SELECT g, 1 + g::bigint * 7919 % ($events / 50), g % 100, '2026-02-01'::timestamptz + g * interval '1 second', '2026-05-01'::timestamptz + g * interval '1 ms' FROM generate_series($events + 1, $events + $more) g;
 		EOT
 		for variant in cdp plain; do dbt_time dbt_news "$variant" "$run"; done
 		what=$(sql bench_dbt <<<"SELECT (SELECT count(*) FROM analytics.spenders) = (SELECT count(*) FROM cdp.segment_members('spenders'))")
