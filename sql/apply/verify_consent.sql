@@ -6,6 +6,7 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
 	WHEN jsonb_typeof(properties) IS DISTINCT FROM 'object' THEN true
+	WHEN jsonb_typeof(properties->'preferences') = 'object' THEN false
 	WHEN jsonb_typeof(properties->'purpose') IS DISTINCT FROM 'string' THEN true
 	WHEN octet_length(properties->>'purpose') NOT BETWEEN 1 AND 1024 THEN true
 	WHEN properties->'state' IS NULL OR properties->'state' NOT IN ('"granted"', '"denied"', '"unset"') THEN true
@@ -38,10 +39,18 @@ BEGIN
 		JOIN cdp.events e ON e.id = s.entry AND e.incarnation = s.incarnation
 		CROSS JOIN LATERAL (
 			SELECT CASE WHEN bool_or(j.value = 'false') THEN 'denied' WHEN bool_or(j.value = 'true') THEN 'granted' END AS state
-			FROM jsonb_each(CASE WHEN jsonb_typeof(e.context->'consent'->'categoryPreferences') = 'object'
-							THEN e.context->'consent'->'categoryPreferences' ELSE '{}' END) j
+			FROM (
+				SELECT c.key, c.value
+				FROM unnest(ARRAY[e.context->'consent'->'categoryPreferences', CASE WHEN e.type = 'consent' THEN e.properties->'preferences' END]) o
+				CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(o) = 'object' THEN o ELSE '{}' END) c
+				UNION ALL
+				SELECT c #>> '{}', l.word
+				FROM (VALUES ('allowedConsentIds', 'true'::jsonb), ('deniedConsentIds', 'false')) l(list, word)
+				CROSS JOIN LATERAL jsonb_array_elements(CASE WHEN jsonb_typeof(e.context->'consentManagement') = 'object'
+					AND jsonb_typeof(e.context->'consentManagement'->l.list) = 'array' THEN e.context->'consentManagement'->l.list ELSE '[]' END) c
+				WHERE jsonb_typeof(c) = 'string') j
 			WHERE lower(j.key COLLATE "C") = ANY (called)) p
-		WHERE s.comp IS NOT NULL AND (e.type = 'consent' OR e.context->'consent' ? 'categoryPreferences')
+		WHERE s.comp IS NOT NULL AND (e.type = 'consent' OR e.context->'consent' ? 'categoryPreferences' OR e.context ? 'consentManagement')
 	), said AS (
 		SELECT s.comp, s.seq, s.owner AS identifier, s.state,
 			   CASE WHEN s.state = 'granted' AND s.expires IS NULL THEN s.at + (options->>'valid_for')::interval

@@ -17,6 +17,12 @@ CREATE VIEW cdp.purposes AS
 		AND NOT EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait' AND b.id = t.id AND b.replaces IS NOT NULL);
 COMMENT ON VIEW cdp.purposes IS 'what people can consent to; segments: those that have the purpose; status: active, building (nobody consents until what was said so far has been read), altering (it stays as it was until that is done)';
 
+CREATE FUNCTION cdp.consent_preferences(type text, properties jsonb, context jsonb) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'cdp_consent_preferences' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION cdp.consent_preferences(text, jsonb, jsonb) IS
+	'internal: the preferences in an entry, whatever their shape, as an object of categories; NULL when it has none';
+REVOKE ALL ON FUNCTION cdp.consent_preferences(text, jsonb, jsonb) FROM PUBLIC;
+
 CREATE FUNCTION cdp.define_purpose(name text, latest boolean, options jsonb, description text) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_define_purpose' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.define_purpose(text, boolean, jsonb, text) IS 'internal: make or alter the hidden trait that a purpose is';

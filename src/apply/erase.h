@@ -37,6 +37,7 @@ typedef struct CdpErasureRows
 	CdpBatch   *batch;
 	CdpCursorSet *applied;
 	CdpErasure	   *erasure;
+	bool		expired; /* they have been kept long enough: what they say of consent stays */
 	List	   *exchanged; /* CdpReadings *; of those that go there is no is */
 } CdpErasureRows;
 

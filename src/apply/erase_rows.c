@@ -23,6 +23,7 @@
 #include "apply/erase.h"
 #include "cdp.h"
 #include "statement.h"
+#include "traits/traitset.h"
 
 static CdpStatement delete_rows = {
 	"DELETE FROM cdp.events e USING"
@@ -33,12 +34,12 @@ static CdpStatement delete_rows = {
 
 static CdpStatement change_rows = {
 	"UPDATE cdp.events e SET event = u.event, identifiers = u.identifiers::cdp.identifier[],"
-	" properties = u.properties, context = u.context"
+	" properties = u.properties, context = u.context, type = u.type, message_id = u.message_id"
 	" FROM (SELECT unnest($1) AS xid, unnest($2) AS id, unnest($3) AS received_at,"
 	" unnest($4) AS event, unnest($5) AS identifiers, unnest($6) AS properties,"
-	" unnest($7) AS context) AS u"
+	" unnest($7) AS context, unnest($8) AS type, unnest($9) AS message_id) AS u"
 	" WHERE e.xid = u.xid AND e.id = u.id AND e.received_at = u.received_at",
-	{"int8[]", "int8[]", "timestamptz[]", "text[]", "text[]", "jsonb[]", "jsonb[]"}
+	{"int8[]", "int8[]", "timestamptz[]", "text[]", "text[]", "jsonb[]", "jsonb[]", "text[]", "text[]"}
 };
 
 static CdpStatement forget_rejected = {
@@ -129,6 +130,45 @@ anonymous(CdpErasureRows *rows, ArrayType *identifiers)
 	return construct_array(result, kept, ARR_ELEMTYPE(identifiers), -1, false, TYPALIGN_INT);
 }
 
+/*
+ * What an expired entry said about consent, and under which names of persons;
+ * false: nothing.  It is no copy of its message any more.
+ */
+static bool
+reduce_to_consent(CdpErasureRows *rows, CdpEntry *entry, Datum *values, bool *isnull)
+{
+	Jsonb	   *said = CdpConsentPreferences(entry);
+	Datum	   *elems;
+	bool	   *nulls;
+	int			n;
+	int			kept = 0;
+
+	if (said == NULL || entry->reject_reason != NULL || entry->identifiers == NULL)
+		return false;
+	deconstruct_array(entry->identifiers, ARR_ELEMTYPE(entry->identifiers), -1, false,
+					  TYPALIGN_INT, &elems, &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		CdpIdentifier *canonical;
+		CdpKind	   *kind;
+
+		if (!nulls[i] &&
+			CdpCanonicalise(rows->batch->kinds, DatumGetIdentifierPP(elems[i]), &canonical,
+							&kind) != CDP_CANONICAL_ACCOUNT)
+			elems[kept++] = elems[i];
+	}
+	if (kept == 0)
+		return false;
+	values[CDP_EVENTS_TYPE] = CStringGetTextDatum("consent");
+	values[CDP_EVENTS_IDENTIFIERS] =
+		PointerGetDatum(construct_array(elems, kept, ARR_ELEMTYPE(entry->identifiers), -1, false,
+										TYPALIGN_INT));
+	values[CDP_EVENTS_PROPERTIES] = JsonbPGetDatum(said);
+	isnull[CDP_EVENTS_TYPE] = isnull[CDP_EVENTS_PROPERTIES] = false;
+	isnull[CDP_EVENTS_EVENT] = isnull[CDP_EVENTS_CONTEXT] = isnull[CDP_EVENTS_MESSAGE_ID] = true;
+	return true;
+}
+
 typedef enum Fate
 {
 	FATE_STAY,
@@ -214,12 +254,13 @@ write_changed(List *changed)
 	int64	   *xids = palloc(sizeof(int64) * Max(n, 1));
 	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
 	TimestampTz *received = palloc(sizeof(TimestampTz) * Max(n, 1));
-	Datum	   *columns[4];
-	bool	   *nulls[4];
-	static const int attributes[4] = { CDP_EVENTS_EVENT, CDP_EVENTS_IDENTIFIERS,
-									   CDP_EVENTS_PROPERTIES, CDP_EVENTS_CONTEXT };
-	static const Oid types[4] = { TEXTOID, TEXTOID, JSONBOID, JSONBOID };
-	Datum		args[7];
+	Datum	   *columns[6];
+	bool	   *nulls[6];
+	static const int attributes[6] = { CDP_EVENTS_EVENT, CDP_EVENTS_IDENTIFIERS,
+									   CDP_EVENTS_PROPERTIES, CDP_EVENTS_CONTEXT,
+									   CDP_EVENTS_TYPE, CDP_EVENTS_MESSAGE_ID };
+	static const Oid types[6] = { TEXTOID, TEXTOID, JSONBOID, JSONBOID, TEXTOID, TEXTOID };
+	Datum		args[9];
 	ListCell   *lc;
 	Oid			output;
 	bool		isvarlena;
@@ -227,7 +268,7 @@ write_changed(List *changed)
 	if (n == 0)
 		return;
 	getTypeOutputInfo(get_array_type(CdpTypeOid("identifier")), &output, &isvarlena);
-	for (int c = 0; c < 4; c++)
+	for (int c = 0; c < lengthof(attributes); c++)
 	{
 		columns[c] = palloc(sizeof(Datum) * n);
 		nulls[c] = palloc(sizeof(bool) * n);
@@ -240,7 +281,7 @@ write_changed(List *changed)
 		xids[n] = entry->xid;
 		ids[n] = entry->id;
 		received[n] = entry->received_at;
-		for (int c = 0; c < 4; c++)
+		for (int c = 0; c < lengthof(attributes); c++)
 		{
 			nulls[c][n] = entry->isnull[attributes[c]];
 			columns[c][n] = entry->values[attributes[c]];
@@ -253,7 +294,7 @@ write_changed(List *changed)
 	args[0] = CdpInt8Array(xids, n);
 	args[1] = CdpInt8Array(ids, n);
 	args[2] = CdpTimestampArray(received, n);
-	for (int c = 0; c < 4; c++)
+	for (int c = 0; c < lengthof(attributes); c++)
 		args[3 + c] = CdpVarlenaArray(columns[c], nulls[c], n, types[c]);
 	CdpRunHere(&change_rows, args, NULL);
 }
@@ -380,6 +421,8 @@ take_row(CdpErasureRows *rows, Datum *row, bool *isnull, bool owned)
 			values[CDP_EVENTS_PROPERTIES] = JsonbPGetDatum(kept);
 		isnull[CDP_EVENTS_CONTEXT] = true;
 	}
+	if (rows->expired && reduce_to_consent(rows, &reread->was, values, isnull))
+		fate = FATE_CHANGE;
 	if (fate == FATE_CHANGE)
 		CdpEntryFromRow(&reread->is, values, isnull);
 	rows->exchanged = lappend(rows->exchanged, reread);

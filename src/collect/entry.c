@@ -234,7 +234,8 @@ has_text_property(const Jsonb *properties, const char *key)
 }
 
 /*
- * A consent entry: {"purpose": …, "state": …, "expires": …}.
+ * A consent entry: {"purpose": …, "state": …, "expires": …}, or
+ * {"preferences": {…}}.
  */
 static bool
 check_consent(CdpEntry *entry)
@@ -243,6 +244,10 @@ check_consent(CdpEntry *entry)
 	JsonbValue	value;
 	TimestampTz expires;
 
+	if (properties != NULL && JsonContainerIsObject(properties) &&
+		getKeyJsonValueFromContainer(properties, "preferences", strlen("preferences"), &value) != NULL &&
+		value.type == jbvBinary && JsonContainerIsObject(value.val.binary.data))
+		return true;
 	if (!has_text_property(entry->properties, "purpose"))
 		return reject(entry, ERRCODE_NULL_VALUE_NOT_ALLOWED,
 					  "consent without purpose",

@@ -190,22 +190,41 @@ object_in(JsonbContainer *container, const char *key)
 	return v.val.binary.data;
 }
 
-static JsonbContainer *
-preferences(const CdpEntry *entry)
+/*
+ * Where an entry may have preferences: an object of categories with true or
+ * false in a consent call or, as Segment's libraries have it, in the context;
+ * and RudderStack's two lists.
+ */
+typedef struct Preferences
 {
-	Jsonb	   *context;
+	JsonbContainer *called;
+	JsonbContainer *categories;
+	JsonbContainer *management;
+} Preferences;
 
-	if (entry->isnull[CDP_EVENTS_CONTEXT])
-		return NULL;
-	context = DatumGetJsonbP(entry->values[CDP_EVENTS_CONTEXT]);
-	return object_in(object_in(&context->root, "consent"), "categoryPreferences");
+static bool
+find_preferences(const CdpEntry *entry, Preferences *found)
+{
+	memset(found, 0, sizeof(*found));
+	if (entry->type == CDP_ENTRY_CONSENT && entry->properties != NULL)
+		found->called = object_in(&entry->properties->root, "preferences");
+	if (!entry->isnull[CDP_EVENTS_CONTEXT])
+	{
+		Jsonb	   *context = DatumGetJsonbP(entry->values[CDP_EVENTS_CONTEXT]);
+
+		found->categories = object_in(object_in(&context->root, "consent"), "categoryPreferences");
+		found->management = object_in(&context->root, "consentManagement");
+	}
+	return found->called != NULL || found->categories != NULL || found->management != NULL;
 }
 
 /* Does the entry say something about consent? */
 bool
 CdpEntryConsents(const CdpEntry *entry)
 {
-	return entry->type == CDP_ENTRY_CONSENT || preferences(entry) != NULL;
+	Preferences found;
+
+	return entry->type == CDP_ENTRY_CONSENT || find_preferences(entry, &found);
 }
 
 static bool
@@ -252,30 +271,160 @@ word_of_call(const CdpPurpose *purpose, const CdpEntry *entry, TimestampTz *expi
 	return CdpConsentWordFromText(&v);
 }
 
+/* What is done with each preference of an entry. */
+typedef void (*ForPreference) (void *arg, const JsonbValue *category, bool granted);
+
+static void
+each_category(JsonbContainer *object, ForPreference call, void *arg)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	category = {0};
+	JsonbValue	v;
+
+	if (object == NULL)
+		return;
+	it = JsonbIteratorInit(object);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			category = v;
+		else if (token == WJB_VALUE && v.type == jbvBool)
+			call(arg, &category, v.val.boolean);
+	}
+}
+
+static void
+each_listed(JsonbContainer *object, const char *key, bool granted, ForPreference call, void *arg)
+{
+	JsonbValue	list;
+
+	if (object == NULL ||
+		getKeyJsonValueFromContainer(object, key, strlen(key), &list) == NULL ||
+		list.type != jbvBinary || !JsonContainerIsArray(list.val.binary.data))
+		return;
+	for (uint32 i = 0; i < JsonContainerSize(list.val.binary.data); i++)
+	{
+		JsonbValue *category = getIthJsonbValueFromContainer(list.val.binary.data, i);
+
+		if (category->type == jbvString)
+			call(arg, category, granted);
+		pfree(category);
+	}
+}
+
+static void
+each_preference(const CdpEntry *entry, ForPreference call, void *arg)
+{
+	Preferences found;
+
+	if (!find_preferences(entry, &found))
+		return;
+	each_category(found.called, call, arg);
+	each_category(found.categories, call, arg);
+	each_listed(found.management, "allowedConsentIds", true, call, arg);
+	each_listed(found.management, "deniedConsentIds", false, call, arg);
+}
+
+typedef struct PurposeWord
+{
+	const CdpPurpose *purpose;
+	char		word;			/* 0: none so far */
+} PurposeWord;
+
+static void
+add_word(void *arg, const JsonbValue *category, bool granted)
+{
+	PurposeWord *found = arg;
+
+	if (found->word != CDP_CONSENT_DENIED && is_called(found->purpose, category))
+		found->word = granted ? CDP_CONSENT_GRANTED : CDP_CONSENT_DENIED;
+}
+
 /*
  * The same of preferences: of several that mean the purpose, a no counts.
  */
 static char
 word_of_preferences(const CdpPurpose *purpose, const CdpEntry *entry)
 {
-	JsonbContainer *object = preferences(entry);
-	JsonbIterator *it;
-	JsonbIteratorToken token;
-	JsonbValue	v;
-	bool		called = false;
-	char		word = 0;
+	PurposeWord found = {purpose, 0};
 
-	if (object == NULL)
-		return 0;
-	it = JsonbIteratorInit(object);
-	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			called = is_called(purpose, &v);
-		else if (token == WJB_VALUE && called && v.type == jbvBool && word != CDP_CONSENT_DENIED)
-			word = v.val.boolean ? CDP_CONSENT_GRANTED : CDP_CONSENT_DENIED;
-	}
-	return word;
+	each_preference(entry, add_word, &found);
+	return found.word;
+}
+
+typedef struct PreferenceList
+{
+	JsonbParseState *state;
+	bool		granted;		/* which of them are wanted */
+	int			n;
+} PreferenceList;
+
+static void
+push_preference(void *arg, const JsonbValue *category, bool granted)
+{
+	PreferenceList *list = arg;
+	JsonbValue	v;
+
+	if (granted != list->granted)
+		return;
+	v = *category;
+	(void) pushJsonbValue(&list->state, WJB_KEY, &v);
+	v.type = jbvBool;
+	v.val.boolean = granted;
+	(void) pushJsonbValue(&list->state, WJB_VALUE, &v);
+	list->n++;
+}
+
+/*
+ * All preferences of an entry as the properties of a consent call; NULL when it
+ * has none.
+ */
+Jsonb *
+CdpConsentPreferences(const CdpEntry *entry)
+{
+	PreferenceList list = {NULL, true, 0};
+	JsonbValue	key = {.type = jbvString};
+
+	key.val.string.val = "preferences";
+	key.val.string.len = strlen("preferences");
+	(void) pushJsonbValue(&list.state, WJB_BEGIN_OBJECT, NULL);
+	(void) pushJsonbValue(&list.state, WJB_KEY, &key);
+	(void) pushJsonbValue(&list.state, WJB_BEGIN_OBJECT, NULL);
+	/* of a key that comes twice the last value stays: no */
+	each_preference(entry, push_preference, &list);
+	list.granted = false;
+	each_preference(entry, push_preference, &list);
+	(void) pushJsonbValue(&list.state, WJB_END_OBJECT, NULL);
+	if (list.n == 0)
+		return NULL;
+	return JsonbValueToJsonb(pushJsonbValue(&list.state, WJB_END_OBJECT, NULL));
+}
+
+PG_FUNCTION_INFO_V1(cdp_consent_preferences);
+
+/*
+ * cdp.consent_preferences(type text, properties jsonb, context jsonb) returns
+ * jsonb: the preferences of an entry as one object; NULL when it has none.
+ */
+Datum
+cdp_consent_preferences(PG_FUNCTION_ARGS)
+{
+	CdpEntry	entry = {0};
+	Jsonb	   *result;
+	text	   *type = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+
+	entry.type = type != NULL && VARSIZE_ANY_EXHDR(type) == strlen("consent") &&
+		memcmp(VARDATA_ANY(type), "consent", strlen("consent")) == 0
+		? CDP_ENTRY_CONSENT : CDP_ENTRY_TRACK;
+	entry.properties = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
+	entry.isnull[CDP_EVENTS_CONTEXT] = PG_ARGISNULL(2);
+	entry.values[CDP_EVENTS_CONTEXT] = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
+	result = CdpConsentPreferences(&entry);
+	if (result == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(DirectFunctionCall2(jsonb_object_field, JsonbPGetDatum(result),
+										CStringGetTextDatum("preferences")));
 }
 
 void

@@ -213,6 +213,7 @@ extern void CdpWindow(const CdpTraitRules *rules, TimestampTz at,
 /* consent.c */
 extern struct CdpPurpose *CdpPurposeMake(const CdpDefinition *definition);
 extern bool CdpEntryConsents(const CdpEntry *entry);
+extern Jsonb *CdpConsentPreferences(const CdpEntry *entry);
 extern int	CdpConsentItems(const struct CdpPurpose *purpose, int64 generation,
 							const CdpEntry *entry, Datum **items);
 

@@ -145,6 +145,18 @@ SELECT cdp.identify('ida', context => '{"consent": {"categoryPreferences": {"Adv
 SELECT cdp.apply();
 SELECT u, cdp.consented(u, 'marketing'), (SELECT state FROM cdp.consents(u) WHERE purpose = 'analytics' AND said_by IS NULL)
 FROM unnest('{user_id:hal,user_id:ida}'::cdp.identifier[]) u;
+-- as RudderStack's libraries have them; and a consent call with several
+SELECT cdp.track('Home', user_id => 'jim', context => '{"consentManagement": {"provider": "oneTrust", "allowedConsentIds": ["advertising", "other", 5], "deniedConsentIds": ["Analytics"], "resolutionStrategy": "and"}}');
+SELECT cdp.track('Home', user_id => 'kay', context => '{"consentManagement": {"allowedConsentIds": ["Advertising", "marketing"], "deniedConsentIds": ["MARKETING"]}}');
+SELECT cdp.track('Home', user_id => 'lea', context => '{"consentManagement": {"allowedConsentIds": "Advertising", "deniedConsentIds": {"a": "marketing"}}}');
+SELECT accepted, rejected, errors FROM cdp.ingest('[{"type": "consent", "userId": "max", "properties": {"preferences": {"Advertising": true, "analytics": false, "other": 1}}},
+	{"type": "consent", "userId": "nan2", "properties": {"preferences": [true]}}]');
+SELECT cdp.apply();
+SELECT u, cdp.consented(u, 'marketing'), (SELECT state FROM cdp.consents(u) WHERE purpose = 'marketing' AND said_by IS NULL) AS marketing,
+	(SELECT state FROM cdp.consents(u) WHERE purpose = 'analytics' AND said_by IS NULL) AS analytics
+FROM unnest('{user_id:jim,user_id:kay,user_id:lea,user_id:max}'::cdp.identifier[]) u;
+SELECT e.type, cdp.consent_preferences(e.type, e.properties, e.context) FROM cdp.events e WHERE e.identifiers && '{user_id:hal,user_id:jim,user_id:kay,user_id:lea,user_id:max}' ORDER BY e.id;
+SELECT * FROM cdp.verify();
 
 -- ---- changes of purposes ----
 SELECT cdp.drop_purpose('marketing');

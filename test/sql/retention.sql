@@ -40,7 +40,7 @@ BEGIN
 	SELECT 'profile' AS what, (SELECT min(j.identifier::text) FROM cdp.identities j WHERE j.profile_id = p.profile_id) AS who,
 		jsonb_build_object('traits', p.traits, 'first', p.first_seen, 'last', p.last_seen,
 			'identifiers', (SELECT jsonb_agg(j.identifier::text ORDER BY j.identifier) FROM cdp.identities j WHERE j.profile_id = p.profile_id),
-			'segments', (SELECT jsonb_agg(m.segment ORDER BY 1) FROM cdp.memberships m WHERE m.profile_id = p.profile_id)) AS state
+			'segments', (SELECT jsonb_agg(m.segment ORDER BY m.segment) FROM cdp.memberships m WHERE m.profile_id = p.profile_id)) AS state
 	FROM cdp.profiles p
 	UNION ALL
 	SELECT 'account', a.identifier::text, to_jsonb(a) - 'account_id' FROM cdp.accounts a
@@ -105,12 +105,78 @@ SELECT cdp.track('Seen', user_id => '1') IS NOT NULL;
 SELECT cdp.apply() >= 0;
 SELECT cdp.profile('user_id:1') #> '{traits,recent}' AS recent;
 
+-- What an expired entry said of consent stays, or a refusal would make way for
+-- what was granted before; of what was said again, only the last.
+SELECT cdp.drop_retention();
+SET cdp.now = '2026-05-01';
+SELECT cdp.create_purpose('marketing', aliases => '{Advertising}') IS NOT NULL, cdp.create_segment('mailed', 'true', options => '{"purpose": "marketing"}') IS NOT NULL;
+CREATE FUNCTION said(who text, day int, context jsonb, message text DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO cdp.events (type, event, identifiers, properties, context, occurred_at, received_at, message_id)
+	VALUES ('track', 'Bought', ARRAY['user_id:' || who, 'anonymous_id:d' || who, 'group_id:g']::cdp.identifier[], '{"total": 1}', context, timestamptz '2026-04-01' + day * interval '1 hour', '2026-04-20', message)
+$$;
+SELECT cdp.consent('w', 'marketing', occurred_at => '2026-03-01') IS NOT NULL, cdp.consent('v', 'marketing', 'denied', occurred_at => '2026-03-01') IS NOT NULL,
+	said('w', 1, '{"consent": {"categoryPreferences": {"Advertising": true}}}'), said('w', 2, '{"ip": "192.0.2.1", "consent": {"categoryPreferences": {"Advertising": false, "Other": true, "none": 3}}}', 'm'),
+	said('v', 1, '{"consentManagement": {"allowedConsentIds": ["Advertising"], "deniedConsentIds": []}}'), said('u', 1, '{"consent": {"categoryPreferences": {"Advertising": true}}}', 'undone'),
+	said('u', 2, '{"consent": {"categoryPreferences": {"Advertising": 1}}}'), said('t', 1, '{"consent": {"categoryPreferences": {"Advertising": true}}}'),
+	cdp.consent('t', 'marketing', 'denied', occurred_at => '2026-04-02') IS NOT NULL, cdp.undo('undone', 'sql') IS NOT NULL;
+SELECT cdp.apply() >= 0;
+CREATE VIEW words AS SELECT u, cdp.consented(u, 'marketing'), (SELECT state FROM cdp.consents(u) WHERE purpose = 'marketing' AND said_by IS NULL) AS state,
+	u::text IN (SELECT i.identifier::text FROM cdp.memberships m JOIN cdp.identities i USING (profile_id) WHERE m.segment = 'mailed') AS mailed, cdp.resolve('anonymous_id:d' || cdp.value(u)) = cdp.resolve(u) AS linked, cdp.profile(u) #> '{traits,orders}' AS orders
+FROM unnest('{user_id:t,user_id:u,user_id:v,user_id:w}'::cdp.identifier[]) u;
+SELECT * FROM words;
+SELECT cdp.set_retention('10 days', type => 'track');
+SELECT cdp.apply() >= 0;
+SELECT cdp.apply() >= 0;
+SELECT * FROM words;
+SELECT type, event, identifiers, properties, context, message_id IS NULL AS nameless FROM cdp.events WHERE received_at = '2026-04-20' ORDER BY id;
+SELECT * FROM cdp.verify();
+DROP VIEW words;
+
+-- Identifiers of a kind, and traits: entries stay without them, as if they had
+-- never had them.
+SET cdp.now = '2025-12-28 12:00+00';
+DROP EXTENSION cdp CASCADE;
+CREATE EXTENSION cdp;
+CALL define();
+CREATE PROCEDURE tell_parts(rest boolean) LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO cdp.events (type, event, identifiers, properties, occurred_at, received_at)
+	SELECT * FROM (
+		SELECT s.type, s.event, (SELECT array_agg(i ORDER BY o) FROM unnest(s.identifiers || ('email:' || s.n % 20 || '@example.com')) WITH ORDINALITY u (i, o)
+				WHERE NOT rest OR NOT (i LIKE 'anonymous_id%' AND s.received < '2025-09-29 12:00+00' OR i LIKE 'email%' AND s.received < '2025-11-28 12:00+00'))::cdp.identifier[] AS identifiers,
+			CASE WHEN rest AND s.type IN ('identify', 'group') AND s.received < '2025-10-29 12:00+00' THEN s.properties - 'plan' ELSE s.properties END, s.at, s.received FROM story s ORDER BY s.n) x
+	WHERE x.identifiers IS NOT NULL;
+END $$;
+CALL tell_parts(false);
+SELECT cdp.apply() > 300 AS applied;
+SELECT cdp.set_retention('90 days', kind => 'anonymous_id'), cdp.set_retention('30 days', kind => 'email'), cdp.set_retention('60 days', trait => 'plan');
+SELECT kind, trait, keep FROM cdp.retention_rules ORDER BY 1, 2;
+SELECT cdp.apply() >= 0;
+SELECT * FROM cdp.verify();
+CREATE TABLE parts AS SELECT * FROM state();
+SELECT what, count(*) > 5 AS some FROM parts GROUP BY 1 ORDER BY 1;
+DROP EXTENSION cdp CASCADE;
+CREATE EXTENSION cdp;
+CALL define();
+CALL tell_parts(true);
+SELECT cdp.apply() > 100 AS applied;
+SELECT coalesce(f.what, e.what) AS what, coalesce(f.who, e.who) AS who, f.state AS found, e.state AS expected
+FROM (SELECT *, row_number() OVER (PARTITION BY what, who, state) AS n FROM parts) f
+FULL JOIN (SELECT *, row_number() OVER (PARTITION BY s.what, s.who, s.state) AS n FROM state() s) e USING (what, who, state, n)
+WHERE f.what IS NULL OR e.what IS NULL;
+SELECT cdp.set_retention('1 year', kind => 'nonesuch');
+SELECT cdp.set_retention('1 year', kind => 'email', trait => 'plan');
+SELECT cdp.set_retention('1 year', trait => '');
+SELECT cdp.set_retention('1 year', 'Bought', kind => 'email');
+SELECT cdp.set_retention('10 days', type => 'track'), cdp.set_retention('1 year', kind => 'email'), cdp.drop_retention(kind => 'email');
+SELECT cdp.drop_retention(kind => 'email');
+
 -- rules
 SELECT cdp.set_retention('1 hour');
 SELECT cdp.set_retention('1 year', type => 'merge');
 SELECT cdp.set_retention('1 year', on_expiry => 'freeze');
 SELECT cdp.set_retention('1 year', on_expiry => 'burn');
 SELECT cdp.set_retention(NULL);
-SELECT cdp.drop_retention();
+SELECT cdp.drop_retention(type => 'track');
 SELECT cdp.drop_retention();
 SELECT action, object, detail FROM cdp.audit WHERE action ~ 'retention' ORDER BY at;

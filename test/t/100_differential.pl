@@ -510,6 +510,15 @@ sub row
 		$e->{properties}, $e->{context} // 'NULL', lit($e->{occurred}), lit($e->{received})) . ')';
 }
 
+# Preferences in the shape of RudderStack's libraries.
+sub listed
+{
+	my %said = map { /^(".*"): (.*)$/ } @_;
+	my $list = sub { my ($word) = @_; return join(', ', grep { $said{$_} eq $word } sort keys %said) };
+	return sprintf('{"consentManagement": {"provider": "custom", "allowedConsentIds": [%s], "deniedConsentIds": [%s, 7]}}',
+		$list->('true'), $list->('false') || '"none"');
+}
+
 # What an entry of the class consent says: preferences in the context of any, or a
 # call.
 sub consent
@@ -521,7 +530,7 @@ sub consent
 		  grep { chance(0.4) } 'marketing', 'Advertising', 'ADS', 'Analytics', 'stats', 'profiling', 'x';
 		my $preferences = chance($rough / 4) ? pick('[true]', '"x"', 'null') : '{' . join(', ', @c) . '}';
 		$e->{context} = lit(chance($rough / 4) ? pick('{"consent": [1]}', '[1]', '{"consent": {"categoryPreferences": 3}}')
-			: "{\"consent\": {\"categoryPreferences\": $preferences}}") . '::jsonb';
+			: @c % 2 == 1 ? listed(@c) : "{\"consent\": {\"categoryPreferences\": $preferences}}") . '::jsonb';
 	}
 	return unless chance(0.4);
 	$e->{type} = 'consent';
