@@ -396,7 +396,7 @@ REVOKE ALL ON TABLE cdp.tombstone_keys, cdp.tombstones, cdp.erasures, cdp.erasur
 REVOKE ALL ON FUNCTION cdp.tombstone_hash(cdp.identifier),
 	cdp.erasure_touches(cdp.identifier[], text, jsonb, jsonb), cdp.erasure_scrub(jsonb),
 	cdp.erasure_mentions(text), cdp.erasure_forget(bigint, bigint[], bigint[], int, bigint),
-	cdp.erased_payload(jsonb), cdp.erasure_forget_values(bigint), cdp.erase(cdp.identifier, text, text),
+	cdp.erasure_held_by(bigint[]), cdp.erased_payload(jsonb), cdp.erasure_forget_values(bigint), cdp.erase(cdp.identifier, text, text),
 	cdp.forget_tombstone(cdp.identifier), cdp.erased_acknowledged(text),
 	cdp.erasure_scan(regclass, text[]), cdp.clear_free_space(regclass),
 	cdp.erasure_proof(bigint, cdp.identifier[]), cdp.erasure_clean() FROM PUBLIC;

@@ -63,6 +63,16 @@ static CdpStatement forget_history = {
 	"history_entries"
 };
 
+/* what nobody names any more, at no earlier time either */
+static CdpStatement forget_former = {
+	"DELETE FROM cdp.former_identities f USING"
+	" (SELECT unnest($1) AS name, unnest($2) AS hash) AS u"
+	" WHERE f.identifier = u.name::cdp.identifier"
+	" AND NOT EXISTS (SELECT FROM cdp.history_entries h WHERE h.hash = u.hash)",
+	{"text[]", "int8[]"},
+	"former_identities"
+};
+
 /*
  * Does the entry belong to the person, that is, has it an owner among the
  * identifiers?  As far as others do not have it, too, or any.
@@ -377,6 +387,43 @@ forget_ways(CdpBatch *batch, List *exchanged)
 }
 
 /*
+ * Identifiers that only these entries named, when they did not count, are known
+ * as former ones.
+ */
+static void
+forget_names(List *deleted)
+{
+	Datum	   *names;
+	int64	   *hashes;
+	int			max = 0;
+	int			n = 0;
+	Datum		args[2];
+	ListCell   *lc;
+
+	foreach(lc, deleted)
+		max += ((CdpReadings *) lfirst(lc))->was.ncandidates;
+	if (max == 0)
+		return;
+	names = palloc(sizeof(Datum) * max);
+	hashes = palloc(sizeof(int64) * max);
+	foreach(lc, deleted)
+	{
+		CdpEntry   *entry = &((CdpReadings *) lfirst(lc))->was;
+
+		for (int i = 0; i < entry->ncandidates; i++)
+		{
+			CdpIdentifier *name = CdpGraphCandidate(entry, i);
+
+			names[n] = PointerGetDatum(name);
+			hashes[n++] = CdpIdentifierHash(name);
+		}
+	}
+	args[0] = CdpVarlenaArray(names, NULL, n, TEXTOID);
+	args[1] = CdpInt8Array(hashes, n);
+	CdpRunHere(&forget_former, args, NULL);
+}
+
+/*
  * Look at a row of the log: it may stay, be changed, or go.  owned: it is known
  * to be the person's.
  */
@@ -574,7 +621,10 @@ CdpErasureExchange(CdpErasureRows *rows)
 		batch->entries[batch->nentries++] = *(CdpEntry *) lfirst(lc);
 	if (batch->nentries == 0 && batch->reread == NIL && batch->nemptied == 0 &&
 		batch->nremoved == 0 && batch->graph->withdrawn == NIL)
+	{
+		forget_names(deleted);
 		return;
+	}
 	CdpBatchFold(batch, rows->applied);
 
 	/* they were counted when they came */
@@ -589,4 +639,5 @@ CdpErasureExchange(CdpErasureRows *rows)
 			batch->profiles[i]->cause == CDP_CAUSE_RETRACTION)
 			batch->profiles[i]->cause = CDP_CAUSE_ERASURE;
 	CdpBatchWrite(batch);
+	forget_names(deleted);
 }
