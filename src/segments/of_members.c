@@ -170,7 +170,7 @@ put_node(StringInfo out, const Node *node)
 			if (IsA(&((const A_Const *) node)->val, Boolean))
 				appendStringInfoString(out, "false");
 			else
-				appendStringInfo(out, "%d", intVal(&((const A_Const *) node)->val));
+				appendStringInfo(out, "%d", ((const A_Const *) node)->val.ival.ival);
 			break;
 		default:
 			elog(ERROR, "unexpected node type: %d", (int) nodeTag(node));

@@ -232,7 +232,7 @@ CdpSegmentVersionSwitch(int32 id)
 			ReThrowError(error);
 		ereport(WARNING,
 				(errcode(error->sqlerrcode),
-				 errmsg("segment \"%s\" stays as it was: %s", name, error->message)));
+				 errmsg("segment \"%s\" stays as it was: %s", definition.name, error->message)));
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
