@@ -595,11 +595,47 @@ ignore_error(bool report)
 	RESUME_INTERRUPTS();
 }
 
+static void
+end_turn(MemoryContext context)
+{
+	MemoryContextSwitchTo(context);
+	MemoryContextReset(context);
+
+	/* A cancel that comes between two batches has nothing to cancel. */
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+	if (ShutdownRequestPending)
+		leave(CDP_EXIT_ASKED);
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+/*
+ * What is not a batch; its errors stop nothing.
+ */
+static void
+run_aside(void (*step)(ApplierState *), ApplierState *state, MemoryContext context)
+{
+	PG_TRY();
+	{
+		step(state);
+	}
+	PG_CATCH();
+	{
+		ignore_error(true);
+	}
+	PG_END_TRY();
+	end_turn(context);
+}
+
 /*
  * Start as the crash of the applier before this one demands, if there was one.
  */
 static void
-start_after_crash(ApplierState *state)
+start_after_crash(ApplierState *state, MemoryContext context)
 {
 	CdpCrashed	crashed = CdpCrashRecall(&state->narrow);
 	TimestampTz now = GetCurrentTimestamp();
@@ -621,15 +657,7 @@ start_after_crash(ApplierState *state)
 				 errdetail("That entry is put aside; see cdp.rejected.")));
 	state->logged = true;
 	state->logged_at = now;
-	PG_TRY();
-	{
-		record_error(state);
-	}
-	PG_CATCH();
-	{
-		ignore_error(true);
-	}
-	PG_END_TRY();
+	run_aside(record_error, state, context);
 }
 
 /*
@@ -685,24 +713,6 @@ apply_batch(ApplierState *state)
 	return more;
 }
 
-static void
-end_turn(MemoryContext context)
-{
-	MemoryContextSwitchTo(context);
-	MemoryContextReset(context);
-
-	/* A cancel that comes between two batches has nothing to cancel. */
-	QueryCancelPending = false;
-	CHECK_FOR_INTERRUPTS();
-	if (ShutdownRequestPending)
-		leave(CDP_EXIT_ASKED);
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
-}
-
 /*
  * In how many ms are the next rows of attached relations to be logged?
  */
@@ -753,48 +763,15 @@ work(ApplierState *state, MemoryContext context)
 	}
 
 	if (state->failures == 0 && GetCurrentTimestamp() >= state->partitions_at)
-	{
-		PG_TRY();
-		{
-			make_partitions(state);
-		}
-		PG_CATCH();
-		{
-			ignore_error(true);
-		}
-		PG_END_TRY();
-		end_turn(context);
-	}
+		run_aside(make_partitions, state, context);
 
 	if (state->failures == 0 && cdp_sync_interval > 0 &&
 		TimestampDifferenceExceeds(state->synchronised_at, GetCurrentTimestamp(),
 								   cdp_sync_interval * 1000))
-	{
-		PG_TRY();
-		{
-			synchronise_attachments(state);
-		}
-		PG_CATCH();
-		{
-			ignore_error(true);
-		}
-		PG_END_TRY();
-		end_turn(context);
-	}
+		run_aside(synchronise_attachments, state, context);
 
 	if (state->failures == 0 && load_due(state) <= 0)
-	{
-		PG_TRY();
-		{
-			load_attachments(state);
-		}
-		PG_CATCH();
-		{
-			ignore_error(true);
-		}
-		PG_END_TRY();
-		end_turn(context);
-	}
+		run_aside(load_attachments, state, context);
 }
 
 /*
@@ -896,8 +873,7 @@ cdp_applier_main(Datum main_arg)
 	context = AllocSetContextCreate(TopMemoryContext, "cdp applier",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
-	start_after_crash(&state);
-	end_turn(context);
+	start_after_crash(&state, context);
 
 	for (;;)
 	{
