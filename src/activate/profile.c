@@ -262,7 +262,22 @@ profile_json(ProfileRead *read)
 		last_seen = Max(last_seen, nodes->nodes[i].last_seen);
 	}
 
+	/* in the order in which jsonb keeps keys, so that nothing has to be sorted */
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_key(&state, "traits");
+	CdpProfileEvaluate(read->traits, nodes->accs, nodes->nnodes, read->now, &read->values);
+	traits = CdpProfileValuesJson(read->traits, nodes->accs, nodes->nnodes, &read->values);
+	value.type = jbvBinary;
+	value.val.binary.data = &traits->root;
+	value.val.binary.len = VARSIZE(traits) - VARHDRSZ;
+	(void) pushJsonbValue(&state, WJB_VALUE, &value);
+	push_accounts(&state, read);
+	push_key(&state, "segments");
+	push_segments(&state, read);
+	push_key(&state, "last_seen");
+	push_time(&state, last_seen);
+	push_key(&state, "first_seen");
+	push_time(&state, first_seen);
 	push_key(&state, "profile_id");
 	/* who has not been applied yet has no number */
 	value.type = jbvNull;
@@ -274,20 +289,6 @@ profile_json(ProfileRead *read)
 	(void) pushJsonbValue(&state, WJB_VALUE, &value);
 	push_key(&state, "identifiers");
 	push_identifiers(&state, nodes);
-	push_key(&state, "traits");
-	CdpProfileEvaluate(read->traits, nodes->accs, nodes->nnodes, read->now, &read->values);
-	traits = CdpProfileValuesJson(read->traits, nodes->accs, nodes->nnodes, &read->values);
-	value.type = jbvBinary;
-	value.val.binary.data = &traits->root;
-	value.val.binary.len = VARSIZE(traits) - VARHDRSZ;
-	(void) pushJsonbValue(&state, WJB_VALUE, &value);
-	push_key(&state, "segments");
-	push_segments(&state, read);
-	push_accounts(&state, read);
-	push_key(&state, "first_seen");
-	push_time(&state, first_seen);
-	push_key(&state, "last_seen");
-	push_time(&state, last_seen);
 	result = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(result);
 }

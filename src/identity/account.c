@@ -143,19 +143,39 @@ CdpAccountOfIdentifier(int64 generation, const CdpIdentifier *raw)
 bool
 CdpAccountsExist(void)
 {
-	Relation	rel = table_open(CdpRelationOid("account_identities"), AccessShareLock);
+	/*
+	 * Asked for every profile of a query: "no" holds for whoever sees the same.
+	 * Of two snapshots with the same xmax the later one has fewer transactions in
+	 * progress, or sees the same but for what it has written itself.
+	 */
+	static TransactionId xmax = InvalidTransactionId;
+	static uint32 xcnt;
+	static CommandId command;
+	Snapshot	snapshot = GetActiveSnapshot();
+	Relation	rel;
 	bool		exist = false;
 
+	if (TransactionIdIsValid(xmax) && snapshot->xmax == xmax &&
+		snapshot->xcnt == xcnt && snapshot->curcid == command)
+		return false;
+	xmax = InvalidTransactionId;
+	rel = table_open(CdpRelationOid("account_identities"), AccessShareLock);
 	if (RelationGetNumberOfBlocks(rel) > 0)
 	{
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
-		TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+		TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 
 		exist = table_scan_getnextslot(scan, ForwardScanDirection, slot);
 		table_endscan(scan);
 		ExecDropSingleTupleTableSlot(slot);
 	}
 	table_close(rel, AccessShareLock);
+	if (!exist && !snapshot->takenDuringRecovery)
+	{
+		xmax = snapshot->xmax;
+		xcnt = snapshot->xcnt;
+		command = snapshot->curcid;
+	}
 	return exist;
 }
 
