@@ -161,7 +161,8 @@ CdpFoldChunk(CdpTraitSet *traits, Bitmapset *only, CdpEntry *entries, int n,
 	hash_seq_init(&seq, foldings);
 	while ((folding = hash_seq_search(&seq)) != NULL)
 	{
-		struct varlena *state = CdpNodeStore(folding->acc, folding->owner, clock);
+		struct varlena *state = CdpNodeStore(folding->acc, folding->owner, clock,
+												  CurrentMemoryContext);
 		CdpNode    *node = graph ? CdpGraphNode(graph, folding->owner) : NULL;
 
 		if (node != NULL)

@@ -160,14 +160,15 @@ segments_text(const int32 *segments, int n)
 }
 
 static void
-add_row(Columns *c, CdpNode *node, TimestampTz clock)
+add_row(Columns *c, CdpNode *node, CdpBatch *batch)
 {
 	int			i = c->n++;
 	struct varlena *state = node->state;
 	struct varlena *recent = node->recent_changed ? node->new_recent : node->recent;
 
 	if (node->folded)
-		state = node->new_state = CdpNodeStore(node->acc, node->id, clock);
+		state = node->new_state = CdpNodeStore(node->acc, node->id, batch->applier.clock,
+											   batch->graph->resident);
 
 	c->ids[i] = node->id;
 	c->profiles[i] = node->profile;
@@ -218,7 +219,6 @@ CdpWriteRows(CdpBatch *batch)
 {
 	int			max = batch->graph->nactive;
 	Oid			state_type = CdpTypeOid("node_state");
-	TimestampTz clock = batch->applier.clock;
 	CdpNode    *node;
 	CdpNumbered *all;
 	Columns		new;
@@ -260,7 +260,7 @@ CdpWriteRows(CdpBatch *batch)
 			if (!node->is_new && batch->replaying)
 			{
 				node->profile = node->id;
-				add_row(&changed, node, clock);
+				add_row(&changed, node, batch);
 			}
 			else if (!node->is_new)
 				gone[ngone++] = node->id;
@@ -269,13 +269,13 @@ CdpWriteRows(CdpBatch *batch)
 			continue;
 		}
 		if (node->is_new)
-			add_row(&new, node, clock);
+			add_row(&new, node, batch);
 		else if (node->segments_changed)
-			add_row(&moved, node, clock);
+			add_row(&moved, node, batch);
 		else if (node->row_changed || node->folded || node->recent_changed ||
 				 node->profile != node->old_profile ||
 				 node->new_timer != node->timer)
-			add_row(&changed, node, clock);
+			add_row(&changed, node, batch);
 		if (node->new_timer != node->timer)
 		{
 			if (node->new_timer == DT_NOEND)

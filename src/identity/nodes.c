@@ -325,7 +325,10 @@ CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token)
 		}
 		if (node->new_state != NULL)
 		{
-			keep_varlena(&node->state, node->new_state, graph->resident);
+			/* it was made in the memory of the nodes */
+			if (node->state != NULL && node->state != node->new_state)
+				pfree(node->state);
+			node->state = node->new_state;
 			node->new_state = NULL;
 		}
 		if (node->recent_changed && node->new_recent != NULL)

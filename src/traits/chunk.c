@@ -630,11 +630,12 @@ new_stamp(void)
 }
 
 /*
- * The varlena to store in the row of the node "owner", as CdpNodeClose has it;
- * what does not stand in that row is written.
+ * The varlena to store in the row of the node "owner", as CdpNodeClose has it,
+ * in the given context unless nothing was folded in; what does not stand in that
+ * row is written.
  */
 struct varlena *
-CdpNodeStore(CdpNodeAcc *acc, int64 owner, TimestampTz clock)
+CdpNodeStore(CdpNodeAcc *acc, int64 owner, TimestampTz clock, MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(acc->context);
 
@@ -656,7 +657,7 @@ CdpNodeStore(CdpNodeAcc *acc, int64 owner, TimestampTz clock)
 	}
 	write_rows(acc, owner);
 	MemoryContextSwitchTo(old);
-	return CdpNodeClose(acc, clock);
+	return CdpNodeCloseIn(acc, clock, context);
 }
 
 /* These nodes are gone. */

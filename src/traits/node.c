@@ -26,6 +26,8 @@
 /* Stamps that a new key is compared with; more would cost quadratic time. */
 #define STAMP_LOOKBACK		16
 
+#define MAX_KEPT_BUFFER		(64 * 1024)
+
 static int
 compare_keys(const char *a, int alen, const char *b, int blen)
 {
@@ -416,7 +418,7 @@ write_declared(StringInfo out, CdpNodeAcc *acc)
 {
 	StringInfoData stamps;
 	StringInfoData keys;
-	CdpDeclared **known = palloc(mul_size(Max(acc->ndeclared, 1), sizeof(CdpDeclared *)));
+	CdpDeclared **known;
 	int			nstamps = 0;
 
 	if (acc->ndeclared == 0)
@@ -424,6 +426,7 @@ write_declared(StringInfo out, CdpNodeAcc *acc)
 		CdpPutUInt(out, 0);
 		return;
 	}
+	known = palloc(mul_size(acc->ndeclared, sizeof(CdpDeclared *)));
 	initStringInfo(&stamps);
 	initStringInfo(&keys);
 	for (int i = 0; i < acc->ndeclared; i++)
@@ -462,19 +465,46 @@ write_declared(StringInfo out, CdpNodeAcc *acc)
 	pfree(known);
 }
 
+/*
+ * A buffer that is kept from call to call, unless it has become large.
+ */
+static void
+reuse_buffer(StringInfo buf)
+{
+	if (buf->data != NULL && buf->maxlen > MAX_KEPT_BUFFER)
+	{
+		pfree(buf->data);
+		buf->data = NULL;
+	}
+	if (buf->data == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(buf);
+		MemoryContextSwitchTo(old);
+	}
+	resetStringInfo(buf);
+}
+
 struct varlena *
 CdpNodeClose(CdpNodeAcc *acc, TimestampTz clock)
 {
-	StringInfoData out;
-	StringInfoData body;
+	return CdpNodeCloseIn(acc, clock, CurrentMemoryContext);
+}
+
+struct varlena *
+CdpNodeCloseIn(CdpNodeAcc *acc, TimestampTz clock, MemoryContext context)
+{
+	static StringInfoData out;
+	static StringInfoData body;
 	struct varlena *result;
 	int			nstates = 0;
 
 	if (!acc->dirty)
 		return acc->disk;
 
-	initStringInfo(&out);
-	initStringInfo(&body);
+	reuse_buffer(&out);
+	reuse_buffer(&body);
 	appendStringInfoSpaces(&out, VARHDRSZ);
 	appendStringInfoCharMacro(&out, CDP_NODE_VERSION);
 
@@ -529,13 +559,11 @@ CdpNodeClose(CdpNodeAcc *acc, TimestampTz clock)
 			appendBinaryStringInfo(&out, body.data, body.len);
 		}
 	}
-	pfree(body.data);
 
-	/* it lives until the batch ends: no larger than it is */
-	result = palloc(out.len);
+	/* thousands of these live for long: no larger than they are */
+	result = MemoryContextAlloc(context, out.len);
 	memcpy(result, out.data, out.len);
 	SET_VARSIZE(result, out.len);
-	pfree(out.data);
 	return result;
 }
 

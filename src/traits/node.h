@@ -67,6 +67,8 @@ struct CdpNodeAcc
 	List	   *forgotten;		/* ids of traits whose windows' rows are to be deleted */
 };
 
+/* CdpNodeClose, with the result in another context. */
+extern struct varlena *CdpNodeCloseIn(CdpNodeAcc *acc, TimestampTz clock, MemoryContext context);
 /* The trait's state, opened; NULL when nothing has been folded. */
 extern CdpState *CdpNodeState(CdpNodeAcc *acc, int index);
 /* chunk.c: a slot's state is about to be taken away. */

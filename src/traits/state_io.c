@@ -39,16 +39,18 @@ CdpStateDamaged(const char *detail)
 void
 CdpPutUInt(StringInfo buf, uint64 value)
 {
-	char		bytes[10];
-	int			n = 0;
+	char	   *p;
 
+	enlargeStringInfo(buf, 10);
+	p = buf->data + buf->len;
 	while (value >= 0x80)
 	{
-		bytes[n++] = (char) (value | 0x80);
+		*p++ = (char) (value | 0x80);
 		value >>= 7;
 	}
-	bytes[n++] = (char) value;
-	appendBinaryStringInfo(buf, bytes, n);
+	*p++ = (char) value;
+	*p = '\0';
+	buf->len = p - buf->data;
 }
 
 void

@@ -199,7 +199,8 @@ extern struct varlena *CdpNodeClose(CdpNodeAcc *acc, TimestampTz clock);
  * traits/chunk.c: the same for what goes into the row of the node "owner"; rows
  * beside it are written.  CdpChunksDelete: those of nodes that are gone.
  */
-extern struct varlena *CdpNodeStore(CdpNodeAcc *acc, int64 owner, TimestampTz clock);
+extern struct varlena *CdpNodeStore(CdpNodeAcc *acc, int64 owner, TimestampTz clock,
+									MemoryContext context);
 extern void CdpChunksDelete(const int64 *owners, int n);
 
 /* ---- values (traits/value.c) ---- */
