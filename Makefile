@@ -48,7 +48,7 @@ SQL_PARTS    = sql/header.sql \
                $(wildcard sql/identity/graph.sql) \
                $(wildcard sql/identity/explain.sql sql/identity/accounts.sql) \
                $(wildcard sql/apply/rules.sql) \
-               $(wildcard sql/apply/backfill.sql) \
+               $(wildcard sql/apply/backfill.sql sql/apply/domains.sql) \
                $(wildcard sql/activate/profile.sql sql/activate/accounts.sql) \
                $(wildcard sql/activate/poll.sql sql/activate/retention.sql sql/activate/audience.sql) \
                $(wildcard sql/activate/segments.sql) \

@@ -323,13 +323,23 @@ BEGIN
 	SELECT array_agg(cdp.account_trait_values(x.account_id, v_clock) ORDER BY p.comp) INTO primaries
 	FROM unnest(profiles) WITH ORDINALITY p(profile, comp)
 	LEFT JOIN (
-		SELECT DISTINCT ON (l.profile_id) l.profile_id, l.account_id
-		FROM (SELECT DISTINCT ON (i.profile_id, e.account_id) i.profile_id, e.account_id, e.at, e.tie, e.leaves
-			  FROM cdp.account_evidence e JOIN cdp.identities i ON i.node_id = e.node_id
-			  ORDER BY i.profile_id, e.account_id, e.at DESC, e.tie DESC) l
-		JOIN cdp.account_identities a ON a.account_id = l.account_id
-		WHERE NOT l.leaves
-		ORDER BY l.profile_id, l.at DESC, l.tie DESC, a.identifier::text COLLATE "C") x ON x.profile_id = p.profile;
+		WITH said AS MATERIALIZED (
+			SELECT DISTINCT ON (i.profile_id, e.account_id) i.profile_id, e.account_id, e.at, e.tie, e.leaves
+			FROM cdp.account_evidence e JOIN cdp.identities i ON i.node_id = e.node_id
+			ORDER BY i.profile_id, e.account_id, e.at DESC, e.tie DESC
+		), member AS (
+			SELECT s.profile_id, s.account_id, s.at, s.tie FROM said s WHERE NOT s.leaves
+			UNION ALL
+			-- by the domain of an address
+			SELECT i.profile_id, n.account_id, max(i.first_seen), NULL
+			FROM cdp.account_nodes n JOIN cdp.identities i ON i.node_id = n.node_id
+			WHERE n.by_domain
+			  AND NOT EXISTS (SELECT FROM said s WHERE s.profile_id = i.profile_id AND (s.account_id = n.account_id OR NOT s.leaves))
+			GROUP BY i.profile_id, n.account_id
+		)
+		SELECT DISTINCT ON (m.profile_id) m.profile_id, m.account_id
+		FROM member m JOIN cdp.account_identities a ON a.account_id = m.account_id
+		ORDER BY m.profile_id, m.at DESC, m.tie DESC, a.identifier::text COLLATE "C") x ON x.profile_id = p.profile;
 
 	-- segments: what rows of identities say must agree with the members
 	RETURN QUERY
@@ -452,10 +462,11 @@ BEGIN
 	-- accounts, where there are any
 	IF EXISTS (SELECT FROM cdp.account_identities)
 		OR EXISTS (SELECT FROM cdp.events e CROSS JOIN LATERAL unnest(e.identifiers) u(raw)
-				   JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(u.raw) AND k.entity = 'account') THEN
+				   JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(u.raw) AND k.entity = 'account')
+		OR EXISTS (SELECT FROM cdp.domain_accounts) THEN
 		RETURN QUERY SELECT * FROM cdp.verify_evidence_of_accounts(g.names, g.owners, g.withheld);
 		RETURN QUERY SELECT * FROM cdp.verify_values_of_accounts(g.entries, g.incarnations, g.ats, entry_comps, g.withheld,
-			t_ids, t_vals, v_clock);
+			g.names, g.comps, g.first_seen, t_ids, t_vals, v_clock);
 	END IF;
 END
 $function$;

@@ -1,5 +1,22 @@
 /* sql/apply/verify_accounts.sql: accounts, from the log */
 
+-- The accounts that addresses of e-mail mean by their domains.
+CREATE FUNCTION cdp.verify_domains(addresses text[], OUT address text, OUT account text)
+RETURNS SETOF record
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+	SELECT d.address, d.account
+	FROM (SELECT n.name AS address, f.domain, cdp.canonical((a.kind || ':' || f.domain)::cdp.identifier)::text AS account
+		  FROM cdp.domain_accounts a
+		  CROSS JOIN unnest(addresses) n(name)
+		  JOIN cdp.identifier_kinds k ON k.kind = split_part(n.name, ':', 1) AND k.normaliser = 'email'
+		  CROSS JOIN LATERAL (SELECT reverse(split_part(reverse(n.name), '@', 1)) AS domain) f) d
+	WHERE d.account IS NOT NULL
+	  AND COALESCE((SELECT NOT f.free FROM cdp.free_mail_definitions f WHERE f.domain = d.domain),
+				   NOT EXISTS (SELECT FROM cdp.builtin_free_mail b WHERE b.domain = d.domain))
+$function$;
+
 -- What differs in the evidence of membership.  Arguments as cdp.verify_graph()
 -- returns them: names of nodes; by seq the node that owns the entry; seqs that
 -- a policy keeps from counting.
@@ -49,10 +66,15 @@ BEGIN
 	SELECT 'accounts', COALESCE(w.account, a.identifier::text),
 		   CASE WHEN w.account IS NOT NULL THEN jsonb_build_object('first_seen', w.first_seen, 'last_seen', w.last_seen) END,
 		   CASE WHEN a.account_id IS NOT NULL THEN jsonb_build_object('first_seen', a.first_seen, 'last_seen', a.last_seen) END
-	FROM (SELECT i.identifier::text AS account, min(e.at) AS first_seen, max(e.at) AS last_seen
-		  FROM cdp.account_evidence e
-		  JOIN cdp.account_identities i ON i.account_id = e.account_id
-		  GROUP BY i.identifier) w
+	FROM (SELECT s.account, min(s.first_seen) AS first_seen, max(s.last_seen) AS last_seen
+		  FROM (SELECT i.identifier::text AS account, e.at AS first_seen, e.at AS last_seen
+				FROM cdp.account_evidence e
+				JOIN cdp.account_identities i ON i.account_id = e.account_id
+				UNION ALL
+				SELECT d.account, i.first_seen, i.last_seen
+				FROM cdp.verify_domains(node_names) d
+				JOIN cdp.identities i ON i.identifier::text = d.address) s
+		  GROUP BY s.account) w
 	FULL JOIN cdp.account_identities a ON a.identifier::text = w.account
 	WHERE w.first_seen IS DISTINCT FROM a.first_seen OR w.last_seen IS DISTINCT FROM a.last_seen;
 
@@ -65,15 +87,26 @@ BEGIN
 		   to_jsonb(w.node_id IS NOT NULL), to_jsonb(n.node_id IS NOT NULL)
 	FROM (SELECT DISTINCT e.node_id, e.account_id FROM cdp.account_evidence e) w
 	FULL JOIN cdp.account_nodes n ON n.node_id = w.node_id AND n.account_id = w.account_id
-	WHERE n.node_id IS NULL OR (w.node_id IS NULL AND n.state IS NULL);
+	WHERE n.node_id IS NULL OR (w.node_id IS NULL AND n.state IS NULL AND NOT n.by_domain);
+	RETURN QUERY
+	SELECT 'accounts', format('domain of %s', COALESCE(d.address, h.address)), to_jsonb(d.account), to_jsonb(h.account)
+	FROM cdp.verify_domains(node_names) d
+	FULL JOIN (SELECT i.identifier::text AS address, a.identifier::text AS account
+			   FROM cdp.account_nodes n
+			   LEFT JOIN cdp.identities i ON i.node_id = n.node_id
+			   LEFT JOIN cdp.account_identities a ON a.account_id = n.account_id
+			   WHERE n.by_domain) h ON h.address = d.address
+	WHERE d.account IS DISTINCT FROM h.account OR h.address IS NULL;
 END
 $function$;
 
 -- What differs in the traits and segments of accounts.  Arguments as above, and
--- by seq: entries, incarnations, ats, and the comp that owns the entry; the ids
--- of traits of profiles and their values by comp, as text.
+-- by seq: entries, incarnations, ats, and the comp that owns the entry; by node:
+-- its comp, and when it was first seen; the ids of traits of profiles and their
+-- values by comp, as text.
 CREATE FUNCTION cdp.verify_values_of_accounts(entries bigint[], incarnations int[], ats timestamptz[],
-	entry_comps int[], withheld int[], trait_ids int[], trait_vals text[], clock timestamptz,
+	entry_comps int[], withheld int[], node_names text[], node_comps int[], node_seen timestamptz[],
+	trait_ids int[], trait_vals text[], clock timestamptz,
 	OUT station text, OUT key text, OUT expected jsonb, OUT found jsonb)
 RETURNS SETOF record
 LANGUAGE plpgsql STABLE
@@ -88,6 +121,9 @@ DECLARE
 	named_seqs int[];			-- entries that name an account
 	named_accs int[];
 	named_leaves boolean[];
+	domain_comps int[];			-- who is a member by an address, and since when
+	domain_accs int[];
+	domain_since timestamptz[];
 	credit_seqs int[];			-- entries and accounts that they count for
 	credit_accs int[];
 	below_accs int[];			-- accounts with all that are below them
@@ -138,11 +174,21 @@ BEGIN
 		  WHERE l.seq IS NOT NULL AND NOT l.undone AND l.type NOT IN ('undo', 'release', 'erase')
 			AND l.seq <> ALL (COALESCE(verify_values_of_accounts.withheld, '{}'))) x
 	WHERE x.account IS NOT NULL;
-	IF named_seqs IS NULL THEN
+	SELECT array_agg(DISTINCT n.account COLLATE "C" ORDER BY n.account COLLATE "C") INTO accounts
+	FROM (SELECT n.account FROM unnest(n_names) n(account)
+		  UNION ALL SELECT d.account FROM cdp.verify_domains(node_names) d) n;
+	IF accounts IS NULL THEN
 		RETURN;
 	END IF;
-	SELECT array_agg(DISTINCT n.account COLLATE "C" ORDER BY n.account COLLATE "C") INTO accounts FROM unnest(n_names) n(account);
+	named_seqs := COALESCE(named_seqs, '{}');
 	na := cardinality(accounts);
+	SELECT array_agg(m.comp ORDER BY m.comp, m.acc), array_agg(m.acc ORDER BY m.comp, m.acc), array_agg(m.since ORDER BY m.comp, m.acc)
+	INTO domain_comps, domain_accs, domain_since
+	FROM (SELECT n.comp, a.acc::int, min(n.seen) AS since
+		  FROM cdp.verify_domains(node_names) d
+		  JOIN unnest(node_names, node_comps, node_seen) n(name, comp, seen) ON n.name = d.address
+		  JOIN unnest(accounts) WITH ORDINALITY a(account, acc) ON a.account = d.account
+		  GROUP BY n.comp, a.acc) m;
 	SELECT array_agg(a.acc ORDER BY n.place) INTO named_accs
 	FROM unnest(n_names) WITH ORDINALITY n(account, place)
 	JOIN unnest(accounts) WITH ORDINALITY a(account, acc) ON a.account = n.account;
@@ -159,20 +205,30 @@ BEGIN
 		SELECT k.seq, k.at, k.comp
 		FROM unnest(ats, entry_comps) WITH ORDINALITY k(at, comp, seq)
 		WHERE k.comp IS NOT NULL AND k.seq <> ALL (named_seqs)
+	), said AS MATERIALIZED (
+		SELECT DISTINCT ON (k.seq, e.acc) k.seq, e.acc, e.leaves
+		FROM counting k JOIN evidence e ON e.comp = k.comp AND e.at <= k.at
+		ORDER BY k.seq, e.acc, e.seq DESC
+	), domains AS (
+		SELECT d.comp, d.acc, d.since FROM unnest(domain_comps, domain_accs, domain_since) d(comp, acc, since)
 	), credits AS (
 		SELECT e.seq, e.acc FROM evidence e
 		UNION ALL
-		SELECT d.seq, d.acc
-		FROM (SELECT DISTINCT ON (k.seq, e.acc) k.seq, e.acc, e.leaves
-			  FROM counting k JOIN evidence e ON e.comp = k.comp AND e.at <= k.at
-			  ORDER BY k.seq, e.acc, e.seq DESC) d
-		WHERE NOT d.leaves
+		SELECT s.seq, s.acc FROM said s WHERE NOT s.leaves
+		UNION ALL
+		-- by an address, where nothing was said of the account, and of no other that he is a member
+		SELECT k.seq, d.acc
+		FROM counting k JOIN domains d ON d.comp = k.comp AND d.since <= k.at
+		WHERE NOT EXISTS (SELECT FROM said s WHERE s.seq = k.seq AND (s.acc = d.acc OR NOT s.leaves))
+	), last AS MATERIALIZED (
+		SELECT DISTINCT ON (e.comp, e.acc) e.comp, e.acc, e.leaves
+		FROM evidence e WHERE e.comp IS NOT NULL
+		ORDER BY e.comp, e.acc, e.seq DESC
 	), members AS (
-		SELECT d.comp, d.acc
-		FROM (SELECT DISTINCT ON (e.comp, e.acc) e.comp, e.acc, e.leaves
-			  FROM evidence e WHERE e.comp IS NOT NULL
-			  ORDER BY e.comp, e.acc, e.seq DESC) d
-		WHERE NOT d.leaves
+		SELECT l.comp, l.acc FROM last l WHERE NOT l.leaves
+		UNION ALL
+		SELECT d.comp, d.acc FROM domains d
+		WHERE NOT EXISTS (SELECT FROM last l WHERE l.comp = d.comp AND (l.acc = d.acc OR NOT l.leaves))
 	)
 	SELECT c.seqs, c.accs, m.comps, m.accs INTO credit_seqs, credit_accs, member_comps, member_accs
 	FROM (SELECT array_agg(c.seq ORDER BY c.seq, c.acc) AS seqs, array_agg(c.acc ORDER BY c.seq, c.acc) AS accs FROM credits c) c,
@@ -442,6 +498,6 @@ AS $function$
 		LIMIT 1) n
 $function$;
 
-REVOKE ALL ON FUNCTION cdp.verify_values_of_accounts(bigint[], int[], timestamptz[], int[], int[], int[], text[], timestamptz),
-	cdp.verify_parent(jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION cdp.verify_values_of_accounts(bigint[], int[], timestamptz[], int[], int[], text[], int[], timestamptz[], int[], text[], timestamptz),
+	cdp.verify_parent(jsonb, text), cdp.verify_domains(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION cdp.verify_evidence_of_accounts(text[], int[], int[]) FROM PUBLIC;

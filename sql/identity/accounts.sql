@@ -42,10 +42,12 @@ CREATE TABLE cdp.account_nodes (
 	account_id bigint NOT NULL,
 	node_id bigint NOT NULL,
 	state cdp.node_state,
+	by_domain boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (account_id, node_id)
 ) WITH (fillfactor = 70);
 CREATE INDEX account_nodes_node ON cdp.account_nodes (node_id);
 COMMENT ON TABLE cdp.account_nodes IS 'which nodes have to do with which account, and what their entries add up to there';
+COMMENT ON COLUMN cdp.account_nodes.by_domain IS 'the node is an address of e-mail, the account that of its domain';
 
 -- What one member contributes to a trait of its account that is over members;
 -- trait_id is the hidden trait of profiles that says so.
@@ -80,6 +82,50 @@ SELECT pg_extension_config_dump('cdp.account_identities', '');
 SELECT pg_extension_config_dump('cdp.account_evidence', '');
 SELECT pg_extension_config_dump('cdp.account_nodes', '');
 
+-- What entries say: joined and left, in the order of events.
+CREATE VIEW cdp.account_joins AS
+	SELECT x.account_id, x.profile_id, x.at AS since, x.until
+	FROM (SELECT c.account_id, c.profile_id, c.at, c.leaves,
+				 lead(c.at) OVER (PARTITION BY c.account_id, c.profile_id ORDER BY c.at, c.tie) AS until
+		  FROM (SELECT e.account_id, i.profile_id, e.at, e.tie, e.leaves,
+					   lag(e.leaves, 1, true) OVER (PARTITION BY e.account_id, i.profile_id ORDER BY e.at, e.tie) AS before
+				FROM cdp.account_evidence e
+				JOIN cdp.identities i ON i.node_id = e.node_id) c
+		  WHERE c.leaves <> c.before) x
+	WHERE NOT x.leaves AND x.until IS DISTINCT FROM x.at;
+COMMENT ON VIEW cdp.account_joins IS 'internal: memberships of accounts by what entries say';
+
+-- What follows from addresses of e-mail: from the first of the domain on, until
+-- an entry says anything of the account, but while no entry says of another.
+CREATE VIEW cdp.account_domains AS
+	SELECT d.account_id, d.profile_id, lower(r.span) AS since, upper(r.span) AS until
+	FROM (SELECT n.account_id, i.profile_id, min(i.first_seen) AS since
+		  FROM cdp.account_nodes n
+		  JOIN cdp.identities i ON i.node_id = n.node_id
+		  WHERE n.by_domain
+		  GROUP BY n.account_id, i.profile_id) d
+	LEFT JOIN LATERAL (
+		SELECT min(e.at) AS at
+		FROM cdp.identities i
+		JOIN cdp.account_evidence e ON e.node_id = i.node_id AND e.account_id = d.account_id
+		WHERE i.profile_id = d.profile_id) x ON true
+	LEFT JOIN LATERAL (
+		SELECT range_agg(tstzrange(j.since, j.until)) AS spans
+		FROM cdp.account_joins j WHERE j.profile_id = d.profile_id) j ON true
+	CROSS JOIN LATERAL unnest(
+		tstzmultirange(tstzrange(d.since, CASE WHEN x.at IS NOT NULL THEN greatest(x.at, d.since) END))
+		- COALESCE(j.spans, '{}')) r(span);
+COMMENT ON VIEW cdp.account_domains IS 'internal: memberships of accounts by the domains of addresses of e-mail';
+
+CREATE VIEW cdp.account_members WITH (security_barrier) AS
+	SELECT m.account_id, a.identifier AS account, m.profile_id, m.since, m.until
+	FROM (SELECT j.account_id, j.profile_id, j.since, j.until FROM cdp.account_joins j
+		  UNION ALL
+		  SELECT d.account_id, d.profile_id, d.since, d.until FROM cdp.account_domains d) m
+	JOIN cdp.account_identities a ON a.account_id = m.account_id
+	WHERE cdp.visible(m.profile_id);
+COMMENT ON VIEW cdp.account_members IS 'who is or was a member of which account, and from when until when (NULL: still)';
+
 -- Since when is a profile, which is one at that instant, a member?  The first
 -- evidence behind the last that says that it is none.
 CREATE FUNCTION cdp.member_since(account_id bigint, profile_id bigint, at timestamptz) RETURNS timestamptz
@@ -92,23 +138,13 @@ LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
 	), gone AS (
 		SELECT e.at, e.tie FROM evidence e WHERE e.leaves ORDER BY e.at DESC, e.tie DESC LIMIT 1
 	)
-	SELECT min(e.at) FROM evidence e LEFT JOIN gone g ON true
-	WHERE NOT e.leaves AND (g.at IS NULL OR (e.at, e.tie) > (g.at, g.tie));
+	SELECT COALESCE(
+		(SELECT min(e.at) FROM evidence e LEFT JOIN gone g ON true
+		 WHERE NOT e.leaves AND (g.at IS NULL OR (e.at, e.tie) > (g.at, g.tie))),
+		(SELECT max(d.since) FROM cdp.account_domains d
+		 WHERE d.account_id = $1 AND d.profile_id = $2 AND d.since <= $3));
 END;
 COMMENT ON FUNCTION cdp.member_since(bigint, bigint, timestamptz) IS 'internal: begin of a membership that holds at an instant';
-
-CREATE VIEW cdp.account_members WITH (security_barrier) AS
-	SELECT x.account_id, a.identifier AS account, x.profile_id, x.at AS since, x.until
-	FROM (SELECT c.account_id, c.profile_id, c.at, c.leaves,
-				 lead(c.at) OVER (PARTITION BY c.account_id, c.profile_id ORDER BY c.at, c.tie) AS until
-		  FROM (SELECT e.account_id, i.profile_id, e.at, e.tie, e.leaves,
-					   lag(e.leaves, 1, true) OVER (PARTITION BY e.account_id, i.profile_id ORDER BY e.at, e.tie) AS before
-				FROM cdp.account_evidence e
-				JOIN cdp.identities i ON i.node_id = e.node_id) c
-		  WHERE c.leaves <> c.before) x
-	JOIN cdp.account_identities a ON a.account_id = x.account_id
-	WHERE NOT x.leaves AND x.until IS DISTINCT FROM x.at AND cdp.visible(x.profile_id);
-COMMENT ON VIEW cdp.account_members IS 'who is or was a member of which account, and from when until when (NULL: still)';
 
 CREATE FUNCTION cdp.accounts_of(identifier cdp.identifier, at timestamptz DEFAULT NULL,
 	OUT account_id bigint, OUT account cdp.identifier, OUT since timestamptz, OUT named_at timestamptz)

@@ -6,7 +6,7 @@ COMMENT ON FUNCTION cdp.canonical(cdp.identifier) IS 'the form in which identiti
 
 CREATE FUNCTION cdp.normalise(normaliser text, value text) RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_normalise' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION cdp.normalise(text, text) IS 'the canonical form of a value by the normaliser email, lower, nfkc, phone or verbatim; NULL when it has none';
+COMMENT ON FUNCTION cdp.normalise(text, text) IS 'the canonical form of a value by the normaliser domain, email, lower, nfkc, phone or verbatim; NULL when it has none';
 
 CREATE FUNCTION cdp.normalise_phone(value text, region text DEFAULT NULL) RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_normalise_phone' LANGUAGE C STABLE PARALLEL SAFE;
@@ -41,10 +41,10 @@ DECLARE
 	pattern text;
 BEGIN
 	PERFORM cdp.identifier(definition.kind, '');
-	IF definition.normaliser NOT IN ('email', 'lower', 'nfkc', 'phone', 'verbatim') THEN
+	IF definition.normaliser NOT IN ('domain', 'email', 'lower', 'nfkc', 'phone', 'verbatim') THEN
 		RAISE undefined_object USING
 			MESSAGE = format('normaliser "%s" does not exist', definition.normaliser),
-			HINT = 'Normalisers are email, lower, nfkc, phone and verbatim.';
+			HINT = 'Normalisers are domain, email, lower, nfkc, phone and verbatim.';
 	END IF;
 	IF definition.entity NOT IN ('profile', 'account') THEN
 		RAISE invalid_parameter_value USING
@@ -131,7 +131,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.create_identifier_kind(text, int, int, interval, text, text[], text, boolean, text[], text, text) IS
-'make a kind of identifier. priority: the smallest owns an entry; max_per_profile: identifiers of the kind that one profile may have, NULL or 0: any number; within: the calendar period (UTC) that max_per_profile is about: 1 day, 7 days, 1 month, 3 months or 1 year; NULL or 0: ever; normaliser: verbatim, lower, nfkc, email or phone; blocked: values to ignore, and labels: values that link nothing, each a canonical value or a regular expression that begins with ^; entity: profile or account; links: default true for profiles; policy: what becomes of an entry whose link breaks the limit: demote, refuse, quarantine or raise; shared: who has an identifier that several people use: first, newest or anonymous. History follows the new rules when the transaction has committed: see cdp.preview_identity() and cdp.progress. Errors: duplicate_object, undefined_object (normaliser), invalid_parameter_value, invalid_regular_expression';
+'make a kind of identifier. priority: the smallest owns an entry; max_per_profile: identifiers of the kind that one profile may have, NULL or 0: any number; within: the calendar period (UTC) that max_per_profile is about: 1 day, 7 days, 1 month, 3 months or 1 year; NULL or 0: ever; normaliser: verbatim, lower, nfkc, email, domain or phone; blocked: values to ignore, and labels: values that link nothing, each a canonical value or a regular expression that begins with ^; entity: profile or account; links: default true for profiles; policy: what becomes of an entry whose link breaks the limit: demote, refuse, quarantine or raise; shared: who has an identifier that several people use: first, newest or anonymous. History follows the new rules when the transaction has committed: see cdp.preview_identity() and cdp.progress. Errors: duplicate_object, undefined_object (normaliser), invalid_parameter_value, invalid_regular_expression';
 
 CREATE FUNCTION cdp.alter_identifier_kind(
 	kind text, priority int DEFAULT NULL, max_per_profile int DEFAULT NULL,
@@ -165,6 +165,12 @@ BEGIN
 	definition.policy := coalesce($10, old.policy);
 	definition.shared := coalesce($11, old.shared);
 	PERFORM cdp.check_kind(definition);
+	IF EXISTS (SELECT FROM cdp.domain_accounts d
+			   WHERE d.kind = $1 OR (definition.normaliser = 'email') <> (old.normaliser = 'email')) THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('cannot alter kind "%s" while domains of e-mail mean accounts', $1),
+			HINT = 'Call cdp.account_by_domain(false) before, and cdp.account_by_domain() afterwards.';
+	END IF;
 	INSERT INTO cdp.kind_definitions SELECT definition.*
 	ON CONFLICT ON CONSTRAINT kind_definitions_pkey DO UPDATE SET
 		(normaliser, priority, max_per_profile, within, blocked, labels, entity, links, policy, shared) =
@@ -184,6 +190,13 @@ DECLARE
 BEGIN
 	PERFORM cdp.identity_rules_changing();
 	builtin := EXISTS (SELECT FROM cdp.builtin_kinds b WHERE b.kind = $1);
+	IF EXISTS (SELECT FROM cdp.domain_accounts d WHERE d.kind = $1 OR EXISTS (
+			SELECT FROM cdp.builtin_kinds b JOIN cdp.kind_definitions k ON k.kind = b.kind
+			WHERE k.kind = $1 AND (k.normaliser = 'email') <> (b.normaliser = 'email'))) THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('cannot drop kind "%s" while domains of e-mail mean accounts', $1),
+			HINT = 'Call cdp.account_by_domain(false) before, and cdp.account_by_domain() afterwards.';
+	END IF;
 	DELETE FROM cdp.kind_definitions d WHERE d.kind = $1;
 	IF NOT FOUND THEN
 		IF builtin THEN

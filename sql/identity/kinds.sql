@@ -43,11 +43,13 @@ INSERT INTO cdp.builtin_kinds (kind, normaliser, priority, max_per_profile, labe
 	('anonymous_id', 'verbatim', 32, NULL, '{}');
 INSERT INTO cdp.builtin_kinds (kind, priority, entity, links) VALUES
 	('group_id', 50, 'account', false);
+INSERT INTO cdp.builtin_kinds (kind, normaliser, priority, entity, links) VALUES
+	('domain', 'domain', 51, 'account', false);
 
 -- What users made, and their versions of built-in kinds.
 CREATE TABLE cdp.kind_definitions (
 	kind text PRIMARY KEY,
-	normaliser text NOT NULL CHECK (normaliser IN ('email', 'lower', 'nfkc', 'phone', 'verbatim')),
+	normaliser text NOT NULL CHECK (normaliser IN ('domain', 'email', 'lower', 'nfkc', 'phone', 'verbatim')),
 	priority int NOT NULL CHECK (priority > 0),
 	max_per_profile int CHECK (max_per_profile > 0),
 	within interval CHECK (within IN ('1 day', '7 days', '1 month', '3 months', '1 year')),	-- see check_kind
@@ -71,7 +73,7 @@ CREATE VIEW cdp.identifier_kinds AS
 	WHERE NOT EXISTS (SELECT FROM cdp.kind_definitions d WHERE d.kind = b.kind);
 COMMENT ON VIEW cdp.identifier_kinds IS 'the kinds of identifiers and their rules; changed by create_, alter_ and drop_identifier_kind';
 COMMENT ON COLUMN cdp.identifier_kinds.kind IS 'name of the kind, what stands before the colon of an identifier';
-COMMENT ON COLUMN cdp.identifier_kinds.normaliser IS 'what makes a value canonical: verbatim, lower, nfkc, email or phone';
+COMMENT ON COLUMN cdp.identifier_kinds.normaliser IS 'what makes a value canonical: verbatim, lower, nfkc, email, domain or phone';
 COMMENT ON COLUMN cdp.identifier_kinds.priority IS 'the entry''s identifier of the smallest priority owns the entry, and the others are linked to it';
 COMMENT ON COLUMN cdp.identifier_kinds.max_per_profile IS 'links that would give a profile more identifiers of the kind are refused; NULL: no limit';
 COMMENT ON COLUMN cdp.identifier_kinds.within IS 'calendar period in UTC to which max_per_profile applies: 1 day, 7 days (a week from Monday on), 1 month, 3 months (a quarter) or 1 year; NULL: ever';

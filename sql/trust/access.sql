@@ -22,11 +22,11 @@ CREATE VIEW cdp.access_sets AS
 			'create_segment alter_segment rename_segment drop_segment reevaluate_segment preview_segment matches pending_evaluations '
 			'attach attach_preset attachment_preset drop_attachment sync_attachment sync_attachments load_attachments '
 			'subscribe alter_subscription unsubscribe rewind requeue discard advance subscription '
-			'merge merge_operator split split_operator undo detach detach_operator release retract '
+			'account_by_domain free_mail_domain merge merge_operator split split_operator undo detach detach_operator release retract '
 			'export_config apply_config config_drop config_object config_put config_sections config_texts load_sample '
 			'apply check status lag pause resume retry_rejected start_worker stop_worker cancel_backfill wait_backfill '
 			'make_partitions make_change_partitions trim_changes prune_history audit_seal finish_restore'),
-		('operator', 'relation', 'traits segments purposes plan_violations stat_plans attachments progress sources event_catalog dead_letters subscription_lag '
+		('operator', 'relation', 'free_mail_domains traits segments purposes plan_violations stat_plans attachments progress sources event_catalog dead_letters subscription_lag '
 			'stat_worker stat_apply stat_traits stat_segments waiting_segments building_traits access_sets'),
 		('privacy', 'function', 'audit_seal audit_verify see_sensitive set_sensitivity consent consented consents '
 			'erase forget_tombstone erased_acknowledged erasure_proof erasure_clean export export_rows '

@@ -87,6 +87,10 @@ COMMENT ON FUNCTION cdp.audit_definition() IS 'internal: trigger that notes chan
 
 CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON cdp.kind_definitions
 	FOR EACH ROW EXECUTE FUNCTION cdp.audit_definition('identifier kind', 'kind');
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON cdp.domain_accounts
+	FOR EACH ROW EXECUTE FUNCTION cdp.audit_definition('accounts by domain', 'kind', 'one');
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON cdp.free_mail_definitions
+	FOR EACH ROW EXECUTE FUNCTION cdp.audit_definition('free mail domain', 'domain');
 CREATE TRIGGER audit_insert AFTER INSERT ON cdp.trait_definitions
 	FOR EACH ROW WHEN (NOT NEW.hidden) EXECUTE FUNCTION cdp.audit_definition('trait', 'name', 'value_sql', 'filter_sql');
 CREATE TRIGGER audit_update AFTER UPDATE ON cdp.trait_definitions

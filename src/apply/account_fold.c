@@ -40,14 +40,7 @@ static CdpStatement credits = {
 	"SELECT u.i, y.account_id FROM (SELECT unnest($1) AS i, unnest($2) AS node_id,"
 	" unnest($3) AS at) AS u"
 	" JOIN cdp.identities o ON o.node_id = u.node_id"
-	" CROSS JOIN LATERAL (SELECT DISTINCT ON (n.account_id) n.account_id, x.leaves"
-	" FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id"
-	" CROSS JOIN LATERAL (SELECT e.at, e.tie, e.leaves FROM cdp.account_evidence e"
-	" WHERE e.node_id = n.node_id AND e.account_id = n.account_id AND e.at <= u.at"
-	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) x"
-	" WHERE i.profile_id = o.profile_id"
-	" ORDER BY n.account_id, x.at DESC, x.tie DESC) y"
-	" WHERE NOT y.leaves",
+	" CROSS JOIN LATERAL " CDP_MEMBERSHIPS("o.profile_id", "u.at") " y",
 	{"int8[]", "int8[]", "timestamptz[]"}
 };
 

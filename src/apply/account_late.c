@@ -25,7 +25,8 @@
 /*
  * Nodes whose entries may count for another account because of this evidence:
  * of the profiles of its owners, when it says other than what was known of
- * that instant.
+ * that instant.  The first that says anything of an account ends what the
+ * domain of an address says.
  */
 static CdpStatement late_nodes = {
 	"SELECT j.node_id, j.last_seen, u.at"
@@ -34,19 +35,31 @@ static CdpStatement late_nodes = {
 	" JOIN cdp.identities o ON o.node_id = u.node_id"
 	" JOIN cdp.identities j ON j.profile_id = o.profile_id"
 	" WHERE j.last_seen >= u.at"
-	" AND u.leaves <> COALESCE((SELECT x.leaves FROM cdp.identities i"
+	" AND COALESCE(u.leaves <> (SELECT x.leaves FROM cdp.identities i"
 	" CROSS JOIN LATERAL (SELECT e.at, e.tie, e.leaves FROM cdp.account_evidence e"
 	" WHERE e.node_id = i.node_id AND e.account_id = u.account_id"
 	" AND (e.at, e.tie) <= (u.at, u.tie)"
 	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) x"
-	" WHERE i.profile_id = o.profile_id ORDER BY x.at DESC, x.tie DESC LIMIT 1), true)",
+	" WHERE i.profile_id = o.profile_id ORDER BY x.at DESC, x.tie DESC LIMIT 1),"
+	" NOT u.leaves OR EXISTS (SELECT FROM cdp.identities i"
+	" JOIN cdp.account_nodes n ON n.node_id = i.node_id"
+	" WHERE i.profile_id = o.profile_id AND n.account_id = u.account_id AND n.by_domain))",
 	{"int8[]", "int8[]", "timestamptz[]", "text[]", "bool[]"}
+};
+
+/* nodes that may have entries from these instants on */
+static CdpStatement later_nodes = {
+	"SELECT j.node_id, j.last_seen, u.at"
+	" FROM (SELECT unnest($1) AS profile_id, unnest($2) AS at) AS u"
+	" JOIN cdp.identities j ON j.profile_id = u.profile_id WHERE j.last_seen >= u.at",
+	{"int8[]", "timestamptz[]"}
 };
 
 /* the nodes of profiles, and which of them have evidence */
 static CdpStatement bearing_nodes = {
 	"SELECT i.node_id, i.profile_id, i.last_seen,"
 	" EXISTS (SELECT FROM cdp.account_evidence e WHERE e.node_id = i.node_id)"
+	" OR EXISTS (SELECT FROM cdp.account_nodes n WHERE n.node_id = i.node_id AND n.by_domain)"
 	" FROM (SELECT unnest($1) AS profile_id) AS u"
 	" JOIN cdp.identities i ON i.profile_id = u.profile_id ORDER BY i.node_id",
 	{"int8[]"}
@@ -71,6 +84,44 @@ refold_node(CdpAccountSet *set, int64 node, TimestampTz last_seen, TimestampTz a
 		last_seen = known->disk_last_seen;
 	if (last_seen >= at && last_seen != DT_NOBEGIN)
 		(void) hash_search(set->refold, &node, HASH_ENTER, NULL);
+}
+
+/*
+ * Rows of late_nodes, later_nodes.
+ */
+static void
+refold_rows(CdpAccountSet *set)
+{
+	for (uint64 r = 0; r < SPI_processed; r++)
+		refold_node(set, CdpCellInt8(r, 1), CdpCellInt8(r, 2), CdpCellInt8(r, 3));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * All nodes of profiles; of those at odd places also those that are elsewhere
+ * now.
+ */
+static void
+refold_profiles(CdpAccountSet *set, const int64 *profiles, int nprofiles)
+{
+	CdpGraph   *graph = set->batch->graph;
+	Datum		arg;
+
+	if (nprofiles == 0)
+		return;
+	arg = CdpInt8Array(profiles, nprofiles);
+	CdpRunHere(&bearing_nodes, &arg, NULL);
+	for (uint64 r = 0; r < SPI_processed; r++)
+		refold_node(set, CdpCellInt8(r, 1), CdpCellInt8(r, 3), DT_NOBEGIN);
+	SPI_freetuptable(SPI_tuptable);
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		CdpNode    *node = graph->active[i];
+
+		for (int j = 1; j < nprofiles && !node->is_gone; j += 2)
+			if (node->old_profile != 0 && node->old_profile == profiles[j])
+				refold_node(set, node->id, node->disk_last_seen, DT_NOBEGIN);
+	}
 }
 
 /*
@@ -136,28 +187,30 @@ CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n)
 		args[4] = PointerGetDatum(construct_array(leaves, rows, BOOLOID, 1, true,
 												  TYPALIGN_CHAR));
 		CdpRunHere(&late_nodes, args, NULL);
-		for (uint64 r = 0; r < SPI_processed; r++)
-			refold_node(set, CdpCellInt8(r, 1), CdpCellInt8(r, 2), CdpCellInt8(r, 3));
-		SPI_freetuptable(SPI_tuptable);
+		refold_rows(set);
 	}
-	if (nprofiles > 0)
+	refold_profiles(set, profiles, nprofiles);
+}
+
+/*
+ * The same for addresses of e-mail: these profiles have had one since; and those
+ * at odd places are where one was that is not there any more, or not since then,
+ * the even ones where its node is now.
+ */
+void
+CdpAccountsLateDomains(CdpAccountSet *set, const int64 *profiles, const TimestampTz *since,
+					   int n, const int64 *lost, int nlost)
+{
+	Datum		args[2];
+
+	if (n > 0)
 	{
-		args[0] = CdpInt8Array(profiles, nprofiles);
-		CdpRunHere(&bearing_nodes, args, NULL);
-		for (uint64 r = 0; r < SPI_processed; r++)
-			refold_node(set, CdpCellInt8(r, 1), CdpCellInt8(r, 3), DT_NOBEGIN);
-		SPI_freetuptable(SPI_tuptable);
-
-		/* those that were with them and are elsewhere now */
-		for (int i = 0; i < graph->nactive; i++)
-		{
-			CdpNode    *node = graph->active[i];
-
-			for (int j = 1; j < nprofiles && !node->is_gone; j += 2)
-				if (node->old_profile != 0 && node->old_profile == profiles[j])
-					refold_node(set, node->id, node->disk_last_seen, DT_NOBEGIN);
-		}
+		args[0] = CdpInt8Array(profiles, n);
+		args[1] = CdpTimestampArray(since, n);
+		CdpRunHere(&later_nodes, args, NULL);
+		refold_rows(set);
 	}
+	refold_profiles(set, lost, nlost);
 }
 
 /* The nodes with evidence among those of a profile; hash entry. */

@@ -28,6 +28,9 @@
 #include "cdp.h"
 #include "statement.h"
 
+/* Accounts that are looked at again at a time. */
+#define RENEW_CHUNK		1000
+
 static CdpStatement load_accounts = {
 	"SELECT a.account_id, a.identifier, a.first_seen, a.last_seen"
 	" FROM (SELECT unnest($1) AS t) AS u"
@@ -91,14 +94,18 @@ static CdpStatement forget_evidence = {
 	"WITH evidence AS (DELETE FROM cdp.account_evidence e USING unnest($1) AS u (node_id)"
 	" WHERE e.node_id = u.node_id RETURNING e.account_id),"
 	" pairs AS (DELETE FROM cdp.account_nodes n USING unnest($1) AS u (node_id)"
-	" WHERE n.node_id = u.node_id RETURNING n.account_id)"
-	" SELECT account_id FROM evidence UNION SELECT account_id FROM pairs",
+	" WHERE n.node_id = u.node_id AND NOT n.by_domain RETURNING n.account_id),"
+	/* goes when the node does, see account_domains.c */
+	" states AS (UPDATE cdp.account_nodes n SET state = NULL FROM unnest($1) AS u (node_id)"
+	" WHERE n.node_id = u.node_id AND n.by_domain RETURNING n.account_id)"
+	" SELECT account_id FROM evidence UNION SELECT account_id FROM pairs"
+	" UNION SELECT account_id FROM states",
 	{"int8[]"}
 };
 
 static CdpStatement delete_pairs = {
 	"DELETE FROM cdp.account_nodes n USING unnest($1) AS u (account_id)"
-	" WHERE n.account_id = u.account_id AND n.state IS NULL AND NOT EXISTS"
+	" WHERE n.account_id = u.account_id AND n.state IS NULL AND NOT n.by_domain AND NOT EXISTS"
 	" (SELECT FROM cdp.account_evidence e WHERE e.node_id = n.node_id"
 	" AND e.account_id = n.account_id)",
 	{"int8[]"}
@@ -108,12 +115,14 @@ static CdpStatement times_of = {
 	"SELECT u.account_id, min(f.at), max(l.at)"
 	" FROM (SELECT unnest($1) AS account_id) AS u"
 	" JOIN cdp.account_nodes n ON n.account_id = u.account_id"
-	" CROSS JOIN LATERAL (SELECT e.at FROM cdp.account_evidence e"
+	" CROSS JOIN LATERAL ((SELECT e.at FROM cdp.account_evidence e"
 	" WHERE e.node_id = n.node_id AND e.account_id = n.account_id"
-	" ORDER BY e.at, e.tie LIMIT 1) f"
-	" CROSS JOIN LATERAL (SELECT e.at FROM cdp.account_evidence e"
+	" ORDER BY e.at, e.tie LIMIT 1) UNION ALL SELECT i.first_seen FROM cdp.identities i"
+	" WHERE n.by_domain AND i.node_id = n.node_id) f"
+	" CROSS JOIN LATERAL ((SELECT e.at FROM cdp.account_evidence e"
 	" WHERE e.node_id = n.node_id AND e.account_id = n.account_id"
-	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) l"
+	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) UNION ALL SELECT i.last_seen"
+	" FROM cdp.identities i WHERE n.by_domain AND i.node_id = n.node_id) l"
 	" GROUP BY u.account_id",
 	{"int8[]"}
 };
@@ -668,7 +677,7 @@ CdpAccountsApply(CdpBatch *batch)
 	for (int i = 0; i < batch->nentries; i++)
 		n += batch->entries[i].naccounts > 0;
 	n += list_length(batch->namings);
-	if (n == 0 && (batch->replaying || !CdpAccountsExist()))
+	if (n == 0 && !CdpDomainsOn(batch) && (batch->replaying || !CdpAccountsExist()))
 		return;
 
 	namings = palloc(sizeof(CdpNaming) * Max(n, 1));
@@ -692,6 +701,7 @@ CdpAccountsApply(CdpBatch *batch)
 		forget_nodes(set);
 	if (batch->rereading)
 		take_out_nobodys(set);
+	CdpAccountsDomains(set);
 	if (!batch->replaying && set->computed)
 		CdpAccountsLate(set, namings, n);
 	put_in(set, namings, n);
@@ -717,4 +727,31 @@ CdpAccountsBackfill(CdpBatch *batch, bool refold)
 	if (refold)
 		CdpAccountsRefoldAll(batch);
 	CdpAccountsEvaluateAll(batch);
+}
+
+void
+CdpAccountsRenew(CdpBatch *batch, const int64 *ids, int n)
+{
+	/* the cause of what follows is a definition */
+	batch->rereading = true;
+	for (int i = 0; i < n; i += RENEW_CHUNK)
+	{
+		int			some = Min(RENEW_CHUNK, n - i);
+		CdpAccountSet *set;
+
+		CHECK_FOR_INTERRUPTS();
+		set = CdpAccountSetMake(batch);
+		CdpAccountsLoad(set, ids + i, some);
+		for (int j = i; j < i + some; j++)
+		{
+			CdpAccount *account = CdpAccountById(set, ids[j]);
+
+			if (account != NULL)
+				account->lost = true;
+		}
+		renew_times(set);
+		CdpAccountsEvaluate(set);
+		write_accounts(set);
+	}
+	batch->rereading = false;
 }

@@ -78,8 +78,20 @@ extern CdpAccount *CdpAccountFind(CdpAccountSet *set, CdpIdentifier *identifier)
 extern void CdpAccountsLoad(CdpAccountSet *set, const int64 *ids, int n);
 extern CdpAccount *CdpAccountById(CdpAccountSet *set, int64 id);
 
+/* Accounts that may have lost all that is known of them; for a definition. */
+extern void CdpAccountsRenew(CdpBatch *batch, const int64 *ids, int n);
+
+/* account_domains.c: accounts by the domains of addresses of e-mail */
+extern bool CdpDomainsOn(CdpBatch *batch);
+extern void CdpAccountsDomains(CdpAccountSet *set);
+/* The setting has changed: marks all nodes; returns the accounts concerned. */
+extern int64 *CdpDomainsMark(CdpBatch *batch, int *n);
+
 /* account_late.c: fills refold */
 extern void CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n);
+extern void CdpAccountsLateDomains(CdpAccountSet *set, const int64 *profiles,
+								   const TimestampTz *since, int n, const int64 *lost,
+								   int nlost);
 extern void CdpAccountsMoved(CdpAccountSet *set);
 
 /* account_fold.c */

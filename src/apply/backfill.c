@@ -533,6 +533,46 @@ CdpEvaluateEverybody(List *segment_ids)
 	backfill(NIL, segment_ids, true, false);
 }
 
+PG_FUNCTION_INFO_V1(cdp_domains_changed);
+
+/*
+ * cdp.domains_changed() returns void: which domains of addresses mean accounts
+ * is another thing now.  Who is a member of what follows from it, and all that
+ * follows from that.
+ */
+Datum
+cdp_domains_changed(PG_FUNCTION_ARGS)
+{
+	CdpBatch	batch;
+	Work		work;
+	int64	   *accounts;
+	int			n;
+	int			nest;
+
+	begin_work(&work, &batch);
+	nest = NewGUCNestLevel();
+	CdpPinPlans();
+	accounts = CdpDomainsMark(&batch, &n);
+	/* whether there are accounts is asked of the active snapshot */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (n > 0)
+	{
+		CdpAccountsRefoldAll(&batch);
+		evaluate_all(&batch);
+		CdpPrimaryNewsForget();
+		batch.graph = CdpGraphBegin(batch.kinds, batch.applier.next_node, 0, 0);
+		batch.nprofiles = 0;
+		CdpAccountsRenew(&batch, accounts, n);
+		CdpAccountsBackfill(&batch, false);
+	}
+	PopActiveSnapshot();
+	AtEOXact_GUC(false, nest);
+	finish(&batch);
+	end_work(&work);
+	PG_RETURN_VOID();
+}
+
 /*
  * Profiles that are none under the new rules leave the segments that they were
  * in.  The rows of some are gone already: a copy of a message that the replay

@@ -4,7 +4,8 @@
  *	  Who is a member of which account: questions to cdp.account_evidence.
  *
  *	  A profile is a member from an entry that names it together with the
- *	  account until one that says that it has left.  Evidence belongs to nodes
+ *	  account until one that says that it has left; or by the domain of an
+ *	  address of e-mail, where entries say nothing.  Evidence belongs to nodes
  *	  and is never moved: what is the latest among the nodes of a profile is
  *	  asked when somebody wants to know, one index probe a node and account.
  *
@@ -32,34 +33,33 @@
 #include "identity/account.h"
 #include "statement.h"
 
-/* the latest evidence of a node about an account, up to an instant */
-#define LATEST(node, account, at) \
-	" CROSS JOIN LATERAL (SELECT e.at, e.tie, e.leaves FROM cdp.account_evidence e" \
-	" WHERE e.node_id = " node " AND e.account_id = " account " AND e.at <= " at \
-	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) x"
+/* the members (profile_id, at) of an account */
+#define MEMBERS(account, instant) \
+	"(SELECT w.profile_id, w.at FROM" \
+	" (SELECT DISTINCT ON (i.profile_id) i.profile_id, COALESCE(x.at, i.first_seen) AS at," \
+	" x.leaves FROM cdp.account_nodes n JOIN cdp.identities i ON i.node_id = n.node_id" \
+	CDP_LATEST_EVIDENCE("n.node_id", "n.account_id", instant) \
+	" WHERE n.account_id = " account \
+	" AND (x.at IS NOT NULL OR (n.by_domain AND i.first_seen <= " instant "))" \
+	" ORDER BY i.profile_id, x.at DESC NULLS LAST, x.tie DESC NULLS LAST," \
+	" i.first_seen DESC) w" \
+	" WHERE COALESCE(NOT w.leaves, EXISTS (SELECT FROM " CDP_MEMBERSHIPS("w.profile_id", instant) \
+	" m WHERE m.account_id = " account ")))"
 
 static CdpStatement accounts_of = {
 	"SELECT y.account_id, u.profile_id, y.at"
 	" FROM (SELECT unnest($1) AS profile_id) AS u"
-	" CROSS JOIN LATERAL (SELECT DISTINCT ON (n.account_id) n.account_id, x.at, x.tie, x.leaves"
-	" FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id"
-	LATEST("n.node_id", "n.account_id", "$2")
-	" WHERE i.profile_id = u.profile_id"
-	" ORDER BY n.account_id, x.at DESC, x.tie DESC) y"
+	" CROSS JOIN LATERAL " CDP_MEMBERSHIPS("u.profile_id", "$2") " y"
 	" JOIN cdp.account_identities a ON a.account_id = y.account_id"
-	" WHERE NOT y.leaves ORDER BY u.profile_id, y.at DESC, y.tie DESC, a.identifier",
+	" ORDER BY u.profile_id, y.at DESC, y.tie DESC, a.identifier",
 	{"int8[]", "timestamptz"}
 };
 
 static CdpStatement members_of = {
 	"SELECT u.account_id, y.profile_id, y.at"
 	" FROM (SELECT unnest($1) AS account_id) AS u"
-	" CROSS JOIN LATERAL (SELECT DISTINCT ON (i.profile_id) i.profile_id, x.at, x.leaves"
-	" FROM cdp.account_nodes n JOIN cdp.identities i ON i.node_id = n.node_id"
-	LATEST("n.node_id", "n.account_id", "$2")
-	" WHERE n.account_id = u.account_id"
-	" ORDER BY i.profile_id, x.at DESC, x.tie DESC) y"
-	" WHERE NOT y.leaves ORDER BY u.account_id, y.profile_id",
+	" CROSS JOIN LATERAL " MEMBERS("u.account_id", "$2") " y"
+	" ORDER BY u.account_id, y.profile_id",
 	{"int8[]", "timestamptz"}
 };
 
@@ -234,22 +234,16 @@ CdpEntryAccounts(CdpKindSet *kinds, CdpEntry *entry)
  */
 static const char *const accounts_query =
 	"SELECT y.account_id, a.identifier, s.since, y.at"
-	" FROM (SELECT DISTINCT ON (n.account_id) n.account_id, x.at, x.tie, x.leaves"
-	" FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id"
-	LATEST("n.node_id", "n.account_id", "$2")
-	" WHERE i.profile_id = $1 ORDER BY n.account_id, x.at DESC, x.tie DESC) y"
+	" FROM " CDP_MEMBERSHIPS("$1", "$2") " y"
 	" JOIN cdp.account_identities a ON a.account_id = y.account_id"
 	" CROSS JOIN LATERAL cdp.member_since(y.account_id, $1, $2) s (since)"
-	" WHERE NOT y.leaves ORDER BY y.at DESC, y.tie DESC, a.identifier";
+	" ORDER BY y.at DESC, y.tie DESC, a.identifier";
 
 static const char *const members_query =
 	"SELECT y.profile_id, s.since, y.at"
-	" FROM (SELECT DISTINCT ON (i.profile_id) i.profile_id, x.at, x.leaves"
-	" FROM cdp.account_nodes n JOIN cdp.identities i ON i.node_id = n.node_id"
-	LATEST("n.node_id", "n.account_id", "$2")
-	" WHERE n.account_id = $1 ORDER BY i.profile_id, x.at DESC, x.tie DESC) y"
+	" FROM " MEMBERS("$1", "$2") " y"
 	" CROSS JOIN LATERAL cdp.member_since($1, y.profile_id, $2) s (since)"
-	" WHERE NOT y.leaves AND cdp.visible(y.profile_id) ORDER BY y.profile_id";
+	" WHERE cdp.visible(y.profile_id) ORDER BY y.profile_id";
 
 static Datum
 run_query(FunctionCallInfo fcinfo, const char *query, int64 id)

@@ -26,6 +26,33 @@ typedef struct CdpMembership
 } CdpMembership;
 
 /*
+ * SQL: the latest evidence of a node about an account, up to an instant; all
+ * NULL when there is none.
+ */
+#define CDP_LATEST_EVIDENCE(node, account, at) \
+	" LEFT JOIN LATERAL (SELECT e.at, e.tie, e.leaves FROM cdp.account_evidence e" \
+	" WHERE e.node_id = " node " AND e.account_id = " account " AND e.at <= " at \
+	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) x ON true"
+
+/*
+ * SQL: the accounts (account_id, at, tie) that a profile is a member of, as of
+ * an instant.  What entries say wins: those that follow from its addresses of
+ * e-mail (at: since it has the newest of them) count where no entry said
+ * anything about the account, and where it is in no other by what entries say.
+ */
+#define CDP_MEMBERSHIPS(profile, at) \
+	"(SELECT w.account_id, w.at, w.tie FROM" \
+	" (SELECT v.*, bool_or(NOT v.leaves) OVER () AS explicit FROM" \
+	" (SELECT DISTINCT ON (n.account_id) n.account_id, COALESCE(x.at, i.first_seen) AS at," \
+	" x.tie, x.leaves FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id" \
+	CDP_LATEST_EVIDENCE("n.node_id", "n.account_id", at) \
+	" WHERE i.profile_id = " profile \
+	" AND (x.at IS NOT NULL OR (n.by_domain AND i.first_seen <= " at "))" \
+	" ORDER BY n.account_id, x.at DESC NULLS LAST, x.tie DESC NULLS LAST," \
+	" i.first_seen DESC) v) w" \
+	" WHERE COALESCE(NOT w.leaves, w.explicit IS NOT TRUE))"
+
+/*
  * These run SQL: inside SPI_connect and CdpBecomeOwner.  Results are palloc'd
  * in the current context.  at: as of that instant; DT_NOEND: now, which is
  * after all evidence that there is.

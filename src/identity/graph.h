@@ -37,7 +37,8 @@ typedef struct CdpNode
 	int64		profile;		/* after CdpGraphSettle */
 	TimestampTz first_seen;
 	TimestampTz last_seen;
-	TimestampTz disk_last_seen; /* as the row has it; DT_NOBEGIN when new */
+	TimestampTz disk_first_seen;	/* as the row has it; DT_NOEND when new */
+	TimestampTz disk_last_seen; /* the same; DT_NOBEGIN when new */
 	struct varlena *state;		/* as the row has it; NULL when new or empty */
 	struct varlena *recent;		/* the same: entries that it owns, packed */
 	int			nsegments;		/* as the row has them */

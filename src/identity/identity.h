@@ -74,6 +74,7 @@ typedef struct CdpKind
 	CdpShared	shared;
 	bool		links;
 	bool		account;		/* entity is 'account' */
+	bool		email;			/* its values are e-mail addresses */
 	bool		registered;		/* false for the stand-in of unknown kinds */
 	struct CdpKindRules *rules; /* private to kind.c: normaliser, patterns */
 } CdpKind;

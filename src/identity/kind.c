@@ -354,6 +354,7 @@ load_kind(CdpKind *kind, HeapTuple tuple, TupleDesc desc)
 						kind->name, normaliser)));
 	if (strcmp(normaliser, "verbatim") == 0)
 		kind->rules->normalise = NULL;
+	kind->email = strcmp(normaliser, "email") == 0;
 	kind->priority = column_int(tuple, desc, 3, INT_MAX);
 	kind->max_per_profile = column_int(tuple, desc, 4, 0);
 	kind->links = column_is_true(tuple, desc, 5);

@@ -359,6 +359,7 @@ CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token)
 		node->timer = node->new_timer;
 		node->is_new = false;
 		node->old_profile = node->profile;
+		node->disk_first_seen = node->first_seen;
 		node->disk_last_seen = node->last_seen;
 		node->acc = NULL;
 		node->delta = NULL;
@@ -579,6 +580,7 @@ add_node(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
 	node->timer = DT_NOEND;
 	node->first_seen = DT_NOEND;
 	node->last_seen = DT_NOBEGIN;
+	node->disk_first_seen = DT_NOEND;
 	node->disk_last_seen = DT_NOBEGIN;
 	node->counted_seen = DT_NOEND;
 	node->contested = CDP_MAYBE;
@@ -625,6 +627,7 @@ load_rows(CdpGraph *graph)
 		node->first_seen = CdpCellInt8(i, 4);
 		node->counted_seen = node->first_seen;
 		node->last_seen = CdpCellInt8(i, 5);
+		node->disk_first_seen = node->first_seen;
 		node->disk_last_seen = node->last_seen;
 		node->state = CdpCellVarlena(i, 6, graph->resident);
 		value = CdpCell(i, 7, &isnull);

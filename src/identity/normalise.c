@@ -58,6 +58,7 @@ PG_FUNCTION_INFO_V1(cdp_normaliser_versions);
 static bool normalise_verbatim(const char *value, int len, char **out, int *outlen);
 static bool normalise_nfkc(const char *value, int len, char **out, int *outlen);
 static bool normalise_lower(const char *value, int len, char **out, int *outlen);
+static bool normalise_domain(const char *value, int len, char **out, int *outlen);
 static bool normalise_email(const char *value, int len, char **out, int *outlen);
 static bool normalise_phone(const char *value, int len, char **out, int *outlen);
 
@@ -67,6 +68,7 @@ static const struct
 	CdpNormaliser function;
 }			normalisers[] =
 {
+	{"domain", normalise_domain},
 	{"email", normalise_email},
 	{"lower", normalise_lower},
 	{"nfkc", normalise_nfkc},
@@ -650,6 +652,23 @@ normalise_email(const char *value, int len, char **out, int *outlen)
 	return len <= MAX_ADDRESS && normalise_email_ascii(value, len, out, outlen);
 }
 
+/*
+ * A domain, in the form that it has behind the at sign of an address.
+ */
+static bool
+normalise_domain(const char *value, int len, char **out, int *outlen)
+{
+	UChar	   *s;
+	int32_t		slen;
+	char		domain[MAX_DOMAIN];
+	int			domainlen;
+
+	if (len > CDP_MAX_VALUE || !fold_address(value, len, &s, &slen) ||
+		!domain_to_ascii(s, slen, domain, &domainlen) || !check_domain(domain, domainlen))
+		return false;
+	return from_utf8(domain, domainlen, out, outlen);
+}
+
 /* ---- phone ---- */
 
 #ifdef CDP_WITH_PHONENUMBER
@@ -745,7 +764,7 @@ cdp_normalise(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("normaliser \"%s\" does not exist", name),
-				 errhint("Normalisers are email, lower, nfkc, phone and verbatim.")));
+				 errhint("Normalisers are domain, email, lower, nfkc, phone and verbatim.")));
 	if (!normaliser(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), &out, &outlen))
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(out, outlen));
@@ -823,6 +842,7 @@ cdp_normaliser_versions(PG_FUNCTION_ARGS)
 		values[0] = CStringGetTextDatum(normalisers[i].name);
 		if (normalisers[i].function == normalise_nfkc ||
 			normalisers[i].function == normalise_lower ||
+			normalisers[i].function == normalise_domain ||
 			normalisers[i].function == normalise_email)
 		{
 			values[1] = CStringGetTextDatum("icu");

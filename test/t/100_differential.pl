@@ -299,6 +299,13 @@ my @account_rules = (
 	[ q{'workspace', entity => 'account'}, q{'workspace', entity => 'account', normaliser => 'lower'} ],
 	[ q{'email', max_per_profile => 1}, q{'anonymous_id', priority => 1}, q{'user_id', max_per_profile => 2} ],
 );
+# accounts by the domains of addresses, and what becomes of that on the way
+my @domain_steps = (
+	[ 'SELECT cdp.account_by_domain();' ],
+	[ 'SELECT cdp.account_by_domain();', q{SELECT cdp.free_mail_domain('south.example');} ],
+	[ q{SELECT cdp.free_mail_domain('south.example');}, 'SELECT cdp.account_by_domain();', q{SELECT cdp.free_mail_domain('south.example', false);} ],
+	[ 'SELECT cdp.account_by_domain();', 'SELECT cdp.account_by_domain(false);' ],
+);
 # rules that a stream about identity may have, one of each line
 my %kinds = (
 	periods => [
@@ -322,6 +329,8 @@ $kinds{mixed} = [
 	[ q{'cookie', links => false}, q{'cookie', blocked => ARRAY['k1']}, q{'cookie', labels => ARRAY['^k[23]']} ] ];
 my @undefine = (
 	'SET cdp.backfill_at_once = 1000000000;',
+	q{SELECT cdp.account_by_domain(false) FROM cdp.domain_accounts;},
+	q{SELECT cdp.free_mail_domain(domain, NOT free) FROM cdp.free_mail_definitions;},
 	q{SELECT cdp.drop_segment('late') FROM cdp.segment_definitions WHERE name = 'late';},
 	q{SELECT cdp.drop_trait(name) FROM cdp.trait_definitions WHERE name IN ('late_sum', 'late_mode');},
 	q{SELECT cdp.alter_trait(name, within => '20 days') FROM cdp.trait_definitions WHERE name = 'products_20d' AND within <> '20 days';},
@@ -555,10 +564,11 @@ sub stream
 	my $span = $class eq 'rate' ? 4 * 3600 : $class eq 'periods' ? pick(3, 12, 12, 30, 600) * 86400 : pick(3, 30, 150) * 86400;
 	my $grain = $class eq 'rate' ? 600 : pick(1, 3600, 86400);
 	my (@ids, @entries, @decisions);
+	my @domains = $with_accounts && int($seed / @classes) % 2 ? qw(north.example south.example gmail.com) : qw(example.com);
 
 	for my $i (1 .. $people)
 	{
-		push @ids, "anonymous_id:d$i", "anonymous_id:e$i", "email:p$i\@example.com";
+		push @ids, "anonymous_id:d$i", "anonymous_id:e$i", "email:p$i\@$domains[$i % @domains]";
 		push @ids, "user_id:u$i", "user_id:v$i" if $class ne 'plain';
 		push @ids, $class eq 'periods' ? "email:q$i\@example.com" : ("device_id:t$i", "cookie:k$i") if $lean;
 	}
@@ -599,9 +609,9 @@ sub stream
 		{
 			# mostly of the same few, and not every entry names one
 			$e->{type} = pick('group', 'group', 'leave') if chance(0.25);
-			push @{ $e->{ids} }, pick('group_id:g1', 'group_id:g1', 'group_id:g2', 'group_id:G1', 'group_id:3', 'workspace:w1')
+			push @{ $e->{ids} }, pick('group_id:g1', 'group_id:g1', 'group_id:g2', 'group_id:G1', 'group_id:3', 'workspace:w1', @domains > 1 ? 'domain:North.example' : ())
 			  while ($e->{type} =~ /group|leave/ || chance(0.15)) && chance(0.8) && @{ $e->{ids} } < 7;
-			@{ $e->{ids} } = grep { defined && /^(group_id|workspace):/ } @{ $e->{ids} } if chance(0.08);
+			@{ $e->{ids} } = grep { defined && /^(group_id|workspace|domain):/ } @{ $e->{ids} } if chance(0.08);
 		}
 		$e->{properties} = properties($e->{type}, $rough);
 		consent($e, $rough, $span, $grain) if $class eq 'consent';
@@ -675,7 +685,7 @@ sub stream
 	  : $class eq 'accounts' ? map { chance(0.3) ? pick(@$_) : () } @account_rules
 	  : $class eq 'consent' ? map { chance(0.15) ? pick(@$_) : () } @rules
 	  : $kinds{$class} ? map { chance(0.6) ? pick(@$_) : () } @{ $kinds{$class} } : ();
-	return { seed => $seed, class => $class, rules => \@changes, span => $span, entries => \@entries,
+	return { seed => $seed, class => $class, domains => @domains > 1 ? pick(@domain_steps) : undef, rules => \@changes, span => $span, entries => \@entries,
 		# most rules are there from the beginning
 		early => $lean && chance($class eq 'policies' ? 0.4 : 0.8),
 		# guards that are others at first, and everybody is judged again
@@ -709,7 +719,7 @@ sub items
 	my $end = 1.2 * $stream->{span};
 	my %define;
 	my @steps = $stream->{class} eq 'define' ? @late : $stream->{class} eq 'versions' ? @late_more
-	  : $stream->{class} eq 'consent' && chance(0.4) ? @consent_steps : ();
+	  : $stream->{class} eq 'consent' && chance(0.4) ? @consent_steps : $stream->{domains} ? @{ $stream->{domains} } : ();
 	my @at = sort { $a <=> $b } map { int(rand(@entries)) } @steps;
 	push @{ $define{ $at[$_] } }, $steps[$_] for 0 .. $#steps;
 	my %rules;
