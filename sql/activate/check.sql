@@ -116,6 +116,25 @@ BEGIN
 			'every entry of everybody pays for it: a computed trait can keep what is costly, or the expression can be simpler'
 		FROM cdp.stat_segments s WHERE s.evaluation_us > 1000;
 
+	-- accounts
+	RETURN QUERY
+	WITH RECURSIVE up (start, number, identifier, parent) AS (
+		SELECT a.account_id, a.account_id, a.identifier, a.parent
+		FROM cdp.account_identities a
+		WHERE a.parent IS NOT NULL
+		  AND EXISTS (SELECT FROM cdp.account_identities c WHERE c.parent OPERATOR(cdp.=) a.identifier)
+		UNION
+		SELECT u.start, p.account_id, p.identifier, p.parent
+		FROM up u JOIN cdp.account_identities p ON p.identifier OPERATOR(cdp.=) u.parent
+		WHERE p.parent IS NOT NULL
+	)
+	SELECT 'warning', 'accounts', 'account ' || u.start,
+		format('parents lead in a circle: accounts %s', string_agg(u.number::text, ', ' ORDER BY u.number)),
+		'say of one of them that it has no parent: cdp.group(…, ''{"parent": null}''); traits that roll up count each account once meanwhile'
+	FROM up u
+	GROUP BY u.start
+	HAVING u.start = min(u.number) AND bool_or(u.parent OPERATOR(cdp.=) (SELECT s.identifier FROM cdp.account_identities s WHERE s.account_id = u.start));
+
 	-- limits
 	RETURN QUERY SELECT 'warning', 'limits', g.reason, format('links refused by the %s guard: %s', g.reason, CASE WHEN g.n > 1000 THEN 'more than 1000' ELSE g.n::text END),
 			'see cdp.refused_links() and cdp.links: an identifier that many share may have to be blocked, or to be a label'

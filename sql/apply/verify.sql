@@ -316,7 +316,10 @@ BEGIN
 
 	-- When many timers are due at once they are handled in batches; until then
 	-- members are as of before.
-	waiting := ARRAY(SELECT m.profile_id FROM cdp.timers m WHERE m.at <= v_clock UNION SELECT n.profile_id FROM cdp.account_news n);
+	waiting := ARRAY(SELECT m.profile_id FROM cdp.timers m WHERE m.at <= v_clock UNION SELECT n.profile_id FROM cdp.account_news n
+		-- who will be told when an account's time is handled
+		UNION SELECT i.profile_id FROM cdp.timers m JOIN cdp.account_nodes n ON n.account_id = m.profile_id
+			JOIN cdp.identities i ON i.node_id = n.node_id WHERE m.at <= v_clock);
 
 	-- the account that each profile's entries have named last, of those that it
 	-- has not left; accounts themselves are looked at further below

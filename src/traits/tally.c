@@ -147,6 +147,8 @@ forget_tally(CdpTally *tally)
 static void
 keep_tally(CdpTally *tally)
 {
+	/* first, so that an error on the way leaves no entry of what is gone */
+	MemoryContextSetParent(tally->context, tallies_context);
 	for (int i = 0; i < tally->nmembers; i++)
 	{
 		TallyKey	key = {tally->members[i].owner, tally->trait};
@@ -164,7 +166,6 @@ keep_tally(CdpTally *tally)
 		}
 		entry->tally = tally;
 	}
-	MemoryContextSetParent(tally->context, tallies_context);
 }
 
 static TallyMember *

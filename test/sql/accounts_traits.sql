@@ -181,3 +181,11 @@ SELECT cdp.retract('goes') IS NOT NULL AS retracted;
 SELECT cdp.apply() AS applied;
 SELECT traits->'credit' AS credit FROM cdp.accounts WHERE cdp.value(identifier) = 'guild';
 SELECT * FROM cdp.verify();
+
+-- A circle of parents does no harm, and is a finding.
+SELECT cdp.group('ring', '{"parent": "rung"}') IS NOT NULL AND cdp.group('rung', '{"parent": "ring"}') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT c.severity, c.topic, regexp_replace(c.finding, '\d+', 'N', 'g') AS finding FROM cdp.check() c WHERE c.topic = 'accounts';
+SELECT cdp.group('ring', '{"parent": null}') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT count(*) FROM cdp.check() c WHERE c.topic = 'accounts';
