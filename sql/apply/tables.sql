@@ -143,6 +143,7 @@ CREATE TABLE cdp.rejected (
 	held boolean NOT NULL DEFAULT false
 );
 CREATE INDEX rejected_entry ON cdp.rejected (entry);
+CREATE INDEX rejected_held ON cdp.rejected (message_id) WHERE held;
 COMMENT ON COLUMN cdp.rejected.held IS 'cdp.release() makes it count';
 COMMENT ON TABLE cdp.rejected IS 'what could not be taken or applied, with the reason; nothing is dropped in silence';
 
@@ -175,10 +176,12 @@ CREATE TABLE cdp.rule_changes (
 	position text,
 	done bigint NOT NULL DEFAULT 0,
 	total bigint NOT NULL DEFAULT 0,
-	everyone boolean NOT NULL DEFAULT false
+	everyone boolean NOT NULL DEFAULT false,
+	plans jsonb
 );
 COMMENT ON TABLE cdp.rule_changes IS 'changes of the rules of identity that have not gone through all of history; see cdp.progress';
 COMMENT ON COLUMN cdp.rule_changes.before IS 'the kinds before the change, rows of cdp.identifier_kinds';
+COMMENT ON COLUMN cdp.rule_changes.plans IS 'the tracking plans before the change, rows of cdp.plan_definitions';
 COMMENT ON COLUMN cdp.rule_changes.judging IS 'all entries have been read by the new rules, and who may be one person is being judged again';
 COMMENT ON COLUMN cdp.rule_changes.position IS 'the identifier whose cluster was judged last';
 COMMENT ON COLUMN cdp.rule_changes.everyone IS 'identifiers of all kinds are judged again: cdp.rejudge()';

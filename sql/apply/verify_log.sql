@@ -25,6 +25,8 @@ BEGIN
 						 AND jsonb_typeof(e.properties->'entry') = 'string'
 					THEN NULLIF(e.properties->>'entry', '') END AS target,
 			   CASE WHEN e.type = 'consent' THEN cdp.verify_consent_call(e.properties) END AS bad_consent,
+			   CASE WHEN (SELECT bool_or(d.mode = 'quarantine') FROM cdp.plan_definitions d)
+					THEN cdp.plan_withholds(e.id, e.type, e.event, e.received_at, e.properties) END AS planned,
 			   e.occurred_at,
 			   cdp.effective_at(e.occurred_at, e.received_at) AS at
 		FROM cdp.events e
@@ -97,6 +99,7 @@ BEGIN
 			   WHEN a.type = 'identify' AND a.shape = 'other' THEN 'traits not an object'
 			   WHEN COALESCE(n.usable, 0) = 0 AND COALESCE(n.accounts, 0) = 0
 					THEN 'no usable identifier'
+			   WHEN a.planned THEN 'tracking plan'
 			   END AS reason
 		FROM applied a
 		LEFT JOIN entry_names n ON n.incarnation = a.incarnation AND n.id = a.id

@@ -73,10 +73,10 @@ CREATE FUNCTION cdp.retract(message_id text, source text DEFAULT 'sql', reason t
 COMMENT ON FUNCTION cdp.retract(text, text, text) IS
 'take back the event with this message id of this source, by an entry as cdp.undo() logs it; the event may still be on its way (NOTICE): it will not count when it comes, unless it is later than the retraction; returns the message id of the undo';
 
-CREATE FUNCTION cdp.release(entry text, source text DEFAULT NULL) RETURNS text
+CREATE FUNCTION cdp.release(entry text, source text DEFAULT NULL, properties jsonb DEFAULT NULL) RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_release' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.release(text, text) IS
-'let an entry count that the policy quarantine holds (cdp.rejected, held), given its message id; source: whose entry it is, NULL: any source that has just one; returns the message id of the release, which cdp.undo() takes; undefined_object when no such entry is held, ambiguous_parameter when several sources have one';
+COMMENT ON FUNCTION cdp.release(text, text, jsonb) IS
+'let an entry count that the policy quarantine of a kind, or a tracking plan, holds (cdp.rejected, held), given its message id; source: whose entry it is, NULL: any source that has just one; properties, for a tracking plan: the right ones, which are logged as a copy of the message; NULL: as it is; returns what cdp.undo() takes: the message id of the release, for a tracking plan that of the entry; undefined_object when no such entry is held, ambiguous_parameter when several sources have one, check_violation when the plan would hold these properties, too. For a tracking plan it needs isolation level READ COMMITTED';
 
 CREATE FUNCTION cdp.identifiers(profile_id bigint)
 	RETURNS TABLE (identifier cdp.identifier, first_seen timestamptz, last_seen timestamptz)
@@ -102,5 +102,5 @@ REVOKE ALL ON FUNCTION
 	cdp.split(cdp.identifier, cdp.identifier, text),
 	cdp.split_operator(cdp.identifier, cdp.identifier),
 	cdp.detach(cdp.identifier, text), cdp.detach_operator(cdp.identifier), cdp.undo(text, text),
-	cdp.retract(text, text, text), cdp.release(text, text), cdp.identifiers(bigint)
+	cdp.retract(text, text, text), cdp.release(text, text, jsonb), cdp.identifiers(bigint)
 	FROM PUBLIC;

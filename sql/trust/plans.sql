@@ -5,7 +5,7 @@ CREATE TABLE cdp.plan_definitions (
 	event text NOT NULL,
 	version int NOT NULL,
 	schema jsonb NOT NULL,
-	mode text NOT NULL CHECK (mode = 'allow'),
+	mode text NOT NULL CHECK (mode IN ('allow', 'quarantine')),
 	from_at timestamptz NOT NULL,
 	until_at timestamptz,
 	PRIMARY KEY (type, event, version)
@@ -39,7 +39,14 @@ CREATE TABLE cdp.plan_violation_counts (
 );
 COMMENT ON TABLE cdp.plan_violation_counts IS 'what was wrong with entries by a version of a tracking plan; entry, xid: the first one, NULL once it was erased';
 
+-- An input, as the log is.
+CREATE TABLE cdp.plan_releases (
+	entry bigint PRIMARY KEY
+);
+COMMENT ON TABLE cdp.plan_releases IS 'entries that count whatever tracking plans say, see cdp.release()';
+
 SELECT pg_extension_config_dump('cdp.plan_definitions', '');
+SELECT pg_extension_config_dump('cdp.plan_releases', '');
 SELECT pg_extension_config_dump('cdp.plan_counts', '');
 SELECT pg_extension_config_dump('cdp.plan_violation_counts', '');
 
@@ -57,6 +64,24 @@ COMMENT ON VIEW cdp.stat_plans IS 'versions of tracking plans: when they are in 
 CREATE FUNCTION cdp.schema_check(schema jsonb) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_schema_check' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.schema_check(jsonb) IS 'internal: error unless the schema is one that is known, whatever it would judge';
+
+CREATE FUNCTION cdp.plans_before(change bigint) RETURNS SETOF cdp.plan_definitions
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT p.type, p.event, p.version, p.schema, p.mode, p.from_at, p.until_at
+	FROM cdp.rule_changes c CROSS JOIN LATERAL jsonb_populate_recordset(NULL::cdp.plan_definitions, c.plans) AS p
+	WHERE c.id = change;
+END;
+COMMENT ON FUNCTION cdp.plans_before(bigint) IS 'internal: the tracking plans before a change that is about history';
+
+-- From when on a version is in force: all that has been applied was received
+-- before, also where the clock stands still.  In the applier's way.
+CREATE FUNCTION cdp.plan_moment() RETURNS timestamptz
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT greatest(cdp.clock(), (SELECT a.clock + interval '1 microsecond' FROM cdp.applier a));
+END;
+COMMENT ON FUNCTION cdp.plan_moment() IS 'internal: from when on a version of a tracking plan is in force';
 
 -- End the version in force; the next version's number.  In the applier's way.
 CREATE FUNCTION cdp.end_tracking_plan(event text, type text, OUT ended boolean, OUT next_version int)
@@ -79,7 +104,7 @@ BEGIN
 	PERFORM cdp.definitions_lock();
 	SELECT coalesce(max(d.version), 0) + 1 INTO next_version FROM cdp.plan_definitions d
 	WHERE d.type = type AND d.event = coalesce(event, '');
-	UPDATE cdp.plan_definitions d SET until_at = cdp.clock()
+	UPDATE cdp.plan_definitions d SET until_at = cdp.plan_moment()
 	WHERE d.type = type AND d.event = coalesce(event, '') AND d.until_at IS NULL;
 	ended := FOUND;
 	PERFORM cdp.definitions_changed();
@@ -87,30 +112,44 @@ END;
 $$;
 COMMENT ON FUNCTION cdp.end_tracking_plan(text, text) IS 'internal: end the version of a tracking plan that is in force';
 
-CREATE FUNCTION cdp.tracking_plan(event text, schema jsonb, mode text DEFAULT 'allow', type text DEFAULT 'track') RETURNS int
+CREATE FUNCTION cdp.tracking_plan(event text, schema jsonb, mode text DEFAULT 'allow', type text DEFAULT 'track',
+		retroactive boolean DEFAULT false) RETURNS int
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
 	version int;
 BEGIN
-	IF schema IS NULL THEN
-		RAISE EXCEPTION 'schema must not be null' USING ERRCODE = 'null_value_not_allowed';
-	ELSIF mode IN ('drop-property', 'quarantine') THEN
+	IF schema IS NULL OR retroactive IS NULL THEN
+		RAISE EXCEPTION '% must not be null', CASE WHEN schema IS NULL THEN 'schema' ELSE 'retroactive' END
+			USING ERRCODE = 'null_value_not_allowed';
+	ELSIF mode = 'drop-property' THEN
 		RAISE EXCEPTION 'mode "%" of tracking plans is not supported', mode USING ERRCODE = 'feature_not_supported',
-			HINT = 'The mode allow counts what is wrong.';
-	ELSIF mode IS DISTINCT FROM 'allow' THEN
+			HINT = 'The mode allow counts what is wrong; quarantine withholds the entry.';
+	ELSIF mode IS NULL OR mode NOT IN ('allow', 'quarantine') THEN
 		RAISE EXCEPTION 'invalid mode "%" of a tracking plan', mode USING ERRCODE = 'invalid_parameter_value',
-			HINT = 'There is allow.';
+			HINT = 'There are allow and quarantine.';
 	END IF;
 	PERFORM cdp.schema_check(schema);
+	-- this lock goes before the applier's
+	IF retroactive THEN
+		PERFORM cdp.identity_rules_changing();
+	END IF;
 	SELECT e.next_version INTO version FROM cdp.end_tracking_plan(event, type) e;
-	INSERT INTO cdp.plan_definitions VALUES (type, coalesce(event, ''), version, schema, mode, cdp.clock(), NULL);
+	IF retroactive THEN
+		UPDATE cdp.plan_definitions d SET until_at = d.from_at
+		WHERE d.type = type AND d.event = coalesce(event, '') AND d.until_at > d.from_at;
+	END IF;
+	INSERT INTO cdp.plan_definitions VALUES (type, coalesce(event, ''), version, schema, mode,
+		CASE WHEN retroactive THEN '-infinity' ELSE cdp.plan_moment() END, NULL);
+	IF retroactive THEN
+		PERFORM cdp.identity_rules_changed();
+	END IF;
 	RETURN version;
 END;
 $$;
-COMMENT ON FUNCTION cdp.tracking_plan(text, jsonb, text, text) IS
-	'judge the properties of entries of a type (track, page, screen; identify and group: their traits) with this event (NULL: none) by a JSON Schema, from now on: entries that are received after this. mode allow: entries count whole, and what is wrong is in cdp.plan_violations. Returns the number of the version. Errors: invalid_parameter_value, feature_not_supported (mode, or what a schema has that is not known), null_value_not_allowed';
+COMMENT ON FUNCTION cdp.tracking_plan(text, jsonb, text, text, boolean) IS
+	'judge the properties of entries of a type (track, page, screen; identify and group: their traits) with this event (NULL: none) by a JSON Schema, from now on: entries that are received after this; retroactive: all of them, whenever received, in place of all earlier versions. mode allow: entries count whole; quarantine: those with violations do not count, and are in cdp.rejected until cdp.release(). What is wrong is in cdp.plan_violations. Returns the number of the version. Errors: invalid_parameter_value, feature_not_supported (mode, or what a schema has that is not known), null_value_not_allowed';
 
 CREATE FUNCTION cdp.drop_tracking_plan(event text, type text DEFAULT 'track') RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -124,6 +163,72 @@ END;
 $$;
 COMMENT ON FUNCTION cdp.drop_tracking_plan(text, text) IS
 	'judge entries of a type with this event no more; its versions and what they found stay. Errors: undefined_object';
+
+-- Let an entry count that a plan withholds; NULL: there is none.  Without
+-- properties the row of the log becomes an entry of this transaction; with
+-- properties a copy of the message is logged, at the time of its event.
+CREATE FUNCTION cdp.release_from_plan(entry text, source text, properties jsonb) RETURNS text
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	ids bigint[];
+	sources text[];
+	held record;
+	wrong text;
+BEGIN
+	SELECT array_agg(r.entry ORDER BY r.entry), array_agg(DISTINCT r.source) INTO ids, sources FROM cdp.rejected r
+	WHERE r.held AND r.reason = 'tracking plan' AND (source IS NULL OR r.source = source)
+		AND CASE WHEN entry ~ '^#[0-9]{1,18}$' THEN r.message_id IS NULL AND r.entry = substr(entry, 2)::bigint ELSE r.message_id = entry END;
+	IF ids IS NULL THEN
+		RETURN NULL;
+	ELSIF cardinality(sources) > 1 THEN
+		RAISE EXCEPTION 'several sources have an entry "%" that is held', entry USING ERRCODE = 'ambiguous_parameter', HINT = 'Name the source.';
+	END IF;
+	SELECT e.* INTO held FROM cdp.rejected r JOIN cdp.events e ON e.xid = (r.payload ->> 'xid')::bigint AND e.id = r.entry
+	WHERE r.entry = ids[1] LIMIT 1;
+	IF NOT FOUND THEN
+		RETURN NULL;
+	END IF;
+
+	IF properties IS NOT NULL THEN
+		SELECT string_agg(DISTINCT format('%s %s', CASE v.path WHEN '' THEN 'all of it' ELSE v.path END, v.keyword), ', ') INTO wrong
+		FROM cdp.plan_definitions d CROSS JOIN LATERAL cdp.schema_violations(properties, d.schema) v
+		WHERE d.type = held.type AND d.event = coalesce(held.event, '') AND d.until_at IS NULL AND d.mode = 'quarantine';
+		IF wrong IS NOT NULL THEN
+			RAISE EXCEPTION 'the properties are not as the tracking plan wants them' USING ERRCODE = 'check_violation', DETAIL = wrong;
+		END IF;
+		INSERT INTO cdp.events (type, event, identifiers, properties, context, occurred_at, message_id, source)
+		VALUES (held.type, held.event, held.identifiers, properties, held.context,
+			cdp.effective_at(held.occurred_at, held.received_at), coalesce(held.message_id, '#' || held.id), held.source);
+		UPDATE cdp.rejected r SET held = false WHERE r.entry = ANY (ids);
+	ELSE
+		PERFORM cdp.lock_applier();
+		INSERT INTO cdp.plan_releases VALUES (held.id) ON CONFLICT DO NOTHING;
+		UPDATE cdp.events e SET xid = cdp.entry_xid(), incarnation = (SELECT n.id FROM cdp.incarnation n)
+		WHERE e.xid = held.xid AND e.id = held.id;
+		DELETE FROM cdp.rejected r WHERE r.entry = held.id;
+		PERFORM cdp.definitions_changed();
+	END IF;
+	PERFORM cdp.audit_record('release', entry, jsonb_build_object('corrected', properties IS NOT NULL));
+	RETURN entry;
+END;
+$$;
+COMMENT ON FUNCTION cdp.release_from_plan(text, text, jsonb) IS 'internal: cdp.release() of an entry that a tracking plan withholds';
+
+-- For cdp.verify(), which knows the log only.
+CREATE FUNCTION cdp.plan_withholds(entry bigint, type text, event text, received_at timestamptz, properties jsonb) RETURNS boolean
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT EXISTS (
+		SELECT FROM cdp.plan_definitions d CROSS JOIN LATERAL cdp.schema_violations(coalesce(properties, '{}'), d.schema)
+		WHERE d.type = plan_withholds.type AND d.event = coalesce(plan_withholds.event, '') AND d.mode = 'quarantine'
+			AND d.from_at <= received_at AND received_at < coalesce(d.until_at, 'infinity'))
+		AND NOT EXISTS (SELECT FROM cdp.plan_releases r WHERE r.entry = plan_withholds.entry)
+		AND CASE WHEN jsonb_typeof(properties) = 'object' AND jsonb_typeof(properties -> '$row') = 'string'
+			THEN properties - '$row' <> '{}' ELSE true END;
+END;
+COMMENT ON FUNCTION cdp.plan_withholds(bigint, text, text, timestamptz, jsonb) IS 'internal: does a tracking plan keep an entry from counting?';
 
 -- Add up what a batch has found.
 CREATE FUNCTION cdp.count_plans(types text[], events text[], versions int[], judged bigint[], violating bigint[]) RETURNS void
@@ -164,7 +269,9 @@ END;
 COMMENT ON FUNCTION cdp.count_plan_violations(text[], text[], int[], text[], text[], bigint[], timestamptz[], timestamptz[], bigint[], bigint[]) IS
 	'internal: add to the violations of tracking plans';
 
-REVOKE ALL ON cdp.plan_definitions, cdp.plan_counts, cdp.plan_violation_counts, cdp.plan_violations, cdp.stat_plans FROM PUBLIC;
-REVOKE ALL ON FUNCTION cdp.schema_check(jsonb), cdp.end_tracking_plan(text, text), cdp.tracking_plan(text, jsonb, text, text),
+REVOKE ALL ON cdp.plan_definitions, cdp.plan_releases, cdp.plan_counts, cdp.plan_violation_counts, cdp.plan_violations, cdp.stat_plans FROM PUBLIC;
+REVOKE ALL ON FUNCTION cdp.schema_check(jsonb), cdp.end_tracking_plan(text, text), cdp.tracking_plan(text, jsonb, text, text, boolean),
+	cdp.plans_before(bigint), cdp.plan_moment(), cdp.release_from_plan(text, text, jsonb),
+	cdp.plan_withholds(bigint, text, text, timestamptz, jsonb),
 	cdp.drop_tracking_plan(text, text), cdp.count_plans(text[], text[], int[], bigint[], bigint[]),
 	cdp.count_plan_violations(text[], text[], int[], text[], text[], bigint[], timestamptz[], timestamptz[], bigint[], bigint[]) FROM PUBLIC;

@@ -31,6 +31,7 @@
 #define IDENTITY_COLUMNS \
 	"e.id, e.message_id, e.source, e.type, e.event, e.identifiers," \
 	" CASE WHEN e.type IN ('undo', 'consent') OR e.type = 'identify' AND jsonb_typeof(e.properties) <> 'object'" \
+	" OR (SELECT bool_or(p.mode <> 'allow') FROM cdp.plan_definitions p)" \
 	" THEN e.properties END, NULL::jsonb, e.occurred_at, e.received_at, e.xid," \
 	" e.incarnation"
 

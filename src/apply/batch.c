@@ -439,8 +439,8 @@ audit_decisions(CdpBatch *batch)
 }
 
 /*
- * Have the entries of this batch that count judged by the tracking plans; not
- * those of earlier batches that count again.
+ * Have tracking plans count the entries of this batch that count, or would if it
+ * were not for a plan; not those of earlier batches that count again.
  */
 static void
 judge_plans(CdpBatch *batch)
@@ -450,10 +450,16 @@ judge_plans(CdpBatch *batch)
 	int			i;
 
 	for (i = 0; i < batch->nread; i++)
-		if (batch->counts[i] && batch->entries[i].reject_reason == NULL &&
-			!batch->entries[i].withheld && !batch->entries[i].unread)
-			entries[n++] = &batch->entries[i];
-	CdpPlansJudge(entries, n, batch->applier.generation);
+	{
+		CdpEntry   *entry = &batch->entries[i];
+
+		if ((batch->counts[i] && entry->reject_reason == NULL && !entry->withheld &&
+			 !entry->unread) ||
+			(entry->reject_reason != NULL &&
+			 strcmp(entry->reject_reason, CDP_PLAN_REASON) == 0))
+			entries[n++] = entry;
+	}
+	CdpPlansJudge(entries, n);
 	pfree(entries);
 }
 
@@ -857,6 +863,7 @@ CdpApplyInit(void)
 	CdpBackfillHook = CdpBackfill;
 	CdpBackfillLaterHook = CdpBackfillNeeded;
 	CdpRulesChangingHook = CdpRulesChanging;
+	CdpPlansInit();
 	CdpRulesChangedHook = CdpRulesChanged;
 	CdpWorkerInit();
 }

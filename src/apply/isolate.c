@@ -249,7 +249,10 @@ CdpEntryJudge(CdpEntry *entry)
 			hi = mid;
 	}
 	if (lo == isolated.n || isolated.entries[lo].entry != entry->id)
+	{
+		entry->by_plans = true;
 		return CdpEntryCheck(entry);
+	}
 	entry->reject_reason = isolated.entries[lo].sqlstate == ERRCODE_CRASH_SHUTDOWN
 		? "crashed the applier" : "raised an error";
 	entry->reject_detail = pstrdup(isolated.entries[lo].detail);

@@ -53,7 +53,7 @@ extern bool CdpNarrowSucceeded(CdpNarrowing *narrow, CdpBatchResult *result);
 extern bool CdpErrorIsTransient(int sqlstate);
 /* Know the entries that are put aside; before any is judged. */
 extern void CdpIsolatedLoad(int64 generation);
-/* CdpEntryCheck, and: is it put aside? */
+/* CdpEntryCheck, and: is it put aside?  CdpGraphCheck() asks tracking plans then. */
 extern bool CdpEntryJudge(CdpEntry *entry);
 /* The profiles that are left alone though their time has come, and until when at least; -1: all. */
 extern int CdpTimersResting(int64 **profiles, TimestampTz *until);

@@ -39,7 +39,9 @@
 #define COLUMNS \
 	"e.id, e.message_id, e.source, e.type, e.event, e.identifiers," \
 	" CASE WHEN e.type IN ('undo', 'release', 'consent') OR e.type = 'identify'" \
-	" AND jsonb_typeof(e.properties) <> 'object' THEN e.properties END," \
+	" AND jsonb_typeof(e.properties) <> 'object'" \
+	" OR (SELECT bool_or(p.mode <> 'allow') FROM cdp.plan_definitions p)" \
+	" THEN e.properties END," \
 	" NULL::jsonb, e.occurred_at, e.received_at, e.xid, e.incarnation"
 
 static CdpStatement any_change = {

@@ -42,6 +42,7 @@
 #include "apply/rules.h"
 #include "cdp.h"
 #include "statement.h"
+#include "trust/plan.h"
 
 static CdpStatement load_changes = {
 	"SELECT c.id, c.started_at IS NOT NULL, c.judging, c.position, c.done, c.total, c.everyone"
@@ -50,10 +51,12 @@ static CdpStatement load_changes = {
 };
 
 static CdpStatement ask_change = {
-	"INSERT INTO cdp.rule_changes (id, xid, before)"
+	"INSERT INTO cdp.rule_changes (id, xid, before, plans)"
 	" SELECT greatest(extract(epoch FROM clock_timestamp())::numeric * 1000000,"
 	" (SELECT max(c.id) + 1 FROM cdp.rule_changes c)), $1,"
-	" (SELECT jsonb_agg(to_jsonb(k)) FROM cdp.identifier_kinds k)"
+	" (SELECT jsonb_agg(to_jsonb(k)) FROM cdp.identifier_kinds k),"
+	" (SELECT jsonb_agg(to_jsonb(p)) FROM cdp.plan_definitions p"
+	" WHERE p.until_at IS NULL OR p.until_at > p.from_at)"
 	" WHERE NOT EXISTS (SELECT FROM cdp.rule_changes c WHERE c.xid = $1 AND c.started_at IS NULL)",
 	{"int8"}
 };
@@ -250,7 +253,8 @@ CdpRulesReadOtherwise(CdpRules *rules)
 	int			i;
 
 	for (i = 0; i < rules->n; i++)
-		if (!CdpKindSetsReadAlike(rules->changes[i].before, rules->kinds))
+		if (!CdpKindSetsReadAlike(rules->changes[i].before, rules->kinds) ||
+			!CdpPlanSetsAlike(CdpPlanSetBefore(rules->changes[i].id), CdpPlanSetNow()))
 			return true;
 	return false;
 }
@@ -391,6 +395,7 @@ CdpRulesLoad(CdpCursorSet *live, bool start, bool *hold)
 	}
 	SPI_freetuptable(SPI_tuptable);
 	CdpKindSetsForget(rules->changes[0].id);
+	CdpPlanSetsForget(rules->changes[0].id);
 	for (i = 0; i < n; i++)
 	{
 		rules->changes[i].before = CdpKindSetBefore(rules->changes[i].id);

@@ -22,6 +22,7 @@
 #include "apply/batch.h"
 #include "cdp.h"
 #include "statement.h"
+#include "trust/plan.h"
 
 static CdpStatement insert_nodes = {
 	"INSERT INTO cdp.identities (node_id, profile_id, first_seen, last_seen,"
@@ -89,14 +90,14 @@ static CdpStatement delete_timers = {
 
 static CdpStatement insert_rejected = {
 	"INSERT INTO cdp.rejected (entry, source, message_id, reason, detail,"
-	" sqlstate, payload)"
+	" sqlstate, payload, held)"
 	" SELECT u.entry, u.source, u.message_id, u.reason, u.detail, u.sqlstate,"
-	" (SELECT to_jsonb(e) FROM cdp.events e WHERE e.xid = u.xid AND e.id = u.entry LIMIT 1)"
+	" (SELECT to_jsonb(e) FROM cdp.events e WHERE e.xid = u.xid AND e.id = u.entry LIMIT 1), u.held"
 	" FROM (SELECT unnest($1) AS entry, unnest($2) AS xid, "
 	" unnest($3) AS source, unnest($4) AS message_id, "
 	" unnest($5) AS reason, unnest($6) AS detail, "
-	" unnest($7) AS sqlstate) AS u",
-	{"int8[]", "int8[]", "text[]", "text[]", "text[]", "text[]", "text[]"}
+	" unnest($7) AS sqlstate, unnest($8) AS held) AS u",
+	{"int8[]", "int8[]", "text[]", "text[]", "text[]", "text[]", "text[]", "bool[]"}
 };
 
 /*
@@ -341,9 +342,10 @@ CdpWriteRejected(CdpBatch *batch)
 	Datum	   *details = palloc(sizeof(Datum) * max);
 	bool	   *nodetail = palloc(sizeof(bool) * max);
 	Datum	   *states = palloc(sizeof(Datum) * max);
+	Datum	   *held = palloc(sizeof(Datum) * max);
 	int			n = 0;
 	int			i;
-	Datum		args[7];
+	Datum		args[8];
 
 	for (i = 0; i < batch->nentries; i++)
 	{
@@ -361,6 +363,7 @@ CdpWriteRejected(CdpBatch *batch)
 		details[n] = nodetail[n] ? (Datum) 0
 			: CStringGetTextDatum(entry->reject_detail);
 		states[n] = CStringGetTextDatum(unpack_sql_state(entry->reject_sqlstate));
+		held[n] = BoolGetDatum(strcmp(entry->reject_reason, CDP_PLAN_REASON) == 0);
 		n++;
 	}
 	if (n == 0)
@@ -372,5 +375,6 @@ CdpWriteRejected(CdpBatch *batch)
 	args[4] = CdpVarlenaArray(reasons, NULL, n, TEXTOID);
 	args[5] = CdpVarlenaArray(details, nodetail, n, TEXTOID);
 	args[6] = CdpVarlenaArray(states, NULL, n, TEXTOID);
+	args[7] = CdpVarlenaArray(held, NULL, n, BOOLOID);
 	CdpRun(&insert_rejected, args, NULL);
 }

@@ -110,6 +110,10 @@ typedef struct CdpEntry
 
 	/* filled in by apply */
 	bool		unread;			/* its properties are not in the log and cannot be read */
+	bool		referenced;		/* they were read from a row that the log refers to */
+	bool		by_plans;		/* tracking plans have a say */
+	struct CdpPlan *plan;		/* the one that judges it, … */
+	struct List *violations;	/* … and what it finds, if more follows than a number */
 	bool		undone;			/* counts for nothing because an undo names it */
 	bool		withheld;		/* a policy keeps it from counting … */
 	bool		held;			/* … unless it is released */

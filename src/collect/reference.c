@@ -445,6 +445,7 @@ CdpEntriesRead(CdpEntry **entries, int n)
 
 		if (!references[i].ours)
 			continue;
+		entry->referenced = true;
 		entry->unread = references[i].properties == NULL;
 		entry->properties = entry->unread ? nothing() : references[i].properties;
 		entry->values[CDP_EVENTS_PROPERTIES] = JsonbPGetDatum(entry->properties);

@@ -251,6 +251,8 @@ check_decision(CdpEntry *entry)
 	return false;
 }
 
+CdpGraphReadHookType CdpGraphReadHook = NULL;
+
 void
 CdpGraphCheckAs(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
 {
@@ -275,6 +277,8 @@ CdpGraphCheckAs(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
 	for (j = 1; j < entry->ncandidates; j++)
 		if (!is_linking(entry->candidates[j].raw))
 			entry->ncandidates = j;
+	if (entry->by_plans && CdpGraphReadHook != NULL)
+		CdpGraphReadHook(graph, kinds, entry);
 }
 
 void

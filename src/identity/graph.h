@@ -179,6 +179,15 @@ typedef struct CdpRawIdentifier
  */
 typedef CdpKindSet *(*CdpReadingType) (void *arg, const CdpEntry *entry);
 
+/*
+ * Called for each entry that is read and means something; may reject it.  Set by
+ * a later station.
+ */
+struct CdpGraph;
+typedef void (*CdpGraphReadHookType) (struct CdpGraph *graph, CdpKindSet *kinds,
+									  CdpEntry *entry);
+extern CdpGraphReadHookType CdpGraphReadHook;
+
 typedef struct CdpGraph
 {
 	/* kept from batch to batch, in the context "resident" */
@@ -191,6 +200,7 @@ typedef struct CdpGraph
 	HTAB	   *pairs;			/* (a, b) -> earliest event evidence */
 	CdpReadingType reading;		/* NULL: all entries are read by kinds */
 	void	   *reading_arg;
+	struct CdpPlanSet *plans;	/* of the hook; NULL: not asked for yet */
 
 	/* of this batch, in "context" */
 	MemoryContext context;

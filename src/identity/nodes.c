@@ -246,6 +246,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->wanted = NULL;
 	graph->links = NULL;
 	graph->reading = NULL;
+	graph->plans = NULL;
 	graph->withdrawn = NIL;
 	graph->undone = NIL;
 	graph->cannot = NULL;

@@ -383,8 +383,9 @@ cdp_retract(PG_FUNCTION_ARGS)
 }
 
 /*
- * cdp.release(entry text, source text) returns text: let an entry count that
- * a policy holds; the message id of the release.
+ * cdp.release(entry text, source text, properties jsonb) returns text: let an
+ * entry count that a policy holds; the message id of the release.  Or one that
+ * a tracking plan holds; its own message id.
  */
 Datum
 cdp_release(PG_FUNCTION_ARGS)
@@ -394,12 +395,17 @@ cdp_release(PG_FUNCTION_ARGS)
 		" WHERE n.message_id = $1 AND n.held AND ($2 IS NULL OR n.source = $2) LIMIT 2",
 		{"text", "text"}
 	};
+	static CdpStatement from_plan = {
+		"SELECT cdp.release_from_plan($1, $2, $3)",
+		{"text", "text", "jsonb"}
+	};
 	CdpUserContext saved;
 	MemoryContext caller = CurrentMemoryContext;
 	text	   *target;
 	text	   *source = NULL;
-	Datum		args[2] = {0};
-	char		nulls[2] = {' ', 'n'};
+	text	   *released = NULL;
+	Datum		args[3] = {0};
+	char		nulls[3] = {' ', 'n', 'n'};
 	uint64		n;
 
 	if (PG_ARGISNULL(0))
@@ -413,13 +419,25 @@ cdp_release(PG_FUNCTION_ARGS)
 		args[1] = PG_GETARG_DATUM(1);
 		nulls[1] = ' ';
 	}
+	if (!PG_ARGISNULL(2))
+	{
+		args[2] = PG_GETARG_DATUM(2);
+		nulls[2] = ' ';
+	}
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	n = CdpRun(&held, args, nulls);
 	if (n == 1)
 		source = (text *) CdpCellVarlena(0, 1, caller);
+	else if (n == 0)
+	{
+		CdpRun(&from_plan, args, nulls);
+		released = (text *) CdpCellVarlena(0, 1, caller);
+	}
 	SPI_finish();
 	CdpRestoreUser(&saved);
+	if (released != NULL)
+		PG_RETURN_TEXT_P(released);
 	if (n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -431,6 +449,11 @@ cdp_release(PG_FUNCTION_ARGS)
 				 errmsg("several sources have an entry \"%s\" that is held",
 						text_to_cstring(target)),
 				 errhint("Name the source.")));
+	if (!PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("entry \"%s\" is not held for its properties", text_to_cstring(target)),
+				 errhint("Release it without properties.")));
 	PG_RETURN_TEXT_P(CdpLogAppend("release", NULL, NULL,
 								  decision_properties(NULL, target), NULL,
 								  NULL, NULL, source));
