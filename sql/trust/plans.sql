@@ -177,7 +177,7 @@ DECLARE
 	held record;
 	wrong text;
 BEGIN
-	SELECT array_agg(r.entry ORDER BY r.entry), array_agg(DISTINCT r.source) INTO ids, sources FROM cdp.rejected r
+	SELECT array_agg(r.entry), array_agg(DISTINCT r.source) INTO ids, sources FROM cdp.rejected r
 	WHERE r.held AND r.reason = 'tracking plan' AND (source IS NULL OR r.source = source)
 		AND CASE WHEN entry ~ '^#[0-9]{1,18}$' THEN r.message_id IS NULL AND r.entry = substr(entry, 2)::bigint ELSE r.message_id = entry END;
 	IF ids IS NULL THEN
@@ -185,8 +185,9 @@ BEGIN
 	ELSIF cardinality(sources) > 1 THEN
 		RAISE EXCEPTION 'several sources have an entry "%" that is held', entry USING ERRCODE = 'ambiguous_parameter', HINT = 'Name the source.';
 	END IF;
+	-- of copies the one that would count
 	SELECT e.* INTO held FROM cdp.rejected r JOIN cdp.events e ON e.xid = (r.payload ->> 'xid')::bigint AND e.id = r.entry
-	WHERE r.entry = ids[1] LIMIT 1;
+	WHERE r.entry = ANY (ids) ORDER BY cdp.effective_at(e.occurred_at, e.received_at), cdp.content_hash(e)::text COLLATE "C", e.id LIMIT 1;
 	IF NOT FOUND THEN
 		RETURN NULL;
 	END IF;

@@ -16,7 +16,7 @@
 #   CDP_SECONDS=240     begin no stream after this time, 0: no limit
 #   CDP_SEED=n          seed of the first one; stream i has seed n + i
 #   CDP_ORDERS=10       orders of arrival of streams about identity
-#   CDP_CLASSES=a,b     only these: plain, limits, size, decisions, define, rules, traits, versions,
+#   CDP_CLASSES=a,b     only these: plain, limits, size, decisions, define, rules, traits, versions, plans,
 #                       accounts, consent, periods, rate, bridge, shared, policies, detach, undo, mixed
 #   CDP_MINIMISE=60     seconds to spend on making a failing stream smaller
 #
@@ -40,7 +40,7 @@ my $minimise = $ENV{CDP_MINIMISE} // 60;
 my $orders = $ENV{CDP_ORDERS} // 10;
 my @lean = qw(periods rate bridge shared policies detach undo mixed);
 my %lean = map { $_ => 1 } @lean;
-my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain traits versions accounts consent limits size decisions define rules), @lean);
+my @classes = split /,/, $ENV{CDP_CLASSES} // join(',', qw(plain traits versions plans accounts consent limits size decisions define rules), @lean);
 
 note "CDP_SEED=$first_seed CDP_STREAMS=$streams";
 
@@ -436,7 +436,7 @@ WHERE m.member AND s.options ? 'purpose' AND NOT cdp.consented(m.profile_id, s.o
   AND NOT EXISTS (SELECT FROM cdp.timers t WHERE t.profile_id = m.profile_id AND t.at <= cdp.clock())
 LIMIT 3;};
 
-my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers window_items segment_members changes cursors account_news trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes account_values account_totals);
+my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers window_items segment_members changes cursors account_news trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes account_values account_totals plan_definitions plan_releases plan_counts plan_violation_counts);
 my $reset_sql = join("\n", 'SET client_min_messages = warning;', @undefine,
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity';});
 # for a few rows quicker than TRUNCATE
@@ -527,6 +527,46 @@ sub listed
 	return sprintf('{"consentManagement": {"provider": "custom", "allowedConsentIds": [%s], "deniedConsentIds": [%s, 7]}}',
 		$list->('true'), $list->('false') || '"none"');
 }
+
+# A schema for what properties() makes, and for which entries it is.
+sub plan
+{
+	my ($type, $event) = @{ pick([ 'track', 'Order Completed' ], [ 'track', 'Product Viewed' ], [ 'page', 'Home' ], [ 'identify', '' ], [ 'group', '' ]) };
+	my $schema = pick('true', '{}', 'false', '{"required": ["revenue"]}', '{"properties": {"revenue": {"type": "number", "minimum": 5}}}',
+		'{"properties": {"tier": {"enum": ["premium", "basic"]}}}', '{"anyOf": [{"required": ["product"]}, {"required": ["qty"]}]}', '{"minProperties": 2}');
+	$schema = pick('{"properties": {"plan": {"enum": ["pro", "free"]}}}', '{"properties": {"age": {"type": "integer"}}, "required": ["country"]}', '{}', 'false') if $event eq '';
+	return ($type, $event, $schema, pick('quarantine', 'quarantine', 'quarantine', 'allow'));
+}
+
+# Versions that are there from the beginning, each in force for some time.
+sub plans
+{
+	my ($span) = @_;
+	my %version;
+	my @rows;
+	for (1 .. pick(0, 2, 5))
+	{
+		my ($type, $event, $schema, $mode) = plan();
+		my $before = $version{"$type $event"} //= { n => 0, until => -86400 };
+		my $from = $before->{until} + (chance(0.5) ? 0 : int(rand($span / 4)));
+		$before->{until} = $from + int(rand($span));
+		push @rows, '(' . join(', ', lit($type), lit($event), ++$before->{n}, lit($schema), lit($mode), lit(stamp($from)), lit(stamp($before->{until}))) . ')';
+	}
+	return @rows ? ('INSERT INTO cdp.plan_definitions VALUES ' . join(', ', @rows) . '; SELECT cdp.definitions_changed();') : ();
+}
+
+# A version about history: how things end does not depend on when it was made.
+sub retroactive
+{
+	my ($type, $event, $schema, $mode) = plan();
+	return 'SELECT cdp.tracking_plan(' . join(', ', $event eq '' ? 'NULL' : lit($event), lit($schema), lit($mode), lit($type)) . ', retroactive => true);';
+}
+
+# At the end, when it is known what is held: of some messages, as it is or corrected.
+my $release_sql = q{
+SELECT 'released' FROM (SELECT DISTINCT r.source, r.message_id FROM cdp.rejected r
+	WHERE r.held AND r.reason = 'tracking plan' ORDER BY 1, 2) h
+CROSS JOIN LATERAL cdp.release(h.message_id, h.source) WHERE right(h.message_id, 1) IN ('1', '4', '8');};
 
 # What an entry of the class consent says: preferences in the context of any, or a
 # call.
@@ -686,6 +726,8 @@ sub stream
 	  : $class eq 'consent' ? map { chance(0.15) ? pick(@$_) : () } @rules
 	  : $kinds{$class} ? map { chance(0.6) ? pick(@$_) : () } @{ $kinds{$class} } : ();
 	return { seed => $seed, class => $class, domains => @domains > 1 ? pick(@domain_steps) : undef, rules => \@changes, span => $span, entries => \@entries,
+		plans => [ $class eq 'plans' ? plans($span) : () ], retroactive => \@retroactive,
+		release => $class eq 'plans' && chance(0.6),
 		# most rules are there from the beginning
 		early => $lean && chance($class eq 'policies' ? 0.4 : 0.8),
 		# guards that are others at first, and everybody is judged again
@@ -719,7 +761,7 @@ sub items
 	my $end = 1.2 * $stream->{span};
 	my %define;
 	my @steps = $stream->{class} eq 'define' ? @late : $stream->{class} eq 'versions' ? @late_more
-	  : $stream->{class} eq 'consent' && chance(0.4) ? @consent_steps : $stream->{domains} ? @{ $stream->{domains} } : ();
+	  : $stream->{class} eq 'consent' && chance(0.4) ? @consent_steps : $stream->{domains} ? @{ $stream->{domains} } : @{ $stream->{retroactive} };
 	my @at = sort { $a <=> $b } map { int(rand(@entries)) } @steps;
 	push @{ $define{ $at[$_] } }, $steps[$_] for 0 .. $#steps;
 	my %rules;
@@ -727,10 +769,10 @@ sub items
 	my $guarded = %{ $stream->{guards} } ? int(rand(@entries)) : -1;
 	my $strange = chance(0.3);
 	my $round = chance(0.4);
-	my @items = ([ 'now', stamp($clock) ]);
+	my @items = ([ 'now', stamp($clock) ], map { [ 'define', $_ ] } @{ $stream->{plans} });
 	push @items, [ 'set', 'backfill_at_once = 0' ] if %define && chance(0.7);
 	# changes of rules: in steps between the batches, or at once
-	push @items, ['later'] if (@{ $stream->{rules} } || $guarded >= 0) && chance(0.7);
+	push @items, ['later'] if (@{ $stream->{rules} } || @{ $stream->{retroactive} } || $guarded >= 0) && chance(0.7);
 
 	for my $i (0 .. $#entries)
 	{
@@ -757,6 +799,7 @@ sub items
 		}
 	}
 	push @items, [ 'end', stamp($end) ];
+	push @items, ['release'] if $stream->{release};
 	# the other orders are compared with these
 	push @items, ['check'] if $order < 2;
 	return [ (map { [ 'set', "$_ = " . ($stream->{guards}{$_} // $stream->{settings}{$_}) ] } sort keys %{ $stream->{settings} }),
@@ -769,6 +812,7 @@ sub script
 	my @sql = ('RESET ALL;', $delete_sql, $db =~ /^traits/ ? @undefine_more : (), $reset_sql);
 	push @sql, q{SELECT dblink_connect('other', format('host=%s port=%s dbname=%s', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database())) WHERE 'other' <> ALL (COALESCE(dblink_get_connections(), '{}'));} if $other && grep { ref $_ eq 'ARRAY' && $_->[0] eq 'other' } @$items;
 	my $check = '';
+	my $release = '';
 	my @rows;
 	my $flush = sub {
 		return unless @rows;
@@ -793,6 +837,7 @@ sub script
 		push @sql, "SET cdp.now = '$argument';" if $what =~ /now|end/;
 		push @sql, "SET cdp.$argument;" if $what eq 'set';
 		$check = $verify_sql if $what eq 'check';
+		$release = "SELECT 'applied' FROM cdp.apply(NULL);\n$release_sql" if $what eq 'release';
 		push @sql, "SELECT 'applied' FROM cdp.apply($argument);" if $what eq 'apply';
 		if ($what eq 'other')
 		{
@@ -812,7 +857,7 @@ sub script
 		push @sql, $consent_sql if $what eq 'consent';
 	}
 	$flush->();
-	push @sql, "SELECT 'applied' FROM cdp.apply(NULL);", "SELECT 'LEFT ' || n FROM cdp.apply(NULL) n WHERE n > 0;",
+	push @sql, $release, "SELECT 'applied' FROM cdp.apply(NULL);", "SELECT 'LEFT ' || n FROM cdp.apply(NULL) n WHERE n > 0;",
 	  q{SELECT 'LEFT a change of rules' FROM cdp.rule_changes;},
 	  q{SELECT 'LEFT a definition' FROM cdp.backfills;},
 	  q{SELECT 'LEFT timers' FROM cdp.timers t, cdp.applier a WHERE t.at <= a.clock LIMIT 1;},
@@ -954,7 +999,7 @@ sub smaller
 				my $subject = $list ? $other : $items;
 				my $to = $at + $size - 1 < $#$subject ? $at + $size - 1 : $#$subject;
 				# both orders keep what they are judged by, else they differ for that
-				my %gone = map { $_ => 1 } grep { ref $_ eq 'HASH' || $_->[0] !~ /define|end|rule|set|check/ } @$subject[ $at .. $to ];
+				my %gone = map { $_ => 1 } grep { ref $_ eq 'HASH' || $_->[0] !~ /define|end|rule|set|check|release/ } @$subject[ $at .. $to ];
 				my @a = grep { !$gone{$_} } @$items;
 				my @b = grep { !$gone{$_} } @$other;
 				if (%gone && $fails->(\@a, \@b)) { $items = \@a; $other = \@b; }
