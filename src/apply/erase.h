@@ -52,6 +52,11 @@ extern bool CdpErasureOwns(CdpErasure *erasure, CdpEntry *entry, bool shared);
  * they are to go or to be changed.  owned: they are known to be the person's.
  */
 extern void CdpErasureTakeRows(CdpErasureRows *rows, bool owned);
+/*
+ * Make the row of an expired entry one that only says what this entry said of
+ * consent; false when it said nothing.
+ */
+extern bool CdpErasureConsentOnly(CdpErasureRows *rows, CdpEntry *entry, Datum *values, bool *isnull);
 /* Write them, and what follows from it. */
 extern void CdpErasureExchange(CdpErasureRows *rows);
 

@@ -144,8 +144,8 @@ anonymous(CdpErasureRows *rows, ArrayType *identifiers)
  * What an expired entry said about consent, and under which names of persons;
  * false: nothing.  It is no copy of its message any more.
  */
-static bool
-reduce_to_consent(CdpErasureRows *rows, CdpEntry *entry, Datum *values, bool *isnull)
+bool
+CdpErasureConsentOnly(CdpErasureRows *rows, CdpEntry *entry, Datum *values, bool *isnull)
 {
 	Jsonb	   *said = CdpConsentPreferences(entry);
 	Datum	   *elems;
@@ -388,10 +388,10 @@ forget_ways(CdpBatch *batch, List *exchanged)
 
 /*
  * Identifiers that only these entries named, when they did not count, are known
- * as former ones.
+ * as former ones.  Those that others name, or the same still, stay.
  */
 static void
-forget_names(List *deleted)
+forget_names(List *exchanged)
 {
 	Datum	   *names;
 	int64	   *hashes;
@@ -400,13 +400,13 @@ forget_names(List *deleted)
 	Datum		args[2];
 	ListCell   *lc;
 
-	foreach(lc, deleted)
+	foreach(lc, exchanged)
 		max += ((CdpReadings *) lfirst(lc))->was.ncandidates;
 	if (max == 0)
 		return;
 	names = palloc(sizeof(Datum) * max);
 	hashes = palloc(sizeof(int64) * max);
-	foreach(lc, deleted)
+	foreach(lc, exchanged)
 	{
 		CdpEntry   *entry = &((CdpReadings *) lfirst(lc))->was;
 
@@ -468,7 +468,7 @@ take_row(CdpErasureRows *rows, Datum *row, bool *isnull, bool owned)
 			values[CDP_EVENTS_PROPERTIES] = JsonbPGetDatum(kept);
 		isnull[CDP_EVENTS_CONTEXT] = true;
 	}
-	if (rows->expired && reduce_to_consent(rows, &reread->was, values, isnull))
+	if (rows->expired && CdpErasureConsentOnly(rows, &reread->was, values, isnull))
 		fate = FATE_CHANGE;
 	if (fate == FATE_CHANGE)
 		CdpEntryFromRow(&reread->is, values, isnull);
@@ -622,7 +622,7 @@ CdpErasureExchange(CdpErasureRows *rows)
 	if (batch->nentries == 0 && batch->reread == NIL && batch->nemptied == 0 &&
 		batch->nremoved == 0 && batch->graph->withdrawn == NIL)
 	{
-		forget_names(deleted);
+		forget_names(rows->exchanged);
 		return;
 	}
 	CdpBatchFold(batch, rows->applied);
@@ -639,5 +639,5 @@ CdpErasureExchange(CdpErasureRows *rows)
 			batch->profiles[i]->cause == CDP_CAUSE_RETRACTION)
 			batch->profiles[i]->cause = CDP_CAUSE_ERASURE;
 	CdpBatchWrite(batch);
-	forget_names(deleted);
+	forget_names(rows->exchanged);
 }

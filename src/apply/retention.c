@@ -8,10 +8,10 @@
  *	  partition in a transaction, and deletes what has expired the way an
  *	  erasure deletes a person's entries (erase_rows.c): what they did is
  *	  withdrawn.  Only what they said of consent stays, or a refusal that has
- *	  expired would bring back what was granted before.  Where it is stands in memory only, for a pass that begins anew
- *	  finds nothing twice; the pages of a step that is rolled back are gone
- *	  through again.  Partitions that are empty by then are dropped by
- *	  cdp.drop_expired_partitions().
+ *	  expired would bring back what was granted before.  Where it is stands in
+ *	  memory only, for a pass that begins anew finds nothing twice; the pages of
+ *	  a step that is rolled back are gone through again.  Partitions that are
+ *	  empty by then are dropped by cdp.drop_expired_partitions().
  *
  * IDENTIFICATION
  *	  src/apply/retention.c
@@ -144,8 +144,14 @@ go_back(void)
 	if (!TransactionIdIsValid(step) || TransactionIdIsCurrentTransactionId(step))
 		return;
 	pass.step = InvalidTransactionId;
-	/* what became of it is not known for ever, and not asked after a pass */
-	if (GetCurrentTimestamp() < pass.step_at + PASS_EVERY && TransactionIdDidCommit(step))
+	/* what became of it is not known for ever: then from the beginning */
+	if (GetCurrentTimestamp() >= pass.step_at + PASS_EVERY)
+	{
+		pass.going = false;
+		pass.next = DT_NOBEGIN;
+		return;
+	}
+	if (TransactionIdDidCommit(step))
 		return;
 	pass.going = true;
 	pass.parts = pass.from_parts;
@@ -191,7 +197,7 @@ keep_words(CdpErasureRows *rows)
 							  reading->was.id))
 		{
 			kept = lappend(kept, reading);
-			if (reading->is.id != 0)
+			if (reading->is.id != 0 && reading->is.type == CDP_ENTRY_CONSENT)
 				list[n++] = reading;
 		}
 	}
@@ -277,9 +283,10 @@ take_parts(CdpErasureRows *rows)
 		isnull[CDP_EVENTS_IDENTIFIERS] = isnull[KEPT_IDENTIFIERS];
 		values[CDP_EVENTS_PROPERTIES] = values[KEPT_PROPERTIES];
 		isnull[CDP_EVENTS_PROPERTIES] = isnull[KEPT_PROPERTIES];
-		/* of an entry that names nobody any more nothing is left */
-		if (!isnull[CDP_EVENTS_IDENTIFIERS] &&
-			ARR_NDIM(DatumGetArrayTypeP(values[CDP_EVENTS_IDENTIFIERS])) > 0)
+		/* of an entry that names nobody any more only consent is left */
+		if ((!isnull[CDP_EVENTS_IDENTIFIERS] &&
+			 ARR_NDIM(DatumGetArrayTypeP(values[CDP_EVENTS_IDENTIFIERS])) > 0) ||
+			CdpErasureConsentOnly(rows, &reading->was, values, isnull))
 			CdpEntryFromRow(&reading->is, values, isnull);
 		rows->exchanged = lappend(rows->exchanged, reading);
 	}
@@ -347,10 +354,8 @@ CdpRetentionStep(CdpBatch *batch, CdpCursorSet *applied, bool *more)
 		if (pass.parts)
 			take_parts(&rows);
 		else
-		{
 			CdpErasureTakeRows(&rows, true);
-			keep_words(&rows);
-		}
+		keep_words(&rows);
 		n = list_length(rows.exchanged);
 		CdpErasureExchange(&rows);
 		pass.page += step;

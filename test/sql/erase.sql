@@ -168,3 +168,13 @@ SELECT apply();
 SELECT kind, payload - 'profile_id' - 'created_at' - 'merged' - 'parts' - 'into' - 'merges' AS payload, cause FROM changes
 WHERE profile_id = resolve('user_id:ines') AND kind <> 'segment_entered' ORDER BY seq;
 SELECT * FROM verify();
+
+-- nor is an identifier kept that did not count, when entries stay
+SELECT alter_identifier_kind('phone', max_per_profile => 1, policy => 'quarantine');
+SELECT log('y1', 'track', 'Order', '{user_id:kim,phone:+49301234567}'), log('y2', 'track', 'Order', '{user_id:kim,phone:+49301234568}');
+SELECT apply();
+SELECT count(*) AS withheld FROM withheld_entries;
+SELECT erase('user_id:kim', 'anonymise') IS NOT NULL AS logged;
+SELECT apply();
+SELECT identifier FROM former_identities WHERE kind(identifier) = 'phone';
+SELECT * FROM verify();

@@ -131,6 +131,20 @@ SELECT * FROM words;
 SELECT type, event, identifiers, properties, context, message_id IS NULL AS nameless FROM cdp.events WHERE received_at = '2026-04-20' ORDER BY id;
 SELECT * FROM cdp.verify();
 DROP VIEW words;
+-- So does what was said by identifiers that expire, which may be in use.
+SELECT cdp.drop_retention(type => 'track');
+INSERT INTO cdp.events (type, event, identifiers, context, occurred_at, received_at)
+SELECT 'track', 'Seen', '{anonymous_id:ds}'::cdp.identifier[], context::jsonb, at, at
+FROM (VALUES ('{"consent": {"categoryPreferences": {"Advertising": false}}}', timestamptz '2026-04-01'), ('{"consent": {"categoryPreferences": {"Advertising": false}}}', '2026-04-02'), (NULL, '2026-04-03')) v (context, at);
+SELECT cdp.consent('s', 'marketing', occurred_at => '2026-03-01') IS NOT NULL, said('s', 1, NULL);
+SELECT cdp.apply() >= 0;
+SELECT cdp.consented('user_id:s', 'marketing');
+SELECT cdp.set_retention('15 days', kind => 'anonymous_id');
+SELECT cdp.apply() >= 0;
+SELECT cdp.apply() >= 0;
+SELECT cdp.consented('user_id:s', 'marketing');
+SELECT type, event, identifiers, properties, context, received_at FROM cdp.events e WHERE e.identifiers::text LIKE '%anonymous_id:ds%' ORDER BY received_at;
+SELECT * FROM cdp.verify();
 
 -- Identifiers of a kind, and traits: entries stay without them, as if they had
 -- never had them.
