@@ -82,7 +82,7 @@ if (!$driver && works('node', '--version'))
 {
 	local $ENV{HOME} = $dir;
 	$ENV{NODE_PATH} = "$dir/npm/node_modules";
-	$driver = works('sh', '-c', "mkdir $dir/npm && cd $dir/npm && timeout 200 npm install --silent --no-audit --no-fund pg\@8")
+	$driver = works('sh', '-c', "mkdir $dir/npm && cd $dir/npm && timeout 60 npm install --fetch-retries=0 --silent --no-audit --no-fund pg\@8")
 	  && works('node', '-e', "require('pg')");
 }
 my @consumers = (
