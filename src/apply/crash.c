@@ -22,9 +22,10 @@
  *	  handler.  SIGKILL from elsewhere cannot be told from a crash; it has to hit
  *	  the same entry twice, alone, to have it put aside.
  *
- *	  The mark is one file a database, in the folder of the cumulative statistics,
- *	  and says nothing about persons.  Without it everything goes on as if there had
- *	  been no crash.
+ *	  The mark is one file a database, in pg_stat_tmp, since what this server was
+ *	  about to do does not belong into a copy of it: pg_basebackup and pg_rewind
+ *	  leave that folder's files out.  It says nothing about persons.  Without it
+ *	  everything goes on as if there had been no crash.
  *
  * IDENTIFICATION
  *	  src/apply/crash.c
@@ -104,8 +105,7 @@ static bool expecting = false;
 static void
 mark_path(char *path)
 {
-	snprintf(path, MAXPGPATH, PGSTAT_STAT_PERMANENT_DIRECTORY "/cdp_applier.%u",
-			 MyDatabaseId);
+	snprintf(path, MAXPGPATH, PG_STAT_TMP_DIR "/cdp_applier.%u", MyDatabaseId);
 }
 
 /*
@@ -259,7 +259,12 @@ CdpCrashRecall(CdpNarrowing *narrow)
 	mark.magic = MARK_MAGIC;
 	for (i = 0; i < mark.nprofiles; i++)
 		if (mark.profiles[i].until > now - USECS_PER_DAY)
-			mark.profiles[n++] = mark.profiles[i];
+		{
+			mark.profiles[n] = mark.profiles[i];
+			/* the clock may have been set back */
+			mark.profiles[n].until = Min(mark.profiles[n].until, now + MAX_PROFILE_REST);
+			n++;
+		}
 	mark.nprofiles = n;
 	if (mark.busy)
 		judge_crash(narrow, &crashed);

@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('crash');
-$node->init;
+$node->init(allows_streaming => 1);
 $node->append_conf(
 	'postgresql.conf', qq(
 shared_preload_libraries = 'cdp'
@@ -101,6 +101,14 @@ $node->safe_psql('postgres', q(
 	CREATE TRIGGER gate BEFORE INSERT ON cdp.identities FOR EACH ROW EXECUTE FUNCTION gate();
 	CREATE TABLE closed ()));
 append(321, 321, '0');
+
+# a copy of this server has not crashed
+$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cdp applier' AND wait_event = 'PgSleep'));
+my $note = 'cdp_applier.' . $node->safe_psql('postgres', "SELECT oid FROM pg_database WHERE datname = 'postgres'");
+is(scalar(() = glob $node->data_dir . "/*/$note"), 1, 'the applier has noted what it is about to do');
+$node->backup('busy');
+is(scalar(() = glob $node->backup_dir . "/busy/*/$note"), 0, 'a base backup does not contain it');
+
 for my $i (1 .. 3)
 {
 	ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cdp applier' AND wait_event = 'PgSleep')),
