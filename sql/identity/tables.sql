@@ -9,9 +9,8 @@ CREATE TABLE cdp.identities (
 	state cdp.node_state,
 	segments int[],
 	timer timestamptz,
-	recent bytea,
-	room text
-) WITH (fillfactor = 75);
+	recent bytea
+) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX identities_identifier ON cdp.identities (identifier);
 CREATE INDEX identities_profile ON cdp.identities (profile_id);
 COMMENT ON TABLE cdp.identities IS 'every known identifier in canonical form and the profile that it belongs to now';
@@ -19,7 +18,6 @@ COMMENT ON COLUMN cdp.identities.state IS 'what the entries that this node owns 
 COMMENT ON COLUMN cdp.identities.segments IS 'on the row with node_id = profile_id: the segments that the profile is in';
 COMMENT ON COLUMN cdp.identities.recent IS 'the latest entries that this node owns, packed: see the view cdp.entries';
 COMMENT ON COLUMN cdp.identities.timer IS 'on the row with node_id = profile_id: its instant in cdp.timers';
-COMMENT ON COLUMN cdp.identities.room IS 'blanks until the row is updated for the first time: they keep room in its page for the versions to come';
 
 -- Evidence. Rules are monotone, so of all entries that give evidence for a
 -- pair only the earliest is kept (and every manual merge).

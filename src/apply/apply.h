@@ -53,6 +53,8 @@ extern CdpAttempt CdpAttempted;
  * nothing then unless a live entry of it exists).  work: CDP_WORK_…
  */
 extern CdpBatchResult CdpApplyBatch(int64 max_entries, bool activate, int work);
+/* For the process of the applier only. */
+extern void CdpApplierKeepMemory(void);
 
 /* From _PG_init: hooks, launcher registration. */
 extern void CdpApplyInit(void);

@@ -467,20 +467,15 @@ judge_plans(CdpBatch *batch)
  * What a batch takes, the next one will take as well.  Given back to the system
  * in between, its pages would have to be cleared again each time, which is a
  * twentieth of a batch of 10,000.  These limits are the highest that the C library
- * arrives at by itself.
+ * arrives at by itself.  They hold for the whole process, so this is for the
+ * applier alone: what a user's session does with its memory is not ours to say.
  */
-static void
-keep_memory(void)
+void
+CdpApplierKeepMemory(void)
 {
 #if defined(M_MMAP_THRESHOLD) && defined(M_TRIM_THRESHOLD)
-	static bool done = false;
-
-	if (!done)
-	{
-		mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
-		mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
-		done = true;
-	}
+	mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
 #endif
 }
 
@@ -528,7 +523,6 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	CdpBecomeOwner(&saved);
 	CdpPinPlans();
-	keep_memory();
 	SPI_connect();
 	context = AllocSetContextCreate(CurrentMemoryContext, "cdp batch",
 									ALLOCSET_DEFAULT_SIZES);

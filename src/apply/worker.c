@@ -827,7 +827,7 @@ cdp_applier_main(Datum main_arg)
 	Oid			tablespace;
 	LOCKTAG		tag;
 	int			attempts = 0;
-	ApplierState state;
+	ApplierState state = {0};
 	MemoryContext context;
 	ErrorContextCallback callback;
 
@@ -860,13 +860,13 @@ cdp_applier_main(Datum main_arg)
 	before_shmem_exit(leave_slot, (Datum) 0);
 	if (!CdpLauncherAttach())
 		leave(CDP_EXIT_ASKED);
+	CdpApplierKeepMemory();
 
 	callback.callback = error_context;
 	callback.arg = NULL;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 
-	memset(&state, 0, sizeof(state));
 	state.narrow.limit = cdp_batch_size;
 	state.narrow.work = CDP_WORK_ALL;
 	state.next_timer = DT_NOEND;

@@ -26,23 +26,23 @@
 
 static CdpStatement insert_nodes = {
 	"INSERT INTO cdp.identities (node_id, profile_id, first_seen, last_seen,"
-	" timer, identifier, state, segments, recent, room)"
+	" timer, identifier, state, segments, recent)"
 	" SELECT u.node_id, u.profile_id, u.first_seen, u.last_seen,"
 	" nullif(u.timer, 'infinity'), u.identifier::cdp.identifier, u.state,"
-	" u.segments::int[], u.recent, $10"
+	" u.segments::int[], u.recent"
 	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
 	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
 	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent, "
 	" unnest($8) AS segments, unnest($9) AS identifier) AS u",
 	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
-	"node_state[]", "bytea[]", "text[]", "text[]", "text"}
+	"node_state[]", "bytea[]", "text[]", "text[]"}
 };
 
 static CdpStatement update_nodes = {
 	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
 	" first_seen = u.first_seen, last_seen = u.last_seen,"
 	" timer = nullif(u.timer, 'infinity'), state = u.state,"
-	" recent = u.recent, room = NULL"
+	" recent = u.recent"
 	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
 	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
 	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent) AS u"
@@ -65,7 +65,7 @@ static CdpStatement update_nodes_and_segments = {
 	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
 	" first_seen = u.first_seen, last_seen = u.last_seen,"
 	" timer = nullif(u.timer, 'infinity'), state = u.state,"
-	" recent = u.recent, segments = u.segments::int[], room = NULL"
+	" recent = u.recent, segments = u.segments::int[]"
 	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
 	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
 	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent, "
@@ -99,13 +99,6 @@ static CdpStatement insert_rejected = {
 	" unnest($7) AS sqlstate, unnest($8) AS held) AS u",
 	{"int8[]", "int8[]", "text[]", "text[]", "text[]", "text[]", "text[]", "bool[]"}
 };
-
-/*
- * Blanks in a new row.  A page has to keep room for versions to come, which
- * fillfactor could do as well; but then PostgreSQL would clear away old versions
- * whenever somebody comes by a page that is fuller than that, which is each batch.
- */
-#define ROOM	140
 
 typedef struct Columns
 {
@@ -186,16 +179,6 @@ add_row(Columns *c, CdpNode *node, CdpBatch *batch)
 		: segments_text(node->new_segments, node->nnew_segments);
 }
 
-static Datum
-make_room(void)
-{
-	text	   *room = palloc(VARHDRSZ + ROOM);
-
-	SET_VARSIZE(room, VARHDRSZ + ROOM);
-	memset(VARDATA(room), ' ', ROOM);
-	return PointerGetDatum(room);
-}
-
 /*
  * Columns as the arguments that the statements on cdp.identities share.
  */
@@ -233,7 +216,7 @@ CdpWriteRows(CdpBatch *batch)
 	int			nset = 0;
 	int			nunset = 0;
 	int			i;
-	Datum		args[10];
+	Datum		args[9];
 
 	if (max == 0)
 		return;
@@ -309,7 +292,6 @@ CdpWriteRows(CdpBatch *batch)
 	{
 		columns_args(&new, state_type, args);
 		args[8] = CdpVarlenaArray(new.identifiers, NULL, new.n, TEXTOID);
-		args[9] = make_room();
 		CdpRun(&insert_nodes, args, NULL);
 	}
 	if (nunset > 0)

@@ -23,6 +23,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "storage/bufmgr.h"
+#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -30,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "cdp.h"
+#include "compat.h"
 #include "identity/account.h"
 #include "statement.h"
 
@@ -145,20 +147,23 @@ CdpAccountsExist(void)
 {
 	/*
 	 * Asked for every profile of a query: "no" holds for whoever sees the same.
-	 * Of two snapshots with the same xmax the later one has fewer transactions in
-	 * progress, or sees the same but for what it has written itself.
+	 * Of two snapshots of one transaction with the same xmax the later one has
+	 * fewer others in progress, or sees the same but for what it has written itself.
+	 * (In the next transaction what this one has written is there, and neither
+	 * xmax nor the number of others need have changed.)
 	 */
-	static TransactionId xmax = InvalidTransactionId;
+	static LocalTransactionId lxid = InvalidLocalTransactionId;
+	static TransactionId xmax;
 	static uint32 xcnt;
 	static CommandId command;
 	Snapshot	snapshot = GetActiveSnapshot();
 	Relation	rel;
 	bool		exist = false;
 
-	if (TransactionIdIsValid(xmax) && snapshot->xmax == xmax &&
+	if (lxid != InvalidLocalTransactionId && lxid == CdpMyLxid && snapshot->xmax == xmax &&
 		snapshot->xcnt == xcnt && snapshot->curcid == command)
 		return false;
-	xmax = InvalidTransactionId;
+	lxid = InvalidLocalTransactionId;
 	rel = table_open(CdpRelationOid("account_identities"), AccessShareLock);
 	if (RelationGetNumberOfBlocks(rel) > 0)
 	{
@@ -172,6 +177,7 @@ CdpAccountsExist(void)
 	table_close(rel, AccessShareLock);
 	if (!exist && !snapshot->takenDuringRecovery)
 	{
+		lxid = CdpMyLxid;
 		xmax = snapshot->xmax;
 		xcnt = snapshot->xcnt;
 		command = snapshot->curcid;

@@ -26,8 +26,6 @@
 /* Stamps that a new key is compared with; more would cost quadratic time. */
 #define STAMP_LOOKBACK		16
 
-#define MAX_KEPT_BUFFER		(64 * 1024)
-
 static int
 compare_keys(const char *a, int alen, const char *b, int blen)
 {
@@ -465,27 +463,6 @@ write_declared(StringInfo out, CdpNodeAcc *acc)
 	pfree(known);
 }
 
-/*
- * A buffer that is kept from call to call, unless it has become large.
- */
-static void
-reuse_buffer(StringInfo buf)
-{
-	if (buf->data != NULL && buf->maxlen > MAX_KEPT_BUFFER)
-	{
-		pfree(buf->data);
-		buf->data = NULL;
-	}
-	if (buf->data == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		initStringInfo(buf);
-		MemoryContextSwitchTo(old);
-	}
-	resetStringInfo(buf);
-}
-
 struct varlena *
 CdpNodeClose(CdpNodeAcc *acc, TimestampTz clock)
 {
@@ -495,16 +472,16 @@ CdpNodeClose(CdpNodeAcc *acc, TimestampTz clock)
 struct varlena *
 CdpNodeCloseIn(CdpNodeAcc *acc, TimestampTz clock, MemoryContext context)
 {
-	static StringInfoData out;
-	static StringInfoData body;
+	StringInfoData out;
+	StringInfoData body;
 	struct varlena *result;
 	int			nstates = 0;
 
 	if (!acc->dirty)
 		return acc->disk;
 
-	reuse_buffer(&out);
-	reuse_buffer(&body);
+	initStringInfo(&out);
+	initStringInfo(&body);
 	appendStringInfoSpaces(&out, VARHDRSZ);
 	appendStringInfoCharMacro(&out, CDP_NODE_VERSION);
 
@@ -560,10 +537,13 @@ CdpNodeCloseIn(CdpNodeAcc *acc, TimestampTz clock, MemoryContext context)
 		}
 	}
 
+	pfree(body.data);
+
 	/* thousands of these live for long: no larger than they are */
 	result = MemoryContextAlloc(context, out.len);
 	memcpy(result, out.data, out.len);
 	SET_VARSIZE(result, out.len);
+	pfree(out.data);
 	return result;
 }
 
