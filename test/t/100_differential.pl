@@ -529,7 +529,7 @@ sub listed
 }
 
 # A schema for what properties() makes, and for which entries it is.
-sub plan
+sub one_plan
 {
 	my ($type, $event) = @{ pick([ 'track', 'Order Completed' ], [ 'track', 'Product Viewed' ], [ 'page', 'Home' ], [ 'identify', '' ], [ 'group', '' ]) };
 	my $schema = pick('true', '{}', 'false', '{"required": ["revenue"]}', '{"properties": {"revenue": {"type": "number", "minimum": 5}}}',
@@ -546,7 +546,7 @@ sub plans
 	my @rows;
 	for (1 .. pick(0, 2, 5))
 	{
-		my ($type, $event, $schema, $mode) = plan();
+		my ($type, $event, $schema, $mode) = one_plan();
 		my $before = $version{"$type $event"} //= { n => 0, until => -86400 };
 		my $from = $before->{until} + (chance(0.5) ? 0 : int(rand($span / 4)));
 		$before->{until} = $from + int(rand($span));
@@ -558,7 +558,7 @@ sub plans
 # A version about history: how things end does not depend on when it was made.
 sub retroactive
 {
-	my ($type, $event, $schema, $mode) = plan();
+	my ($type, $event, $schema, $mode) = one_plan();
 	return 'SELECT cdp.tracking_plan(' . join(', ', $event eq '' ? 'NULL' : lit($event), lit($schema), lit($mode), lit($type)) . ', retroactive => true);';
 }
 
@@ -725,6 +725,7 @@ sub stream
 	  : $class eq 'accounts' ? map { chance(0.3) ? pick(@$_) : () } @account_rules
 	  : $class eq 'consent' ? map { chance(0.15) ? pick(@$_) : () } @rules
 	  : $kinds{$class} ? map { chance(0.6) ? pick(@$_) : () } @{ $kinds{$class} } : ();
+	my @retroactive = $class eq 'plans' ? map { retroactive() } 1 .. pick(0, 1, 3, 6) : ();
 	return { seed => $seed, class => $class, domains => @domains > 1 ? pick(@domain_steps) : undef, rules => \@changes, span => $span, entries => \@entries,
 		plans => [ $class eq 'plans' ? plans($span) : () ], retroactive => \@retroactive,
 		release => $class eq 'plans' && chance(0.6),
