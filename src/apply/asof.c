@@ -41,6 +41,7 @@
 #include "cdp.h"
 #include "sensitive.h"
 #include "statement.h"
+#include "trust/plan.h"
 
 PG_FUNCTION_INFO_V1(cdp_resolve_at);
 PG_FUNCTION_INFO_V1(cdp_identifiers_at);
@@ -389,10 +390,11 @@ CdpAsOfComponent(CdpAsOf *asof, const CdpIdentifier *raw, CdpEntry ***entries, i
 
 /*
  * While a change of the rules is on its way, some entries are in the tables by
- * what they meant before.  *changing: there is one.
+ * what they meant before, and whom a tracking plan has held is in none of them.
+ * *changing: there is one.
  */
 static bool
-read_by_these_kinds(CdpKindSet *kinds, bool *changing)
+read_by_these_rules(CdpKindSet *kinds, bool *changing)
 {
 	uint64		n = CdpRun(&changes_of_rules, NULL, NULL);
 	int64	   *changes = palloc(sizeof(int64) * Max(n, 1));
@@ -403,7 +405,8 @@ read_by_these_kinds(CdpKindSet *kinds, bool *changing)
 	SPI_freetuptable(SPI_tuptable);
 	*changing = n > 0;
 	for (i = 0; i < n; i++)
-		if (!CdpKindSetsReadAlike(CdpKindSetBefore(changes[i]), kinds))
+		if (!CdpKindSetsReadAlike(CdpKindSetBefore(changes[i]), kinds) ||
+			!CdpPlanSetsAlike(CdpPlanSetBefore(changes[i]), CdpPlanSetNow()))
 			return false;
 	return true;
 }
@@ -419,7 +422,7 @@ CdpAsOfBegin(TimestampTz at, TimestampTz known_at)
 	asof->at = at;
 	asof->known_at = known_at;
 	asof->kinds = CdpKindSetAt(asof->known_at, &asof->by_index);
-	if (!read_by_these_kinds(asof->kinds, &asof->changing))
+	if (!read_by_these_rules(asof->kinds, &asof->changing))
 		asof->by_index = false;
 	asof->cursors = CdpCursorsLoad();
 	CdpIsolatedLoad(CdpApplierGlance(NULL));

@@ -151,3 +151,17 @@ SELECT cdp.track('Other', user_id => 'hal', message_id => 'm15'), cdp.track('Fin
 SELECT cdp.apply();
 SELECT r.message_id, r.reason, r.held FROM held r WHERE message_id IN ('m15', 'm16');
 SELECT count(*) FROM state() WHERE who LIKE '%hal%';
+
+-- who is in no table, as all is held, is there when a version about history lets it count
+SELECT cdp.tracking_plan('Only', 'false', 'quarantine', retroactive => true);
+SELECT cdp.track('Only', user_id => 'only', message_id => 'only');
+SELECT cdp.apply();
+BEGIN;
+SET LOCAL cdp.backfill_at_once = 0;
+SELECT cdp.profile('user_id:only', fresh => true) IS NULL AS held;
+SELECT cdp.tracking_plan('Only', 'true', 'allow', retroactive => true);
+SELECT count(*) AS on_their_way FROM cdp.rule_changes;
+SELECT cdp.profile('user_id:only', fresh => true)->'identifiers' AS counts;
+COMMIT;
+SELECT cdp.apply(NULL);
+SELECT cdp.profile('user_id:only')->'identifiers' AS counts;
