@@ -905,13 +905,15 @@ sub run
 	my @results;
 	end_session($name) if $apart;
 	my $session = session($name);
-	# from a file: psql may stop reading when there is an error
-	open my $fh, '>:raw', $script or die "$script: $!";
+	# from a file: psql may stop reading when there is an error.  Another one than
+	# last time, of which it has perhaps not seen the end.
+	my $file = "$script." . ($session->{turn} = !$session->{turn} ? 1 : 0) . ".$name";
+	open my $fh, '>:raw', $file or die "$file: $!";
 	print $fh map { script($_) . "\\echo NEXT\n" } @lists;
 	close $fh;
 	local $SIG{PIPE} = 'IGNORE';
 	my $stream = $session->{in};
-	print $stream "\\i $script\n";
+	print $stream "\\i $file\n";
 	for my $list (@lists)
 	{
 		my (@wrong, @state);
