@@ -196,6 +196,12 @@ CdpTimestampArray(const TimestampTz *values, int n)
 }
 
 Datum
+CdpBoolArray(const bool *values, int n)
+{
+	return fixed_array(values, n, BOOLOID, sizeof(bool));
+}
+
+Datum
 CdpVarlenaArray(Datum *values, bool *isnull, int n, Oid elemtype)
 {
 	int16		typlen;

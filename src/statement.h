@@ -66,6 +66,7 @@ extern void CdpPinPlans(void);
 extern Datum CdpInt8Array(const int64 *values, int n);
 extern Datum CdpInt4Array(const int32 *values, int n);
 extern Datum CdpTimestampArray(const TimestampTz *values, int n);
+extern Datum CdpBoolArray(const bool *values, int n);
 /* Varlena or cstring-free elements of a type; isnull may be NULL. */
 extern Datum CdpVarlenaArray(Datum *values, bool *isnull, int n, Oid elemtype);
 

@@ -9,7 +9,8 @@
  *	  named, and the evidence that rested on it, each of these only where it
  *	  can be another one.  All entries that name a node are owned by it or by a
  *	  node that evidence or a decision connects it with, and that is of no
- *	  weaker kind, which keeps the search local.
+ *	  weaker kind, and none is earlier or later than the node was seen.  This
+ *	  keeps the search local, also where the owner has a million entries.
  *
  *	  A detach takes away evidence, not entries: for every pair that has the
  *	  node at one end the log is asked what is the earliest evidence now.
@@ -42,20 +43,69 @@ static CdpStatement neighbours = {
 };
 
 static CdpStatement owned_entries = {
-	"SELECT " CDP_EVENTS_COLUMNS ", n.withheld"
-	" FROM (SELECT unnest($1) AS owner) AS u"
-	" CROSS JOIN LATERAL cdp.owned_entries_of(u.owner) n"
+	"SELECT " CDP_EVENTS_COLUMNS ", n.withheld, u.whole"
+	" FROM (SELECT unnest($1) AS owner, unnest($2) AS since, unnest($3) AS until,"
+	" unnest($4) AS whole) AS u"
+	/* as cdp.owned_entries_of() has it, without the pieces of other times */
+	" CROSS JOIN LATERAL ("
+	"SELECT r.at, r.entry, r.xid, r.received_at, false AS withheld"
+	" FROM cdp.identities i CROSS JOIN LATERAL cdp.unpack_entries(i.recent) r"
+	" WHERE i.node_id = u.owner AND r.at >= u.since AND r.at <= u.until"
+	" UNION ALL"
+	" SELECT r.at, r.entry, r.xid, r.received_at, false"
+	" FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r"
+	" WHERE p.owner = u.owner AND p.until >= u.since AND p.since <= u.until"
+	" AND r.at >= u.since AND r.at <= u.until"
+	" UNION ALL"
+	" SELECT w.at, w.entry, w.xid, w.received_at, true"
+	" FROM cdp.withheld_entries w WHERE w.owner = u.owner"
+	" AND w.at >= u.since AND w.at <= u.until) n"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
 	" AND e.received_at = n.received_at",
+	{"int8[]", "timestamptz[]", "timestamptz[]", "bool[]"}
+};
+
+/*
+ * Only the pieces that can have the first or the last entry are unpacked: what
+ * another one really has tells which.  (A piece may be of more time than what is
+ * left in it.)
+ */
+static CdpStatement owned_times = {
+	"SELECT u.owner, n.first, n.last FROM (SELECT unnest($1) AS owner) AS u"
+	" CROSS JOIN LATERAL (SELECT min(o.at) AS first, max(o.at) AS last FROM ("
+	"SELECT r.at FROM cdp.identities i CROSS JOIN LATERAL cdp.unpack_entries(i.recent) r"
+	" WHERE i.node_id = u.owner"
+	" UNION ALL"
+	" SELECT r.at FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r"
+	" WHERE p.owner = u.owner AND (p.since <= (SELECT min(q.at)"
+	" FROM (SELECT f.refs FROM cdp.entry_pieces f WHERE f.owner = u.owner"
+	" ORDER BY f.until LIMIT 1) AS f CROSS JOIN LATERAL cdp.unpack_entries(f.refs) q)"
+	" OR p.until >= (SELECT max(q.at)"
+	" FROM (SELECT f.refs FROM cdp.entry_pieces f WHERE f.owner = u.owner"
+	" ORDER BY f.until DESC LIMIT 1) AS f CROSS JOIN LATERAL cdp.unpack_entries(f.refs) q))"
+	" UNION ALL"
+	" SELECT w.at FROM cdp.withheld_entries w WHERE w.owner = u.owner) AS o) AS n",
 	{"int8[]"}
 };
 
-static CdpStatement owned_times = {
-	"SELECT u.owner, n.first, n.last FROM (SELECT unnest($1) AS owner) AS u"
-	" CROSS JOIN LATERAL (SELECT min(o.at) AS first, max(o.at) AS last"
-	" FROM cdp.owned_entries_of(u.owner) o) AS n",
-	{"int8[]"}
-};
+/*
+ * Entries of an owner that have to be read: all of a time, or, where it is not
+ * whole, of those only the ones that name certain others.
+ */
+typedef struct Source
+{
+	int64		owner;
+	TimestampTz since;
+	TimestampTz until;
+	bool		whole;
+} Source;
+
+typedef struct Sources
+{
+	Source	   *list;
+	int64		n;
+	int64		max;
+} Sources;
 
 /* What one entry says about a pair of nodes, a < b. */
 typedef struct Evidence
@@ -175,37 +225,166 @@ find_evidence(EvidenceSet *set, int64 a, int64 b)
 	return low;
 }
 
-/*
- * The entries that these nodes own, resolved to nodes.  What a policy keeps
- * from counting is among them, with withheld set.
- */
-CdpEntry *
-CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n)
+static void
+add_source(Sources *sources, int64 owner, TimestampTz since, TimestampTz until, bool whole)
 {
-	Datum		arg = CdpInt8Array(owners, nowners);
-	CdpEntry   *entries;
-	uint64		i;
-
-	CdpRun(&owned_entries, &arg, NULL);
-	*n = SPI_processed;
-	entries = palloc_extended(sizeof(CdpEntry) * Max((Size) *n, 1), MCXT_ALLOC_HUGE);
-	for (i = 0; i < *n; i++)
+	if (sources->n == sources->max)
 	{
-		Datum		values[CDP_EVENTS_NATTS + 1];
-		bool		isnull[CDP_EVENTS_NATTS + 1];
+		sources->max = Max(64, 2 * sources->max);
+		sources->list = sources->list == NULL
+			? palloc(sizeof(Source) * sources->max)
+			: repalloc_huge(sources->list, sizeof(Source) * sources->max);
+	}
+	sources->list[sources->n].owner = owner;
+	sources->list[sources->n].since = since;
+	sources->list[sources->n].until = until;
+	sources->list[sources->n++].whole = whole;
+}
 
+/*
+ * Entries of the owner may name this node: of all that have been applied none is
+ * earlier or later than it was seen.  While history is read anew it may have been
+ * another one.
+ */
+static void
+add_source_for(CdpBatch *batch, Sources *sources, int64 owner, const CdpNode *node)
+{
+	if (batch->rereading || batch->replaying || batch->graph->reading != NULL ||
+		batch->nemptied > 0)
+		add_source(sources, owner, DT_NOBEGIN, DT_NOEND, false);
+	else
+		add_source(sources, owner, node->first_seen, Min(node->last_seen, node->disk_last_seen),
+				   false);
+}
+
+static int
+source_order(const void *a, const void *b)
+{
+	const Source *x = a;
+	const Source *y = b;
+
+	if (x->owner != y->owner)
+		return x->owner < y->owner ? -1 : 1;
+	return x->since < y->since ? -1 : x->since > y->since ? 1 : 0;
+}
+
+/*
+ * Each time of an owner once.
+ */
+static void
+merge_sources(Sources *sources)
+{
+	int64		kept = 0;
+
+	qsort(sources->list, sources->n, sizeof(Source), source_order);
+	for (int64 i = 0; i < sources->n; i++)
+	{
+		Source	   *source = &sources->list[i];
+		Source	   *last = kept > 0 ? &sources->list[kept - 1] : NULL;
+
+		if (last != NULL && last->owner == source->owner && source->since <= last->until)
+		{
+			last->until = Max(last->until, source->until);
+			last->whole |= source->whole;
+		}
+		else
+			sources->list[kept++] = *source;
+	}
+	sources->n = kept;
+}
+
+/*
+ * Does the entry name one of these nodes, which are in order, beside its owner?
+ */
+static bool
+names_other(CdpGraph *graph, const CdpEntry *entry, const int64 *nodes, int n)
+{
+	for (int j = 1; j < entry->ncandidates; j++)
+	{
+		CdpNode    *node = CdpGraphKnown(graph, CdpGraphCandidate(entry, j));
+
+		if (node != NULL && is_member(nodes, n, node->id))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Entries by owner, resolved to nodes: of those sources that are not whole the ones
+ * that name one of these nodes, which are in order.  What a policy keeps from
+ * counting is among them, with withheld set.
+ */
+static CdpEntry *
+load_sources(CdpBatch *batch, Sources *sources, const int64 *nodes, int nnodes, int *n)
+{
+	int64	   *owners;
+	TimestampTz *since;
+	TimestampTz *until;
+	bool	   *whole;
+	Datum		args[4];
+	CdpEntry   *entries;
+	bool	   *wanted;
+	int			nrows;
+	int			i;
+
+	merge_sources(sources);
+	owners = palloc_extended(sizeof(int64) * Max(sources->n, 1), MCXT_ALLOC_HUGE);
+	since = palloc_extended(sizeof(TimestampTz) * Max(sources->n, 1), MCXT_ALLOC_HUGE);
+	until = palloc_extended(sizeof(TimestampTz) * Max(sources->n, 1), MCXT_ALLOC_HUGE);
+	whole = palloc_extended(sizeof(bool) * Max(sources->n, 1), MCXT_ALLOC_HUGE);
+	for (i = 0; i < sources->n; i++)
+	{
+		owners[i] = sources->list[i].owner;
+		since[i] = sources->list[i].since;
+		until[i] = sources->list[i].until;
+		whole[i] = sources->list[i].whole;
+	}
+	args[0] = CdpInt8Array(owners, sources->n);
+	args[1] = CdpTimestampArray(since, sources->n);
+	args[2] = CdpTimestampArray(until, sources->n);
+	args[3] = CdpBoolArray(whole, sources->n);
+	CdpRun(&owned_entries, args, NULL);
+	nrows = SPI_processed;
+	entries = palloc_extended(sizeof(CdpEntry) * Max((Size) nrows, 1), MCXT_ALLOC_HUGE);
+	wanted = palloc_extended(sizeof(bool) * Max(nrows, 1), MCXT_ALLOC_HUGE);
+	for (i = 0; i < nrows; i++)
+	{
+		Datum		values[CDP_EVENTS_NATTS + 2];
+		bool		isnull[CDP_EVENTS_NATTS + 2];
+
+		if (i % 1024 == 0)
+			CHECK_FOR_INTERRUPTS();
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
 						  values, isnull);
 		CdpEntryFromRow(&entries[i], values, isnull);
 		entries[i].withheld = DatumGetBool(values[CDP_EVENTS_NATTS]);
+		wanted[i] = DatumGetBool(values[CDP_EVENTS_NATTS + 1]);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	CdpEntriesReadAll(entries, *n);
-	for (i = 0; i < *n; i++)
+	CdpEntriesReadAll(entries, nrows);
+	for (i = 0; i < nrows; i++)
 		(void) CdpEntryJudge(&entries[i]);
-	CdpGraphCheck(batch->graph, entries, *n);
+	CdpGraphCheck(batch->graph, entries, nrows);
+	*n = 0;
+	for (i = 0; i < nrows; i++)
+		if (wanted[i] || names_other(batch->graph, &entries[i], nodes, nnodes))
+			entries[(*n)++] = entries[i];
+	pfree(wanted);
 	CdpGraphAdd(batch->graph, entries, *n, false);
 	return entries;
+}
+
+/*
+ * All entries that these nodes own.
+ */
+CdpEntry *
+CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n)
+{
+	Sources		sources = {0};
+
+	for (int i = 0; i < nowners; i++)
+		add_source(&sources, owners[i], DT_NOBEGIN, DT_NOEND, true);
+	return load_sources(batch, &sources, NULL, 0, n);
 }
 
 /*
@@ -277,36 +456,25 @@ is_stronger(CdpBatch *batch, const CdpNode *node, const CdpNode *other)
 }
 
 /*
- * Who may own entries that name one of these nodes, which are in order: with
- * themselves, or only others; weaker: and those whom entries of theirs may name.
+ * Who may own entries that name one of these nodes, which are in order, besides
+ * themselves.
  */
-static int64 *
-owners_around(CdpBatch *batch, const int64 *nodes, int n, bool themselves,
-			  bool weaker, int *nowners)
+static void
+add_owners_around(CdpBatch *batch, const int64 *nodes, int n, Sources *sources)
 {
 	Datum		arg = CdpInt8Array(nodes, n);
-	int64	   *owners;
-	int			k = 0;
 	uint64		r;
 
 	CdpRun(&neighbours, &arg, NULL);
-	owners = palloc_extended(sizeof(int64) * ((Size) n + SPI_processed + 1), MCXT_ALLOC_HUGE);
-	if (themselves)
-	{
-		memcpy(owners, nodes, sizeof(int64) * n);
-		k = n;
-	}
 	for (r = 0; r < SPI_processed; r++)
 	{
 		CdpNode    *node = CdpGraphNode(batch->graph, CdpCellInt8(r, 1));
 		CdpNode    *other = CdpGraphNode(batch->graph, CdpCellInt8(r, 2));
 
-		if (weaker || other == NULL || !is_stronger(batch, node, other))
-			owners[k++] = CdpCellInt8(r, 2);
+		if (other == NULL || !is_stronger(batch, node, other))
+			add_source_for(batch, sources, CdpCellInt8(r, 2), node);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	*nowners = sort_unique(owners, k);
-	return owners;
 }
 
 /*
@@ -317,21 +485,40 @@ owners_around(CdpBatch *batch, const int64 *nodes, int n, bool themselves,
 static int64 *
 add_emptied(CdpBatch *batch, int64 *named, int *n)
 {
-	int64	   *around;
-	int			naround;
+	Datum		arg = CdpInt8Array(batch->emptied, batch->nemptied);
 	int64	   *result;
+	uint64		r;
 
-	around = owners_around(batch, batch->emptied, batch->nemptied, true, true, &naround);
-	result = palloc(sizeof(int64) * (*n + naround));
+	CdpRun(&neighbours, &arg, NULL);
+	result = palloc_extended(sizeof(int64) * ((Size) *n + batch->nemptied + SPI_processed),
+							 MCXT_ALLOC_HUGE);
 	memcpy(result, named, sizeof(int64) * *n);
-	memcpy(result + *n, around, sizeof(int64) * naround);
-	*n += naround;
+	memcpy(result + *n, batch->emptied, sizeof(int64) * batch->nemptied);
+	*n += batch->nemptied;
+	for (r = 0; r < SPI_processed; r++)
+		result[(*n)++] = CdpCellInt8(r, 2);
+	SPI_freetuptable(SPI_tuptable);
+	*n = sort_unique(result, *n);
 	CdpGraphAddNodes(batch->graph, result, *n);
 	return result;
 }
 
 /*
- * Without those that own nothing.
+ * Those that own nothing are no sources.
+ */
+static void
+drop_emptied(CdpBatch *batch, Sources *sources)
+{
+	int64		kept = 0;
+
+	for (int64 i = 0; i < sources->n; i++)
+		if (!is_member(batch->emptied, batch->nemptied, sources->list[i].owner))
+			sources->list[kept++] = sources->list[i];
+	sources->n = kept;
+}
+
+/*
+ * Without those that own nothing; returns how many are left.
  */
 static int
 without_emptied(CdpBatch *batch, int64 *nodes, int n)
@@ -423,8 +610,7 @@ CdpRenewEvidence(CdpBatch *batch, List *renewed)
 	CdpGraph   *graph = batch->graph;
 	int64	   *nodes = palloc(sizeof(int64) * Max(list_length(renewed), 1));
 	int			n = 0;
-	int64	   *around;
-	int			naround;
+	Sources		sources = {0};
 	CdpEntry   *entries;
 	int			nentries;
 	EvidenceSet set;
@@ -439,8 +625,10 @@ CdpRenewEvidence(CdpBatch *batch, List *renewed)
 	if (n == 0)
 		return;
 	CdpGraphLoadEvidence(graph, nodes, n);
-	around = owners_around(batch, nodes, n, true, false, &naround);
-	entries = CdpLoadOwned(batch, around, naround, &nentries);
+	for (i = 0; i < n; i++)
+		add_source(&sources, nodes[i], DT_NOBEGIN, DT_NOEND, true);
+	add_owners_around(batch, nodes, n, &sources);
+	entries = load_sources(batch, &sources, nodes, n, &nentries);
 	CdpGraphLoadDetached(graph);
 	nlinks = CdpGraphLinksOf(graph, nodes, n, &links);
 	collect_evidence(entries, nentries, &set);
@@ -460,6 +648,8 @@ CdpRefold(CdpBatch *batch, const int64 *owners, int nowners, CdpEntry *entries,
 	CdpContributions *contributions;
 	int			i;
 
+	if (nowners == 0)
+		return;
 	for (i = 0; i < nowners; i++)
 	{
 		CdpNode    *node = CdpGraphNode(batch->graph, owners[i]);
@@ -486,11 +676,10 @@ CdpRefold(CdpBatch *batch, const int64 *owners, int nowners, CdpEntry *entries,
 
 /*
  * Those of the nodes, which are in order, whose first or last time may be that
- * of one of the entries, or of entries that somebody owned who is emptied.  They are
- * made ready to be seen anew.
+ * of one of the entries, or of entries that somebody owned who is emptied.
  */
 static int
-unsee(CdpBatch *batch, CdpEntry *old, int nold, const int64 *named, int nnamed, int64 *unseen)
+find_unseen(CdpBatch *batch, CdpEntry *old, int nold, const int64 *named, int nnamed, int64 *unseen)
 {
 	bool	   *is = palloc0(sizeof(bool) * nnamed);
 	int			n = 0;
@@ -515,11 +704,8 @@ unsee(CdpBatch *batch, CdpEntry *old, int nold, const int64 *named, int nnamed, 
 		CdpNode    *node = CdpGraphNode(batch->graph, named[i]);
 
 		node->row_changed = true;
-		if (!is[i] && batch->nemptied == 0)
-			continue;
-		node->first_seen = DT_NOEND;
-		node->last_seen = DT_NOBEGIN;
-		unseen[n++] = named[i];
+		if (is[i] || batch->nemptied > 0)
+			unseen[n++] = named[i];
 	}
 	pfree(is);
 	return n;
@@ -620,14 +806,13 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	int64	   *ids = palloc(sizeof(int64) * n);
 	int64	   *named;
 	int64	   *unseen;
-	int64	   *around;
-	int64	   *sources;
+	int64	   *sought;
+	Sources		sources = {0};
 	int			nnamed = 0;
 	int			nunseen;
-	int			naround;
+	int			nsought;
 	int			nowners = 0;
 	int			nids = 0;
-	int			nsources = 0;
 	int			max = 0;
 	CdpEntry   *entries;
 	int			nentries;
@@ -696,33 +881,40 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	nids = sort_unique(ids, nids);
 	nlinks = resting_links(batch, old, n, ids, nids, &links);
 	unseen = palloc(sizeof(int64) * nnamed);
-	nunseen = unsee(batch, old, n, named, nnamed, unseen);
-	around = owners_around(batch, unseen, nunseen, false, false, &naround);
+	nunseen = find_unseen(batch, old, n, named, nnamed, unseen);
 
-	/* whose entries tell all that has to be known */
-	sources = palloc_extended(sizeof(int64) * ((Size) naround + nowners + 2 * nlinks + 1),
-							  MCXT_ALLOC_HUGE);
-	if (naround > 0)
-		memcpy(sources, around, sizeof(int64) * naround);
-	nsources = naround;
+	/* whose entries tell all that has to be known, and of whom */
+	sought = palloc_extended(sizeof(int64) * ((Size) nunseen + 2 * nlinks + 1), MCXT_ALLOC_HUGE);
+	nsought = nunseen;
+	memcpy(sought, unseen, sizeof(int64) * nunseen);
+	add_owners_around(batch, unseen, nunseen, &sources);
 	for (i = 0; i < nowners; i++)
-		sources[nsources++] = owners[i];
+		add_source(&sources, owners[i], DT_NOBEGIN, DT_NOEND, true);
 	for (i = 0; i < nlinks; i++)
 	{
 		CdpNode    *a = links[i]->a;
 		CdpNode    *b = links[i]->b;
 
+		sought[nsought++] = a->id;
+		sought[nsought++] = b->id;
 		if (!is_stronger(batch, b, a))
-			sources[nsources++] = a->id;
+			add_source_for(batch, &sources, a->id, b);
 		if (!is_stronger(batch, a, b))
-			sources[nsources++] = b->id;
+			add_source_for(batch, &sources, b->id, a);
 	}
-	nsources = sort_unique(sources, nsources);
-	nsources = without_emptied(batch, sources, nsources);
-	entries = CdpLoadOwned(batch, sources, nsources, &nentries);
+	nsought = sort_unique(sought, nsought);
+	drop_emptied(batch, &sources);
+	entries = load_sources(batch, &sources, sought, nsought, &nentries);
 	CdpGraphLoadDetached(batch->graph);
 
 	/* times */
+	for (i = 0; i < nunseen; i++)
+	{
+		CdpNode    *node = CdpGraphNode(batch->graph, unseen[i]);
+
+		node->first_seen = DT_NOEND;
+		node->last_seen = DT_NOBEGIN;
+	}
 	if (nunseen > 0)
 		see_owned(batch, unseen, nunseen);
 	for (i = 0; i < nentries; i++)

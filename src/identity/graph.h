@@ -380,6 +380,9 @@ extern void CdpGraphCheckSuspects(CdpGraph *graph);
 
 /* evidence_rows.c */
 extern CdpEvidenceRow *CdpEvidenceRows(const int64 *nodes, int n, int *nrows);
+extern bool CdpLinksScanPays(int64 nodes);
+extern void CdpLinksScan(void (*callback) (struct TupleTableSlot *row, int64 other, void *arg),
+						 void *arg);
 
 /* evidence.c: cdp.links and the replay of a cluster */
 extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found);

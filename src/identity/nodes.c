@@ -304,12 +304,53 @@ keep_combined(CdpGraph *graph, CdpNode *root)
 }
 
 /*
+ * Nodes that no entry names any more are let go of, and raw identifiers that
+ * meant them mean nothing known.  False: one is not alone.
+ */
+static bool
+remove_gone(CdpGraph *graph)
+{
+	HASH_SEQ_STATUS seq;
+	CdpRawIdentifier *raw;
+
+	for (int i = 0; i < graph->nactive; i++)
+		if (graph->active[i]->is_gone && graph->active[i]->next != graph->active[i])
+			return false;
+	hash_seq_init(&seq, graph->raws);
+	while ((raw = hash_seq_search(&seq)) != NULL)
+		if (raw->node != NULL && raw->node->is_gone)
+			raw->node = NULL;
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		CdpNode    *node = graph->active[i];
+
+		if (!node->is_gone)
+			continue;
+		if (node->state != NULL)
+			pfree(node->state);
+		if (node->recent != NULL)
+			pfree(node->recent);
+		if (node->segments != NULL)
+			pfree(node->segments);
+		if (node->counts != NULL)
+			pfree(node->counts);
+		CdpGraphUncombine(node);
+		CdpPeriodsForget(node);
+		/* its identifier stays, for raw identifiers share it */
+		(void) hash_search(graph->identifiers, &node->identifier, HASH_REMOVE, NULL);
+		(void) hash_search(graph->nodes, &node->id, HASH_REMOVE, NULL);
+	}
+	return true;
+}
+
+/*
  * The batch has been written: what is in memory is what the tables say, for
  * whoever finds the token.
  */
 void
 CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token)
 {
+	bool		gone = false;
 	int			i;
 
 	if (graph != resident.graph)
@@ -318,11 +359,10 @@ CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token)
 	{
 		CdpNode    *node = graph->active[i];
 
-		/* rare, and leaves holes: start over */
 		if (node->is_gone)
 		{
-			forget_resident();
-			return;
+			gone = true;
+			continue;
 		}
 		if (node->new_state != NULL)
 		{
@@ -373,6 +413,11 @@ CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token)
 		root->evidence_until = Max(root->evidence_until, node->last_seen);
 	}
 	CdpGraphKeepPairs(graph);
+	if (gone && !remove_gone(graph))
+	{
+		forget_resident();
+		return;
+	}
 	graph->active = NULL;
 	graph->nactive = 0;
 

@@ -34,8 +34,10 @@
  */
 #include "postgres.h"
 
+#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "cdp.h"
@@ -51,6 +53,29 @@ static CdpStatement load_accepted = {
 	" WHERE l.a = u.node AND l.status = 'accepted' OFFSET 0) AS l ORDER BY l.at",
 	{"int8[]"}
 };
+
+typedef struct AcceptedLink
+{
+	CdpNode    *a;
+	CdpNode    *b;
+	TimestampTz at;
+	bool		manual;
+} AcceptedLink;
+
+typedef struct AcceptedLinks
+{
+	CdpGraph   *graph;
+	CdpNode    *root;
+	AcceptedLink *list;
+	int64		n;
+	int64		max;
+	/* columns of cdp.links */
+	AttrNumber	a;
+	AttrNumber	b;
+	AttrNumber	at;
+	AttrNumber	origin;
+	AttrNumber	status;
+} AcceptedLinks;
 
 /* When more links are refused than that, those of the members are looked for. */
 #define MAX_REFUSED	1000
@@ -216,37 +241,111 @@ CdpTimelineCut(CdpNode *root, CdpNode **cut, int n)
 }
 
 static void
+add_accepted(AcceptedLinks *links, int64 a, int64 b, TimestampTz at, bool manual)
+{
+	AcceptedLink *link;
+
+	if (links->n == links->max)
+	{
+		links->max *= 2;
+		links->list = repalloc_huge(links->list, sizeof(AcceptedLink) * links->max);
+	}
+	link = &links->list[links->n++];
+	link->a = CdpGraphNode(links->graph, a);
+	link->b = CdpGraphNode(links->graph, b);
+	link->at = at;
+	link->manual = manual;
+	if (link->a == NULL || link->b == NULL)
+		elog(ERROR, "link between %lld and %lld is not in the graph",
+			 (long long) a, (long long) b);
+}
+
+/* CdpWalkRowCallback: keep what counts at a member */
+static void
+find_accepted(TupleTableSlot *row, int64 other, void *arg)
+{
+	AcceptedLinks *links = arg;
+	bool		isnull;
+	int64		a = DatumGetInt64(slot_getattr(row, links->a, &isnull));
+	CdpNode    *node = CdpGraphNode(links->graph, a);
+	text	   *status;
+	text	   *origin;
+
+	if (node == NULL || CdpNodeRoot(node) != links->root)
+		return;
+	status = DatumGetTextPP(slot_getattr(row, links->status, &isnull));
+	if (*VARDATA_ANY(status) != 'a')
+		return;
+	origin = DatumGetTextPP(slot_getattr(row, links->origin, &isnull));
+	add_accepted(links, a, DatumGetInt64(slot_getattr(row, links->b, &isnull)),
+				 DatumGetTimestampTz(slot_getattr(row, links->at, &isnull)),
+				 *VARDATA_ANY(origin) == 'm');
+}
+
+static int
+accepted_order(const void *a, const void *b)
+{
+	const AcceptedLink *x = a;
+	const AcceptedLink *y = b;
+
+	return x->at < y->at ? -1 : x->at > y->at ? 1 : 0;
+}
+
+/*
+ * The accepted rows at the members of a component, in the order of time.
+ */
+static void
+find_all_accepted(AcceptedLinks *links, Datum members)
+{
+	bool		isnull;
+
+	links->n = 0;
+	links->max = Max(links->root->size, 64);
+	links->list = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(AcceptedLink) * links->max);
+	if (CdpLinksScanPays(links->root->size))
+	{
+		Oid			relation = CdpRelationOid("links");
+
+		links->a = get_attnum(relation, "a");
+		links->b = get_attnum(relation, "b");
+		links->at = get_attnum(relation, "at");
+		links->origin = get_attnum(relation, "origin");
+		links->status = get_attnum(relation, "status");
+		CdpLinksScan(find_accepted, links);
+		qsort(links->list, links->n, sizeof(AcceptedLink), accepted_order);
+		return;
+	}
+	CdpRun(&load_accepted, &members, NULL);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		add_accepted(links, CdpCellInt8(i, 1), CdpCellInt8(i, 2), CdpCellInt8(i, 3),
+					 DatumGetBool(CdpCell(i, 4, &isnull)));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static void
 load_timeline(CdpGraph *graph, CdpNode *root, Datum members)
 {
+	AcceptedLinks accepted = {graph, root};
 	CdpLink   **links;
 	int			nlinks;
-	uint64		i;
 	int			j;
-	bool		isnull;
 	bool		small = true;
 
-	CdpRun(&load_accepted, &members, NULL);
-	for (i = 0; i < SPI_processed; i++)
+	find_all_accepted(&accepted, members);
+	for (int64 i = 0; i < accepted.n; i++)
 	{
-		CdpNode    *a = CdpGraphNode(graph, CdpCellInt8(i, 1));
-		CdpNode    *b = CdpGraphNode(graph, CdpCellInt8(i, 2));
-		TimestampTz at = CdpCellInt8(i, 3);
+		AcceptedLink *link = &accepted.list[i];
 
 		if (i % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
-		if (a == NULL || b == NULL)
-			elog(ERROR, "link between %lld and %lld is not in the graph",
-				 (long long) CdpCellInt8(i, 1), (long long) CdpCellInt8(i, 2));
-
 		/* this batch may say otherwise, see below */
-		if (CdpNodeRoot(b) != root ||
-			CdpGraphFindLink(graph, a->id, b->id,
-							 DatumGetBool(CdpCell(i, 4, &isnull))) != NULL)
+		if (CdpNodeRoot(link->b) != root ||
+			CdpGraphFindLink(graph, link->a->id, link->b->id, link->manual) != NULL)
 			continue;
-		small &= insert_hop(a, b, at);
-		root->joined_until = Max(root->joined_until, at);
+		small &= insert_hop(link->a, link->b, link->at);
+		root->joined_until = Max(root->joined_until, link->at);
 	}
-	SPI_freetuptable(SPI_tuptable);
+	pfree(accepted.list);
 
 	/* what this batch has loaded or accepted */
 	links = CdpGraphLinks(graph, &nlinks);
