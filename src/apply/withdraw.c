@@ -416,8 +416,8 @@ renew_link(CdpBatch *batch, CdpLink *link, EvidenceSet *set)
 		link->ord = set->list[i].ord;
 	}
 	link->gone = !any;
-	if (!any)
-		CdpGraphPairKeep(graph, link->a->id, link->b->id, true, 0, NULL);
+	/* evidence of this batch may count now that did not, or be all there is */
+	CdpGraphPairKeep(graph, link->a->id, link->b->id, true, 0, NULL);
 	/* who shares what is not decided link by link */
 	if (CdpNodeRoot(link->a)->nshared > 0 || CdpNodeRoot(link->b)->nshared > 0)
 	{

@@ -150,6 +150,17 @@ SELECT apply();
 SELECT identifiers FROM people WHERE identifiers ~ ':(tv|f|g|h)' ORDER BY 1;
 SELECT * FROM verify();
 
+-- what was refused already, and evidence that comes with the detach and is later
+INSERT INTO events (message_id, source, type, event, identifiers, occurred_at) VALUES
+	('p1', 'sql', 'track', 'Order', '{user_id:p,user_id:q}', '2026-01-20');
+SELECT apply();
+INSERT INTO events (message_id, source, type, event, identifiers, occurred_at) VALUES
+	('p2', 'manual', 'detach', NULL, '{user_id:q}', '2026-01-21'),
+	('p3', 'sql', 'track', 'Order', '{user_id:p,user_id:q}', '2026-01-22');
+SELECT apply();
+SELECT l.at, l.status, l.reason FROM links l JOIN identities i ON i.node_id = l.a WHERE i.identifier = 'user_id:p';
+SELECT * FROM verify();
+
 -- what cannot be
 SELECT undo('nothing');
 SELECT undo('c3');
