@@ -225,6 +225,8 @@ DECLARE
 	day text := CASE options->>'unit' WHEN 'week'
 		THEN '(date_trunc(''week'', %s AT TIME ZONE $6)::date - date ''2001-01-01'') / 7'
 		ELSE '((%s AT TIME ZONE $6)::date - date ''2001-01-01'')' END;
+	-- before the first batch there is no clock, and nothing that counts
+	today constant text := 'NULLIF($5, ''-infinity'')';
 	start constant text := CASE WHEN options ? 'granularity'
 		THEN format('date_bin(%L, s.at, ''2000-01-01 00:00+00'')', options->>'granularity') ELSE 's.at' END;
 	shift constant text :=
@@ -291,7 +293,7 @@ BEGIN
 		WHEN 'percentile' THEN format(CASE WHEN exact THEN '%1$s'
 			ELSE 'CASE WHEN count(DISTINCT i.v) <= 1000 THEN %1$s ELSE cdp.verify_bucket(%1$s) END' END,
 			format('(array_agg(i.v ORDER BY i.v))[greatest(ceil(%s * count(*)), 1)::int]', COALESCE((options->>'p')::numeric, 0.5)))
-		WHEN 'rate' THEN format('count(*)::numeric / greatest(%s - %s + 1, 1)', format(day, '$5'), format(day, 'min(i.at)'))
+		WHEN 'rate' THEN format('count(*)::numeric / greatest(%s - %s + 1, 1)', format(day, today), format(day, 'min(i.at)'))
 	END;
 	part := CASE
 		WHEN one IS NOT NULL THEN format('SELECT i.comp, %s AS val FROM inside i GROUP BY i.comp', one)
@@ -330,7 +332,7 @@ BEGIN
 			 GROUP BY r.comp',
 			CASE aggregate WHEN 'longest_streak' THEN 'max(r.last - r.first + 1)'
 				ELSE 'COALESCE(max(least(r.last, t.today) - r.first + 1) FILTER (WHERE r.first <= t.today AND r.last >= t.today - 1), 0)' END,
-			format(day, 'i.at'), format(day, '$5'))
+			format(day, 'i.at'), format(day, today))
 	END;
 	-- only what this definition needs: there are many, and planning costs
 	EXECUTE format(

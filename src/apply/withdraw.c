@@ -442,17 +442,36 @@ renew_link(CdpBatch *batch, CdpLink *link, EvidenceSet *set)
 }
 
 /*
+ * Is the node of a kind that links, and does not link itself?
+ */
+static bool
+is_label(CdpGraph *graph, CdpNode *node)
+{
+	if (node->label == 0)
+	{
+		CdpIdentifier *canonical;
+		CdpKind    *kind;
+		CdpCanonicalStatus status = CdpCanonicalise(graph->kinds, node->identifier,
+													&canonical, &kind);
+
+		node->label = status == CDP_CANONICAL_OK ? CDP_NO : CDP_YES;
+	}
+	return node->label == CDP_YES;
+}
+
+/*
  * Is the one stronger than the other in every entry that names both, which the
  * other can therefore not own?  While history is read anew kinds may have been
  * others.
  */
 static bool
-is_stronger(CdpBatch *batch, const CdpNode *node, const CdpNode *other)
+is_stronger(CdpBatch *batch, CdpNode *node, const CdpNode *other)
 {
 	return batch->graph->reading == NULL &&
 		node->kind->registered && node->kind->links &&
 		other->kind->registered && other->kind->links &&
-		node->kind->priority < other->kind->priority;
+		node->kind->priority < other->kind->priority &&
+		!is_label(batch->graph, node);
 }
 
 /*

@@ -59,6 +59,7 @@ typedef struct CdpNode
 	int64		suspected;		/* at the root: batch in which it was looked at */
 	uint16		suspect;		/* at the root: then, for which refusals */
 	char		contested;		/* shared by people who cannot be one? */
+	char		label;			/* private to apply/withdraw.c; 0: not asked */
 	bool		dirty;			/* its cluster must be recomputed */
 	bool		cut;			/* private to pendant.c */
 	int			mark;			/* == graph->mark: in a cluster to be replayed */

@@ -161,6 +161,16 @@ SELECT apply();
 SELECT l.at, l.status, l.reason FROM links l JOIN identities i ON i.node_id = l.a WHERE i.identifier = 'user_id:p';
 SELECT * FROM verify();
 
+-- a label that is merged by hand is not the stronger of the two, whatever its kind
+INSERT INTO events (message_id, source, type, identifiers, occurred_at) VALUES
+	('k1', 'manual', 'merge', '{anonymous_id:k,email:info@example.com}', '2026-01-20'),
+	('k2', 'manual', 'split', '{anonymous_id:k,email:info@example.com}', '2026-01-10');
+SELECT apply();
+SELECT undo('k2') IS NOT NULL AS undone;
+SELECT apply();
+SELECT 'anonymous_id:k' ~= 'email:info@example.com' AS same;
+SELECT * FROM verify();
+
 -- what cannot be
 SELECT undo('nothing');
 SELECT undo('c3');

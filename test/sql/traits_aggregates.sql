@@ -39,6 +39,12 @@ SELECT create_segment('busy', 'a_day > 0.25');
 SELECT create_segment('fading', 'last_month > 5 AND visits > 3');
 SELECT name, aggregate, type, each, within, older_than, since, options FROM traits ORDER BY name;
 
+-- no batch has come yet
+BEGIN;
+UPDATE applier SET clock = '-infinity';
+SELECT * FROM verify();
+ROLLBACK;
+
 -- 600 entries of 40 people, out of order; every 97th x is no number, every 101st
 -- list no list, and some elements have no number either
 CREATE TABLE public.input AS
