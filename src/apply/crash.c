@@ -59,11 +59,15 @@
 #define CRASHES_AT_ONCE 10
 #define MAX_PAUSE 60000
 
-/* How long a profile or a step of history rests after a crash: doubling. */
+/*
+ * How long a profile (in microseconds) or a step of history (in milliseconds)
+ * rests after a crash: doubling.  The first crash of a step of history may be
+ * the end of the applier by somebody, and an erasure waits for it: no rest.
+ */
 #define PROFILE_REST USECS_PER_HOUR
 #define MAX_PROFILE_REST USECS_PER_DAY
-#define HISTORY_REST (60 * INT64CONST(1000))
-#define MAX_HISTORY_REST (60 * HISTORY_REST)
+#define HISTORY_REST (30 * INT64CONST(1000))
+#define MAX_HISTORY_REST (60 * 60 * INT64CONST(1000))
 #define MAX_PROFILES 32
 
 typedef struct RestingProfile
@@ -279,8 +283,8 @@ CdpCrashRecall(CdpNarrowing *narrow)
 		if (narrow->work == CDP_WORK_ALL)
 			narrow->work = CDP_WORK_ENTRIES;
 	}
-	if (mark.history_crashes > 0)
-		crashed.history_pause = Min(HISTORY_REST << Min(mark.history_crashes - 1, 10), MAX_HISTORY_REST);
+	if (mark.history_crashes > 1)
+		crashed.history_pause = Min(HISTORY_REST << Min(mark.history_crashes - 2, 10), MAX_HISTORY_REST);
 	for (i = 0; i < mark.nprofiles; i++)
 		CdpTimerRest(mark.profiles[i].profile, mark.profiles[i].until);
 	return crashed;
