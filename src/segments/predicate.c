@@ -214,10 +214,11 @@ missing_trait(ResolveContext *context, const char *name, int location)
 	}
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute("SELECT DISTINCT name FROM cdp.declared_keys ORDER BY name",
+	if (!context->traits->accounts &&
+		SPI_execute("SELECT DISTINCT name FROM cdp.declared_keys ORDER BY name",
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the keys of declared traits");
-	for (uint64 i = 0; i < SPI_processed; i++)
+	for (uint64 i = 0; !context->traits->accounts && i < SPI_processed; i++)
 		CdpNearestTry(&nearest, SPI_getvalue(SPI_tuptable->vals[i],
 											 SPI_tuptable->tupdesc, 1));
 	if (nearest.found != NULL)
@@ -229,6 +230,8 @@ missing_trait(ResolveContext *context, const char *name, int location)
 			 errmsg("trait \"%s\" does not exist", name),
 			 nearest.found != NULL
 			 ? errhint("Perhaps you meant %s.", quote_identifier(nearest.found))
+			 : context->traits->accounts
+			 ? errhint("Traits of accounts are made by cdp.create_trait(…, entity => 'account'), also those that group calls declare.")
 			 : errhint("Traits are listed in cdp.traits; cdp.create_trait() declares one that no entry has brought yet."),
 			 CdpPredicateErrorPosition(context->text, location)));
 }

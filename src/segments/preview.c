@@ -306,6 +306,20 @@ count_profiles(Preview *preview, const char *timezone)
 }
 
 /*
+ * What there is for segments of profiles only.
+ */
+static void
+refuse_accounts(const CdpSegmentDefinition *definition, const char *function)
+{
+	if (definition->accounts)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is a segment of accounts", definition->name),
+				 errdetail("%s() is for segments of profiles.", function),
+				 errhint("To see what a change would do, make it in a transaction, look at cdp.memberships, and roll it back; cdp.account() shows the traits of one account.")));
+}
+
+/*
  * What is to be looked at: the given definition, and what it does not say is
  * that of the segment with which it is compared.
  */
@@ -319,6 +333,7 @@ read_preview(FunctionCallInfo fcinfo, CdpSegmentDefinition *out)
 
 		(void) CdpSegmentIdByName(name);
 		(void) CdpSegmentDefinitionRead(name, out);
+		refuse_accounts(out, "preview_segment");
 	}
 	else
 	{
@@ -651,9 +666,15 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 	explanation.set = CdpSegmentSetGet(generation, explanation.traits);
 	column = CdpSegmentColumnByName(explanation.set, name);
 	if (column < 0)
+	{
+		CdpSegmentDefinition definition;
+
+		if (CdpSegmentDefinitionRead(name, &definition))
+			refuse_accounts(&definition, "explain_segment");
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("segment \"%s\" does not exist", name)));
+	}
 	segment = CdpSegmentById(explanation.set, explanation.set->columns->ids[column]);
 	if (segment == NULL)
 		ereport(ERROR,

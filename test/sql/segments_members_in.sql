@@ -116,6 +116,13 @@ SELECT cdp.create_segment('x', $$all_members(did_in_order('A', 'B'))$$, entity =
 SELECT cdp.create_segment('x', $$any_member(account.seats > 1)$$, entity => 'account');
 SELECT cdp.create_trait('x', aggregate => 'count', entity => 'account', options => '{"over": "members", "segment": 1}');
 
+-- what accounts have no traits for, and what is for profiles only
+SELECT cdp.create_segment('x', $$plan = 'pro'$$, entity => 'account');
+SELECT cdp.create_segment('x', $$seat > 1$$, entity => 'account');
+SELECT * FROM cdp.preview_segment(segment => 'some_active');
+SELECT * FROM cdp.explain_segment('some_active', 'group_id:acme');
+SELECT * FROM cdp.explain_segment('none_such', 'user_id:ada');
+
 -- a segment of somebody else's is not dropped with one's own
 SET client_min_messages = error;
 CREATE ROLE regress_members_author;
