@@ -25,6 +25,9 @@
 #include "statement.h"
 #include "traits/traitset.h"
 
+/* rows whose payload is looked up together, where it is in attached tables */
+#define READ_TOGETHER 1000
+
 static CdpStatement delete_rows = {
 	"DELETE FROM cdp.events e USING"
 	" (SELECT unnest($1) AS xid, unnest($2) AS id, unnest($3) AS received_at) AS u"
@@ -424,26 +427,26 @@ forget_names(List *exchanged)
 }
 
 /*
- * Look at a row of the log: it may stay, be changed, or go.  owned: it is known
- * to be the person's.
+ * Look at a row of the log, as it was: it may stay (false), be changed, or go.
+ * owned: it is known to be the person's.
  */
-static void
-take_row(CdpErasureRows *rows, Datum *row, bool *isnull, bool owned)
+static bool
+take_row(CdpErasureRows *rows, CdpReadings *reread, bool owned)
 {
 	CdpErasure	   *erasure = rows->erasure;
-	CdpReadings *reread = palloc0(sizeof(CdpReadings));
 	Datum		values[CDP_EVENTS_NATTS];
+	bool		isnull[CDP_EVENTS_NATTS];
 	Fate		fate;
 
-	memcpy(values, row, sizeof(values));
-	CdpEntryFromRow(&reread->was, values, isnull);
+	memcpy(values, reread->was.values, sizeof(values));
+	memcpy(isnull, reread->was.isnull, sizeof(isnull));
 	(void) CdpEntryCheck(&reread->was);
 	CdpGraphCheck(rows->batch->graph, &reread->was, 1);
 	if (!owned)
 		owned = CdpErasureOwns(erasure, &reread->was, false);
 	fate = judge_row(rows, &reread->was, owned, values, isnull);
 	if (fate == FATE_STAY)
-		return;
+		return false;
 	if (fate == FATE_GO && owned && erasure->mode == CDP_ERASE_ANONYMISE &&
 		!names_in_key(erasure, &reread->was) &&
 		(reread->was.type == CDP_ENTRY_TRACK || reread->was.type == CDP_ENTRY_PAGE ||
@@ -454,8 +457,6 @@ take_row(CdpErasureRows *rows, Datum *row, bool *isnull, bool owned)
 		Jsonb	   *kept;
 
 		fate = FATE_CHANGE;
-		CdpEntriesReadAll(&reread->was, 1);
-		values[CDP_EVENTS_PROPERTIES] = reread->was.values[CDP_EVENTS_PROPERTIES];
 		values[CDP_EVENTS_IDENTIFIERS] =
 			PointerGetDatum(anonymous(rows, DatumGetArrayTypeP(values[CDP_EVENTS_IDENTIFIERS])));
 		event = isnull[CDP_EVENTS_EVENT] ? NULL :
@@ -473,19 +474,35 @@ take_row(CdpErasureRows *rows, Datum *row, bool *isnull, bool owned)
 	if (fate == FATE_CHANGE)
 		CdpEntryFromRow(&reread->is, values, isnull);
 	rows->exchanged = lappend(rows->exchanged, reread);
+	return true;
 }
 
 void
 CdpErasureTakeRows(CdpErasureRows *rows, bool owned)
 {
-	for (uint64 r = 0; r < SPI_processed; r++)
+	for (uint64 first = 0; first < SPI_processed; first += READ_TOGETHER)
 	{
-		Datum		values[CDP_EVENTS_NATTS];
-		bool		isnull[CDP_EVENTS_NATTS];
+		int			n = Min(SPI_processed - first, READ_TOGETHER);
+		CdpReadings *readings[READ_TOGETHER];
+		CdpEntry   *entries[READ_TOGETHER];
 
 		CHECK_FOR_INTERRUPTS();
-		heap_deform_tuple(SPI_tuptable->vals[r], SPI_tuptable->tupdesc, values, isnull);
-		take_row(rows, values, isnull, owned);
+		for (int i = 0; i < n; i++)
+		{
+			Datum		values[CDP_EVENTS_NATTS];
+			bool		isnull[CDP_EVENTS_NATTS];
+
+			heap_deform_tuple(SPI_tuptable->vals[first + i], SPI_tuptable->tupdesc, values, isnull);
+			readings[i] = palloc0(sizeof(CdpReadings));
+			entries[i] = &readings[i]->was;
+			CdpEntryFromRow(entries[i], values, isnull);
+		}
+		CdpEntriesRead(entries, n);
+		for (int i = 0; i < n; i++)
+		{
+			if (!take_row(rows, readings[i], owned))
+				pfree(readings[i]);
+		}
 	}
 	if (SPI_tuptable != NULL)
 		SPI_freetuptable(SPI_tuptable);

@@ -875,7 +875,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 			continue;
 		CdpEntryForget(batch, old[i].owner, old[i].at, old[i].id);
 		ids[nids++] = old[i].id;
-		if (contributions[i].n > 0 || old[i].unread || old[i].type == CDP_ENTRY_IDENTIFY ||
+		if (contributions[i].n > 0 || CdpEntryUnknown(&old[i]) || old[i].type == CDP_ENTRY_IDENTIFY ||
 			old[i].naccounts > 0)
 			owners[nowners++] = old[i].owner;
 		/* but perhaps to those of accounts, whose traits are others */

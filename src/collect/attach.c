@@ -101,7 +101,9 @@ static CdpStatement copy_payloads = {
 	"UPDATE cdp.events e SET properties = i.properties"
 	" FROM " CDP_ROWS_NAME " AS i JOIN cdp.attached_rows r"
 	" ON r.attachment = $1 AND r.key = i.key AND r.hash = i.hash"
-	" WHERE e.id = r.entry AND e.source = $2",
+	" WHERE e.id = r.entry AND e.source = $2"
+	/* not what an erasure has left of one */
+	" AND e.properties = jsonb_build_object('$row', e.properties->'$row')",
 	{ "int4", "text" }
 };
 
@@ -338,7 +340,8 @@ take_unread(CdpAttachment *attachment)
 }
 
 /*
- * Copy the payloads of an attachment that does not, as it ends.
+ * Copy the payloads of an attachment that does not, as it ends.  If something
+ * was computed without them, they are logged anew with the entries.
  */
 static void
 copy_all(CdpAttachment *attachment)
@@ -356,6 +359,9 @@ copy_all(CdpAttachment *attachment)
 	capture.whole = true;
 	if (key != NULL)
 		CdpCaptureRows(&capture, relid, key, psprintf("%s AS r", attachment->relation), NULL);
+	capture.anew = take_unread(attachment);
+	if (capture.anew)
+		CdpCaptureWrite(&capture, false);
 	CdpBecomeOwner(&saved);
 	CdpCaptureRegister(&capture);
 	CdpRunLatest(&copy_payloads, args);
@@ -416,7 +422,7 @@ CdpAttachmentSync(CdpCapture *capture, CdpOpenAttachment *open)
 		next = DatumGetTimestampTz(CdpCell(0, 1, &isnull));
 		/* what has no cursor cannot be passed by */
 		if (open->started)
-			condition = psprintf("(%s::timestamptz >= %s::timestamptz - %s::interval OR %s IS NULL)",
+			condition = psprintf("(%s::timestamptz >= %s::timestamptz - %s::interval OR isfinite(%s::timestamptz) IS NOT TRUE)",
 								 mapping->cursor,
 								 quote_literal_cstr(timestamptz_to_str(open->position)),
 								 quote_literal_cstr(mapping->overlap ? mapping->overlap : "0"),

@@ -170,7 +170,6 @@ extern void CdpAttachmentSync(CdpCapture *capture, CdpOpenAttachment *open);
 /* Bytes of a reference, at most. */
 #define CDP_MAX_REFERENCE 2048
 extern Jsonb *CdpReferenceMake(text *key);
-extern text *CdpReferenceKey(const Jsonb *json);
 
 /* collect/load.c */
 extern bool CdpLoadIsLarge(CdpAttachment *attachment);

@@ -136,6 +136,10 @@ extern void CdpEntryFromRow(CdpEntry *entry, Datum *values, bool *isnull);
  */
 extern void CdpEntriesRead(CdpEntry **entries, int n);
 extern void CdpEntriesReadAll(CdpEntry *entries, int n);
+/* May it have said what cannot be read any more?  It has been read as above. */
+extern bool CdpEntryUnknown(const CdpEntry *entry);
+/* The key of the row that properties refer to; NULL when they are no reference. */
+extern text *CdpReferenceKey(const Jsonb *json);
 /* The tie of an entry with this source and message id. */
 extern text *CdpMakeTie(const text *source, const text *message_id);
 /* Compare two entries by (at, tie); < 0, 0, > 0. */

@@ -28,8 +28,11 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/sysattr.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -38,6 +41,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/uuid.h"
 
 #include "cdp.h"
@@ -71,6 +75,14 @@ static CdpStatement note_unread = {
 	" JOIN cdp.attached_rows r ON r.attachment = $1 AND r.key = u.key AND r.entry = u.entry)"
 	" AND NOT EXISTS (SELECT FROM cdp.unread_attachments n WHERE n.attachment = $1)",
 	{ "int4", "uuid[]", "int8[]" }
+};
+
+/* what entries have in the log now */
+static CdpStatement read_again = {
+	"SELECT u.place, e.properties FROM"
+	" (SELECT unnest($1) AS place, unnest($2) AS xid, unnest($3) AS id, unnest($4) AS received_at) AS u"
+	" JOIN cdp.events e ON e.xid = u.xid AND e.id = u.id AND e.received_at = u.received_at",
+	{ "int4[]", "int8[]", "int8[]", "timestamptz[]" }
 };
 
 /* A reference in an entry, and what was read for it. */
@@ -155,6 +167,37 @@ columns_of_key(const char *text)
 }
 
 /*
+ * Which operator of the index of the primary key says that a column is equal?
+ * Types of extensions have theirs where no search_path finds it.  Nothing is
+ * locked for it: the query is, where that may fail.
+ */
+static Oid
+equality_of(Oid index, AttrNumber column)
+{
+	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	Oid result = InvalidOid;
+	Form_pg_index form;
+	Datum classes;
+	bool isnull;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	form = (Form_pg_index) GETSTRUCT(tuple);
+	classes = SysCacheGetAttr(INDEXRELID, tuple, Anum_pg_index_indclass, &isnull);
+	for (int i = 0; i < form->indnkeyatts; i++)
+		if (form->indkey.values[i] == column)
+		{
+			Oid class = ((oidvector *) DatumGetPointer(classes))->values[i];
+			Oid type = get_opclass_input_type(class);
+
+			result = get_opfamily_member(get_opclass_family(class), type, type,
+										 BTEqualStrategyNumber);
+		}
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
  * The rows with these keys as a FROM item whose arguments are the values of
  * each column of the primary key; NULL when there is nothing to look for.
  */
@@ -166,9 +209,9 @@ rows_with_keys(Oid relid, const char *relation, Reference *references, int n,
 	Bitmapset *columns = get_primary_key_attnos(relid, true, &constraint);
 	int ncolumns = bms_num_members(columns);
 	ArrayBuildState **values = palloc0_array(ArrayBuildState *, ncolumns);
-	StringInfoData names;
-	StringInfoData casts;
+	StringInfoData matches;
 	StringInfoData arrays;
+	Oid index;
 	int column = -1;
 
 	*keys = palloc_array(Datum, Max(ncolumns, 1));
@@ -187,22 +230,30 @@ rows_with_keys(Oid relid, const char *relation, Reference *references, int n,
 	}
 	if (values[0] == NULL)
 		return NULL;
-	initStringInfo(&names);
-	initStringInfo(&casts);
+	index = get_constraint_index(constraint);
+	initStringInfo(&matches);
 	initStringInfo(&arrays);
 	for (int c = 0; (column = bms_next_member(columns, column)) >= 0; c++)
 	{
 		AttrNumber number = column + FirstLowInvalidHeapAttributeNumber;
-		const char *sep = c > 0 ? ", " : "";
+		Oid type = get_atttype(relid, number);
+		const char *name = psprintf("k.%s", quote_identifier(get_attname(relid, number, false)));
+		/* char and bit of any length */
+		const char *value = psprintf("u.c%d::%s", c,
+									 format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 
-		appendStringInfo(&names, "%sk.%s", sep, quote_identifier(get_attname(relid, number, false)));
-		appendStringInfo(&casts, "%su.c%d::%s", sep, c,
-						 format_type_be_qualified(get_atttype(relid, number)));
-		appendStringInfo(&arrays, "%sunnest($%d) AS c%d", sep, c + 1, c);
+		Oid equality = equality_of(index, number);
+
+		if (!OidIsValid(equality))
+			return NULL;
+		if (c > 0)
+			appendStringInfoString(&matches, " AND ");
+		generate_operator_clause(&matches, name, type, equality, value, type);
+		appendStringInfo(&arrays, "%sunnest($%d) AS c%d", c > 0 ? ", " : "", c + 1, c);
 		(*keys)[c] = makeArrayResult(values[c], CurrentMemoryContext);
 	}
-	return psprintf("(SELECT k.* FROM %s AS k WHERE (%s) IN (SELECT %s FROM (SELECT %s) AS u)) AS r",
-					relation, names.data, casts.data, arrays.data);
+	return psprintf("(SELECT k.* FROM %s AS k WHERE EXISTS (SELECT FROM (SELECT %s) AS u WHERE %s)) AS r",
+					relation, arrays.data, matches.data);
 }
 
 static int
@@ -413,6 +464,64 @@ nothing(void)
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 }
 
+static void
+set_properties(CdpEntry *entry, Jsonb *properties)
+{
+	entry->properties = properties;
+	entry->values[CDP_EVENTS_PROPERTIES] = JsonbPGetDatum(properties);
+}
+
+/*
+ * What seems to be a reference, and is not to a table that is attached without
+ * copying: the attachment may have ended since the entry was looked at, and its
+ * payload been copied.
+ */
+static void
+look_again(CdpEntry **entries, Reference *references, int n, MemoryContext context)
+{
+	int32 *places = palloc(sizeof(int32) * n);
+	int64 *xids = palloc(sizeof(int64) * n);
+	int64 *ids = palloc(sizeof(int64) * n);
+	TimestampTz *received = palloc(sizeof(TimestampTz) * n);
+	Datum args[4];
+	int kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		CdpEntry *entry = entries[references[i].place];
+
+		if (references[i].ours)
+			continue;
+		places[kept] = references[i].place;
+		xids[kept] = entry->xid;
+		ids[kept] = entry->id;
+		received[kept++] = entry->received_at;
+	}
+	if (kept == 0)
+		return;
+	SPI_connect();
+	args[0] = CdpInt4Array(places, kept);
+	args[1] = CdpInt8Array(xids, kept);
+	args[2] = CdpInt8Array(ids, kept);
+	args[3] = CdpTimestampArray(received, kept);
+	CdpRun(&read_again, args, NULL);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool isnull;
+		int32 place = DatumGetInt32(CdpCell(i, 1, &isnull));
+		Datum properties = CdpCell(i, 2, &isnull);
+
+		if (!isnull)
+		{
+			MemoryContext old = MemoryContextSwitchTo(context);
+
+			set_properties(entries[place], DatumGetJsonbPCopy(properties));
+			MemoryContextSwitchTo(old);
+		}
+	}
+	SPI_finish();
+}
+
 /*
  * Put the properties in the place of references, into the current context.
  * Those that cannot be read are {}, and the entry is unread.
@@ -447,9 +556,9 @@ CdpEntriesRead(CdpEntry **entries, int n)
 			continue;
 		entry->referenced = true;
 		entry->unread = references[i].properties == NULL;
-		entry->properties = entry->unread ? nothing() : references[i].properties;
-		entry->values[CDP_EVENTS_PROPERTIES] = JsonbPGetDatum(entry->properties);
+		set_properties(entry, entry->unread ? nothing() : references[i].properties);
 	}
+	look_again(entries, references, count, context);
 	pfree(references);
 }
 
@@ -471,6 +580,13 @@ CdpEntriesReadAll(CdpEntry *entries, int n)
 		return;
 	CdpEntriesRead(pointers, count);
 	pfree(pointers);
+}
+
+bool
+CdpEntryUnknown(const CdpEntry *entry)
+{
+	return entry->unread ||
+		(entry->properties != NULL && CdpReferenceKey(entry->properties) != NULL);
 }
 
 /*

@@ -559,7 +559,9 @@ cdp_erasure_touches(PG_FUNCTION_ARGS)
 	}
 	if (!PG_ARGISNULL(1) && CdpScrubText(scrubber, PG_GETARG_TEXT_PP(1)) != NULL)
 		PG_RETURN_BOOL(true);
-	if (!PG_ARGISNULL(2) && CdpScrubJsonb(scrubber, PG_GETARG_JSONB_P(2)) != NULL)
+	/* what is in the row of another table is looked at where many are read at once */
+	if (!PG_ARGISNULL(2) && (CdpReferenceKey(PG_GETARG_JSONB_P(2)) != NULL ||
+							 CdpScrubJsonb(scrubber, PG_GETARG_JSONB_P(2)) != NULL))
 		PG_RETURN_BOOL(true);
 	if (!PG_ARGISNULL(3) && CdpScrubJsonb(scrubber, PG_GETARG_JSONB_P(3)) != NULL)
 		PG_RETURN_BOOL(true);

@@ -109,3 +109,21 @@ SELECT cdp.attach('keyless', '{"event": "E", "identifiers": {"user_id": "who"}, 
 SELECT cdp.attach('keyless', '{"event": "E", "identifiers": {"user_id": "who"}}', copy => false);
 CREATE VIEW seen AS SELECT 1 AS id, 'u' AS who;
 SELECT cdp.attach('seen', '{"event": "E", "identifiers": {"user_id": "who"}, "key": "id"}', copy => false);
+
+-- keys of a type with a length; a person who is named in somebody else's payload only
+CREATE TABLE notes (code char(5) PRIMARY KEY, who text, about text, points int);
+INSERT INTO notes VALUES ('ab', 'w1', 'ada@example.com', 3), ('cde', 'w2', 'bob@example.com', 4);
+SELECT cdp.attach('notes', '{"event": "Note", "identifiers": {"user_id": "who"},
+	"properties": {"about": "about", "points": "points"}}', copy => false);
+SELECT cdp.create_trait('points', aggregate => 'sum', event => 'Note', value => $$(properties->>'points')::int$$);
+SELECT cdp.track('Signed Up', user_id => 'ada', identifiers => '{email:ada@example.com}') IS NOT NULL;
+SELECT cdp.apply();
+SELECT traits->'points' AS points FROM totals WHERE cdp.value(identifier) IN ('w1', 'w2');
+SELECT cdp.erase('user_id:ada'::cdp.identifier) IS NOT NULL;
+SELECT cdp.apply();
+SELECT properties->>'about' AS about, properties ? '$row' AS refers FROM cdp.events WHERE source = 'notes' ORDER BY id;
+SELECT about, points FROM notes ORDER BY 1;
+SELECT cdp.entry_properties(properties, source, id)->>'about' AS about FROM cdp.events WHERE source = 'notes' ORDER BY id;
+SELECT cdp.drop_attachment('notes');
+SELECT properties FROM cdp.events WHERE source = 'notes' ORDER BY id;
+SELECT * FROM cdp.verify();
