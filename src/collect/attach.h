@@ -132,6 +132,12 @@ extern void CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
  */
 extern int CdpCaptureTry(CdpCapture *capture, Oid relid, const char *key,
 						 const char *from, const char *condition, Datum *keys, int nkeys);
+/* The rows whose keys a query yields are gone. */
+extern void CdpCaptureKeys(CdpCapture *capture, Oid relid, const char *query);
+/* After TRUNCATE: whatever is not in the table is. */
+extern void CdpCaptureTruncate(CdpCapture *capture, Oid relid, const char *key);
+/* What could not be mapped; context: where the error is kept. */
+extern void CdpCaptureRefuse(CdpCapture *capture, MemoryContext context, ErrorData *error, Jsonb *row);
 extern void CdpCaptureWrite(CdpCapture *capture, bool everything);
 /* Give SQL the rows, as a relation with columns key, hash, properties, … */
 #define CDP_ROWS_NAME "cdp_rows"

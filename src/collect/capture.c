@@ -25,9 +25,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "common/md5.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -45,19 +43,11 @@
 #include "compat.h"
 #include "statement.h"
 
-PG_FUNCTION_INFO_V1(cdp_capture);
-
 #define FETCH_SIZE 1000
 #define MAX_PLANS 100
 
 #define ROWS_NAME CDP_ROWS_NAME
 #define GONE_NAME "cdp_gone"
-
-/* the transition tables, by the names that attach.c gives them */
-#define NEW_TABLE "cdp_new"
-#define OLD_TABLE "cdp_old"
-#define NEW_ROWS NEW_TABLE " AS r"
-#define OLD_ROWS OLD_TABLE " AS r"
 
 typedef enum RowColumn
 {
@@ -440,8 +430,8 @@ tolerable(const ErrorData *error)
 	}
 }
 
-static void
-add_refused(CdpCapture *capture, MemoryContext context, ErrorData *error, Jsonb *row)
+void
+CdpCaptureRefuse(CdpCapture *capture, MemoryContext context, ErrorData *error, Jsonb *row)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Refused *one = palloc0(sizeof(Refused));
@@ -611,7 +601,7 @@ single_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
 	error = attempt(&single->attempt);
 	if (error == NULL)
 		return;
-	add_refused(capture, single->keep, error,
+	CdpCaptureRefuse(capture, single->keep, error,
 				DatumGetJsonbP(SPI_getbinval(tuple, desc, 2, &isnull)));
 	if (!capture->attachment->copy)
 	{
@@ -678,8 +668,8 @@ CdpCaptureTry(CdpCapture *capture, Oid relid, const char *key,
 /*
  * The keys of rows that are gone, as a query yields them.
  */
-static void
-capture_keys(CdpCapture *capture, Oid relid, const char *query)
+void
+CdpCaptureKeys(CdpCapture *capture, Oid relid, const char *query)
 {
 	Attempt all = { .capture = capture, .relid = relid, .query = query, .function = gone_row, .desc = gone_descriptor() };
 	CdpUserContext saved;
@@ -691,7 +681,7 @@ capture_keys(CdpCapture *capture, Oid relid, const char *query)
 	{
 		tuplestore_clear(capture->gone);
 		capture->ngone = 0;
-		add_refused(capture, CurrentMemoryContext, error, NULL);
+		CdpCaptureRefuse(capture, CurrentMemoryContext, error, NULL);
 	}
 	CdpRestoreUser(&saved);
 }
@@ -789,7 +779,7 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 			error.message = psprintf("Rows with the key of another one: " INT64_FORMAT
 									 "; of each key one row counts.",
 									 doubles);
-			add_refused(capture, CurrentMemoryContext, &error, NULL);
+			CdpCaptureRefuse(capture, CurrentMemoryContext, &error, NULL);
 		}
 	}
 	if (capture->nrows > 0)
@@ -805,41 +795,12 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 }
 
 /*
- * Rows of a statement may be others by now: triggers that fired for each row
- * before may have changed them again.  That was captured before, as what they
- * did is a statement inside of this one.  What a foreign key to the table
- * itself cascades to is in the same transition tables, beside what was before.
- */
-static bool
-may_be_stale(Relation rel, CdpAttachment *attachment)
-{
-	TransactionId xid = GetTopTransactionId();
-	int depth = DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0));
-	TriggerDesc *desc = rel->trigdesc;
-
-	if (attachment->nested_xid != xid)
-	{
-		attachment->nested_xid = xid;
-		attachment->nested_depth = 0;
-	}
-	if (attachment->nested_depth > depth)
-		return true;
-	if (depth > 1)
-		attachment->nested_depth = depth;
-	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
-		if (desc->triggers[i].tgconstrrelid == RelationGetRelid(rel) &&
-			RI_FKey_trigger_type(desc->triggers[i].tgfoid) == RI_TRIGGER_PK)
-			return true;
-	return false;
-}
-
-/*
  * After TRUNCATE of the table or of a part of it: what is not there any more is
  * retracted.  Both statements see the same moment, as others go on writing to
  * other parts.
  */
-static void
-capture_truncate(CdpCapture *capture, Oid relid, const char *key)
+void
+CdpCaptureTruncate(CdpCapture *capture, Oid relid, const char *key)
 {
 	CdpAttachment *attachment = capture->attachment;
 	CdpUserContext saved;
@@ -853,7 +814,7 @@ capture_truncate(CdpCapture *capture, Oid relid, const char *key)
 		char *from = psprintf("%s AS r", attachment->relation);
 
 		capture->moment = snapshot;
-		capture_keys(capture, relid, CdpMappingKeyQuery(attachment->mapping, key, from, true));
+		CdpCaptureKeys(capture, relid, CdpMappingKeyQuery(attachment->mapping, key, from, true));
 		capture->moment = NULL;
 	}
 	CdpBecomeOwner(&saved);
@@ -875,95 +836,4 @@ capture_truncate(CdpCapture *capture, Oid relid, const char *key)
 	write_refused(capture, capture->rejected == 0 && capture->ngone == 0);
 	CdpRestoreUser(&saved);
 	UnregisterSnapshot(snapshot);
-}
-
-/*
- * cdp.capture() returns trigger: AFTER ... FOR EACH STATEMENT, with transition
- * tables cdp_new and cdp_old; its argument is the name of the attachment.
- */
-Datum
-cdp_capture(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	CdpAttachment *attachment;
-	CdpCapture capture;
-	CdpMapping *mapping;
-	Relation rel;
-	Oid attached;
-	const char *key;
-	const char *current = NULL; /* rows as they are now */
-
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
-		!TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
-		trigger->tg_trigger->tgnargs != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("cdp.capture() must be called by the triggers that cdp.attach() makes")));
-	rel = trigger->tg_relation;
-
-	SPI_connect();
-	attachment = CdpAttachmentGet(trigger->tg_trigger->tgargs[0], true);
-	attached = attachment == NULL ? InvalidOid : CdpAttachedRelation(attachment);
-	if (attachment == NULL || !OidIsValid(attachment->role) ||
-		!CdpIsAttached(rel, attached))
-	{
-		SPI_finish();
-		return PointerGetDatum(NULL);
-	}
-	SPI_register_trigger_data(trigger);
-	CdpCaptureBegin(&capture, attachment);
-	mapping = attachment->mapping;
-	key = mapping->key;
-	if (key == NULL)
-		key = CdpMappingPrimaryKey(attached, true);
-
-	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event) &&
-		(key != NULL || (RelationGetRelid(rel) == attached && !has_subclass(attached))))
-	{
-		capture_truncate(&capture, attached, key);
-		CdpCaptureEnd(&capture);
-		SPI_finish();
-		return PointerGetDatum(NULL);
-	}
-	if (may_be_stale(rel, attachment))
-		current = CdpMappingCurrentRows(attached, attachment->relation,
-										TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? OLD_TABLE : NEW_TABLE,
-										TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? OLD_TABLE : NULL);
-
-	if (key == NULL)
-	{
-		ErrorData error = { .sqlerrcode = ERRCODE_INVALID_TABLE_DEFINITION,
-							.message = pstrdup("The table has no primary key any more.") };
-
-		add_refused(&capture, CurrentMemoryContext, &error, NULL);
-	}
-	else if (current != NULL)
-	{
-		const char *was = TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ? NEW_ROWS : OLD_ROWS;
-
-		CdpCaptureRows(&capture, attached, key, current, NULL);
-		capture_keys(&capture, attached,
-					 psprintf("%s EXCEPT %s",
-							  CdpMappingKeyQuery(mapping, key, was, false),
-							  CdpMappingKeyQuery(mapping, key, current, true)));
-	}
-	else if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		CdpCaptureRows(&capture, RelationGetRelid(rel), key, NEW_ROWS, NULL);
-	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
-		capture_keys(&capture, RelationGetRelid(rel),
-					 CdpMappingKeyQuery(mapping, key, OLD_ROWS, false));
-	else
-	{
-		CdpCaptureRows(&capture, RelationGetRelid(rel), key, NEW_ROWS, NULL);
-		capture_keys(&capture, RelationGetRelid(rel),
-					 psprintf("%s EXCEPT %s",
-							  CdpMappingKeyQuery(mapping, key, OLD_ROWS, false),
-							  CdpMappingKeyQuery(mapping, key, NEW_ROWS, true)));
-	}
-
-	CdpCaptureWrite(&capture, false);
-	CdpCaptureEnd(&capture);
-	SPI_finish();
-	return PointerGetDatum(NULL);
 }
