@@ -149,43 +149,15 @@ CdpHiddenColumn(const char *name)
 /* ---- the nodes that take a call's place ---- */
 
 static Node *
-column_node(char *name, int location)
-{
-	ColumnRef  *column = makeNode(ColumnRef);
-
-	column->fields = list_make1(makeString(name));
-	column->location = location;
-	return (Node *) column;
-}
-
-static Node *
 term_column(int n, int location)
 {
-	return column_node(psprintf("%c%d", CDP_HIDDEN_MARK, n), location);
+	return CdpColumnNode(psprintf("%c%d", CDP_HIDDEN_MARK, n), location);
 }
 
 static Node *
 environment_column(char code, int location)
 {
-	return column_node(psprintf("%c%c", CDP_HIDDEN_MARK, code), location);
-}
-
-static Node *
-operation(const char *operator, Node *left, Node *right, int location)
-{
-	/* the search path is pinned: no other operator can be meant */
-	return (Node *) makeSimpleA_Expr(AEXPR_OP, pstrdup(operator), left, right, location);
-}
-
-static Node *
-number_node(int number)
-{
-	A_Const    *constant = makeNode(A_Const);
-
-	constant->val.ival.type = T_Integer;
-	constant->val.ival.ival = number;
-	constant->location = -1;
-	return (Node *) constant;
+	return CdpColumnNode(psprintf("%c%c", CDP_HIDDEN_MARK, code), location);
 }
 
 /*
@@ -311,7 +283,7 @@ aggregate_node(Call *call, CdpAggregate aggregate, const CdpWordArgument *name,
 	{
 		CoalesceExpr *coalesce = makeNode(CoalesceExpr);
 
-		coalesce->args = list_make2(node, number_node(0));
+		coalesce->args = list_make2(node, CdpNumberNode(0));
 		coalesce->location = call->location;
 		node = (Node *) coalesce;
 	}
@@ -319,7 +291,7 @@ aggregate_node(Call *call, CdpAggregate aggregate, const CdpWordArgument *name,
 	{
 		Window		recent = {window.older, NULL};
 
-		node = operation("-", node,
+		node = CdpOperationNode("-", node,
 						 aggregate_node(call, aggregate, name, value, filter, recent),
 						 call->location);
 	}
@@ -358,14 +330,14 @@ replace_count(Call *call)
 
 	count = aggregate_node(call, CDP_AGG_COUNT, &args[0], NULL, filter, window);
 	if (strcmp(call->word, "did_not") == 0)
-		count = operation("=", count, number_node(0), call->location);
+		count = CdpOperationNode("=", count, CdpNumberNode(0), call->location);
 	else if (did && at_most < 0)
-		count = operation(">=", count, number_node(at_least), call->location);
+		count = CdpOperationNode(">=", count, CdpNumberNode(at_least), call->location);
 	else if (did)
 		count = (Node *)
 			makeBoolExpr(AND_EXPR,
-						 list_make2(operation(">=", count, number_node(at_least), call->location),
-									operation("<=", copyObject(count), number_node(at_most),
+						 list_make2(CdpOperationNode(">=", count, CdpNumberNode(at_least), call->location),
+									CdpOperationNode("<=", copyObject(count), CdpNumberNode(at_most),
 											  call->location)),
 						 call->location);
 	put(call, count);
@@ -408,8 +380,8 @@ replace_first_time(Call *call)
 	recent = aggregate_node(call, CDP_AGG_COUNT, &args[0], NULL, filter, lately);
 	put(call, (Node *)
 		makeBoolExpr(AND_EXPR,
-					 list_make2(operation(">=", recent, number_node(1), call->location),
-								operation("=", copyObject(recent),
+					 list_make2(CdpOperationNode(">=", recent, CdpNumberNode(1), call->location),
+								CdpOperationNode("=", copyObject(recent),
 										  aggregate_node(call, CDP_AGG_COUNT, &args[0],
 														 NULL, filter, ever),
 										  call->location)),
@@ -712,12 +684,12 @@ replace_members(Call *call)
 	if (strcmp(call->word, "all_members") == 0)
 		node = (Node *)
 			makeBoolExpr(AND_EXPR,
-						 list_make2(operation(">=", node, number_node(1), call->location),
-									operation("=", copyObject(node), members_column(call, "", NULL, -1),
+						 list_make2(CdpOperationNode(">=", node, CdpNumberNode(1), call->location),
+									CdpOperationNode("=", copyObject(node), members_column(call, "", NULL, -1),
 											  call->location)),
 						 call->location);
 	else if (!count)
-		node = operation(">=", node, number_node(1), call->location);
+		node = CdpOperationNode(">=", node, CdpNumberNode(1), call->location);
 	put(call, node);
 }
 
@@ -734,7 +706,7 @@ replace_consented(Call *call)
 	granted->val.sval.sval = "granted";
 	granted->location = -1;
 	differs = makeSimpleA_Expr(AEXPR_DISTINCT, "=",
-							   column_node(CdpPurposeColumn(CdpWordName(call->word, &args[0],
+							   CdpColumnNode(CdpPurposeColumn(CdpWordName(call->word, &args[0],
 																		call->context->text)),
 										   args[0].location),
 							   (Node *) granted, call->location);
@@ -751,9 +723,9 @@ replace_since(Call *call)
 	CdpWordArguments(call->node, call->word, call->context->text, args, 1, 1, 1);
 	(void) replace_walker(args[0].value, call->context);
 	if (strcmp(call->word, "since") == 0)
-		put(call, operation("-", now, args[0].value, call->location));
+		put(call, CdpOperationNode("-", now, args[0].value, call->location));
 	else
-		put(call, operation("-", args[0].value, now, call->location));
+		put(call, CdpOperationNode("-", args[0].value, now, call->location));
 }
 
 static void

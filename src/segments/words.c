@@ -13,6 +13,7 @@
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
@@ -297,4 +298,32 @@ CdpTermText(const CdpTerm *term)
 		appendStringInfoChar(&out, ')');
 	}
 	return out.data;
+}
+
+Node *
+CdpColumnNode(char *name, int location)
+{
+	ColumnRef  *column = makeNode(ColumnRef);
+
+	column->fields = list_make1(makeString(name));
+	column->location = location;
+	return (Node *) column;
+}
+
+Node *
+CdpOperationNode(const char *operator, Node *left, Node *right, int location)
+{
+	/* the search path is pinned: no other operator can be meant */
+	return (Node *) makeSimpleA_Expr(AEXPR_OP, pstrdup(operator), left, right, location);
+}
+
+Node *
+CdpNumberNode(int number)
+{
+	A_Const    *constant = makeNode(A_Const);
+
+	constant->val.ival.type = T_Integer;
+	constant->val.ival.ival = number;
+	constant->location = -1;
+	return (Node *) constant;
 }

@@ -47,4 +47,9 @@ extern char *CdpWordInterval(const char *word, const CdpWordArgument *arg, const
 extern char *CdpWordExpression(const char *word, const CdpWordArgument *arg, const char *text,
 							   Oid type, const char *timezone);
 
+/* parse nodes: a column, left operator right, an integer */
+extern Node *CdpColumnNode(char *name, int location);
+extern Node *CdpOperationNode(const char *operator, Node *left, Node *right, int location);
+extern Node *CdpNumberNode(int number);
+
 #endif							/* CDP_WORDS_H */
