@@ -130,7 +130,6 @@ extern void CdpMessagesEnd(CdpBatch *batch);
 /* withdraw.c: undo what entries did that do not count any more */
 extern void CdpWithdraw(CdpBatch *batch, List *entries);
 extern void CdpRenewEvidence(CdpBatch *batch, List *nodes);
-extern CdpEntry *CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n);
 extern void CdpRefold(CdpBatch *batch, const int64 *owners, int nowners,
 					  CdpEntry *entries, int n);
 

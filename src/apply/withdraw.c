@@ -27,6 +27,7 @@
 #include "utils/builtins.h"
 
 #include "apply/batch.h"
+#include "apply/sources.h"
 #include "cdp.h"
 #include "statement.h"
 
@@ -40,29 +41,6 @@ static CdpStatement neighbours = {
 	" AND d.b IS NOT NULL"
 	" UNION ALL SELECT u.node, d.a FROM (SELECT unnest($1) AS node) AS u JOIN cdp.decisions d ON d.b = u.node",
 	{"int8[]"}
-};
-
-static CdpStatement owned_entries = {
-	"SELECT " CDP_EVENTS_COLUMNS ", n.withheld, u.whole"
-	" FROM (SELECT unnest($1) AS owner, unnest($2) AS since, unnest($3) AS until,"
-	" unnest($4) AS whole) AS u"
-	/* as cdp.owned_entries_of() has it, without the pieces of other times */
-	" CROSS JOIN LATERAL ("
-	"SELECT r.at, r.entry, r.xid, r.received_at, false AS withheld"
-	" FROM cdp.identities i CROSS JOIN LATERAL cdp.unpack_entries(i.recent) r"
-	" WHERE i.node_id = u.owner AND r.at >= u.since AND r.at <= u.until"
-	" UNION ALL"
-	" SELECT r.at, r.entry, r.xid, r.received_at, false"
-	" FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r"
-	" WHERE p.owner = u.owner AND p.until >= u.since AND p.since <= u.until"
-	" AND r.at >= u.since AND r.at <= u.until"
-	" UNION ALL"
-	" SELECT w.at, w.entry, w.xid, w.received_at, true"
-	" FROM cdp.withheld_entries w WHERE w.owner = u.owner"
-	" AND w.at >= u.since AND w.at <= u.until) n"
-	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
-	" AND e.received_at = n.received_at",
-	{"int8[]", "timestamptz[]", "timestamptz[]", "bool[]"}
 };
 
 /*
@@ -87,25 +65,6 @@ static CdpStatement owned_times = {
 	" SELECT w.at FROM cdp.withheld_entries w WHERE w.owner = u.owner) AS o) AS n",
 	{"int8[]"}
 };
-
-/*
- * Entries of an owner that have to be read: all of a time, or, where it is not
- * whole, of those only the ones that name certain others.
- */
-typedef struct Source
-{
-	int64		owner;
-	TimestampTz since;
-	TimestampTz until;
-	bool		whole;
-} Source;
-
-typedef struct Sources
-{
-	Source	   *list;
-	int64		n;
-	int64		max;
-} Sources;
 
 /* What one entry says about a pair of nodes, a < b. */
 typedef struct Evidence
@@ -225,168 +184,6 @@ find_evidence(EvidenceSet *set, int64 a, int64 b)
 	return low;
 }
 
-static void
-add_source(Sources *sources, int64 owner, TimestampTz since, TimestampTz until, bool whole)
-{
-	if (sources->n == sources->max)
-	{
-		sources->max = Max(64, 2 * sources->max);
-		sources->list = sources->list == NULL
-			? palloc(sizeof(Source) * sources->max)
-			: repalloc_huge(sources->list, sizeof(Source) * sources->max);
-	}
-	sources->list[sources->n].owner = owner;
-	sources->list[sources->n].since = since;
-	sources->list[sources->n].until = until;
-	sources->list[sources->n++].whole = whole;
-}
-
-/*
- * Entries of the owner may name this node: of all that have been applied none is
- * earlier or later than it was seen.  While history is read anew it may have been
- * another one.
- */
-static void
-add_source_for(CdpBatch *batch, Sources *sources, int64 owner, const CdpNode *node)
-{
-	if (batch->rereading || batch->replaying || batch->graph->reading != NULL ||
-		batch->nemptied > 0)
-		add_source(sources, owner, DT_NOBEGIN, DT_NOEND, false);
-	else
-		add_source(sources, owner, node->first_seen, Min(node->last_seen, node->disk_last_seen),
-				   false);
-}
-
-static int
-source_order(const void *a, const void *b)
-{
-	const Source *x = a;
-	const Source *y = b;
-
-	if (x->owner != y->owner)
-		return x->owner < y->owner ? -1 : 1;
-	return x->since < y->since ? -1 : x->since > y->since ? 1 : 0;
-}
-
-/*
- * Each time of an owner once.
- */
-static void
-merge_sources(Sources *sources)
-{
-	int64		kept = 0;
-
-	qsort(sources->list, sources->n, sizeof(Source), source_order);
-	for (int64 i = 0; i < sources->n; i++)
-	{
-		Source	   *source = &sources->list[i];
-		Source	   *last = kept > 0 ? &sources->list[kept - 1] : NULL;
-
-		if (last != NULL && last->owner == source->owner && source->since <= last->until)
-		{
-			last->until = Max(last->until, source->until);
-			last->whole |= source->whole;
-		}
-		else
-			sources->list[kept++] = *source;
-	}
-	sources->n = kept;
-}
-
-/*
- * Does the entry name one of these nodes, which are in order, beside its owner?
- */
-static bool
-names_other(CdpGraph *graph, const CdpEntry *entry, const int64 *nodes, int n)
-{
-	for (int j = 1; j < entry->ncandidates; j++)
-	{
-		CdpNode    *node = CdpGraphKnown(graph, CdpGraphCandidate(entry, j));
-
-		if (node != NULL && is_member(nodes, n, node->id))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Entries by owner, resolved to nodes: of those sources that are not whole the ones
- * that name one of these nodes, which are in order.  What a policy keeps from
- * counting is among them, with withheld set.
- */
-static CdpEntry *
-load_sources(CdpBatch *batch, Sources *sources, const int64 *nodes, int nnodes, int *n)
-{
-	int64	   *owners;
-	TimestampTz *since;
-	TimestampTz *until;
-	bool	   *whole;
-	Datum		args[4];
-	CdpEntry   *entries;
-	bool	   *wanted;
-	int			nrows;
-	int			i;
-
-	merge_sources(sources);
-	owners = palloc_extended(sizeof(int64) * Max(sources->n, 1), MCXT_ALLOC_HUGE);
-	since = palloc_extended(sizeof(TimestampTz) * Max(sources->n, 1), MCXT_ALLOC_HUGE);
-	until = palloc_extended(sizeof(TimestampTz) * Max(sources->n, 1), MCXT_ALLOC_HUGE);
-	whole = palloc_extended(sizeof(bool) * Max(sources->n, 1), MCXT_ALLOC_HUGE);
-	for (i = 0; i < sources->n; i++)
-	{
-		owners[i] = sources->list[i].owner;
-		since[i] = sources->list[i].since;
-		until[i] = sources->list[i].until;
-		whole[i] = sources->list[i].whole;
-	}
-	args[0] = CdpInt8Array(owners, sources->n);
-	args[1] = CdpTimestampArray(since, sources->n);
-	args[2] = CdpTimestampArray(until, sources->n);
-	args[3] = CdpBoolArray(whole, sources->n);
-	CdpRun(&owned_entries, args, NULL);
-	nrows = SPI_processed;
-	entries = palloc_extended(sizeof(CdpEntry) * Max((Size) nrows, 1), MCXT_ALLOC_HUGE);
-	wanted = palloc_extended(sizeof(bool) * Max(nrows, 1), MCXT_ALLOC_HUGE);
-	for (i = 0; i < nrows; i++)
-	{
-		Datum		values[CDP_EVENTS_NATTS + 2];
-		bool		isnull[CDP_EVENTS_NATTS + 2];
-
-		if (i % 1024 == 0)
-			CHECK_FOR_INTERRUPTS();
-		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
-						  values, isnull);
-		CdpEntryFromRow(&entries[i], values, isnull);
-		entries[i].withheld = DatumGetBool(values[CDP_EVENTS_NATTS]);
-		wanted[i] = DatumGetBool(values[CDP_EVENTS_NATTS + 1]);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	CdpEntriesReadAll(entries, nrows);
-	for (i = 0; i < nrows; i++)
-		(void) CdpEntryJudge(&entries[i]);
-	CdpGraphCheck(batch->graph, entries, nrows);
-	*n = 0;
-	for (i = 0; i < nrows; i++)
-		if (wanted[i] || names_other(batch->graph, &entries[i], nodes, nnodes))
-			entries[(*n)++] = entries[i];
-	pfree(wanted);
-	CdpGraphAdd(batch->graph, entries, *n, false);
-	return entries;
-}
-
-/*
- * All entries that these nodes own.
- */
-CdpEntry *
-CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n)
-{
-	Sources		sources = {0};
-
-	for (int i = 0; i < nowners; i++)
-		add_source(&sources, owners[i], DT_NOBEGIN, DT_NOEND, true);
-	return load_sources(batch, &sources, NULL, 0, n);
-}
-
 /*
  * What the log has for a pair now: the evidence that counts, or none.
  */
@@ -479,7 +276,7 @@ is_stronger(CdpBatch *batch, CdpNode *node, const CdpNode *other)
  * themselves.
  */
 static void
-add_owners_around(CdpBatch *batch, const int64 *nodes, int n, Sources *sources)
+add_owners_around(CdpBatch *batch, const int64 *nodes, int n, CdpSources *sources)
 {
 	Datum		arg = CdpInt8Array(nodes, n);
 	uint64		r;
@@ -491,7 +288,7 @@ add_owners_around(CdpBatch *batch, const int64 *nodes, int n, Sources *sources)
 		CdpNode    *other = CdpGraphNode(batch->graph, CdpCellInt8(r, 2));
 
 		if (other == NULL || !is_stronger(batch, node, other))
-			add_source_for(batch, sources, CdpCellInt8(r, 2), node);
+			CdpSourceAddFor(batch, sources, CdpCellInt8(r, 2), node);
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -526,7 +323,7 @@ add_emptied(CdpBatch *batch, int64 *named, int *n)
  * Those that own nothing are no sources.
  */
 static void
-drop_emptied(CdpBatch *batch, Sources *sources)
+drop_emptied(CdpBatch *batch, CdpSources *sources)
 {
 	int64		kept = 0;
 
@@ -629,7 +426,7 @@ CdpRenewEvidence(CdpBatch *batch, List *renewed)
 	CdpGraph   *graph = batch->graph;
 	int64	   *nodes = palloc(sizeof(int64) * Max(list_length(renewed), 1));
 	int			n = 0;
-	Sources		sources = {0};
+	CdpSources		sources = {0};
 	CdpEntry   *entries;
 	int			nentries;
 	EvidenceSet set;
@@ -645,9 +442,9 @@ CdpRenewEvidence(CdpBatch *batch, List *renewed)
 		return;
 	CdpGraphLoadEvidence(graph, nodes, n);
 	for (i = 0; i < n; i++)
-		add_source(&sources, nodes[i], DT_NOBEGIN, DT_NOEND, true);
+		CdpSourceAdd(&sources, nodes[i], DT_NOBEGIN, DT_NOEND, true);
 	add_owners_around(batch, nodes, n, &sources);
-	entries = load_sources(batch, &sources, nodes, n, &nentries);
+	entries = CdpSourcesLoad(batch, &sources, nodes, n, &nentries);
 	CdpGraphLoadDetached(graph);
 	nlinks = CdpGraphLinksOf(graph, nodes, n, &links);
 	collect_evidence(entries, nentries, &set);
@@ -826,7 +623,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	int64	   *named;
 	int64	   *unseen;
 	int64	   *sought;
-	Sources		sources = {0};
+	CdpSources		sources = {0};
 	int			nnamed = 0;
 	int			nunseen;
 	int			nsought;
@@ -908,7 +705,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	memcpy(sought, unseen, sizeof(int64) * nunseen);
 	add_owners_around(batch, unseen, nunseen, &sources);
 	for (i = 0; i < nowners; i++)
-		add_source(&sources, owners[i], DT_NOBEGIN, DT_NOEND, true);
+		CdpSourceAdd(&sources, owners[i], DT_NOBEGIN, DT_NOEND, true);
 	for (i = 0; i < nlinks; i++)
 	{
 		CdpNode    *a = links[i]->a;
@@ -917,13 +714,13 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 		sought[nsought++] = a->id;
 		sought[nsought++] = b->id;
 		if (!is_stronger(batch, b, a))
-			add_source_for(batch, &sources, a->id, b);
+			CdpSourceAddFor(batch, &sources, a->id, b);
 		if (!is_stronger(batch, a, b))
-			add_source_for(batch, &sources, b->id, a);
+			CdpSourceAddFor(batch, &sources, b->id, a);
 	}
 	nsought = sort_unique(sought, nsought);
 	drop_emptied(batch, &sources);
-	entries = load_sources(batch, &sources, sought, nsought, &nentries);
+	entries = CdpSourcesLoad(batch, &sources, sought, nsought, &nentries);
 	CdpGraphLoadDetached(batch->graph);
 
 	/* times */

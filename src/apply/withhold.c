@@ -28,6 +28,7 @@
 #include "utils/builtins.h"
 
 #include "apply/batch.h"
+#include "apply/sources.h"
 #include "cdp.h"
 #include "statement.h"
 
