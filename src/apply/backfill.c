@@ -716,9 +716,13 @@ CdpReplay(void)
 					false, 0) < 0)
 		elog(ERROR, "could not clear away former profiles");
 	batch.graph = CdpGraphBegin(batch.kinds, batch.applier.next_node, 0, 0);
+	/* whether there are accounts is asked of the active snapshot */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
 	CdpAccountsBackfill(&batch, true);
 	evaluate_all(&batch);
 	CdpAccountsBackfill(&batch, false);
+	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest);
 	finish(&batch);
 	end_work(&work);

@@ -189,3 +189,19 @@ SELECT c.severity, c.topic, regexp_replace(c.finding, '\d+', 'N', 'g') AS findin
 SELECT cdp.group('ring', '{"parent": null}') IS NOT NULL AS logged;
 SELECT cdp.apply() AS applied;
 SELECT count(*) FROM cdp.check() c WHERE c.topic = 'accounts';
+
+-- The first accounts come of a change of the rules.
+DROP EXTENSION cdp CASCADE;
+RESET cdp.replay_at_commit;
+CREATE EXTENSION cdp;
+SELECT cdp.create_trait('logins', aggregate => 'count', event => 'Login', entity => 'account');
+SELECT cdp.create_trait('n', aggregate => 'count');
+SELECT cdp.create_trait('of_members', aggregate => 'sum', value => 'n', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_segment('used', 'of_members > 1', entity => 'account');
+SELECT cdp.create_identifier_kind('company');
+SELECT cdp.track('Joined', user_id => 'ada', identifiers => '{company:acme}', occurred_at => '2026-03-01') IS NOT NULL
+	AND cdp.track('Login', user_id => 'ada', occurred_at => '2026-03-02') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT cdp.alter_identifier_kind('company', entity => 'account', links => false);
+SELECT a.identifier, a.traits, cdp.in_segment(a.identifier, 'used') FROM cdp.accounts a;
+SELECT * FROM cdp.verify();
