@@ -15,17 +15,22 @@
  *	  next crash says which entry it is; when one has crashed it twice alone it is
  *	  put aside, as one that raises an error is (isolate.c).  Each crash disconnects
  *	  everybody, so it is not narrowed down by halves.  A profile whose time has
- *	  come rests, for longer each time, and so does a step of history.
+ *	  come rests from its second crash on, for longer each time, and so does a step
+ *	  of history.
  *
  *	  Who is ended by the postmaster because somebody else has crashed, or because
  *	  the server is stopped at once, gets SIGQUIT, and takes the note back in its
- *	  handler.  SIGKILL from elsewhere cannot be told from a crash; it has to hit
- *	  the same entry twice, alone, to have it put aside.
+ *	  handler.  SIGKILL from elsewhere cannot be told from a crash, nor can the
+ *	  SIGABRT that PostgreSQL 16 and later send instead with send_abort_for_crash,
+ *	  since a PANIC here is one, too; it has to hit the same entry twice, alone, to
+ *	  have it put aside.
  *
  *	  The mark is one file a database, in pg_stat_tmp, since what this server was
  *	  about to do does not belong into a copy of it: pg_basebackup and pg_rewind
- *	  leave that folder's files out.  It says nothing about persons.  Without it
- *	  everything goes on as if there had been no crash.
+ *	  leave that folder's files out.  It says nothing about persons.  Numbers of
+ *	  entries and profiles are those of one extension: the mark of another one,
+ *	  dropped since, is ignored.  Without a mark everything goes on as if there had
+ *	  been no crash.
  *
  * IDENTIFICATION
  *	  src/apply/crash.c
@@ -49,7 +54,7 @@
 #include "apply/apply.h"
 #include "apply/crash.h"
 
-#define MARK_MAGIC 0xCD9A0001
+#define MARK_MAGIC 0xCD9A0002
 
 /* An entry that has crashed the applier alone so many times is put aside. */
 #define CRASHES_ALONE 2
@@ -61,8 +66,8 @@
 
 /*
  * How long a profile (in microseconds) or a step of history (in milliseconds)
- * rests after a crash: doubling.  The first crash of a step of history may be
- * the end of the applier by somebody, and an erasure waits for it: no rest.
+ * rests after a second crash in a row: doubling.  The first may be the end of
+ * the applier by somebody, and an erasure waits for its steps: no rest.
  */
 #define PROFILE_REST USECS_PER_HOUR
 #define MAX_PROFILE_REST USECS_PER_DAY
@@ -81,6 +86,7 @@ typedef struct RestingProfile
 typedef struct Mark
 {
 	uint32 magic;
+	Oid extension;
 	uint32 busy; /* in this batch: */
 	int32 entries;
 	int32 timers;
@@ -239,7 +245,7 @@ judge_crash(CdpNarrowing *narrow, CdpCrashed *crashed)
 }
 
 CdpCrashed
-CdpCrashRecall(CdpNarrowing *narrow)
+CdpCrashRecall(Oid extension, CdpNarrowing *narrow)
 {
 	CdpCrashed crashed = { 0 };
 	char path[MAXPGPATH];
@@ -258,9 +264,11 @@ CdpCrashRecall(CdpNarrowing *narrow)
 		return crashed;
 	}
 	if (pg_pread(mark_fd, &mark, sizeof(mark), 0) != sizeof(mark) ||
-		mark.magic != MARK_MAGIC || mark.nprofiles < 0 || mark.nprofiles > MAX_PROFILES)
+		mark.magic != MARK_MAGIC || mark.extension != extension ||
+		mark.nprofiles < 0 || mark.nprofiles > MAX_PROFILES)
 		memset(&mark, 0, sizeof(mark));
 	mark.magic = MARK_MAGIC;
+	mark.extension = extension;
 	for (i = 0; i < mark.nprofiles; i++)
 		if (mark.profiles[i].until > now - USECS_PER_DAY)
 		{

@@ -22,8 +22,8 @@ typedef struct CdpCrashed
 	int64 history_pause; /* before the next step of history, in ms */
 } CdpCrashed;
 
-/* The applier starts: open the mark, and have narrow start as it says. */
-extern CdpCrashed CdpCrashRecall(CdpNarrowing *narrow);
+/* The applier of an extension starts: open the mark, and have narrow start as it says. */
+extern CdpCrashed CdpCrashRecall(Oid extension, CdpNarrowing *narrow);
 /* A batch is about to begin, in the applier ... */
 extern void CdpCrashExpect(const CdpNarrowing *narrow);
 /* ... CdpAttempted says what it is made of (history: or it is that) ... */

@@ -637,9 +637,15 @@ run_aside(void (*step)(ApplierState *), ApplierState *state, MemoryContext conte
 static void
 start_after_crash(ApplierState *state, MemoryContext context)
 {
-	CdpCrashed	crashed = CdpCrashRecall(&state->narrow);
+	CdpCrashed	crashed;
 	TimestampTz now = GetCurrentTimestamp();
+	Oid			extension;
 
+	StartTransactionCommand();
+	extension = get_extension_oid("cdp", true);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	crashed = CdpCrashRecall(extension, &state->narrow);
 	if (crashed.history_pause > 0)
 	{
 		state->history_at = TimestampTzPlusMilliseconds(now, crashed.history_pause);

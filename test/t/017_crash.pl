@@ -164,5 +164,13 @@ ok( $node->poll_query_until('postgres', q(
 append(411, 420, '0');
 applied('what comes is applied nevertheless');
 is(crashes($log), 2, 'it waits before it tries again');
+
+# ---- what is remembered is nothing to another extension
+
+$node->safe_psql('postgres', 'DROP EXTENSION cdp CASCADE; CREATE EXTENSION cdp');
+$node->restart;
+append(1, 1, '0');
+applied('another extension');
 $node->stop('fast');
+is(scalar(() = glob $node->data_dir . "/*/$note"), 0, 'has not crashed');
 done_testing();
