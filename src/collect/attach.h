@@ -77,6 +77,12 @@ extern const char *CdpMappingPrimaryKey(Oid relid, bool missing_ok);
 extern char *CdpMappingQuery(const CdpMapping *mapping, const char *key,
 							 const char *from, const char *condition);
 /*
+ * Add to a condition that a column of the primary key of k is equal to a value
+ * of its type, whatever the search_path; false when nothing says so.
+ */
+extern bool CdpMappingSameKey(StringInfo buf, Oid relid, Oid index, AttrNumber column,
+							  const char *value);
+/*
  * A FROM item: the rows of a relation as they are now whose primary key one of
  * the sources (FROM items without alias; the second may be NULL) has.
  */
@@ -115,6 +121,7 @@ typedef struct CdpCapture
 	int64 rejected;
 	bool latest; /* rows as they are now, whatever the transaction sees */
 	bool once; /* the query is not asked again: its plan is not kept */
+	bool unattended; /* whoever writes is not told that rows cannot be read: cdp.rejected is */
 	bool whole; /* payloads, whether the attachment copies them or not */
 	bool anew; /* log rows that say what they said, too */
 	Snapshot moment; /* rows as this sees them */

@@ -532,7 +532,7 @@ typedef struct Attempt
 	Datum row;
 	SPIPlanPtr plan; /* not kept: a row's type may change unnoticed */
 	RowFunction function;
-	TupleDesc desc;
+	void *arg; /* of the function */
 } Attempt;
 
 static ErrorData *
@@ -549,14 +549,14 @@ attempt(Attempt *what)
 		if (!OidIsValid(what->argtype))
 			for_each_row(what->capture,
 						 what->capture->once ? prepare(what->query, 0, NULL, 0) : plan_of(what->relid, what->query, what->nkeys),
-						 what->keys, what->function, what->desc);
+						 what->keys, what->function, what->arg);
 		else
 		{
 			if (what->plan == NULL)
 				what->plan = prepare(what->query, 1, &what->argtype, 0);
 			SPI_execute_plan(what->plan, &what->row, NULL, false, 0);
 			if (SPI_processed > 0)
-				what->function(what->capture, what->desc, SPI_tuptable->vals[0],
+				what->function(what->capture, what->arg, SPI_tuptable->vals[0],
 							   SPI_tuptable->tupdesc);
 			SPI_freetuptable(SPI_tuptable);
 		}
@@ -602,7 +602,7 @@ single_row(CdpCapture *capture, void *arg, HeapTuple tuple, TupleDesc desc)
 	if (error == NULL)
 		return;
 	CdpCaptureRefuse(capture, single->keep, error,
-				DatumGetJsonbP(SPI_getbinval(tuple, desc, 2, &isnull)));
+					 DatumGetJsonbP(SPI_getbinval(tuple, desc, 2, &isnull)));
 	if (!capture->attachment->copy)
 	{
 		single->key.row = single->attempt.row;
@@ -618,7 +618,7 @@ CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
 			   const char *from, const char *condition)
 {
 	CdpAttachment *attachment = capture->attachment;
-	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(attachment->mapping, key, from, condition), .function = mapped_row, .desc = row_descriptor() };
+	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(attachment->mapping, key, from, condition), .function = mapped_row, .arg = row_descriptor() };
 	CdpUserContext saved;
 	int64 before = capture->nrows;
 	ErrorData *error;
@@ -628,7 +628,7 @@ CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
 	if (error != NULL)
 	{
 		Single single = { .attempt = all, .keep = CurrentMemoryContext };
-		SPIPlanPtr plan;
+		Attempt each = { .capture = capture, .relid = relid, .function = single_row, .arg = &single };
 
 		Assert(before == 0);
 		tuplestore_clear(capture->rows);
@@ -640,9 +640,18 @@ CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
 		single.key.query = CdpMappingKeyQuery(attachment->mapping, key,
 											  "(SELECT ($1).*) AS r", false);
 		single.key.function = gone_row;
-		single.key.desc = gone_descriptor();
-		plan = plan_of(relid, psprintf("SELECT r::%s, to_jsonb(r) FROM %s", format_type_be_qualified(single.attempt.argtype), from), 0);
-		for_each_row(capture, plan, NULL, single_row, &single);
+		single.key.arg = gone_descriptor();
+		each.query = psprintf("SELECT r::%s, to_jsonb(r) FROM %s",
+							  format_type_be_qualified(single.attempt.argtype), from);
+		error = attempt(&each);
+		if (error != NULL && !capture->unattended)
+			ReThrowError(error);
+		if (error != NULL)
+		{
+			tuplestore_clear(capture->rows);
+			capture->nrows = before;
+			CdpCaptureRefuse(capture, single.keep, error, NULL);
+		}
 	}
 	CdpRestoreUser(&saved);
 }
@@ -651,7 +660,7 @@ int
 CdpCaptureTry(CdpCapture *capture, Oid relid, const char *key,
 			  const char *from, const char *condition, Datum *keys, int nkeys)
 {
-	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(capture->attachment->mapping, key, from, condition), .keys = keys, .nkeys = nkeys, .function = mapped_row, .desc = row_descriptor() };
+	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(capture->attachment->mapping, key, from, condition), .keys = keys, .nkeys = nkeys, .function = mapped_row, .arg = row_descriptor() };
 	CdpUserContext saved;
 	ErrorData *error;
 
@@ -671,7 +680,7 @@ CdpCaptureTry(CdpCapture *capture, Oid relid, const char *key,
 void
 CdpCaptureKeys(CdpCapture *capture, Oid relid, const char *query)
 {
-	Attempt all = { .capture = capture, .relid = relid, .query = query, .function = gone_row, .desc = gone_descriptor() };
+	Attempt all = { .capture = capture, .relid = relid, .query = query, .function = gone_row, .arg = gone_descriptor() };
 	CdpUserContext saved;
 	ErrorData *error;
 

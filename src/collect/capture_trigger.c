@@ -94,6 +94,7 @@ cdp_capture(PG_FUNCTION_ARGS)
 	}
 	SPI_register_trigger_data(trigger);
 	CdpCaptureBegin(&capture, attachment);
+	capture.unattended = true;
 	mapping = attachment->mapping;
 	key = mapping->key;
 	if (key == NULL)

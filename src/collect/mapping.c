@@ -16,12 +16,16 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/sysattr.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_index.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "collect/attach.h"
 #include "collect/extract.h"
@@ -380,19 +384,50 @@ CdpMappingPrimaryKey(Oid relid, bool missing_ok)
 	return buf.data;
 }
 
-static char *
-select_key(Oid relid, Bitmapset *columns, const char *source)
+/*
+ * Which operator of the index of the primary key says that a column is equal?
+ * Types of extensions have theirs where no search_path finds it.  Nothing is
+ * locked for it: the query is, where that may fail.
+ */
+static Oid
+equality_of(Oid index, AttrNumber column)
 {
-	StringInfoData buf;
-	int column = -1;
+	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	Oid result = InvalidOid;
+	Form_pg_index form;
+	Datum classes;
+	bool isnull;
 
-	initStringInfo(&buf);
-	while ((column = bms_next_member(columns, column)) >= 0)
-		appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", k." : "k.",
-						 quote_identifier(get_attname(relid,
-													  column + FirstLowInvalidHeapAttributeNumber,
-													  false)));
-	return source == NULL ? buf.data : psprintf("SELECT %s FROM %s AS k", buf.data, source);
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	form = (Form_pg_index) GETSTRUCT(tuple);
+	classes = SysCacheGetAttr(INDEXRELID, tuple, Anum_pg_index_indclass, &isnull);
+	for (int i = 0; i < form->indnkeyatts; i++)
+		if (form->indkey.values[i] == column)
+		{
+			Oid class = ((oidvector *) DatumGetPointer(classes))->values[i];
+			Oid type = get_opclass_input_type(class);
+
+			result = get_opfamily_member(get_opclass_family(class), type, type,
+										 BTEqualStrategyNumber);
+		}
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+bool
+CdpMappingSameKey(StringInfo buf, Oid relid, Oid index, AttrNumber column, const char *value)
+{
+	Oid type = get_atttype(relid, column);
+	Oid equality = equality_of(index, column);
+
+	if (!OidIsValid(equality))
+		return false;
+	if (buf->len > 0)
+		appendStringInfoString(buf, " AND ");
+	generate_operator_clause(buf, psprintf("k.%s", quote_identifier(get_attname(relid, column, false))),
+							 type, equality, value, type);
+	return true;
 }
 
 char *
@@ -401,15 +436,30 @@ CdpMappingCurrentRows(Oid relid, const char *relation, const char *source,
 {
 	Oid constraint;
 	Bitmapset *columns = get_primary_key_attnos(relid, true, &constraint);
+	Oid index = columns == NULL ? InvalidOid : get_constraint_index(constraint);
+	StringInfoData names;
+	StringInfoData matches;
+	int column = -1;
 	char *keys;
 
 	if (columns == NULL)
 		return NULL;
-	keys = select_key(relid, columns, source);
+	initStringInfo(&names);
+	initStringInfo(&matches);
+	while ((column = bms_next_member(columns, column)) >= 0)
+	{
+		AttrNumber number = column + FirstLowInvalidHeapAttributeNumber;
+		const char *name = quote_identifier(get_attname(relid, number, false));
+
+		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", name);
+		if (!CdpMappingSameKey(&matches, relid, index, number, psprintf("o.%s", name)))
+			return NULL;
+	}
+	keys = psprintf("SELECT %s FROM %s", names.data, source);
 	if (other != NULL)
-		keys = psprintf("%s UNION %s", keys, select_key(relid, columns, other));
-	return psprintf("(SELECT k.* FROM %s AS k WHERE (%s) IN (%s)) AS r", relation,
-					select_key(relid, columns, NULL), keys);
+		keys = psprintf("%s UNION ALL SELECT %s FROM %s", keys, names.data, other);
+	return psprintf("(SELECT k.* FROM %s AS k WHERE EXISTS (SELECT FROM (%s) AS o WHERE %s)) AS r",
+					relation, keys, matches.data);
 }
 
 char *

@@ -28,11 +28,8 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
-#include "access/htup_details.h"
-#include "access/stratnum.h"
 #include "access/sysattr.h"
 #include "catalog/pg_constraint.h"
-#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -41,7 +38,6 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/uuid.h"
 
 #include "cdp.h"
@@ -167,37 +163,6 @@ columns_of_key(const char *text)
 }
 
 /*
- * Which operator of the index of the primary key says that a column is equal?
- * Types of extensions have theirs where no search_path finds it.  Nothing is
- * locked for it: the query is, where that may fail.
- */
-static Oid
-equality_of(Oid index, AttrNumber column)
-{
-	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
-	Oid result = InvalidOid;
-	Form_pg_index form;
-	Datum classes;
-	bool isnull;
-
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	form = (Form_pg_index) GETSTRUCT(tuple);
-	classes = SysCacheGetAttr(INDEXRELID, tuple, Anum_pg_index_indclass, &isnull);
-	for (int i = 0; i < form->indnkeyatts; i++)
-		if (form->indkey.values[i] == column)
-		{
-			Oid class = ((oidvector *) DatumGetPointer(classes))->values[i];
-			Oid type = get_opclass_input_type(class);
-
-			result = get_opfamily_member(get_opclass_family(class), type, type,
-										 BTEqualStrategyNumber);
-		}
-	ReleaseSysCache(tuple);
-	return result;
-}
-
-/*
  * The rows with these keys as a FROM item whose arguments are the values of
  * each column of the primary key; NULL when there is nothing to look for.
  */
@@ -236,19 +201,12 @@ rows_with_keys(Oid relid, const char *relation, Reference *references, int n,
 	for (int c = 0; (column = bms_next_member(columns, column)) >= 0; c++)
 	{
 		AttrNumber number = column + FirstLowInvalidHeapAttributeNumber;
-		Oid type = get_atttype(relid, number);
-		const char *name = psprintf("k.%s", quote_identifier(get_attname(relid, number, false)));
 		/* char and bit of any length */
 		const char *value = psprintf("u.c%d::%s", c,
-									 format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+									 format_type_extended(get_atttype(relid, number), -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 
-		Oid equality = equality_of(index, number);
-
-		if (!OidIsValid(equality))
+		if (!CdpMappingSameKey(&matches, relid, index, number, value))
 			return NULL;
-		if (c > 0)
-			appendStringInfoString(&matches, " AND ");
-		generate_operator_clause(&matches, name, type, equality, value, type);
 		appendStringInfo(&arrays, "%sunnest($%d) AS c%d", c > 0 ? ", " : "", c + 1, c);
 		(*keys)[c] = makeArrayResult(values[c], CurrentMemoryContext);
 	}

@@ -55,6 +55,46 @@ DELETE FROM tree WHERE id = 12;
 SELECT properties FROM counting WHERE source = 'tree' ORDER BY properties;
 SELECT * FROM cdp.sync_attachment('tree');
 
+-- the same, with a key whose type has its operators where no search_path finds
+-- them, and attached by who may not read the table any more: nobody is stopped
+CREATE TYPE code;
+SET client_min_messages = warning;
+CREATE FUNCTION code_in(cstring) RETURNS code LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
+CREATE FUNCTION code_out(code) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'int4out';
+RESET client_min_messages;
+CREATE TYPE code (INPUT = code_in, OUTPUT = code_out, LIKE = int4);
+CREATE FUNCTION code_eq(code, code) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT AS 'int4eq';
+CREATE FUNCTION code_cmp(code, code) RETURNS int LANGUAGE internal IMMUTABLE STRICT AS 'btint4cmp';
+CREATE OPERATOR = (LEFTARG = code, RIGHTARG = code, FUNCTION = code_eq);
+CREATE OPERATOR CLASS code_ops DEFAULT FOR TYPE code USING btree AS OPERATOR 3 =, FUNCTION 1 code_cmp(code, code);
+CREATE TABLE codes (id code PRIMARY KEY, parent code REFERENCES codes ON UPDATE CASCADE ON DELETE CASCADE);
+CREATE ROLE regress_attach_reader;
+GRANT USAGE ON SCHEMA cdp TO regress_attach_reader;
+GRANT EXECUTE ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean, boolean), cdp.sync_attachment(text) TO regress_attach_reader;
+GRANT SELECT, TRIGGER ON codes TO regress_attach_reader;
+SELECT cdp.attach('codes', '{"event": "Code", "identifiers": {"user_id": "''u''"}, "properties": {"id": "id::text", "parent": "parent::text", "filler": "repeat(''x'', 50)"}}', copy => false);
+SET ROLE regress_attach_reader;
+SELECT cdp.attach('public.codes', '{"event": "Code", "identifiers": {"user_id": "''u''"}, "properties": {"id": "id::text", "parent": "parent::text"}}', name => 'copied');
+RESET ROLE;
+INSERT INTO codes VALUES ('1', NULL), ('2', '1'), ('3', '2');
+UPDATE codes SET id = '11' WHERE id = '1';
+DELETE FROM codes WHERE id = '2';
+INSERT INTO codes VALUES ('4', '11');
+SELECT source, properties FROM counting WHERE source IN ('codes', 'copied') ORDER BY source, properties;
+SELECT properties->'id' AS id, properties->'parent' AS parent FROM (SELECT cdp.entry_properties(properties, source, id) FROM cdp.events WHERE source = 'codes' AND type = 'track') AS e(properties) WHERE properties <> '{}' ORDER BY 1;
+SELECT source, detail FROM cdp.rejected;
+REVOKE SELECT ON codes FROM regress_attach_reader;
+INSERT INTO codes VALUES ('5', '11');
+SELECT source, detail, sqlstate FROM cdp.rejected;
+SELECT * FROM cdp.sync_attachment('copied');
+GRANT SELECT ON codes TO regress_attach_reader;
+SELECT * FROM cdp.sync_attachment('copied');
+SELECT * FROM cdp.rejected;
+SELECT * FROM cdp.sync_attachment('codes');
+SELECT cdp.drop_attachment(name) FROM cdp.attachments WHERE name IN ('codes', 'copied');
+DROP OWNED BY regress_attach_reader;
+DROP ROLE regress_attach_reader;
+
 -- child tables: named by themselves or not
 CREATE TABLE parent (id int PRIMARY KEY, who text);
 CREATE TABLE child (PRIMARY KEY (id), more text) INHERITS (parent);
