@@ -122,7 +122,8 @@ torture: setup
 fuzz: setup
 	@test/fuzz
 
-demo: setup
+demo:
+	@test/setup demo
 	@demo/run
 
 bench: setup
