@@ -177,7 +177,7 @@ DO $$ BEGIN FOR i IN 1..20 LOOP PERFORM cdp.load_attachments(4); END LOOP; END $
 SELECT name, status FROM cdp.attachments WHERE name = 'news';
 SELECT count(*) FROM cdp.events WHERE source = 'news';
 SELECT position FROM cdp.attachment_definitions WHERE name = 'news';
-INSERT INTO news VALUES (41, 41, NULL), (42, 42, '2026-04-02'), (43, 43, 'infinity');
+INSERT INTO news VALUES (41, 41, NULL), (42, 42, '2026-04-02'), (43, 43, 'infinity'), (44, 44, '-infinity');
 SELECT logged, retracted, rejected FROM cdp.sync_attachment('news');
 SELECT logged, retracted, rejected FROM cdp.sync_attachment('news');
 -- nor where no row has one

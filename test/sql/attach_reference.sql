@@ -127,3 +127,40 @@ SELECT cdp.entry_properties(properties, source, id)->>'about' AS about FROM cdp.
 SELECT cdp.drop_attachment('notes');
 SELECT properties FROM cdp.events WHERE source = 'notes' ORDER BY id;
 SELECT * FROM cdp.verify();
+
+-- an attachment ends before what was computed without its rows is computed
+-- again: by then the payloads are in the log
+CREATE TABLE bills (id int PRIMARY KEY, who text, due int, filler text);
+INSERT INTO bills SELECT g, 'b', g, repeat('x', 50) FROM generate_series(1, 4) g;
+SELECT cdp.create_trait('due', aggregate => 'sum', event => 'Bill', value => $$(properties->>'due')::int$$);
+SELECT cdp.attach('bills', '{"event": "Bill", "identifiers": {"user_id": "who"}}', copy => false);
+SELECT cdp.apply();
+SELECT message_id AS fourth FROM cdp.timeline('user_id:b'::cdp.identifier) WHERE properties->>'due' = '4' \gset
+ALTER TABLE bills RENAME TO away;
+SELECT cdp.undo(:'fourth', source => 'bills') IS NOT NULL AS undone;
+SELECT cdp.apply();
+SELECT traits->'due' AS due FROM totals WHERE cdp.value(identifier) = 'b';
+ALTER TABLE away RENAME TO bills;
+SELECT name, status FROM cdp.attachments WHERE name = 'bills';
+SELECT cdp.drop_attachment('bills');
+DROP TABLE bills;
+SELECT cdp.apply();
+SELECT traits->'due' AS due FROM totals WHERE cdp.value(identifier) = 'b';
+SELECT * FROM cdp.unread_attachments;
+SELECT * FROM cdp.verify();
+
+-- retracted as the attachment ends, and taken back: nothing says any more what
+-- the entries said
+CREATE TABLE bills (id int PRIMARY KEY, who text, due int, filler text);
+INSERT INTO bills VALUES (1, 'c', 1, repeat('x', 50));
+SELECT cdp.attach('bills', '{"event": "Bill", "identifiers": {"user_id": "who"}}', source => 'more', copy => false);
+SELECT cdp.apply();
+SELECT traits->'due' AS due FROM totals WHERE cdp.value(identifier) = 'c';
+SELECT cdp.drop_attachment('bills', retract => true);
+SELECT cdp.apply();
+SELECT count(*) AS counting FROM cdp.timeline('user_id:c'::cdp.identifier);
+SELECT cdp.undo('#' || id, source => 'more') IS NOT NULL AS taken_back FROM cdp.events WHERE source = 'more' AND type = 'undo';
+SELECT cdp.apply();
+SELECT properties FROM cdp.timeline('user_id:c'::cdp.identifier);
+SELECT traits->'due' AS due FROM totals WHERE cdp.value(identifier) = 'c';
+SELECT * FROM cdp.verify();
