@@ -235,5 +235,17 @@ is(judged('hours', q{SELECT log('{cookie:110}', '2025-12-31Z'); SELECT apply();}
 is($node->safe_psql('hours', q{SELECT refused('user_id:hub', 'cookie:110')}), 'accepted ', 'and is taken');
 verified('hours', 'another hour');
 
+# ---- so many that all of cdp.links is read in place of looking up each of them ----
+$node->safe_psql('postgres', 'CREATE DATABASE most');
+$node->safe_psql('most', sprintf($setup, 'most'));
+$node->safe_psql('most', q{
+SELECT log(format('{user_id:hub,cookie:%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 minute')::text) FROM generate_series(1, 10050) g;
+SELECT log(format('{user_id:other,cookie:%s}', -g), '2026-01-20Z') FROM generate_series(1, 100) g;
+SELECT apply();
+});
+is(judged('most', q{SELECT log('{cookie:10,cookie:20}', '2026-01-03Z'); SELECT apply();}), 0, 'a link inside, by the timeline');
+is(judged('most', q{SELECT log('{cookie:900,cookie:20}', '2026-01-01 10:00Z'); SELECT apply();}), 1, 'one before another end came, by all links');
+verified('most', 'all links read');
+
 $node->stop;
 done_testing();
