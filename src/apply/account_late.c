@@ -105,6 +105,8 @@ static void
 refold_profiles(CdpAccountSet *set, const int64 *profiles, int nprofiles)
 {
 	CdpGraph   *graph = set->batch->graph;
+	int64	   *before;
+	int			n = nprofiles / 2;
 	Datum		arg;
 
 	if (nprofiles == 0)
@@ -114,14 +116,20 @@ refold_profiles(CdpAccountSet *set, const int64 *profiles, int nprofiles)
 	for (uint64 r = 0; r < SPI_processed; r++)
 		refold_node(set, CdpCellInt8(r, 1), CdpCellInt8(r, 3), DT_NOBEGIN);
 	SPI_freetuptable(SPI_tuptable);
+
+	before = palloc(sizeof(int64) * n);
+	for (int i = 0; i < n; i++)
+		before[i] = profiles[2 * i + 1];
+	qsort(before, n, sizeof(int64), compare_int8);
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		CdpNode    *node = graph->active[i];
 
-		for (int j = 1; j < nprofiles && !node->is_gone; j += 2)
-			if (node->old_profile != 0 && node->old_profile == profiles[j])
-				refold_node(set, node->id, node->disk_last_seen, DT_NOBEGIN);
+		if (!node->is_gone && node->old_profile != 0 &&
+			bsearch(&node->old_profile, before, n, sizeof(int64), compare_int8) != NULL)
+			refold_node(set, node->id, node->disk_last_seen, DT_NOBEGIN);
 	}
+	pfree(before);
 }
 
 /*
@@ -139,7 +147,7 @@ CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n)
 	int64	   *accounts;
 	TimestampTz *ats;
 	Datum	   *ties;
-	Datum	   *leaves;
+	bool	   *leaves;
 	int64	   *profiles;
 	int			nprofiles = 0;
 	Datum		args[5];
@@ -150,7 +158,7 @@ CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n)
 	accounts = palloc(sizeof(int64) * max);
 	ats = palloc(sizeof(TimestampTz) * max);
 	ties = palloc(sizeof(Datum) * max);
-	leaves = palloc(sizeof(Datum) * max);
+	leaves = palloc(sizeof(bool) * max);
 	profiles = palloc(sizeof(int64) * 2 * (n + 1));
 	for (int i = 0; i < n; i++)
 	{
@@ -175,7 +183,7 @@ CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n)
 			accounts[rows] = account->id;
 			ats[rows] = entry->at;
 			ties[rows] = PointerGetDatum(entry->tie);
-			leaves[rows++] = BoolGetDatum(entry->type == CDP_ENTRY_LEAVE);
+			leaves[rows++] = entry->type == CDP_ENTRY_LEAVE;
 		}
 	}
 	if (rows > 0)
@@ -184,8 +192,7 @@ CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n)
 		args[1] = CdpInt8Array(accounts, rows);
 		args[2] = CdpTimestampArray(ats, rows);
 		args[3] = CdpVarlenaArray(ties, NULL, rows, TEXTOID);
-		args[4] = PointerGetDatum(construct_array(leaves, rows, BOOLOID, 1, true,
-												  TYPALIGN_CHAR));
+		args[4] = CdpBoolArray(leaves, rows);
 		CdpRunHere(&late_nodes, args, NULL);
 		refold_rows(set);
 	}

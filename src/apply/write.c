@@ -324,7 +324,7 @@ CdpWriteRejected(CdpBatch *batch)
 	Datum	   *details = palloc(sizeof(Datum) * max);
 	bool	   *nodetail = palloc(sizeof(bool) * max);
 	Datum	   *states = palloc(sizeof(Datum) * max);
-	Datum	   *held = palloc(sizeof(Datum) * max);
+	bool	   *held = palloc(sizeof(bool) * max);
 	int			n = 0;
 	int			i;
 	Datum		args[8];
@@ -345,7 +345,7 @@ CdpWriteRejected(CdpBatch *batch)
 		details[n] = nodetail[n] ? (Datum) 0
 			: CStringGetTextDatum(entry->reject_detail);
 		states[n] = CStringGetTextDatum(unpack_sql_state(entry->reject_sqlstate));
-		held[n] = BoolGetDatum(strcmp(entry->reject_reason, CDP_PLAN_REASON) == 0);
+		held[n] = strcmp(entry->reject_reason, CDP_PLAN_REASON) == 0;
 		n++;
 	}
 	if (n == 0)
@@ -357,6 +357,6 @@ CdpWriteRejected(CdpBatch *batch)
 	args[4] = CdpVarlenaArray(reasons, NULL, n, TEXTOID);
 	args[5] = CdpVarlenaArray(details, nodetail, n, TEXTOID);
 	args[6] = CdpVarlenaArray(states, NULL, n, TEXTOID);
-	args[7] = CdpVarlenaArray(held, NULL, n, BOOLOID);
+	args[7] = CdpBoolArray(held, n);
 	CdpRun(&insert_rejected, args, NULL);
 }
