@@ -579,14 +579,14 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	/* history and what has come take turns */
 	rereading = rules != NULL && rules->n > 0 && !hold && max > 0 &&
 		(work & CDP_WORK_HISTORY) != 0;
-		batch.nentries = ndue = 0;
+	batch.nentries = ndue = 0;
 	if (!((rereading || building) && history_first))
 	{
 		if (work & CDP_WORK_ENTRIES)
-		batch.nentries = CdpCursorsRead(cursors, max, &batch.entries,
-										&result.more, !hold);
+			batch.nentries = CdpCursorsRead(cursors, max, &batch.entries,
+											&result.more, !hold);
 		if (work & CDP_WORK_TIMERS)
-		ndue = add_due(&batch, max, &due);
+			ndue = add_due(&batch, max, &due);
 		/* the members of accounts that have other values now, in what room there is */
 		if ((work & CDP_WORK_TIMERS) && ndue < max)
 			nnews = CdpPrimaryNews(max - ndue, &news);

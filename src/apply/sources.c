@@ -78,8 +78,8 @@ CdpSourceAddFor(CdpBatch *batch, CdpSources *sources, int64 owner, const CdpNode
 		batch->nemptied > 0)
 		CdpSourceAdd(sources, owner, DT_NOBEGIN, DT_NOEND, false);
 	else
-		CdpSourceAdd(sources, owner, node->first_seen, Min(node->last_seen, node->disk_last_seen),
-				   false);
+		CdpSourceAdd(sources, owner, node->first_seen,
+					 Min(node->last_seen, node->disk_last_seen), false);
 }
 
 static int
@@ -104,8 +104,8 @@ merge_sources(CdpSources *sources)
 	qsort(sources->list, sources->n, sizeof(CdpSource), source_order);
 	for (int64 i = 0; i < sources->n; i++)
 	{
-		CdpSource	   *source = &sources->list[i];
-		CdpSource	   *last = kept > 0 ? &sources->list[kept - 1] : NULL;
+		CdpSource  *source = &sources->list[i];
+		CdpSource  *last = kept > 0 ? &sources->list[kept - 1] : NULL;
 
 		if (last != NULL && last->owner == source->owner && source->since <= last->until)
 		{
@@ -205,7 +205,7 @@ CdpSourcesLoad(CdpBatch *batch, CdpSources *sources, const int64 *nodes, int nno
 CdpEntry *
 CdpLoadOwned(CdpBatch *batch, int64 *owners, int nowners, int *n)
 {
-	CdpSources		sources = {0};
+	CdpSources	sources = {0};
 
 	for (int i = 0; i < nowners; i++)
 		CdpSourceAdd(&sources, owners[i], DT_NOBEGIN, DT_NOEND, true);

@@ -27,7 +27,7 @@ typedef struct CdpSource
 
 typedef struct CdpSources
 {
-	CdpSource	   *list;
+	CdpSource  *list;
 	int64		n;
 	int64		max;
 } CdpSources;

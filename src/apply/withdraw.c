@@ -426,7 +426,7 @@ CdpRenewEvidence(CdpBatch *batch, List *renewed)
 	CdpGraph   *graph = batch->graph;
 	int64	   *nodes = palloc(sizeof(int64) * Max(list_length(renewed), 1));
 	int			n = 0;
-	CdpSources		sources = {0};
+	CdpSources	sources = {0};
 	CdpEntry   *entries;
 	int			nentries;
 	EvidenceSet set;
@@ -623,7 +623,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	int64	   *named;
 	int64	   *unseen;
 	int64	   *sought;
-	CdpSources		sources = {0};
+	CdpSources	sources = {0};
 	int			nnamed = 0;
 	int			nunseen;
 	int			nsought;

@@ -6,8 +6,8 @@
  *
  *	  This is what recomputation closes clusters with, so it is read as a walk
  *	  is, without the executor in between.  Who needs the rows of so many nodes
- *	  that they are a good part of the table reads all of it, in its order: that
- *	  is quicker by a factor of ten than looking up each end.
+ *	  that they are a good part of the table reads all of it, in its order, in
+ *	  place of looking up each end.
  *
  * IDENTIFICATION
  *	  src/identity/evidence_rows.c
