@@ -48,11 +48,16 @@ SELECT pg_temp.show(cdp.profile('user_id:u2', fresh => true));
 SELECT cdp.track('Visited', '{"price": 10}', user_id => 'u3', message_id => 'm', occurred_at => '2026-02-25') IS NOT NULL;
 SELECT cdp.track('Visited', '{"price": 20}', user_id => 'u4', message_id => 'm', occurred_at => '2026-02-24') IS NOT NULL;
 SELECT cdp.profile('user_id:u3', fresh => true) IS NULL AS outdone, cdp.profile('user_id:u4', fresh => true)->'traits' AS traits;
+CREATE FUNCTION pg_temp.read(people text[]) RETURNS TABLE (i text, p jsonb) LANGUAGE sql AS
+	$$SELECT i, cdp.profile(i::cdp.identifier, fresh => true) FROM unnest(people) i$$;
 CREATE TEMP TABLE fresh AS
-	SELECT i, cdp.profile(i::cdp.identifier, fresh => true) AS p
-	FROM unnest(ARRAY['user_id:u1', 'anonymous_id:a1', 'user_id:u2', 'user_id:u3', 'user_id:u4']) i;
+	SELECT * FROM pg_temp.read(ARRAY['user_id:u1', 'anonymous_id:a1', 'user_id:u2', 'user_id:u3', 'user_id:u4']);
 SELECT cdp.apply();
-SELECT f.i, (f.p - 'profile_id') IS NOT DISTINCT FROM (cdp.profile(f.i::cdp.identifier) - 'profile_id') AS same FROM fresh f;
+CREATE FUNCTION pg_temp.identifiers() RETURNS TABLE (i text, identifiers jsonb, before jsonb) LANGUAGE sql AS
+	$$SELECT f.i, f.p->'identifiers', cdp.profile(f.i::cdp.identifier)->'identifiers' FROM fresh f$$;
+CREATE FUNCTION pg_temp.same() RETURNS TABLE (i text, same boolean) LANGUAGE sql AS
+	$$SELECT f.i, (f.p - 'profile_id') IS NOT DISTINCT FROM (cdp.profile(f.i::cdp.identifier) - 'profile_id') FROM fresh f$$;
+SELECT * FROM pg_temp.same();
 
 -- a late entry takes p from u5, so q can be of u5, and not of u8, so r can be of u8
 SELECT cdp.alter_identifier_kind('email', max_per_profile => 1);
@@ -62,30 +67,27 @@ FROM (VALUES ('u5', 'p@example.com', '2026-02-25'::timestamptz), ('u5', 'q@examp
 SELECT cdp.apply();
 SELECT cdp.identify('u6', '{}', identifiers => ARRAY['email:p@example.com']::cdp.identifier[], occurred_at => '2026-02-20') IS NOT NULL;
 TRUNCATE fresh;
-INSERT INTO fresh SELECT i, cdp.profile(i::cdp.identifier, fresh => true)
-	FROM unnest(ARRAY['user_id:u1', 'user_id:u5', 'user_id:u8', 'email:p@example.com', 'email:q@example.com', 'email:r@example.com']) i;
-SELECT i, p->'identifiers' AS identifiers, cdp.profile(i::cdp.identifier)->'identifiers' AS before FROM fresh;
+INSERT INTO fresh SELECT * FROM pg_temp.read(ARRAY['user_id:u1', 'user_id:u5', 'user_id:u8', 'email:p@example.com', 'email:q@example.com', 'email:r@example.com']);
+SELECT * FROM pg_temp.identifiers();
 SELECT cdp.apply();
-SELECT f.i, (f.p - 'profile_id') IS NOT DISTINCT FROM (cdp.profile(f.i::cdp.identifier) - 'profile_id') AS same FROM fresh f;
+SELECT * FROM pg_temp.same();
 
 -- a change of the rules that has not got there: by the new ones, entries or none
 SET cdp.replay_at_commit = 0;
 SELECT cdp.alter_identifier_kind('user_id', max_per_profile => 3), cdp.alter_identifier_kind('email', max_per_profile => 2);
 TRUNCATE fresh;
-INSERT INTO fresh SELECT i, cdp.profile(i::cdp.identifier, fresh => true)
-	FROM unnest(ARRAY['user_id:u5', 'user_id:u6', 'user_id:u8']) i;
-SELECT i, p->'identifiers' AS identifiers, cdp.profile(i::cdp.identifier)->'identifiers' AS before FROM fresh;
+INSERT INTO fresh SELECT * FROM pg_temp.read(ARRAY['user_id:u5', 'user_id:u6', 'user_id:u8']);
+SELECT * FROM pg_temp.identifiers();
 SELECT cdp.apply();
-SELECT f.i, (f.p - 'profile_id') IS NOT DISTINCT FROM (cdp.profile(f.i::cdp.identifier) - 'profile_id') AS same FROM fresh f;
+SELECT * FROM pg_temp.same();
 SET cdp.max_profile_identifiers = 2;
 SELECT cdp.rejudge();
 SELECT cdp.track('Visited', user_id => 'u8') IS NOT NULL;
 TRUNCATE fresh;
-INSERT INTO fresh SELECT i, cdp.profile(i::cdp.identifier, fresh => true)
-	FROM unnest(ARRAY['user_id:u5', 'user_id:u6', 'user_id:u8']) i;
-SELECT i, p->'identifiers' AS identifiers, cdp.profile(i::cdp.identifier)->'identifiers' AS before FROM fresh;
+INSERT INTO fresh SELECT * FROM pg_temp.read(ARRAY['user_id:u5', 'user_id:u6', 'user_id:u8']);
+SELECT * FROM pg_temp.identifiers();
 SELECT cdp.apply();
-SELECT f.i, (f.p - 'profile_id') IS NOT DISTINCT FROM (cdp.profile(f.i::cdp.identifier) - 'profile_id') AS same FROM fresh f;
+SELECT * FROM pg_temp.same();
 RESET cdp.max_profile_identifiers;
 RESET cdp.replay_at_commit;
 SELECT cdp.alter_identifier_kind('user_id', max_per_profile => 1), cdp.alter_identifier_kind('email', max_per_profile => 1);
