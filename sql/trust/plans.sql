@@ -41,9 +41,10 @@ COMMENT ON TABLE cdp.plan_violation_counts IS 'what was wrong with entries by a 
 
 -- An input, as the log is.
 CREATE TABLE cdp.plan_releases (
-	entry bigint PRIMARY KEY
+	entry bigint PRIMARY KEY,
+	corrected boolean NOT NULL
 );
-COMMENT ON TABLE cdp.plan_releases IS 'entries that count whatever tracking plans say, see cdp.release()';
+COMMENT ON TABLE cdp.plan_releases IS 'entries that cdp.release() was called for: they count whatever tracking plans say, or (corrected) a copy of the message was logged';
 
 SELECT pg_extension_config_dump('cdp.plan_definitions', '');
 SELECT pg_extension_config_dump('cdp.plan_releases', '');
@@ -177,6 +178,15 @@ DECLARE
 	held record;
 	wrong text;
 BEGIN
+	-- Who releases the same entry meanwhile waits, and finds that it is not held.
+	-- The applier's lock goes first, as the applier locks these rows under it.
+	IF properties IS NULL THEN
+		PERFORM cdp.lock_applier();
+	END IF;
+	PERFORM FROM cdp.rejected r
+	WHERE r.held AND r.reason = 'tracking plan' AND (source IS NULL OR r.source = source)
+		AND CASE WHEN entry ~ '^#[0-9]{1,18}$' THEN r.message_id IS NULL AND r.entry = substr(entry, 2)::bigint ELSE r.message_id = entry END
+	ORDER BY r.id FOR UPDATE;
 	SELECT array_agg(r.entry), array_agg(DISTINCT r.source) INTO ids, sources FROM cdp.rejected r
 	WHERE r.held AND r.reason = 'tracking plan' AND (source IS NULL OR r.source = source)
 		AND CASE WHEN entry ~ '^#[0-9]{1,18}$' THEN r.message_id IS NULL AND r.entry = substr(entry, 2)::bigint ELSE r.message_id = entry END;
@@ -202,10 +212,10 @@ BEGIN
 		INSERT INTO cdp.events (type, event, identifiers, properties, context, occurred_at, message_id, source)
 		VALUES (held.type, held.event, held.identifiers, properties, held.context,
 			cdp.effective_at(held.occurred_at, held.received_at), coalesce(held.message_id, '#' || held.id), held.source);
+		INSERT INTO cdp.plan_releases SELECT DISTINCT u.id, true FROM unnest(ids) u (id) ON CONFLICT DO NOTHING;
 		UPDATE cdp.rejected r SET held = false WHERE r.entry = ANY (ids);
 	ELSE
-		PERFORM cdp.lock_applier();
-		INSERT INTO cdp.plan_releases VALUES (held.id) ON CONFLICT DO NOTHING;
+		INSERT INTO cdp.plan_releases VALUES (held.id, false) ON CONFLICT DO NOTHING;
 		UPDATE cdp.events e SET xid = cdp.entry_xid(), incarnation = (SELECT n.id FROM cdp.incarnation n)
 		WHERE e.xid = held.xid AND e.id = held.id;
 		DELETE FROM cdp.rejected r WHERE r.entry = held.id;
@@ -225,7 +235,7 @@ BEGIN ATOMIC
 		SELECT FROM cdp.plan_definitions d CROSS JOIN LATERAL cdp.schema_violations(coalesce(properties, '{}'), d.schema)
 		WHERE d.type = plan_withholds.type AND d.event = coalesce(plan_withholds.event, '') AND d.mode = 'quarantine'
 			AND d.from_at <= received_at AND received_at < coalesce(d.until_at, 'infinity'))
-		AND NOT EXISTS (SELECT FROM cdp.plan_releases r WHERE r.entry = plan_withholds.entry)
+		AND NOT EXISTS (SELECT FROM cdp.plan_releases r WHERE r.entry = plan_withholds.entry AND NOT r.corrected)
 		AND CASE WHEN jsonb_typeof(properties) = 'object' AND jsonb_typeof(properties -> '$row') = 'string'
 			THEN properties - '$row' <> '{}' ELSE true END;
 END;

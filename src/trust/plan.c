@@ -102,7 +102,7 @@ judge(HTAB *findings, CdpPlanSet *set, CdpPlan *plan, CdpEntry *entry, MemoryCon
 	MemoryContext old = MemoryContextSwitchTo(scratch);
 	/* what a plan does more than count for is known */
 	List *violations = entry->plan == plan && plan->mode != CDP_PLAN_ALLOW ?
-		list_copy(entry->violations) :
+		entry->violations :
 		CdpPlanViolations(set, plan, entry);
 	List *paths = NIL;
 	ListCell *lc;

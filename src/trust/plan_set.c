@@ -140,7 +140,7 @@ load_set(int64 key, const char *source)
 	if (set->acts)
 	{
 		set->nreleased = query("SELECT r.entry FROM cdp.plan_releases r"
-							   " WHERE $1 IS NOT NULL ORDER BY r.entry",
+							   " WHERE $1 IS NOT NULL AND NOT r.corrected ORDER BY r.entry",
 							   key);
 		set->released = MemoryContextAllocHuge(context, sizeof(int64) * (Size) Max(set->nreleased, 1));
 		for (int i = 0; i < set->nreleased; i++)
