@@ -121,7 +121,6 @@ CREATE FUNCTION cdp.erasure_mentions(value text) RETURNS boolean
 COMMENT ON FUNCTION cdp.erasure_mentions(text) IS
 	'internal: does a text contain an identifier that is being erased? Only for the applier at work';
 
--- The tables that go by the number of a node or profile.
 -- As long as the person was part of another profile, by a merge that was taken
 -- back since, what was said of that one was made of the person's values, too; so
 -- were the old values that the batch told of which took it back.
@@ -151,6 +150,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION cdp.erasure_held_by(bigint[]) IS 'internal: other profiles that these nodes were part of, from which change (epoch, seq) until which';
 
+-- The tables that go by the number of a node or profile.
 CREATE FUNCTION cdp.erasure_forget(erasure bigint, nodes bigint[], gone bigint[], epoch int, until_seq bigint) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, cdp, pg_temp
