@@ -2,7 +2,8 @@
  *
  * catalog.c
  *	  The extension's place in the catalogs: its schema, owner and relations,
- *	  the switch to its owner, the applier's lock and the generation number.
+ *	  the switch to its owner, the applier's lock, the lock against DROP
+ *	  EXTENSION and the generation number.
  *
  *	  OIDs are looked up by name every time: the system caches make that
  *	  cheap, and nothing can go stale when the extension is dropped and made
@@ -15,18 +16,24 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -296,4 +303,70 @@ cdp_definitions_changed(PG_FUNCTION_ARGS)
 {
 	CdpGenerationBump();
 	PG_RETURN_VOID();
+}
+
+/*
+ * The version of an extension; NULL when it is gone.
+ */
+static char *
+extension_version(Oid extoid)
+{
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	char	   *version = NULL;
+
+	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extoid));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, Anum_pg_extension_extversion,
+										 RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			version = TextDatumGetCString(value);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return version;
+}
+
+/*
+ * Look the extension up and lock it against DROP EXTENSION until the
+ * transaction ends.  Whoever drops it takes this lock first, so the two
+ * cannot meet in a deadlock further down.
+ */
+CdpExtensionState
+CdpLockExtension(char **version)
+{
+	/* mostly the one of the batch before; made again it has another number */
+	static Oid	known = InvalidOid;
+
+	for (;;)
+	{
+		Oid			extoid = known;
+
+		if (!OidIsValid(extoid))
+			extoid = get_extension_oid("cdp", true);
+		if (!OidIsValid(extoid))
+			return CDP_EXTENSION_ABSENT;
+		LockDatabaseObject(ExtensionRelationId, extoid, 0, AccessShareLock);
+		*version = extension_version(extoid);
+		if (*version != NULL)
+		{
+			known = extoid;
+			return strcmp(*version, CDP_VERSION) == 0 ? CDP_EXTENSION_READY : CDP_EXTENSION_MISMATCH;
+		}
+
+		/* dropped; is there another one? */
+		UnlockDatabaseObject(ExtensionRelationId, extoid, 0, AccessShareLock);
+		if (!OidIsValid(known))
+			return CDP_EXTENSION_ABSENT;
+		known = InvalidOid;
+	}
 }

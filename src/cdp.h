@@ -30,8 +30,8 @@ extern int	cdp_history_retention;	/* days; 0: for ever */
 extern int	cdp_max_fresh_entries;
 extern int	cdp_max_new_identifiers_per_hour;	/* of a component; 0: any number */
 extern int	cdp_max_profile_identifiers;	/* size guard of a component */
-extern int	cdp_naptime;
-extern int	cdp_window_chunk;		/* items of a window in a row of their own */			/* ms between looks without a wake-up */
+extern int	cdp_naptime;			/* ms between looks without a wake-up */
+extern int	cdp_window_chunk;		/* items of a window in a row of their own */
 extern double cdp_notify_queue_limit;	/* how full NOTIFY's queue may be; 0: no NOTIFY */
 extern int	cdp_replay_at_commit;	/* entries up to which rules are changed at once */
 extern int	cdp_sync_interval;	/* seconds between looks at relations without triggers; 0: never */
@@ -66,6 +66,14 @@ extern void CdpGenerationBump(void);
 extern int64 CdpApplierGlance(TimestampTz *clock);
 
 /* The schema and owner of the extension; error when it is not installed. */
+typedef enum CdpExtensionState
+{
+	CDP_EXTENSION_ABSENT,
+	CDP_EXTENSION_MISMATCH,		/* its version is not the library's */
+	CDP_EXTENSION_READY
+} CdpExtensionState;
+
+extern CdpExtensionState CdpLockExtension(char **version);
 extern Oid	CdpExtensionOwner(void);
 extern Oid	CdpSchemaOid(void);
 /* OID of a relation, function or type of schema cdp, cached until invalidated. */

@@ -29,12 +29,9 @@
 #include <signal.h>
 #include <sys/stat.h>
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
-#include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "common/pg_prng.h"
 #include "common/relpath.h"
@@ -49,7 +46,6 @@
 #include "storage/lock.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -89,13 +85,6 @@
 
 /* Seconds after which the postmaster restarts an applier without launcher. */
 #define RESTART_TIME	5
-
-typedef enum ExtensionState
-{
-	EXTENSION_ABSENT,
-	EXTENSION_MISMATCH,			/* its version is not the library's */
-	EXTENSION_READY
-} ExtensionState;
 
 /* What the loop remembers from turn to turn. */
 typedef struct ApplierState
@@ -277,72 +266,6 @@ database_allowed(void)
 }
 
 /*
- * The version of an extension; NULL when it is gone.
- */
-static char *
-extension_version(Oid extoid)
-{
-	Relation	rel;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	char	   *version = NULL;
-
-	rel = table_open(ExtensionRelationId, AccessShareLock);
-	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(extoid));
-	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-	{
-		bool		isnull;
-		Datum		value = heap_getattr(tuple, Anum_pg_extension_extversion,
-										 RelationGetDescr(rel), &isnull);
-
-		if (!isnull)
-			version = TextDatumGetCString(value);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return version;
-}
-
-/*
- * Look the extension up and lock it against DROP EXTENSION until the
- * transaction ends.  Whoever drops it takes this lock first, so the two
- * cannot meet in a deadlock further down.
- */
-static ExtensionState
-lock_extension(char **version)
-{
-	/* mostly the one of the batch before; made again it has another number */
-	static Oid	known = InvalidOid;
-
-	for (;;)
-	{
-		Oid			extoid = known;
-
-		if (!OidIsValid(extoid))
-			extoid = get_extension_oid("cdp", true);
-		if (!OidIsValid(extoid))
-			return EXTENSION_ABSENT;
-		LockDatabaseObject(ExtensionRelationId, extoid, 0, AccessShareLock);
-		*version = extension_version(extoid);
-		if (*version != NULL)
-		{
-			known = extoid;
-			return strcmp(*version, CDP_VERSION) == 0 ? EXTENSION_READY : EXTENSION_MISMATCH;
-		}
-
-		/* dropped; is there another one? */
-		UnlockDatabaseObject(ExtensionRelationId, extoid, 0, AccessShareLock);
-		if (!OidIsValid(known))
-			return EXTENSION_ABSENT;
-		known = InvalidOid;
-	}
-}
-
-/*
  * Run one statement as the extension's owner, in the current transaction.
  */
 static bool
@@ -377,7 +300,7 @@ record_error(ApplierState *state)
 	char	   *version;
 
 	StartTransactionCommand();
-	if (lock_extension(&version) == EXTENSION_READY)
+	if (CdpLockExtension(&version) == CDP_EXTENSION_READY)
 		(void) run_as_owner("INSERT INTO cdp.applier AS a (errors, last_error, last_error_at)"
 							" VALUES (1, $1, clock_timestamp())"
 							" ON CONFLICT (one) DO UPDATE SET errors = a.errors + 1,"
@@ -399,7 +322,7 @@ make_partitions(ApplierState *state)
 
 	state->partitions_at = GetCurrentTimestamp() + PARTITIONS_RETRY;
 	StartTransactionCommand();
-	if (lock_extension(&version) == EXTENSION_READY)
+	if (CdpLockExtension(&version) == CDP_EXTENSION_READY)
 	{
 		pgstat_report_activity(STATE_RUNNING, "looking after partitions");
 		if (!run_as_owner("SELECT FROM cdp.cursors c"
@@ -438,7 +361,7 @@ synchronise_attachments(ApplierState *state)
 	{
 		more = false;
 		StartTransactionCommand();
-		if (lock_extension(&version) == EXTENSION_READY)
+		if (CdpLockExtension(&version) == CDP_EXTENSION_READY)
 		{
 			pgstat_report_activity(STATE_RUNNING, "synchronising attached relations");
 			more = run_as_owner("SELECT FROM cdp.sync_attachments(true, $1) s"
@@ -466,7 +389,7 @@ load_attachments(ApplierState *state)
 
 	state->load_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOAD_RETRY);
 	StartTransactionCommand();
-	if (lock_extension(&version) == EXTENSION_READY)
+	if (CdpLockExtension(&version) == CDP_EXTENSION_READY)
 	{
 		if (cdp_backfill_rate > 0)
 			rows = Min(rows, cdp_backfill_rate);
@@ -678,9 +601,9 @@ apply_batch(ApplierState *state)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	switch (lock_extension(&version))
+	switch (CdpLockExtension(&version))
 	{
-		case EXTENSION_ABSENT:
+		case CDP_EXTENSION_ABSENT:
 			CommitTransactionCommand();
 			/* CREATE EXTENSION may have been committed since the look. */
 			if (!MyLatch->is_set)
@@ -688,7 +611,7 @@ apply_batch(ApplierState *state)
 			ResetLatch(MyLatch);
 			more = true;
 			break;
-		case EXTENSION_MISMATCH:
+		case CDP_EXTENSION_MISMATCH:
 			if (!state->mismatch_logged)
 				ereport(LOG,
 						(errmsg("cdp applier waits: the library has version %s, the extension version %s",
@@ -698,7 +621,7 @@ apply_batch(ApplierState *state)
 			state->next_timer = DT_NOEND;
 			CommitTransactionCommand();
 			break;
-		case EXTENSION_READY:
+		case CDP_EXTENSION_READY:
 			state->mismatch_logged = false;
 			pgstat_report_activity(STATE_RUNNING, "applying the log");
 			/* No snapshot while waiting for the lock: it would hold VACUUM back. */
