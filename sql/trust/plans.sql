@@ -44,7 +44,7 @@ CREATE TABLE cdp.plan_releases (
 	entry bigint PRIMARY KEY,
 	corrected boolean NOT NULL
 );
-COMMENT ON TABLE cdp.plan_releases IS 'entries that cdp.release() was called for: they count whatever tracking plans say, or (corrected) a copy of the message was logged';
+COMMENT ON TABLE cdp.plan_releases IS 'entries that cdp.release() was called for: they count whatever tracking plans say, or (corrected) never, as a copy of the message was logged';
 
 SELECT pg_extension_config_dump('cdp.plan_definitions', '');
 SELECT pg_extension_config_dump('cdp.plan_releases', '');
@@ -178,15 +178,8 @@ DECLARE
 	held record;
 	wrong text;
 BEGIN
-	-- Who releases the same entry meanwhile waits, and finds that it is not held.
-	-- The applier's lock goes first, as the applier locks these rows under it.
-	IF properties IS NULL THEN
-		PERFORM cdp.lock_applier();
-	END IF;
-	PERFORM FROM cdp.rejected r
-	WHERE r.held AND r.reason = 'tracking plan' AND (source IS NULL OR r.source = source)
-		AND CASE WHEN entry ~ '^#[0-9]{1,18}$' THEN r.message_id IS NULL AND r.entry = substr(entry, 2)::bigint ELSE r.message_id = entry END
-	ORDER BY r.id FOR UPDATE;
+	-- who releases the same entry meanwhile waits, and finds that it is not held
+	PERFORM cdp.lock_applier();
 	SELECT array_agg(r.entry), array_agg(DISTINCT r.source) INTO ids, sources FROM cdp.rejected r
 	WHERE r.held AND r.reason = 'tracking plan' AND (source IS NULL OR r.source = source)
 		AND CASE WHEN entry ~ '^#[0-9]{1,18}$' THEN r.message_id IS NULL AND r.entry = substr(entry, 2)::bigint ELSE r.message_id = entry END;
@@ -219,8 +212,8 @@ BEGIN
 		UPDATE cdp.events e SET xid = cdp.entry_xid(), incarnation = (SELECT n.id FROM cdp.incarnation n)
 		WHERE e.xid = held.xid AND e.id = held.id;
 		DELETE FROM cdp.rejected r WHERE r.entry = held.id;
-		PERFORM cdp.definitions_changed();
 	END IF;
+	PERFORM cdp.definitions_changed();
 	PERFORM cdp.audit_record('release', entry, jsonb_build_object('corrected', properties IS NOT NULL));
 	RETURN entry;
 END;
@@ -231,13 +224,14 @@ COMMENT ON FUNCTION cdp.release_from_plan(text, text, jsonb) IS 'internal: cdp.r
 CREATE FUNCTION cdp.plan_withholds(entry bigint, type text, event text, received_at timestamptz, properties jsonb) RETURNS boolean
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT EXISTS (
-		SELECT FROM cdp.plan_definitions d CROSS JOIN LATERAL cdp.schema_violations(coalesce(properties, '{}'), d.schema)
-		WHERE d.type = plan_withholds.type AND d.event = coalesce(plan_withholds.event, '') AND d.mode = 'quarantine'
-			AND d.from_at <= received_at AND received_at < coalesce(d.until_at, 'infinity'))
-		AND NOT EXISTS (SELECT FROM cdp.plan_releases r WHERE r.entry = plan_withholds.entry AND NOT r.corrected)
-		AND CASE WHEN jsonb_typeof(properties) = 'object' AND jsonb_typeof(properties -> '$row') = 'string'
-			THEN properties - '$row' <> '{}' ELSE true END;
+	SELECT coalesce(
+		(SELECT r.corrected FROM cdp.plan_releases r WHERE r.entry = plan_withholds.entry),
+		EXISTS (
+			SELECT FROM cdp.plan_definitions d CROSS JOIN LATERAL cdp.schema_violations(coalesce(properties, '{}'), d.schema)
+			WHERE d.type = plan_withholds.type AND d.event = coalesce(plan_withholds.event, '') AND d.mode = 'quarantine'
+				AND d.from_at <= received_at AND received_at < coalesce(d.until_at, 'infinity'))
+			AND CASE WHEN jsonb_typeof(properties) = 'object' AND jsonb_typeof(properties -> '$row') = 'string'
+				THEN properties - '$row' <> '{}' ELSE true END);
 END;
 COMMENT ON FUNCTION cdp.plan_withholds(bigint, text, text, timestamptz, jsonb) IS 'internal: does a tracking plan keep an entry from counting?';
 

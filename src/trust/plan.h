@@ -42,7 +42,14 @@ typedef struct CdpPlan
 	int64 violating;
 } CdpPlan;
 
-/* All versions that judge anything. */
+/* An entry that counts whatever plans say, or (corrected) never, as a copy does. */
+typedef struct CdpPlanRelease
+{
+	int64 entry;
+	bool corrected;
+} CdpPlanRelease;
+
+/* All versions that judge anything, and the releases. */
 typedef struct CdpPlanSet
 {
 	MemoryContext context;
@@ -51,9 +58,9 @@ typedef struct CdpPlanSet
 	int n;
 	CdpPlan *plans;
 	struct HTAB *slots; /* by type and event */
-	bool acts; /* has a plan that does more than count */
-	int nreleased;
-	int64 *released; /* entries that no plan holds, in order */
+	bool acts; /* keeps any entry from counting */
+	int nreleases;
+	CdpPlanRelease *releases; /* in order of entries */
 } CdpPlanSet;
 
 /* Why an entry does not count, as cdp.rejected has it. */

@@ -137,14 +137,17 @@ load_set(int64 key, const char *source)
 		plan->next = found ? slot->plans : NULL;
 		slot->plans = plan;
 	}
-	if (set->acts)
+	set->nreleases = query("SELECT r.entry, r.corrected FROM cdp.plan_releases r"
+						   " WHERE $1 IS NOT NULL ORDER BY r.entry",
+						   key);
+	set->releases = MemoryContextAllocHuge(context, sizeof(CdpPlanRelease) * (Size) Max(set->nreleases, 1));
+	for (int i = 0; i < set->nreleases; i++)
 	{
-		set->nreleased = query("SELECT r.entry FROM cdp.plan_releases r"
-							   " WHERE $1 IS NOT NULL AND NOT r.corrected ORDER BY r.entry",
-							   key);
-		set->released = MemoryContextAllocHuge(context, sizeof(int64) * (Size) Max(set->nreleased, 1));
-		for (int i = 0; i < set->nreleased; i++)
-			set->released[i] = CdpCellInt8(i, 1);
+		bool isnull;
+
+		set->releases[i].entry = CdpCellInt8(i, 1);
+		set->releases[i].corrected = DatumGetBool(CdpCell(i, 2, &isnull));
+		set->acts |= set->releases[i].corrected;
 	}
 	SPI_finish();
 	CdpRestoreUser(&user);
@@ -305,22 +308,22 @@ CdpPlanPath(const char *path)
 	return result;
 }
 
-static bool
-is_released(CdpPlanSet *set, int64 entry)
+static const CdpPlanRelease *
+release_of(CdpPlanSet *set, int64 entry)
 {
 	int low = 0;
-	int high = set->nreleased;
+	int high = set->nreleases;
 
 	while (low < high)
 	{
 		int middle = low + (high - low) / 2;
 
-		if (set->released[middle] < entry)
+		if (set->releases[middle].entry < entry)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low < set->nreleased && set->released[low] == entry;
+	return low < set->nreleases && set->releases[low].entry == entry ? &set->releases[low] : NULL;
 }
 
 /*
@@ -370,6 +373,7 @@ static void
 read_entry(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
 {
 	int64 serial = CdpKindSetSerial(kinds);
+	const CdpPlanRelease *release;
 	CdpPlanSet *set;
 
 	entry->plan = NULL;
@@ -389,13 +393,16 @@ read_entry(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
 		(entry->properties != NULL && CdpReferenceKey(entry->properties) != NULL))
 		return;
 	entry->plan = CdpPlanOf(set, entry);
-	if (entry->plan == NULL || entry->plan->mode == CDP_PLAN_ALLOW)
-		return;
-	entry->violations = CdpPlanViolations(set, entry->plan, entry);
-	if (entry->violations == NIL || is_released(set, entry->id))
+	if (entry->plan != NULL && entry->plan->mode != CDP_PLAN_ALLOW)
+		entry->violations = CdpPlanViolations(set, entry->plan, entry);
+	release = release_of(set, entry->id);
+	/* a corrected entry never counts: of equally early copies the hash would choose */
+	if (release == NULL ? entry->violations == NIL : !release->corrected)
 		return;
 	entry->reject_reason = CDP_PLAN_REASON;
-	entry->reject_detail = describe(entry->plan, entry->violations);
+	entry->reject_detail = entry->violations != NIL ?
+		describe(entry->plan, entry->violations) :
+		"It was corrected: a copy with other properties is in its place.";
 	entry->reject_sqlstate = ERRCODE_CHECK_VIOLATION;
 	entry->ncandidates = 0;
 	entry->naccounts = 0;

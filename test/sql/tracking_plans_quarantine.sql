@@ -144,6 +144,19 @@ SELECT count(*) FROM held WHERE message_id IN ('m12', 'm13');
 SELECT count(*) FROM cdp.events WHERE message_id IN ('m12', 'm13', 'm14');
 SELECT * FROM cdp.verify();
 
+-- what was corrected stays so, whatever plans say later
+SELECT cdp.tracking_plan('Typed', '{"required": ["currency"]}', 'quarantine', retroactive => true);
+SELECT count(cdp.track('Typed', jsonb_build_object('n', -i), user_id => 'typed', message_id => 'typed' || i)) FROM generate_series(1, 8) i;
+SELECT cdp.apply(NULL);
+SELECT count(cdp.release('typed' || i, properties => jsonb_build_object('n', i, 'currency', 'EUR'))) FROM generate_series(1, 8) i;
+SELECT cdp.apply(NULL);
+SELECT cdp.tracking_plan('Typed', 'true', 'allow', retroactive => true);
+SELECT cdp.apply(NULL);
+SELECT cdp.profile('user_id:typed', fresh => true) IS NOT NULL AS known,
+	string_agg(properties ->> 'n', ' ' ORDER BY message_id) AS counts FROM cdp.timeline('user_id:typed');
+SELECT held, detail, count(*) FROM held WHERE message_id LIKE 'typed%' GROUP BY 1, 2;
+SELECT * FROM cdp.verify();
+
 -- whoever applies must not be made to fail by a wrong definition
 UPDATE cdp.plan_definitions SET schema = '{"type": "what"}' WHERE event = 'Other';
 SELECT cdp.definitions_changed();
