@@ -63,7 +63,8 @@ begin_read(AccountRead *read, const CdpIdentifier *identifier, int64 id, Timesta
 	old = MemoryContextSwitchTo(read->context);
 	if (id != 0)
 	{
-		CdpAccountRow *rows = CdpAccountsRead(read->traits, &id, 1, read->now, &n);
+		CdpAccountRow *rows = CdpAccountsRead(read->traits, &id, 1, read->now,
+											  CdpMembersNowRead, &n);
 
 		read->row = n == 0 ? NULL : rows;
 	}

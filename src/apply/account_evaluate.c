@@ -307,32 +307,6 @@ write_contributions(HTAB *table, Ids *touched)
 }
 
 /*
- * What does a profile contribute to a trait?  NULL: nothing.
- */
-static Numeric
-contributed(CdpBatch *batch, const CdpProfile *profile, int32 member_trait)
-{
-	CdpTrait   *member;
-	Numeric		value;
-
-	if (member_trait < 0)
-	{
-		/* one, for who is in that segment now */
-		for (int i = 0; i < profile->node->nnew_segments; i++)
-			if (profile->node->new_segments[i] == -member_trait)
-				return int64_to_numeric(1);
-		return NULL;
-	}
-	member = CdpTraitById(batch->traits, member_trait);
-	if (member == NULL || profile->values.isnull[member->index] || member->type != NUMERICOID)
-		return NULL;
-	value = DatumGetNumeric(profile->values.values[member->index]);
-	if (numeric_is_nan(value) || numeric_is_inf(value))
-		return NULL;			/* could not be taken away again */
-	return value;
-}
-
-/*
  * What the profiles that were evaluated contribute to their accounts, and what
  * former ones do no more.
  */
@@ -385,7 +359,10 @@ member_values(CdpBatch *batch, CdpTraitSet *accounts, Ids *touched)
 		for (int t = 0; t < accounts->ntraits; t++)
 		{
 			int32		member = accounts->traits[t]->member_trait;
-			Numeric		value = member == 0 ? NULL : contributed(batch, *profile, member);
+			Numeric		value = member == 0 ? NULL :
+				CdpMemberContributes(batch->traits, member, &(*profile)->values,
+									 (*profile)->node->new_segments,
+									 (*profile)->node->nnew_segments);
 
 			if (value != NULL)
 				contribution_of(table, memberships[i].account_id, member,
@@ -602,7 +579,7 @@ evaluate(CdpBatch *batch, CdpTraitSet *traits, CdpSegmentSet *segments, Ids *tou
 		rollup |= traits->traits[t]->rollup;
 
 	sort_ids(touched);
-	rows = CdpAccountsRead(traits, touched->ids, touched->n, clock, &n);
+	rows = CdpAccountsRead(traits, touched->ids, touched->n, clock, NULL, &n);
 	renew_parents(batch, rows, n, rollup, touched);
 	if (rollup && touched->n > 0)
 	{
@@ -610,7 +587,7 @@ evaluate(CdpBatch *batch, CdpTraitSet *traits, CdpSegmentSet *segments, Ids *tou
 		CdpRunHere(&above, args, NULL);
 		add_result(touched);
 		sort_ids(touched);
-		rows = CdpAccountsRead(traits, touched->ids, touched->n, clock, &n);
+		rows = CdpAccountsRead(traits, touched->ids, touched->n, clock, NULL, &n);
 	}
 
 	/* those that are gone have been asked for what is above them only */

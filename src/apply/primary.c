@@ -234,7 +234,7 @@ CdpPrimaryEvaluate(CdpBatch *batch)
 		args[0] = CdpInt8Array(ids, n);
 		CdpRunHere(&drop_news, args, NULL);
 	}
-	CdpPrimaryAccounts(batch->segments->generation, evals, n, clock);
+	CdpPrimaryAccounts(batch->segments->generation, evals, n, clock, NULL);
 	CdpSegmentsEvaluatePart(batch->segments, evals, n, clock, CDP_SEGMENTS_AFTER_ACCOUNTS);
 
 	for (int i = 0; i < n; i++)

@@ -204,7 +204,8 @@ compare_rows(const void *a, const void *b)
 }
 
 void
-CdpPrimaryAccounts(int64 generation, CdpProfileEval *profiles, int n, TimestampTz now)
+CdpPrimaryAccounts(int64 generation, CdpProfileEval *profiles, int n, TimestampTz now,
+				   CdpMembersNowFunction members)
 {
 	int64	   *ids;
 	Primary    *primaries;
@@ -235,7 +236,8 @@ CdpPrimaryAccounts(int64 generation, CdpProfileEval *profiles, int n, TimestampT
 		/* the first one is the primary one */
 		ids[naccounts++] = primaries[i].account = memberships[next].account_id;
 	}
-	rows = CdpAccountsRead(CdpAccountTraitSetGet(generation), ids, naccounts, now, &nrows);
+	rows = CdpAccountsRead(CdpAccountTraitSetGet(generation), ids, naccounts, now,
+						   members, &nrows);
 	for (int i = 0; i < n; i++)
 	{
 		CdpAccountRow *row = primaries[i].account == 0 ? NULL :
@@ -254,7 +256,7 @@ CdpPrimaryAccountRead(int64 generation, CdpProfileEval *profile, TimestampTz now
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	MemoryContextSwitchTo(context);
-	CdpPrimaryAccounts(generation, profile, 1, now);
+	CdpPrimaryAccounts(generation, profile, 1, now, CdpMembersNowRead);
 	SPI_finish();
 	CdpRestoreUser(&saved);
 	MemoryContextSwitchTo(context);

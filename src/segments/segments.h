@@ -105,11 +105,11 @@ typedef enum CdpSegmentsPart
 extern void CdpSegmentsEvaluatePart(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 									TimestampTz now, CdpSegmentsPart part);
 /*
- * Fill in the values of primary accounts as of now.  Runs SQL: inside
- * SPI_connect and CdpBecomeOwner.
+ * Fill in the values of primary accounts as of now; members: see CdpAccountsRead.
+ * Runs SQL: inside SPI_connect and CdpBecomeOwner.
  */
 extern void CdpPrimaryAccounts(int64 generation, CdpProfileEval *profiles, int n,
-							   TimestampTz now);
+							   TimestampTz now, CdpMembersNowFunction members);
 /* The same of one profile, for reads: outside of both. */
 extern void CdpPrimaryAccountRead(int64 generation, CdpProfileEval *profile, TimestampTz now);
 
@@ -158,5 +158,14 @@ typedef struct CdpProfileNodes
 extern bool CdpProfileRead(int64 profile_id, CdpTraitSet *traits, CdpProfileNodes *out);
 /* Its identifiers, for CdpProfileEval. */
 extern CdpIdentifier **CdpProfileIdentifiers(const CdpProfileNodes *nodes);
+
+/* ---- segments/members_now.c: what members contribute to their accounts ---- */
+
+extern struct NumericData *CdpMemberContributes(CdpTraitSet *traits, int32 member_trait,
+												const CdpProfileValues *values,
+												const int32 *segments, int nsegments);
+/* CdpMembersNowFunction, for calls that read. */
+extern CdpMembersNow *CdpMembersNowRead(CdpTraitSet *accounts, const int64 *ids, int n,
+										TimestampTz now);
 
 #endif							/* CDP_SEGMENTS_H */

@@ -60,6 +60,24 @@ static CdpStatement load_totals = {
 	{"int8[]"}
 };
 
+/* The same without what some profiles contribute. */
+static CdpStatement load_other_totals = {
+	"SELECT t.account_id, t.trait_id, t.n - COALESCE(x.n, 0), t.total - COALESCE(x.total, 0),"
+	" (SELECT v.value FROM cdp.account_values v WHERE v.account_id = t.account_id"
+	" AND v.trait_id = t.trait_id AND v.profile_id <> ALL ($2) ORDER BY v.value LIMIT 1),"
+	" (SELECT v.value FROM cdp.account_values v WHERE v.account_id = t.account_id"
+	" AND v.trait_id = t.trait_id AND v.profile_id <> ALL ($2) ORDER BY v.value DESC LIMIT 1)"
+	" FROM (SELECT DISTINCT unnest($1) AS account_id) AS u"
+	" JOIN cdp.account_totals t ON t.account_id = u.account_id"
+	" LEFT JOIN (SELECT v.account_id, v.trait_id, count(*) AS n, sum(v.value) AS total"
+	" FROM (SELECT unnest($2) AS profile_id) AS p"
+	" JOIN cdp.account_values v ON v.profile_id = p.profile_id"
+	" GROUP BY v.account_id, v.trait_id) x"
+	" ON x.account_id = t.account_id AND x.trait_id = t.trait_id"
+	" WHERE t.n > COALESCE(x.n, 0)",
+	{"int8[]", "int8[]"}
+};
+
 /* An account below another. */
 typedef struct Below
 {
@@ -85,35 +103,6 @@ cell_numeric(uint64 row, int column)
 	return (Numeric) CdpCellVarlena(row, column, CurrentMemoryContext);
 }
 
-static HTAB *
-read_totals(const int64 *ids, int n)
-{
-	Datum		arg = CdpInt8Array(ids, n);
-	HASHCTL		ctl;
-	HTAB	   *totals;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = 2 * sizeof(int64);
-	ctl.entrysize = sizeof(Total);
-	ctl.hcxt = CurrentMemoryContext;
-	totals = hash_create("cdp totals of accounts", 64, &ctl,
-						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	CdpRunHere(&load_totals, &arg, NULL);
-	for (uint64 r = 0; r < SPI_processed; r++)
-	{
-		bool		isnull;
-		int64		key[2] = {CdpCellInt8(r, 1), DatumGetInt32(CdpCell(r, 2, &isnull))};
-		Total	   *total = hash_search(totals, key, HASH_ENTER, NULL);
-
-		total->n = CdpCellInt8(r, 3);
-		total->sum = cell_numeric(r, 4);
-		total->least = cell_numeric(r, 5);
-		total->greatest = cell_numeric(r, 6);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return totals;
-}
-
 static Numeric
 call(PGFunction function, Numeric a, Numeric b)
 {
@@ -121,13 +110,13 @@ call(PGFunction function, Numeric a, Numeric b)
 											   NumericGetDatum(b)));
 }
 
+/*
+ * Add one total to another, which has nothing as long as its n is 0.
+ */
 static void
-add_total(Total *into, HTAB *totals, int64 account, int32 trait)
+combine_totals(Total *into, const Total *total)
 {
-	int64		key[2] = {account, trait};
-	Total	   *total = hash_search(totals, key, HASH_FIND, NULL);
-
-	if (total == NULL)
+	if (total->n == 0)
 		return;
 	if (into->n == 0)
 	{
@@ -141,6 +130,68 @@ add_total(Total *into, HTAB *totals, int64 account, int32 trait)
 	into->sum = call(numeric_add, into->sum, total->sum);
 	into->least = call(numeric_smaller, into->least, total->least);
 	into->greatest = call(numeric_larger, into->greatest, total->greatest);
+}
+
+/*
+ * What the members of these accounts contribute; now: what stands in the place
+ * of what is stored of some of them.
+ */
+static HTAB *
+read_totals(const int64 *ids, int n, const CdpMembersNow *now)
+{
+	Datum		args[2];
+	HASHCTL		ctl;
+	HTAB	   *totals;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = 2 * sizeof(int64);
+	ctl.entrysize = sizeof(Total);
+	ctl.hcxt = CurrentMemoryContext;
+	totals = hash_create("cdp totals of accounts", 64, &ctl,
+						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	args[0] = CdpInt8Array(ids, n);
+	if (now == NULL || now->nprofiles == 0)
+		CdpRunHere(&load_totals, args, NULL);
+	else
+	{
+		args[1] = CdpInt8Array(now->profiles, now->nprofiles);
+		CdpRunHere(&load_other_totals, args, NULL);
+	}
+	for (uint64 r = 0; r < SPI_processed; r++)
+	{
+		bool		isnull;
+		int64		key[2] = {CdpCellInt8(r, 1), DatumGetInt32(CdpCell(r, 2, &isnull))};
+		Total	   *total = hash_search(totals, key, HASH_ENTER, NULL);
+
+		total->n = CdpCellInt8(r, 3);
+		total->sum = cell_numeric(r, 4);
+		total->least = cell_numeric(r, 5);
+		total->greatest = cell_numeric(r, 6);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	for (int i = 0; now != NULL && i < now->nvalues; i++)
+	{
+		const CdpMemberValue *value = &now->values[i];
+		int64		key[2] = {value->account, value->member_trait};
+		Total		one = {.n = 1, .sum = value->value, .least = value->value, .greatest = value->value};
+		bool		found;
+		Total	   *total = hash_search(totals, key, HASH_ENTER, &found);
+
+		if (!found)
+			total->n = 0;
+		combine_totals(total, &one);
+	}
+	return totals;
+}
+
+static void
+add_total(Total *into, HTAB *totals, int64 account, int32 trait)
+{
+	int64		key[2] = {account, trait};
+	Total	   *total = hash_search(totals, key, HASH_FIND, NULL);
+
+	if (total != NULL)
+		combine_totals(into, total);
 }
 
 /* Without zeros at the end: what was added and taken away leaves no trace. */
@@ -182,7 +233,8 @@ member_value(CdpTrait *trait, const Total *total, Datum *value, bool *isnull)
 }
 
 CdpAccountRow *
-CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now, int *nrows)
+CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
+				CdpMembersNowFunction members, int *nrows)
 {
 	Datum		arg = CdpInt8Array(ids, n);
 	CdpAccountRow *rows;
@@ -254,7 +306,7 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now, int 
 			all[nall++] = rows[r].id;
 		for (int r = 0; r < nbelow; r++)
 			all[nall++] = below[r].account;
-		totals = read_totals(all, nall);
+		totals = read_totals(all, nall, members == NULL ? NULL : members(set, all, nall, now));
 		pfree(all);
 	}
 

@@ -261,13 +261,36 @@ typedef struct CdpAccountRow
 	CdpProfileValues values;
 } CdpAccountRow;
 
+/* What one member contributes to the traits over a member_trait; see CdpTrait. */
+typedef struct CdpMemberValue
+{
+	int64		account;
+	int32		member_trait;
+	struct NumericData *value;
+} CdpMemberValue;
+
+/* What stands in the place of what is stored of some members. */
+typedef struct CdpMembersNow
+{
+	int			nprofiles;
+	int64	   *profiles;		/* whose contributions these are, ascending */
+	int			nvalues;
+	int			max;
+	CdpMemberValue *values;
+} CdpMembersNow;
+
+/* Tells what that is for members of these accounts, as of now. */
+typedef CdpMembersNow *(*CdpMembersNowFunction) (CdpTraitSet *set, const int64 *accounts, int n,
+												 TimestampTz now);
+
 /*
  * Accounts by number, with the values of their traits as of now; those that
- * there are, in the order of their numbers.  Runs SQL: inside SPI_connect and
- * CdpBecomeOwner.
+ * there are, in the order of their numbers.  members: NULL where what is stored
+ * of members is what counts.  Runs SQL: inside SPI_connect and CdpBecomeOwner.
  */
 extern CdpAccountRow *CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n,
-									  TimestampTz now, int *nrows);
+									  TimestampTz now, CdpMembersNowFunction members,
+									  int *nrows);
 
 /* Write the errors counted since the last call; the end of a batch calls it. */
 extern void CdpTraitErrorsFlush(void);
