@@ -10,17 +10,19 @@ AS $$
 	VALUES
 	(1, 'identifier_kinds', 'identifier kind', '{"priority": 100, "max_per_profile": null, "within": null, "normaliser": "verbatim",
 		"blocked": [], "labels": [], "entity": "profile", "links": null, "policy": "demote", "shared": "first"}'::jsonb),
-	(2, 'attachments', 'attachment', '{"relation": null, "mapping": null, "source": null, "capture": null, "copy": true}'),
-	(3, 'traits', 'trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
+	(2, 'free_mail_domains', 'free mail domain', '{"free": true}'),
+	(3, 'account_by_domain', 'accounts by domain', '{}'),
+	(4, 'attachments', 'attachment', '{"relation": null, "mapping": null, "source": null, "capture": null, "copy": true}'),
+	(5, 'traits', 'trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
 		"older_than": null, "since": null, "expression": null, "type": null, "empty": null,
 		"timezone": "UTC", "description": null, "options": {}}'),
-	(4, 'account_traits', 'account trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
+	(6, 'account_traits', 'account trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
 		"older_than": null, "since": null, "expression": null, "type": null, "empty": null,
 		"timezone": "UTC", "description": null, "options": {}}'),
-	(5, 'purposes', 'purpose', '{"description": null, "combine": "restrictive", "aliases": [], "valid_for": null}'),
-	(6, 'segments', 'segment', '{"predicate": null, "entity": "profile", "description": null, "exit_when": null, "timezone": "UTC",
+	(7, 'purposes', 'purpose', '{"description": null, "combine": "restrictive", "aliases": [], "valid_for": null}'),
+	(8, 'segments', 'segment', '{"predicate": null, "entity": "profile", "description": null, "exit_when": null, "timezone": "UTC",
 		"options": {}, "exclude": [], "holdout": 0, "seed": "", "enabled": true}'),
-	(7, 'subscriptions', 'subscription', '{"filter": {}, "include": {}, "mode": "trigger", "visibility": null, "format": "cdp",
+	(9, 'subscriptions', 'subscription', '{"filter": {}, "include": {}, "mode": "trigger", "visibility": null, "format": "cdp",
 		"max_tries": 20, "backoff": "00:00:01"}')
 $$;
 COMMENT ON FUNCTION cdp.config_sections() IS 'internal: the sections of a configuration, and what their objects are when they do not say';
@@ -38,6 +40,12 @@ BEGIN
 	WITH objects(section, name, object) AS (
 		SELECT 'identifier_kinds', d.kind, to_jsonb(d) - 'kind'
 		FROM cdp.kind_definitions d
+		UNION ALL
+		SELECT 'free_mail_domains', f.domain, jsonb_build_object('free', f.free)
+		FROM cdp.free_mail_definitions f
+		UNION ALL
+		SELECT 'account_by_domain', a.kind, '{}'
+		FROM cdp.domain_accounts a
 		UNION ALL
 		SELECT 'attachments', a.name, jsonb_build_object('relation', a.relation, 'mapping', a.mapping,
 			'source', NULLIF(a.source, a.name), 'capture', a.capture, 'copy', a.copy)
@@ -77,7 +85,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.export_config() IS
-	'all definitions as one JSON document: {"version": 1, "identifier_kinds": {name: …}, "attachments": …, "traits": …, "account_traits": …, "purposes": …, "segments": …, "subscriptions": …}; each object has the arguments of the function that makes it, without those that are at their default. The same definitions give the same document. See cdp.apply_config';
+	'all definitions as one JSON document: {"version": 1, "identifier_kinds": {name: …}, "free_mail_domains": …, "account_by_domain": {kind: {}}, "attachments": …, "traits": …, "account_traits": …, "purposes": …, "segments": …, "subscriptions": …}; each object has the arguments of the function that makes it, without those that are at their default. The same definitions give the same document. See cdp.apply_config';
 
 -- An object with all keys, in the form in which objects can be compared.
 CREATE FUNCTION cdp.config_object(section text, name text, object jsonb, present jsonb) RETURNS jsonb
@@ -159,6 +167,10 @@ BEGIN
 				(o->>'within')::interval, o->>'normaliser', cdp.config_texts(o->'blocked'), o->>'entity',
 				(o->>'links')::boolean, cdp.config_texts(o->'labels'), o->>'policy', o->>'shared');
 		END IF;
+	WHEN 'free_mail_domains' THEN
+		PERFORM cdp.free_mail_domain(name, (o->>'free')::boolean);
+	WHEN 'account_by_domain' THEN
+		PERFORM cdp.account_by_domain(true, name);
 	WHEN 'attachments' THEN
 		IF present THEN
 			PERFORM cdp.drop_attachment(name, retract => true);
@@ -211,6 +223,14 @@ DECLARE
 BEGIN
 	CASE section
 	WHEN 'identifier_kinds' THEN PERFORM cdp.drop_identifier_kind(name);
+	WHEN 'free_mail_domains' THEN
+		-- as the extension has it: what is said otherwise is the contrary of it
+		PERFORM cdp.free_mail_domain(name, NOT COALESCE((cdp.export_config()->section->name->>'free')::boolean, true));
+	WHEN 'account_by_domain' THEN
+		-- unless another kind has taken its place
+		IF cdp.export_config()->section ? name THEN
+			PERFORM cdp.account_by_domain(false);
+		END IF;
 	WHEN 'attachments' THEN PERFORM cdp.drop_attachment(name, retract => false);
 	WHEN 'traits' THEN PERFORM cdp.drop_trait(name);
 	WHEN 'account_traits' THEN PERFORM cdp.drop_trait(name, entity => 'account');
@@ -298,6 +318,9 @@ BEGIN
 			CONTINUE WHEN present IS NULL AND s.section = 'identifier_kinds'
 				AND wanted = cdp.config_object(s.section, o.key, '{}', NULL)
 				AND EXISTS (SELECT FROM cdp.builtin_kinds b WHERE b.kind = o.key);
+			-- what the extension says anyway
+			CONTINUE WHEN s.section = 'free_mail_domains' AND (wanted->>'free')::boolean
+				= EXISTS (SELECT FROM cdp.free_mail_domains f WHERE f.domain = cdp.normalise('domain', o.key));
 			todo := todo || jsonb_build_object('action', CASE WHEN present IS NULL THEN 'create' ELSE 'alter' END,
 				'section', s.section, 'kind', s.kind, 'name', o.key, 'wanted', wanted);
 		END LOOP;

@@ -34,7 +34,7 @@ CREATE FUNCTION wanted() RETURNS jsonb LANGUAGE sql AS $f$ SELECT $${"version": 
 
 -- a dry run tells, and leaves no trace
 SELECT action, kind, name, before, profiles_changed FROM cdp.apply_config(wanted());
-SELECT cdp.export_config() = '{"version": 1, "identifier_kinds": {}, "attachments": {}, "traits": {}, "account_traits": {}, "purposes": {}, "segments": {}, "subscriptions": {}}' AS untouched;
+SELECT cdp.export_config() = '{"version": 1, "identifier_kinds": {}, "free_mail_domains": {}, "account_by_domain": {}, "attachments": {}, "traits": {}, "account_traits": {}, "purposes": {}, "segments": {}, "subscriptions": {}}' AS untouched;
 SELECT count(*) AS attached FROM pg_trigger WHERE tgname LIKE 'cdp%';
 -- for good; again, nothing happens
 SELECT action, kind, name, after, profiles_changed FROM cdp.apply_config(wanted(), dry_run => false);
@@ -64,6 +64,25 @@ SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "traits": {}}', 
 SELECT count(*) FROM cdp.traits;
 SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "segments": {}, "traits": {}, "account_traits": {}, "subscriptions": {}, "identifier_kinds": {}, "attachments": {}}', false, true);
 SELECT cdp.export_config();
+
+-- accounts by domain, and what is free mail; twice, nothing is left to do
+SELECT cdp.identify(user_id => u, identifiers => ARRAY[('email:' || u)::cdp.identifier]) <> '' AS logged
+FROM unnest('{ada@acme.com,bob@uni.example,cyd@gmail.com}'::text[]) u;
+SELECT cdp.apply();
+CREATE FUNCTION domains() RETURNS jsonb LANGUAGE sql AS $f$ SELECT '{"version": 1, "account_by_domain": {"domain": {}},
+	"free_mail_domains": {"Uni.Example": {}, "gmail.com": {"free": false}, "web.de": {}}}'::jsonb $f$;
+SELECT action, kind, name, before, after FROM cdp.apply_config(domains(), dry_run => false);
+SELECT * FROM cdp.apply_config(domains(), dry_run => false);
+SELECT * FROM cdp.apply_config(cdp.export_config(), dry_run => false, prune => true);
+SELECT identifier FROM cdp.accounts ORDER BY 1;
+SELECT cdp.create_identifier_kind('company', entity => 'account', normaliser => 'domain');
+SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "account_by_domain": {"company": {}}}', dry_run => false, prune => true);
+SELECT identifier FROM cdp.accounts ORDER BY 1;
+SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "account_by_domain": {}, "free_mail_domains": {}}', dry_run => false, prune => true);
+SELECT (SELECT count(*) FROM cdp.accounts) AS accounts, (SELECT count(*) FROM cdp.free_mail_definitions) AS said, (SELECT count(*) FROM cdp.verify()) AS wrong;
+SELECT * FROM cdp.apply_config('{"version": 1, "account_by_domain": {"email": {}}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "free_mail_domains": {"no domain": {}}}');
+SELECT cdp.drop_identifier_kind('company');
 
 -- mistakes
 SELECT * FROM cdp.apply_config(NULL);
