@@ -36,17 +36,18 @@ COMMENT ON FUNCTION cdp.drop_segment(text, boolean) IS 'remove a segment with it
 CREATE FUNCTION cdp.preview_segment(predicate cdp.predicate DEFAULT NULL, timezone text DEFAULT NULL,
 	segment text DEFAULT NULL, exit_when text DEFAULT NULL,
 	exclude text[] DEFAULT NULL, holdout float8 DEFAULT NULL, seed text DEFAULT NULL,
+	entity text DEFAULT 'profile',
 	OUT members bigint, OUT non_members bigint, OUT unknown bigint, OUT errors bigint,
 	OUT enter bigint, OUT leave bigint) RETURNS record
 	AS 'MODULE_PATHNAME', 'cdp_preview_segment' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.preview_segment(cdp.predicate, text, text, text, text[], float8, text) IS
-	'how many profiles a segment so defined would have now; unknown: the predicate is NULL, errors: it raises an error; neither are members; with a segment: what is not given is as in its definition (UTC for the time zone otherwise), and enter, leave: how many would if it were altered so';
+COMMENT ON FUNCTION cdp.preview_segment(cdp.predicate, text, text, text, text[], float8, text, text) IS
+	'how many profiles, or (entity account) accounts, a segment so defined would have now; unknown: the predicate is NULL, errors: it raises an error; neither are members; with a segment: what is not given is as in its definition (UTC for the time zone otherwise), its entity among it, and enter, leave: how many would if it were altered so';
 
 CREATE FUNCTION cdp.explain_segment(name text, identifier cdp.identifier,
 	OUT term text, OUT value text, OUT needed text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'cdp_explain_segment' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.explain_segment(text, cdp.identifier) IS
-	'why a profile is, or is not, in a segment: each trait and behaviour that it reads with its value now, each condition and what it amounts to, and what follows; needed: what would have to change for the membership to change';
+	'why a profile is, or is not, in a segment; or the account that the identifier names in one of accounts: each trait and behaviour that it reads with its value now, each condition and what it amounts to, and what follows; needed: what would have to change for the membership to change';
 
 CREATE FUNCTION cdp.matches(profile_id bigint, predicate cdp.predicate,
 	timezone text DEFAULT 'UTC') RETURNS boolean
@@ -83,7 +84,7 @@ REVOKE ALL ON FUNCTION
 	cdp.rename_segment(text, text),
 	cdp.drop_segment(text, boolean),
 	cdp.reevaluate_segment(text),
-	cdp.preview_segment(cdp.predicate, text, text, text, text[], float8, text),
+	cdp.preview_segment(cdp.predicate, text, text, text, text[], float8, text, text),
 	cdp.segment_overlap(text[]),
 	cdp.segment_size(text[], text[], text[]),
 	cdp.explain_segment(text, cdp.identifier)

@@ -482,6 +482,22 @@ CdpSegmentIds(ArrayType *names)
 	return ids;
 }
 
+/*
+ * Is the entity that of accounts, and not profiles?
+ */
+bool
+CdpSegmentOfAccounts(const char *entity)
+{
+	bool		accounts = strcmp(entity, "account") == 0;
+
+	if (strcmp(entity, "profile") != 0 && !accounts)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unrecognized entity \"%s\"", entity),
+				 errhint("Segments are made of entity \"profile\" or \"account\".")));
+	return accounts;
+}
+
 PG_FUNCTION_INFO_V1(cdp_create_segment);
 
 /*
@@ -514,12 +530,7 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 	definition.owner = GetUserNameFromId(GetUserId(), false);
 
 	check_name(name);
-	definition.accounts = strcmp(entity, "account") == 0;
-	if (strcmp(entity, "profile") != 0 && !definition.accounts)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unrecognized entity \"%s\"", entity),
-				 errhint("Segments are made of entity \"profile\" or \"account\".")));
+	definition.accounts = CdpSegmentOfAccounts(entity);
 	if (strcmp(if_exists, "error") != 0 && strcmp(if_exists, "replace") != 0 &&
 		strcmp(if_exists, "skip") != 0)
 		ereport(ERROR,

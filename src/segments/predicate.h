@@ -391,6 +391,7 @@ extern uint64 CdpSegmentsExecute(const char *sql, int32 id, const char *string);
 /* Check the texts of a definition as its owner. */
 extern void CdpSegmentTextsDefine(const CdpSegmentDefinition *definition,
 								  CdpReferences *references, List **created);
+extern bool CdpSegmentOfAccounts(const char *entity);
 extern void CdpSegmentCheckTimezone(const char *timezone);
 extern double CdpSegmentCheckHoldout(double holdout);
 /* The purpose in a segment's options; NULL: none. */

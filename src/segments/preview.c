@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 
 #include "cdp.h"
+#include "identity/account.h"
 #include "segments/predicate.h"
 #include "sensitive.h"
 
@@ -71,6 +72,7 @@ compile_preview(Preview *preview)
 
 	CdpSegmentTextsDefine(definition, &rules->references, &created);
 	CdpSegmentCycleCheck(definition, &rules->references);
+	CdpMembersSegmentCheck(definition, &rules->references);
 	if (created != NIL)
 	{
 		CdpApplierLock();
@@ -83,7 +85,7 @@ compile_preview(Preview *preview)
 	}
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	preview->traits = CdpTraitSetGet(-1);
+	preview->traits = definition->accounts ? CdpAccountTraitSetGet(-1) : CdpTraitSetGet(-1);
 	preview->set = CdpSegmentSetGet(-1, preview->traits);
 	PopActiveSnapshot();
 	columns = preview->set->columns;
@@ -118,31 +120,20 @@ compile_preview(Preview *preview)
 }
 
 /*
- * Fill in which of the segments that the predicate refers to the profile is
- * in as of now.
+ * Fill in which of the segments that the predicate refers to it is in as of now.
  */
 static void
-evaluate_referred(Preview *preview, CdpProfileNodes *nodes, CdpProfileValues *values)
+evaluate_referred(Preview *preview, CdpProfileEval *profile)
 {
-	CdpProfileEval profile = {0};
-
 	for (int i = 0; i < preview->set->columns->n; i++)
 		preview->member[i] = BoolGetDatum(false);
 	if (bms_is_empty(preview->segments))
 		return;
-	profile.profile_id = nodes->profile_id;
-	profile.values = *values;
-	profile.nbefore = nodes->nsegments;
-	profile.before = nodes->segments;
-	profile.identifiers = CdpProfileIdentifiers(nodes);
-	profile.nidentifiers = nodes->nnodes;
-	if (preview->set->primary)
-		CdpPrimaryAccountRead(preview->set->generation, &profile, preview->now);
-	CdpSegmentsEvaluateSome(preview->set, &profile, 1, preview->now,
+	CdpSegmentsEvaluateSome(preview->set, profile, 1, preview->now,
 							preview->segments, false);
-	for (int i = 0; i < profile.nafter; i++)
+	for (int i = 0; i < profile->nafter; i++)
 	{
-		int			column = CdpSegmentColumn(preview->set, profile.after[i]);
+		int			column = CdpSegmentColumn(preview->set, profile->after[i]);
 
 		if (column >= 0)
 			preview->member[column] = BoolGetDatum(true);
@@ -215,43 +206,57 @@ count_guarded(Preview *preview, int64 profile_id, CdpProfileValues *values, bool
 	return is;
 }
 
+/*
+ * One profile or account, whose values are known.
+ */
 static void
-count_profile(Preview *preview, int64 profile_id)
+count_one(Preview *preview, CdpProfileEval *profile)
 {
 	CdpSegmentRules *rules = &preview->rules;
-	CdpProfileNodes nodes;
-	CdpProfileValues values;
 	Oid			userid;
 	int			sec_context;
 	bool		is;
 	bool		was;
 
-	if (!CdpProfileRead(profile_id, preview->traits, &nodes))
-		return;
-	CdpProfileEvaluate(preview->traits, nodes.accs, nodes.nnodes, preview->now, &values);
-	evaluate_referred(preview, &nodes, &values);
+	evaluate_referred(preview, profile);
 	CdpEnvironmentInstant(preview->set->columns->slots, preview->now);
 	if (rules->predicate.of_primary != NULL || rules->exit_when.of_primary != NULL)
-	{
-		CdpProfileEval profile = {.profile_id = profile_id};
-
-		CdpPrimaryAccountRead(preview->set->generation, &profile, preview->now);
-		CdpEnvironmentPrimary(preview->set->columns->slots, profile.primary);
-	}
+		CdpEnvironmentPrimary(preview->set->columns->slots, profile->primary);
 	if (rules->predicate.identity || rules->exit_when.identity)
 		CdpEnvironmentIdentity(preview->set->columns->slots, preview->set->generation,
-							   CdpProfileIdentifiers(&nodes), nodes.nnodes);
+							   profile->identifiers, profile->nidentifiers);
 
-	was = is_in(nodes.segments, nodes.nsegments, preview->definition.id);
+	was = is_in(profile->before, profile->nbefore, preview->definition.id);
 	GetUserIdAndSecContext(&userid, &sec_context);
 	SetUserIdAndSecContext(userid, sec_context | SECURITY_RESTRICTED_OPERATION);
 	if (rules->predicate.safe && rules->exit_when.safe)
-		is = count_value(preview, profile_id, &values, was);
+		is = count_value(preview, profile->profile_id, &profile->values, was);
 	else
-		is = count_guarded(preview, profile_id, &values, was);
+		is = count_guarded(preview, profile->profile_id, &profile->values, was);
 	SetUserIdAndSecContext(userid, sec_context);
 	preview->enter += is && !was;
 	preview->leave += was && !is;
+}
+
+static void
+count_profile(Preview *preview, int64 profile_id)
+{
+	CdpSegmentRules *rules = &preview->rules;
+	CdpProfileNodes nodes;
+	CdpProfileEval profile = {0};
+
+	if (!CdpProfileRead(profile_id, preview->traits, &nodes))
+		return;
+	profile.profile_id = profile_id;
+	CdpProfileEvaluate(preview->traits, nodes.accs, nodes.nnodes, preview->now, &profile.values);
+	profile.nbefore = nodes.nsegments;
+	profile.before = nodes.segments;
+	profile.identifiers = CdpProfileIdentifiers(&nodes);
+	profile.nidentifiers = nodes.nnodes;
+	if (rules->predicate.of_primary != NULL || rules->exit_when.of_primary != NULL ||
+		(preview->set->primary && !bms_is_empty(preview->segments)))
+		CdpPrimaryAccountRead(preview->set->generation, &profile, preview->now);
+	count_one(preview, &profile);
 }
 
 /*
@@ -306,17 +311,76 @@ count_profiles(Preview *preview, const char *timezone)
 }
 
 /*
- * What there is for segments of profiles only.
+ * The next accounts by number, with their values; palloc'd in the current
+ * context.
+ */
+static CdpAccountRow *
+read_accounts(Preview *preview, int64 after, int *n)
+{
+	MemoryContext context = CurrentMemoryContext;
+	CdpUserContext saved;
+	CdpAccountRow *rows;
+	Oid			types[] = {INT8OID};
+	Datum		args[1] = {Int64GetDatum(after)};
+	int64	   *ids;
+	bool		isnull;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT a.account_id FROM cdp.account_identities a"
+							  " WHERE a.account_id > $1 ORDER BY a.account_id",
+							  1, types, args, NULL, true, PREVIEW_FETCH) != SPI_OK_SELECT)
+		elog(ERROR, "could not read accounts");
+	*n = (int) SPI_processed;
+	MemoryContextSwitchTo(context);
+	ids = palloc(sizeof(int64) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		ids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1,
+											 &isnull));
+	rows = CdpAccountsRead(preview->traits, ids, *n, preview->now, n);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	MemoryContextSwitchTo(context);
+	return rows;
+}
+
+/*
+ * All accounts.
  */
 static void
-refuse_accounts(const CdpSegmentDefinition *definition, const char *function)
+count_accounts(Preview *preview, const char *timezone)
 {
-	if (definition->accounts)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is a segment of accounts", definition->name),
-				 errdetail("%s() is for segments of profiles.", function),
-				 errhint("To see what a change would do, make it in a transaction, look at cdp.memberships, and roll it back; cdp.account() shows the traits of one account.")));
+	MemoryContext batch = AllocSetContextCreate(CurrentMemoryContext, "cdp preview",
+												ALLOCSET_DEFAULT_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(batch);
+	int64		after = 0;
+
+	for (;;)
+	{
+		int			n;
+		CdpAccountRow *rows = read_accounts(preview, after, &n);
+		int			nest_level;
+
+		if (n == 0)
+			break;
+		after = rows[n - 1].id;
+		nest_level = CdpPinSettings(timezone);
+		for (int i = 0; i < n; i++)
+		{
+			CdpProfileEval account = {0};
+
+			CHECK_FOR_INTERRUPTS();
+			account.profile_id = rows[i].id;
+			account.values = rows[i].values;
+			account.nbefore = rows[i].nsegments;
+			account.before = rows[i].segments;
+			count_one(preview, &account);
+		}
+		CdpUnpinSettings(nest_level);
+		MemoryContextReset(batch);
+	}
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(batch);
 }
 
 /*
@@ -333,10 +397,13 @@ read_preview(FunctionCallInfo fcinfo, CdpSegmentDefinition *out)
 
 		(void) CdpSegmentIdByName(name);
 		(void) CdpSegmentDefinitionRead(name, out);
-		refuse_accounts(out, "preview_segment");
 	}
 	else
 	{
+		char	   *entity = PG_ARGISNULL(7) ? "profile" :
+			text_to_cstring(PG_GETARG_TEXT_PP(7));
+
+		out->accounts = CdpSegmentOfAccounts(entity);
 		out->name = pstrdup("preview");
 		out->timezone = pstrdup("UTC");
 		out->seed = pstrdup("");
@@ -369,7 +436,7 @@ PG_FUNCTION_INFO_V1(cdp_preview_segment);
 
 /*
  * cdp.preview_segment(predicate, timezone, segment, exit_when, exclude,
- * holdout, seed)
+ * holdout, seed, entity)
  */
 Datum
 cdp_preview_segment(PG_FUNCTION_ARGS)
@@ -394,7 +461,10 @@ cdp_preview_segment(PG_FUNCTION_ARGS)
 	{
 		compile_preview(preview);
 		PushActiveSnapshot(GetTransactionSnapshot());
-		count_profiles(preview, preview->definition.timezone);
+		if (preview->definition.accounts)
+			count_accounts(preview, preview->definition.timezone);
+		else
+			count_profiles(preview, preview->definition.timezone);
 		PopActiveSnapshot();
 	}
 	PG_CATCH();
@@ -468,7 +538,7 @@ trait_value(Explanation *explanation, int32 id)
 	Oid			output;
 	bool		varlena;
 
-	if (trait == NULL)
+	if (trait == NULL && !traits->accounts)
 	{
 		traits = CdpAccountTraitSetGet(traits->generation);
 		trait = CdpTraitById(traits, id);
@@ -510,6 +580,9 @@ explain_terms(Explanation *explanation, const char *text)
 		CdpTerm    *term = (CdpTerm *) lfirst(lc);
 		int32		id = explanation->rules->references.terms[explanation->next_term++];
 
+		/* what is asked of members has no value of the account's */
+		if (term->of_member)
+			continue;
 		if (term->kind == CDP_TERM_TRAIT && term->aggregate == CDP_AGG_LIST)
 			put_row(explanation, CdpTermText(term), NULL, NULL);
 		else if (term->kind == CDP_TERM_TRAIT)
@@ -638,6 +711,59 @@ explain_predicate(Explanation *explanation, bool member)
 PG_FUNCTION_INFO_V1(cdp_explain_segment);
 
 /*
+ * The profile that the identifier names, with its values and what segments may
+ * ask for; false when there is none.
+ */
+static bool
+explained_profile(Explanation *explanation, CdpIdentifier *identifier, TimestampTz now,
+				  CdpProfileEval *out)
+{
+	int64		generation = explanation->set->generation;
+	CdpProfileNodes nodes;
+
+	out->profile_id = CdpProfileOfIdentifier(generation, identifier);
+	if (out->profile_id == 0 || !CdpProfileRead(out->profile_id, explanation->traits, &nodes))
+		return false;
+	CdpProfileEvaluate(explanation->traits, nodes.accs, nodes.nnodes, now, &out->values);
+	out->nbefore = nodes.nsegments;
+	out->before = nodes.segments;
+	out->identifiers = CdpProfileIdentifiers(&nodes);
+	out->nidentifiers = nodes.nnodes;
+	if (explanation->set->primary)
+		CdpPrimaryAccountRead(generation, out, now);
+	return true;
+}
+
+/*
+ * The same of an account.
+ */
+static bool
+explained_account(Explanation *explanation, CdpIdentifier *identifier, TimestampTz now,
+				  CdpProfileEval *out)
+{
+	MemoryContext context = CurrentMemoryContext;
+	CdpUserContext saved;
+	int			n = 0;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	out->profile_id = CdpAccountOfIdentifier(explanation->set->generation, identifier);
+	MemoryContextSwitchTo(context);
+	if (out->profile_id != 0)
+	{
+		CdpAccountRow *row = CdpAccountsRead(explanation->traits, &out->profile_id, 1, now, &n);
+
+		out->values = row->values;
+		out->nbefore = row->nsegments;
+		out->before = row->segments;
+	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	MemoryContextSwitchTo(context);
+	return n > 0;
+}
+
+/*
  * cdp.explain_segment(name, identifier): evaluated at the read's instant.
  */
 Datum
@@ -646,11 +772,9 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	TimestampTz applied;
 	int64		generation = CdpApplierGlance(&applied);
-	int64		profile_id = CdpProfileOfIdentifier(generation, PG_GETARG_IDENTIFIER_PP(1));
 	Explanation explanation = {0};
-	CdpProfileNodes nodes;
-	CdpProfileValues values;
 	CdpProfileEval profile = {0};
+	CdpProfileValues values;
 	CdpSegment *segment;
 	CdpSegmentRules *rules;
 	TimestampTz now = CdpReadInstant(applied);
@@ -667,32 +791,25 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 	column = CdpSegmentColumnByName(explanation.set, name);
 	if (column < 0)
 	{
-		CdpSegmentDefinition definition;
-
-		if (CdpSegmentDefinitionRead(name, &definition))
-			refuse_accounts(&definition, "explain_segment");
+		explanation.traits = CdpAccountTraitSetGet(generation);
+		explanation.set = CdpSegmentSetGet(generation, explanation.traits);
+		column = CdpSegmentColumnByName(explanation.set, name);
+	}
+	if (column < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("segment \"%s\" does not exist", name)));
-	}
 	segment = CdpSegmentById(explanation.set, explanation.set->columns->ids[column]);
 	if (segment == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("segment \"%s\" is not evaluated", name),
 				 errhint("See the column \"state\" of cdp.segments.")));
-	if (profile_id == 0 || !CdpProfileRead(profile_id, explanation.traits, &nodes))
+	if (!(explanation.traits->accounts ? explained_account : explained_profile)
+		(&explanation, PG_GETARG_IDENTIFIER_PP(1), now, &profile))
 		return (Datum) 0;
 
-	CdpProfileEvaluate(explanation.traits, nodes.accs, nodes.nnodes, now, &values);
-	profile.profile_id = profile_id;
-	profile.values = values;
-	profile.nbefore = nodes.nsegments;
-	profile.before = nodes.segments;
-	profile.identifiers = CdpProfileIdentifiers(&nodes);
-	profile.nidentifiers = nodes.nnodes;
-	if (explanation.set->primary)
-		CdpPrimaryAccountRead(generation, &profile, now);
+	values = profile.values;
 	CdpSegmentsEvaluateSome(explanation.set, &profile, 1, now,
 							bms_make_singleton(column), false);
 

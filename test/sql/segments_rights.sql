@@ -5,7 +5,7 @@ SET timezone = 'UTC';
 SET cdp.now = '2026-03-01 12:00+00';
 CREATE ROLE regress_segment_author;
 GRANT EXECUTE ON FUNCTION cdp.create_segment(text, cdp.predicate, text, text, text, text, jsonb, text, text[], float8, text),
-	cdp.preview_segment(cdp.predicate, text, text, text, text[], float8, text), cdp.matches(bigint, cdp.predicate, text) TO regress_segment_author;
+	cdp.preview_segment(cdp.predicate, text, text, text, text[], float8, text, text), cdp.matches(bigint, cdp.predicate, text) TO regress_segment_author;
 GRANT USAGE ON SCHEMA cdp TO regress_segment_author;
 CREATE TABLE public.secret (s text);
 INSERT INTO public.secret VALUES ('42');
