@@ -337,7 +337,7 @@ read_accounts(Preview *preview, int64 after, int *n)
 	for (int i = 0; i < *n; i++)
 		ids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1,
 											 &isnull));
-	rows = CdpAccountsRead(preview->traits, ids, *n, preview->now, n);
+	rows = CdpAccountsRead(preview->traits, ids, *n, preview->now, CdpMembersNowRead, n);
 	SPI_finish();
 	CdpRestoreUser(&saved);
 	MemoryContextSwitchTo(context);
@@ -751,7 +751,8 @@ explained_account(Explanation *explanation, CdpIdentifier *identifier, Timestamp
 	MemoryContextSwitchTo(context);
 	if (out->profile_id != 0)
 	{
-		CdpAccountRow *row = CdpAccountsRead(explanation->traits, &out->profile_id, 1, now, &n);
+		CdpAccountRow *row = CdpAccountsRead(explanation->traits, &out->profile_id, 1, now,
+											 CdpMembersNowRead, &n);
 
 		out->values = row->values;
 		out->nbefore = row->nsegments;
