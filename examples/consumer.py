@@ -53,7 +53,9 @@ def drain(conn, name):
 
 
 def consume(conninfo, name):
-    with psycopg.connect(conninfo, autocommit=True) as conn:
+    # text is UTF-8 whatever the database's encoding: it comes as str, not bytes
+    with psycopg.connect(conninfo, autocommit=True,
+                         client_encoding="utf8") as conn:
         # first listen, then look: nothing falls in between
         conn.execute("LISTEN cdp")
         while True:

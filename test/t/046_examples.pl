@@ -31,8 +31,14 @@ $node->safe_psql(
 	SELECT cdp.create_segment('odd', 'n % 2 = 1');
 ));
 my $dir = PostgreSQL::Test::Utils::tempdir();
-# drivers do not agree on how a connection is written, but all read these
-my %where = (PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres', PGUSER => scalar getpwuid($<));
+# drivers do not agree on how a connection is written, but all read these; with
+# such an encoding, as a SQL_ASCII database has it, psycopg would give bytes
+my %where = (
+	PGHOST => $node->host,
+	PGPORT => $node->port,
+	PGDATABASE => 'postgres',
+	PGUSER => scalar getpwuid($<),
+	PGCLIENTENCODING => 'SQL_ASCII');
 
 sub start
 {
