@@ -25,19 +25,21 @@ COMMENT ON COLUMN cdp.attachment_definitions.relation_owner IS 'whose the relati
 COMMENT ON COLUMN cdp.attachment_definitions.position IS 'up to where the mapping''s cursor has been followed';
 COMMENT ON COLUMN cdp.attachment_definitions.last_error IS 'why cdp.sync_attachments() could not synchronise it; NULL when it could';
 
+-- A row of it for each row that is attached: what has eight bytes comes first,
+-- so that nothing is lost to alignment.
 CREATE TABLE cdp.attached_rows (
-	attachment int,
-	key uuid,
-	hash uuid NOT NULL,
 	entry bigint NOT NULL,
-	at timestamptz NOT NULL,
+	hash bigint NOT NULL,
+	at timestamptz,
+	attachment int,
+	key bytea,
 	PRIMARY KEY (attachment, key)
 ) WITH (fillfactor = 90);
 COMMENT ON TABLE cdp.attached_rows IS 'rows of attached relations that are in the log';
-COMMENT ON COLUMN cdp.attached_rows.key IS 'what tells the row apart: up to 15 bytes as they are, or MD5';
-COMMENT ON COLUMN cdp.attached_rows.hash IS 'MD5 of what the entry says: a row that says the same again is no change';
 COMMENT ON COLUMN cdp.attached_rows.entry IS 'the entry of the log that counts for the row';
-COMMENT ON COLUMN cdp.attached_rows.at IS 'the time of that entry, which its undo must not precede';
+COMMENT ON COLUMN cdp.attached_rows.hash IS '64 bits of MD5 of what the entry says and the version of the attachment: a row that says the same again is no change';
+COMMENT ON COLUMN cdp.attached_rows.at IS 'the time of that entry, which its undo must not precede; NULL: no later than when it was logged';
+COMMENT ON COLUMN cdp.attached_rows.key IS 'what tells the row apart: its length and up to 15 bytes, or MD5';
 
 -- Numbers of relations and files mean nothing in another database: a load that
 -- a restore brings begins anew (see incarnation), and logs nothing twice.

@@ -150,7 +150,7 @@ extern void CdpCaptureWrite(CdpCapture *capture, bool everything);
 #define CDP_ROWS_NAME "cdp_rows"
 extern void CdpCaptureRegister(CdpCapture *capture);
 extern void CdpCaptureUnregister(void);
-/* What cdp.attached_rows has as the key of a row: a uuid. */
+/* What cdp.attached_rows has as the key of a row: a bytea. */
 extern Datum CdpAttachedKey(text *key);
 extern void CdpCaptureEnd(CdpCapture *capture);
 

@@ -36,7 +36,6 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/uuid.h"
 
 #include "collect/attach.h"
 #include "collect/extract.h"
@@ -83,13 +82,15 @@ static List *plans = NIL;
 
 /*
  * Ids are drawn here and not by the column's default, for both tables get
- * them.  An undo counts only for what is earlier, hence its time.
+ * them.  An undo counts only for what is earlier, hence its time.  Rows that
+ * are known are found again where the join has seen them; one that is not there
+ * any more, as keys need not be unique, is put like a new one.
  */
 #define LOG_ROWS(which) \
 	"WITH fresh AS MATERIALIZED (" \
 	" SELECT nextval('cdp.events_id_seq') AS id, i.*," \
 	" COALESCE(i.occurred_at, cdp.clock()) AS at," \
-	" r.entry AS old_entry, r.at AS old_at" \
+	" r.entry AS old_entry, r.at AS old_at, r.ctid AS place" \
 	" FROM " which " AS i" \
 	" LEFT JOIN cdp.attached_rows r ON r.attachment = $1 AND r.key = i.key" \
 	" WHERE $4 OR r.hash IS DISTINCT FROM i.hash)," \
@@ -101,9 +102,14 @@ static List *plans = NIL;
 	" logged AS (" \
 	" INSERT INTO cdp.events (id, source, type, event, identifiers, properties, occurred_at)" \
 	" SELECT f.id, $2, $3, f.event, f.identifiers, f.properties, f.at FROM fresh f)," \
+	" renewed AS (" \
+	" UPDATE cdp.attached_rows r" \
+	" SET hash = f.hash, entry = f.id, at = CASE WHEN f.at > cdp.clock() THEN f.at END" \
+	" FROM fresh f WHERE r.ctid = f.place RETURNING r.entry)," \
 	" kept AS (" \
 	" INSERT INTO cdp.attached_rows AS r (attachment, key, hash, entry, at)" \
-	" SELECT $1, f.key, f.hash, f.id, f.at FROM fresh f" \
+	" SELECT $1, f.key, f.hash, f.id, CASE WHEN f.at > cdp.clock() THEN f.at END FROM fresh f" \
+	" WHERE f.id NOT IN (SELECT n.entry FROM renewed n)" \
 	" ON CONFLICT (attachment, key) DO UPDATE" \
 	" SET hash = excluded.hash, entry = excluded.entry, at = excluded.at)" \
 	" SELECT count(*), count(f.old_entry) FROM fresh f"
@@ -168,8 +174,8 @@ row_descriptor(void)
 {
 	TupleDesc desc = CreateTemplateTupleDesc(ROW_NATTS);
 
-	TupleDescInitEntry(desc, ROW_KEY + 1, "key", UUIDOID, -1, 0);
-	TupleDescInitEntry(desc, ROW_HASH + 1, "hash", UUIDOID, -1, 0);
+	TupleDescInitEntry(desc, ROW_KEY + 1, "key", BYTEAOID, -1, 0);
+	TupleDescInitEntry(desc, ROW_HASH + 1, "hash", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, ROW_EVENT + 1, "event", TEXTOID, -1, 0);
 	TupleDescInitEntry(desc, ROW_IDENTIFIERS + 1, "identifiers",
 					   get_array_type(CdpTypeOid("identifier")), -1, 0);
@@ -183,7 +189,7 @@ gone_descriptor(void)
 {
 	TupleDesc desc = CreateTemplateTupleDesc(1);
 
-	TupleDescInitEntry(desc, 1, "key", UUIDOID, -1, 0);
+	TupleDescInitEntry(desc, 1, "key", BYTEAOID, -1, 0);
 	return desc;
 }
 
@@ -203,43 +209,58 @@ CdpCaptureEnd(CdpCapture *capture)
 	tuplestore_end(capture->gone);
 }
 
-/*
- * 128 bits of MD5, as a value of type uuid.
- */
-static pg_uuid_t *
-digest(const void *data, Size len)
+static void
+digest(const void *data, Size len, uint8 *result)
 {
-	pg_uuid_t *uuid = palloc(sizeof(pg_uuid_t));
 	const char *error = NULL;
 
-	if (!pg_md5_binary(data, len, uuid->data, &error))
+	if (!pg_md5_binary(data, len, result, &error))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not compute a hash: %s", error)));
-	return uuid;
 }
 
 /*
- * What tells a row apart, in 16 bytes: a short key as it is, after its length,
- * so that numbers that grow are put at the end of the index and not all over
- * it; the MD5 of a longer one, with a first byte that is no such length.
+ * What tells a row apart, in 16 bytes at most: a short key as it is, after its
+ * length, so that numbers that grow are put at the end of the index and not all
+ * over it; the MD5 of a longer one, with a first byte that is no such length.
  */
-static pg_uuid_t *
+static bytea *
 short_key(const void *data, Size len)
 {
-	bool fits = len < UUID_LEN;
-	pg_uuid_t *uuid = fits ? palloc0(sizeof(pg_uuid_t)) : digest(data, len);
+	bool fits = len < MD5_DIGEST_LENGTH;
+	Size size = fits ? len + 1 : MD5_DIGEST_LENGTH;
+	bytea *key = palloc(VARHDRSZ + size);
+	uint8 *bytes = (uint8 *) VARDATA(key);
 
+	SET_VARSIZE(key, VARHDRSZ + size);
 	if (fits)
-		memcpy(uuid->data + 1, data, len);
-	uuid->data[0] = fits ? len : uuid->data[0] | 0x80;
-	return uuid;
+		memcpy(bytes + 1, data, len);
+	else
+		digest(data, len, bytes);
+	bytes[0] = fits ? len : bytes[0] | 0x80;
+	return key;
 }
 
 Datum
 CdpAttachedKey(text *key)
 {
-	return UUIDPGetDatum(short_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
+	return PointerGetDatum(short_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
+}
+
+/*
+ * Half of an MD5, which begins with a number that nobody who writes rows knows:
+ * so nobody makes up two rows that say the same by it.
+ */
+static int64
+hash_of(StringInfo buf)
+{
+	uint8 bytes[MD5_DIGEST_LENGTH];
+	int64 hash;
+
+	digest(buf->data, buf->len, bytes);
+	memcpy(&hash, bytes, sizeof(hash));
+	return hash;
 }
 
 static void
@@ -328,6 +349,7 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 	nulls[ROW_TIME] = mapped_null[CDP_MAPPED_TIME];
 
 	initStringInfo(&buf);
+	hash_part(&buf, &capture->attachment->version, sizeof(int64));
 	hash_part(&buf, mapping->type, strlen(mapping->type));
 	hash_varlena(&buf, values[ROW_EVENT], nulls[ROW_EVENT]);
 	for (int i = 0; i < list.count; i++)
@@ -335,7 +357,7 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 	hash_varlena(&buf, values[ROW_PROPERTIES], nulls[ROW_PROPERTIES]);
 	if (!nulls[ROW_TIME])
 		hash_part(&buf, &values[ROW_TIME], sizeof(Datum));
-	values[ROW_HASH] = UUIDPGetDatum(digest(buf.data, buf.len));
+	values[ROW_HASH] = Int64GetDatum(hash_of(&buf));
 	if (!capture->attachment->copy && !capture->whole && !nulls[ROW_PROPERTIES])
 		values[ROW_PROPERTIES] = reference_or(values[ROW_PROPERTIES], key);
 
@@ -353,7 +375,7 @@ keep_gone(CdpCapture *capture, TupleDesc desc, Datum key, bool isnull)
 	if (isnull)
 		return; /* was never logged */
 	data = PG_DETOAST_DATUM_PACKED(key);
-	value = UUIDPGetDatum(short_key(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)));
+	value = PointerGetDatum(short_key(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)));
 	tuplestore_putvalues(capture->gone, desc, &value, &null);
 	capture->ngone++;
 }

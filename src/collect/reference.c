@@ -38,7 +38,6 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/uuid.h"
 
 #include "cdp.h"
 #include "collect/attach.h"
@@ -70,7 +69,7 @@ static CdpStatement note_unread = {
 	"SELECT FROM (SELECT unnest($2) AS key, unnest($3) AS entry) AS u"
 	" JOIN cdp.attached_rows r ON r.attachment = $1 AND r.key = u.key AND r.entry = u.entry)"
 	" AND NOT EXISTS (SELECT FROM cdp.unread_attachments n WHERE n.attachment = $1)",
-	{ "int4", "uuid[]", "int8[]" }
+	{ "int4", "bytea[]", "int8[]" }
 };
 
 /* what entries have in the log now */
@@ -336,7 +335,7 @@ note(CdpAttachment *attachment, Reference *references, int n)
 	if (kept == 0)
 		return;
 	args[0] = Int32GetDatum(attachment->id);
-	args[1] = PointerGetDatum(construct_array(keys, kept, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	args[1] = CdpVarlenaArray(keys, NULL, kept, BYTEAOID);
 	args[2] = PointerGetDatum(construct_array(entries, kept, INT8OID, sizeof(int64),
 											  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	CdpBecomeOwner(&saved);

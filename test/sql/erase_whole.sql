@@ -48,6 +48,7 @@ BEGIN
 	TRUNCATE public.shop;
 	CALL public.define();
 	PERFORM cdp.attach('public.shop', '{"type": "track", "event": "''Order''", "identifiers": {"user_id": "who"}, "time": "at", "key": "id", "properties": {"n": "n"}}');
+	UPDATE cdp.attachment_definitions SET version = 1; -- else no hash is like another
 	-- all but her have their numbers first: hold-outs follow the number of a profile
 	INSERT INTO cdp.events (source, message_id, event, identifiers, occurred_at, received_at)
 	SELECT 'web', 'first-' || i, 'Seen', ARRAY[i]::cdp.identifier[], '2026-01-01', '2026-03-01'
