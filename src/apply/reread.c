@@ -311,10 +311,12 @@ count_judged(List *names)
 static int
 judge_next(CdpBatch *batch, CdpRuleChange *change, List *names, int max)
 {
+	CdpGraph   *graph = batch->graph;
 	int64	   *nodes = palloc(sizeof(int64) * max);
 	List	   *newest = NIL;
 	ListCell   *lc;
 	int			n = 0;
+	int			kept = 0;
 	int			i;
 
 	foreach(lc, names)
@@ -360,10 +362,18 @@ judge_next(CdpBatch *batch, CdpRuleChange *change, List *names, int max)
 	if (n == 0)
 		return 0;
 
-	CdpGraphAddNodes(batch->graph, nodes, n);
+	/* whose cluster has been judged for this change, with others of it, is done */
 	for (i = 0; i < n; i++)
 	{
-		CdpNode    *node = CdpGraphNode(batch->graph, nodes[i]);
+		CdpNode    *node = CdpGraphNode(graph, nodes[i]);
+
+		if (node == NULL || node->rejudged != change->id)
+			nodes[kept++] = nodes[i];
+	}
+	CdpGraphAddNodes(graph, nodes, kept);
+	for (i = 0; i < kept; i++)
+	{
+		CdpNode    *node = CdpGraphNode(graph, nodes[i]);
 
 		node->dirty = true;
 		if (CdpNodeShared(node) == CDP_SHARED_NEWEST)
@@ -371,8 +381,13 @@ judge_next(CdpBatch *batch, CdpRuleChange *change, List *names, int max)
 	}
 	/* of other kinds the latest evidence is not kept */
 	CdpRenewEvidence(batch, newest);
-	CdpGraphSettle(batch->graph, NULL, 0);
+	CdpGraphSettle(graph, NULL, 0);
 	CdpWithhold(batch);
+
+	/* the latest evidence is asked for by one identifier after the other */
+	for (i = 0; i < graph->nactive && graph->nshared == 0; i++)
+		if (graph->mark > 0 && graph->active[i]->mark == graph->mark)
+			graph->active[i]->rejudged = change->id;
 	return n;
 }
 

@@ -36,7 +36,9 @@
 #include "statement.h"
 
 /* Components of so many nodes have a timeline, when that spares a replay. */
+#ifndef TIMELINE_MIN			/* tests make it smaller */
 #define TIMELINE_MIN	256
+#endif
 
 /* An identifier's place in one entry. */
 typedef struct CdpCandidate
@@ -555,11 +557,25 @@ accept(CdpLink *link)
 }
 
 /*
- * Judge one new link, or one that was accepted, or refused for what cannot be
- * remedied, and has earlier evidence now.
+ * The link is refused, now or for what was so at its time.
  */
 static void
-judge_link(CdpGraph *graph, CdpLink *link)
+refuse(CdpLink *link, CdpVerdict verdict, const char *detail)
+{
+	link->status = verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
+	link->reason = CdpVerdictReason(verdict);
+	link->detail = detail;
+	CdpNodeRoot(link->a)->refusals |= CDP_REFUSAL(verdict);
+	CdpNodeRoot(link->b)->refusals |= CDP_REFUSAL(verdict);
+}
+
+/*
+ * Judge one new link, or one that was accepted, or refused for what cannot be
+ * remedied, and has earlier evidence now.  make_way: a few may leave a large
+ * component for it.
+ */
+static void
+judge_link(CdpGraph *graph, CdpLink *link, bool make_way)
 {
 	CdpNode    *x = CdpNodeRoot(link->a);
 	CdpNode    *y = CdpNodeRoot(link->b);
@@ -571,6 +587,8 @@ judge_link(CdpGraph *graph, CdpLink *link)
 	bool		known = false;
 	int			size;
 	CdpVerdict	verdict;
+	List	   *ties;
+	ListCell   *lc;
 
 	if (CdpGraphDetached(graph, link))
 	{
@@ -589,11 +607,7 @@ judge_link(CdpGraph *graph, CdpLink *link)
 	/* once contested, always: what comes can only add to it */
 	if (link->a->contested == CDP_YES || link->b->contested == CDP_YES)
 	{
-		link->status = 'r';
-		link->reason = CdpVerdictReason(CDP_JOIN_SHARED);
-		link->detail = NULL;
-		x->refusals |= CDP_REFUSAL(CDP_JOIN_SHARED);
-		y->refusals |= CDP_REFUSAL(CDP_JOIN_SHARED);
+		refuse(link, CDP_JOIN_SHARED, NULL);
 		return;
 	}
 
@@ -656,16 +670,28 @@ judge_link(CdpGraph *graph, CdpLink *link)
 		case CDP_JOIN_CANNOT:
 		case CDP_JOIN_SIZE:
 		case CDP_JOIN_RATE:
-			if (!quiet)
+			/* what was refused to small components may lead to a large one */
+			if (!quiet && !known && !shared && CdpTimelineKnow(graph, x) &&
+				CdpTimelineKnow(graph, y))
 			{
-				CdpGraphDirty(link->a, link->b);
-				return;
+				known = true;
+				quiet = link->at > Max(x->joined_until, y->joined_until);
 			}
-			link->status = verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
-			link->reason = CdpVerdictReason(verdict);
-			link->detail = detail;
-			x->refusals |= CDP_REFUSAL(verdict);
-			y->refusals |= CDP_REFUSAL(verdict);
+			if (quiet)
+				refuse(link, verdict, detail);
+			else if (!known || x->timeline != CDP_YES || y->timeline != CDP_YES)
+				CdpGraphDirty(link->a, link->b);
+			else if (CdpTimelineRefused(graph, link, &verdict, &detail))
+				refuse(link, verdict, detail);
+			else if (make_way && CdpGraphMakeWay(graph, link, &ties))
+			{
+				/* it was accepted then, and what came later has to see */
+				judge_link(graph, link, false);
+				foreach(lc, ties)
+					judge_link(graph, lfirst(lc), false);
+			}
+			else
+				CdpGraphDirty(link->a, link->b);
 			return;
 
 		case CDP_JOIN_BRIDGE:
@@ -738,7 +764,7 @@ CdpGraphSettle(CdpGraph *graph, CdpEntry *entries, int n)
 	CdpGraphRecount(graph);
 	qsort(links, nlinks, sizeof(CdpLink *), CdpLinkOrder);
 	for (i = 0; i < nlinks; i++)
-		judge_link(graph, links[i]);
+		judge_link(graph, links[i], true);
 	pfree(links);
 
 	CdpGraphCheckSuspects(graph);

@@ -48,7 +48,10 @@ typedef struct CdpNode
 	/* component: a forest of parents, members in a ring */
 	struct CdpNode *parent;
 	struct CdpNode *next;		/* ring of the component's members */
-	int			size;			/* at the root: members */
+	struct CdpNode *prev;
+	struct CdpNode *limited;	/* at the root: one of those whose kind has a limit, NULL: none */
+	struct CdpNode *next_limited;	/* ring of these */
+	int			size;			/* at the root: members; else when it was one */
 	TimestampTz evidence_until; /* at the root: no evidence on disk is later */
 	int		   *counts;			/* at the root: members per limited kind */
 	int			nshared;		/* at the root: members of kinds that are shared */
@@ -63,6 +66,7 @@ typedef struct CdpNode
 	bool		dirty;			/* its cluster must be recomputed */
 	bool		cut;			/* private to pendant.c */
 	int			mark;			/* == graph->mark: in a cluster to be replayed */
+	int64		rejudged;		/* private to apply/reread.c */
 	int64		batch;			/* == graph->batch: takes part in this batch */
 	bool		alone;			/* takes part without the rest of its profile */
 	int64		smallest;		/* at the root: the profile's id */
@@ -233,6 +237,7 @@ typedef struct CdpGraph
 	bool		detached_all;	/* it holds every one there is */
 	int			mark;
 	List	   *loose;			/* CdpLink *, see pendant.c */
+	int			nways;			/* how often some have left to make way */
 	List	   *again;			/* CdpLink *: to be judged as if they had just come */
 	List	   *verdicts;		/* CdpDecided *: merges and splits by hand */
 } CdpGraph;
@@ -363,6 +368,9 @@ extern void CdpTimelineCut(CdpNode *root, CdpNode **cut, int n);
 extern bool CdpTimelineJoin(CdpNode *x, CdpNode *y, CdpNode *a, CdpNode *b, TimestampTz at);
 extern bool CdpTimelineKnow(CdpGraph *graph, CdpNode *root);
 extern bool CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at);
+/* Would the link have been refused at its time, whatever came later? */
+extern bool CdpTimelineRefused(CdpGraph *graph, CdpLink *link, CdpVerdict *verdict,
+							   const char **detail);
 extern void CdpRefusalsKnow(CdpGraph *graph, CdpNode *root);
 extern bool CdpRefusalsKept(CdpGraph *graph, CdpNode *x, CdpNode *y);
 
@@ -372,6 +380,7 @@ extern bool CdpPeriodsBreakRate(CdpGraph *graph, CdpNode *x, CdpNode *y);
 extern bool CdpPeriodsBreakMany(CdpGraph *graph, CdpNode **roots, int nroots, int slot);
 extern bool CdpPeriodsOver(CdpGraph *graph, CdpNode *root);
 extern void CdpPeriodsJoin(CdpGraph *graph, CdpNode *x, CdpNode *y);
+extern void CdpPeriodsCut(CdpGraph *graph, CdpNode *root, CdpNode **cut, int n);
 extern void CdpPeriodsForget(CdpNode *root);
 extern void CdpGraphRecount(CdpGraph *graph);
 /* guards: of what was refused, only what the rate and bridge guards refused */
@@ -425,6 +434,11 @@ extern void CdpGraphLoosen(CdpGraph *graph, CdpLink *link);
 /* The link is to be judged by other evidence than before. */
 extern void CdpGraphAgain(CdpGraph *graph, CdpLink *link);
 extern void CdpGraphDirty(CdpNode *a, CdpNode *b);
+/*
+ * The link is refused, because of what was joined after its time.  Can a few nodes at
+ * one of its ends leave the rest of their component?  ties: the links that held them.
+ */
+extern bool CdpGraphMakeWay(CdpGraph *graph, CdpLink *link, List **ties);
 /* Take out what has become loose, and bring in what was decided by hand. */
 extern void CdpGraphSettleLoose(CdpGraph *graph);
 

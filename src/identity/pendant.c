@@ -16,6 +16,11 @@
  *	  have left: another limit is broken, other cannot-links hold.  All other
  *	  reasons depend on sizes; then there is a replay.
  *
+ *	  The same holds where several links lead to the pendant, but all of them from
+ *	  one node of the rest.  All are cut, and those that still hold are judged as
+ *	  evidence that comes late, and so is what was refused to the pendant.  So it may also make way for late evidence that
+ *	  takes it away from the rest.
+ *
  *	  A link that joined nobody, because its ends had come together before
  *	  (timeline.c), can be taken away without a trace.
  *
@@ -41,6 +46,9 @@
 /* What changes in one batch beyond that is left to a replay. */
 #define MAX_CHANGES		100
 
+/* Of a node's neighbours so many are tried: who hangs on the one? */
+#define MAX_NEIGHBOURS	4
+
 static CdpStatement load_rows = {
 	"SELECT l.a, l.b, l.origin = 'manual', l.status = 'accepted', l.reason"
 	" FROM (SELECT unnest($1) AS node) AS u CROSS JOIN LATERAL ("
@@ -58,8 +66,8 @@ static CdpStatement load_merge = {
 /* A pair of nodes that is linked. */
 typedef struct Pair
 {
-	CdpNode    *a;
-	CdpNode    *b;
+	int64		a;
+	int64		b;
 } Pair;
 
 typedef struct Piece
@@ -67,6 +75,8 @@ typedef struct Piece
 	int			n;
 	CdpNode    *nodes[MAX_PENDANT];
 	List	   *pairs;			/* Pair *: what holds it together */
+	List	   *ties;			/* Pair *: what holds it to the node without which it was found */
+	List	   *refused;		/* Pair *: what was refused to it, to be judged again */
 } Piece;
 
 bool
@@ -168,13 +178,110 @@ holds(CdpGraph *graph, uint64 row, const CdpLink *cutting, bool *other)
 	return accepted;
 }
 
+static int
+number_order(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
 /*
- * All that hangs together with a node when the link is left out, at the other end
- * of which the other node is.  False: it is too large, the other node is in it,
- * something was refused to it, or other links to it are loose, too.
+ * A link that was refused to a piece joins nobody, so it can be left out and judged as
+ * if it came late, unless it was held.
  */
 static bool
-find_piece(CdpGraph *graph, CdpLink *link, CdpNode *from, CdpNode *other, Piece *piece)
+can_judge_again(const char *reason, const CdpLink *link)
+{
+	return (link == NULL || !link->loose) && reason != NULL && CdpRefusalOf(reason) != 0 &&
+		(CdpRefusalOf(reason) & (CDP_REFUSAL(CDP_JOIN_BRIDGE) | CDP_REFUSAL(CDP_JOIN_SHARED))) == 0;
+}
+
+static List *
+add_pair(List *pairs, int64 a, int64 b)
+{
+	Pair	   *pair = palloc(sizeof(Pair));
+
+	pair->a = a;
+	pair->b = b;
+	return lappend(pairs, pair);
+}
+
+/*
+ * A link that holds, with at least one end in the piece; other: the node that is left
+ * out.  False: it cannot be part of a piece.
+ */
+static bool
+add_held(CdpGraph *graph, Piece *piece, int64 a, int64 b, bool manual, CdpNode *other)
+{
+	int			i;
+
+	if (a == other->id || b == other->id)
+	{
+		piece->ties = add_pair(piece->ties, a, b);
+		return !manual;
+	}
+	piece->pairs = add_pair(piece->pairs, a, b);
+	for (i = 0; i < 2; i++)
+	{
+		CdpNode    *node = CdpGraphNode(graph, i == 0 ? a : b);
+
+		if (node == NULL)
+			elog(ERROR, "link between %lld and %lld is not in the graph",
+				 (long long) a, (long long) b);
+		if (node->cut)
+			continue;
+		if (piece->n == MAX_PENDANT)
+			return false;
+		node->cut = true;
+		piece->nodes[piece->n++] = node;
+	}
+	return true;
+}
+
+/*
+ * The links of this batch at the nodes of a piece between two places, which have been
+ * judged and are not in cdp.links yet.
+ */
+static bool
+add_new(CdpGraph *graph, Piece *piece, int done, int upto, CdpLink *cutting, CdpNode *other)
+{
+	int64		ids[MAX_PENDANT];
+	CdpLink   **links;
+	bool		good = true;
+	int			n;
+	int			i;
+
+	for (n = 0; done + n < upto; n++)
+		ids[n] = piece->nodes[done + n]->id;
+	qsort(ids, n, sizeof(int64), number_order);
+	n = CdpGraphLinksOf(graph, ids, n, &links);
+	for (i = 0; i < n && good; i++)
+	{
+		CdpLink    *link = links[i];
+
+		if (link == cutting || link->on_disk || link->gone || link->status == 0)
+			continue;
+		if (link->status == 'a')
+			good = add_held(graph, piece, link->a->id, link->b->id, false, other);
+		else if (can_judge_again(link->reason, link))
+			piece->refused = add_pair(piece->refused, link->a->id, link->b->id);
+		else
+			good = CdpRefusalOf(link->reason) == 0;
+	}
+	if (links != NULL)
+		pfree(links);
+	return good;
+}
+
+/*
+ * All that hangs together with a node when another one is left out, and what holds it
+ * to that one.  False: it is too large, is held by a merge by hand, or other links to
+ * it than the one that is being cut are loose, too.
+ */
+static bool
+find_piece(CdpGraph *graph, CdpLink *cutting, CdpNode *from, CdpNode *other, Piece *piece)
 {
 	int			done = 0;
 	int			i;
@@ -182,6 +289,8 @@ find_piece(CdpGraph *graph, CdpLink *link, CdpNode *from, CdpNode *other, Piece 
 
 	piece->n = 0;
 	piece->pairs = NIL;
+	piece->ties = NIL;
+	piece->refused = NIL;
 	piece->nodes[piece->n++] = from;
 	from->cut = true;
 	while (good && done < piece->n)
@@ -197,39 +306,28 @@ find_piece(CdpGraph *graph, CdpLink *link, CdpNode *from, CdpNode *other, Piece 
 		}
 		for (r = 0; r < SPI_processed && good; r++)
 		{
-			Pair	   *pair;
+			int64		a = CdpCellInt8(r, 1);
+			int64		b = CdpCellInt8(r, 2);
+			bool		isnull;
+			bool		manual = DatumGetBool(CdpCell(r, 3, &isnull));
 			bool		disturbs = false;
+			CdpLink    *link = CdpGraphFindLink(graph, a, b, manual);
 
-			if (!holds(graph, r, link, &disturbs))
-			{
-				good = !disturbs;
+			/* other ties that are loose are cut next */
+			if (link != NULL &&
+				(link == cutting || (link->loose && (a == other->id || b == other->id))))
 				continue;
-			}
-			pair = palloc(sizeof(Pair));
-			pair->a = CdpGraphNode(graph, CdpCellInt8(r, 1));
-			pair->b = CdpGraphNode(graph, CdpCellInt8(r, 2));
-			if (pair->a == NULL || pair->b == NULL)
-				elog(ERROR, "link between %lld and %lld is not in the graph",
-					 (long long) CdpCellInt8(r, 1), (long long) CdpCellInt8(r, 2));
-			piece->pairs = lappend(piece->pairs, pair);
-			if (pair->a == other || pair->b == other)
-				good = false;
-			for (i = 0; i < 2 && good; i++)
-			{
-				CdpNode    *node = i == 0 ? pair->a : pair->b;
-
-				if (node->cut)
-					continue;
-				if (piece->n == MAX_PENDANT)
-					good = false;
-				else
-				{
-					node->cut = true;
-					piece->nodes[piece->n++] = node;
-				}
-			}
+			if (holds(graph, r, cutting, &disturbs))
+				good = add_held(graph, piece, a, b, manual, other);
+			else if (disturbs && !manual &&
+					 can_judge_again(link != NULL && link->status != 0
+									 ? link->reason : reason_of_row(r), link))
+				piece->refused = add_pair(piece->refused, a, b);
+			else
+				good = !disturbs;
 		}
 		SPI_freetuptable(SPI_tuptable);
+		good = good && add_new(graph, piece, done, upto, cutting, other);
 		done = upto;
 	}
 	for (i = 0; i < piece->n; i++)
@@ -269,6 +367,96 @@ is_of_no_concern(CdpGraph *graph, CdpNode *root, Piece *piece, CdpNode *a, CdpNo
 }
 
 /*
+ * Nobody in the piece could have been refused to others in it, had they not been with
+ * the rest already?  That is asked where there are ties: by way of the rest, those in
+ * the piece may have come together earlier than by themselves.
+ */
+static bool
+is_tame(CdpGraph *graph, Piece *piece)
+{
+	int			slot;
+	int			i;
+
+	if ((cdp_max_new_identifiers_per_hour > 0 && piece->n > cdp_max_new_identifiers_per_hour) ||
+		(cdp_bridge_guard > 0 && piece->n / 2 >= cdp_bridge_guard))
+		return false;
+	for (slot = 0; slot < graph->nlimited; slot++)
+	{
+		int			count = 0;
+
+		for (i = 0; i < piece->n; i++)
+			count += CdpNodeSlot(graph, piece->nodes[i]) == slot;
+		if (count > graph->limiting[slot]->max_per_profile)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Those to whom the piece was refused take part.
+ */
+static void
+add_refused(CdpGraph *graph, Piece *piece)
+{
+	int64	   *ids = palloc(sizeof(int64) * (2 * list_length(piece->refused) + 1));
+	ListCell   *lc;
+	int			n = 0;
+	int			i;
+
+	foreach(lc, piece->refused)
+	{
+		Pair	   *pair = lfirst(lc);
+
+		for (i = 0; i < 2; i++)
+		{
+			CdpNode    *node = CdpGraphNode(graph, i == 0 ? pair->a : pair->b);
+
+			if (node == NULL || CdpNodeRoot(node)->batch != graph->batch)
+				ids[n++] = i == 0 ? pair->a : pair->b;
+		}
+	}
+	if (n > 0)
+	{
+		CdpGraphAddNodes(graph, ids, n);
+		CdpGraphLoadCannot(graph);
+		CdpGraphLoadDetached(graph);
+	}
+	pfree(ids);
+}
+
+/*
+ * The ties of a piece, and what was refused to it, as links, each once.
+ */
+static List *
+load_ties(CdpGraph *graph, Piece *piece)
+{
+	List	   *pairs = list_concat(piece->ties, piece->refused);
+	CdpLink   **missing;
+	List	   *ties = NIL;
+	ListCell   *lc;
+	int			n = 0;
+
+	add_refused(graph, piece);
+	missing = palloc(sizeof(CdpLink *) * (list_length(pairs) + 1));
+	foreach(lc, pairs)
+	{
+		Pair	   *pair = lfirst(lc);
+		bool		found;
+		CdpLink    *link = CdpGraphLink(graph, CdpGraphNode(graph, pair->a),
+										CdpGraphNode(graph, pair->b), false, &found);
+
+		if (!found)
+			missing[n++] = link;
+		ties = list_append_unique_ptr(ties, link);
+	}
+	CdpGraphLoadLinks(graph, missing, n);
+	pfree(missing);
+	foreach(lc, ties)
+		((CdpLink *) lfirst(lc))->changed = true;
+	return ties;
+}
+
+/*
  * The piece leaves the component.
  */
 static void
@@ -287,7 +475,8 @@ cut_piece(CdpGraph *graph, CdpNode *root, Piece *piece)
 	{
 		Pair	   *pair = lfirst(lc);
 
-		CdpGraphJoin(graph, pair->a, pair->b, false, DT_NOBEGIN);
+		CdpGraphJoin(graph, CdpGraphNode(graph, pair->a), CdpGraphNode(graph, pair->b),
+					 false, DT_NOBEGIN);
 	}
 	CdpGraphActivateCut(graph, piece->nodes[0], rest);
 }
@@ -311,11 +500,91 @@ cut(CdpGraph *graph, CdpLink *link, bool split)
 	found = find_piece(graph, link, link->b, link->a, piece) ||
 		find_piece(graph, link, link->a, link->b, piece);
 	if (found && piece->n < root->size &&
+		(piece->ties == NIL || is_tame(graph, piece)) &&
 		is_of_no_concern(graph, root, piece, split ? link->a : NULL, split ? link->b : NULL))
+	{
+		List	   *ties = load_ties(graph, piece);
+		ListCell   *lc;
+
 		cut_piece(graph, root, piece);
+		foreach(lc, ties)
+			CdpGraphAgain(graph, lfirst(lc));
+	}
 	else
 		found = !split && CdpTimelineKnow(graph, root) &&
 			CdpTimelineJoined(link->a, link->b, link->was_at);
+	pfree(piece);
+	return found;
+}
+
+/*
+ * Those who hang together with a node leave its component, when all of them hang on
+ * one other node of it.
+ */
+static bool
+leave(CdpGraph *graph, CdpLink *link, CdpNode *from, Piece *piece, List **ties)
+{
+	CdpNode    *root = CdpNodeRoot(from);
+	CdpNode    *others[MAX_NEIGHBOURS];
+	int			n = 0;
+	int			i;
+	uint64		r;
+
+	if (!rows_at(&from, 1))
+		return false;
+	for (r = 0; r < SPI_processed && n < MAX_NEIGHBOURS; r++)
+	{
+		int64		a = CdpCellInt8(r, 1);
+		CdpNode    *other = CdpGraphNode(graph, a == from->id ? CdpCellInt8(r, 2) : a);
+
+		if (other != NULL && CdpNodeRoot(other) == root)
+			others[n++] = other;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	for (i = 0; i < n; i++)
+	{
+		if (!find_piece(graph, link, from, others[i], piece) || piece->ties == NIL ||
+			piece->n == root->size || !is_tame(graph, piece) ||
+			!is_of_no_concern(graph, root, piece, NULL, NULL))
+			continue;
+		*ties = load_ties(graph, piece);
+		cut_piece(graph, root, piece);
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Late evidence was accepted at its time, but who it joins cannot be with those with
+ * whom they are now.  So some that are with a large component left it, or rather had
+ * not come to it: those at the end of the link, or the ones whose kind has the limit.
+ * When they are a pendant, they are taken out; then the link is judged, and after it
+ * what had held them, as if both came late.
+ */
+bool
+CdpGraphMakeWay(CdpGraph *graph, CdpLink *link, List **ties)
+{
+	CdpNode    *ends[2] = {link->a, link->b};
+	Piece	   *piece;
+	bool		found = false;
+	int			i;
+
+	/* what was decided by hand in this batch is not in cdp.links */
+	if (graph->verdicts != NIL || graph->nways == MAX_CHANGES)
+		return false;
+	graph->nways++;
+	piece = palloc(sizeof(Piece));
+	for (i = 0; i < 2 && !found; i++)
+		if (CdpGraphIsLarge(graph, ends[i]))
+			found = leave(graph, link, ends[i], piece, ties);
+	for (i = 0; i < 2 && !found; i++)
+	{
+		CdpNode    *limited = CdpNodeRoot(ends[i])->limited;
+
+		if (limited != NULL && limited != ends[i] && limited->next_limited == limited &&
+			CdpGraphIsLarge(graph, limited))
+			found = leave(graph, link, limited, piece, ties);
+	}
 	pfree(piece);
 	return found;
 }

@@ -32,7 +32,9 @@
 #include "statement.h"
 
 /* Components of at least so many nodes keep a table. */
+#ifndef TABLE_MIN				/* tests make it smaller */
 #define TABLE_MIN	64
+#endif
 
 typedef struct PeriodCount
 {
@@ -156,6 +158,21 @@ table_add(struct periods_hash *table, uint64 key, int n)
 }
 
 /*
+ * A member comes (n is 1) or goes (-1).
+ */
+static void
+table_count(CdpGraph *graph, struct periods_hash *table, CdpNode *member, int n)
+{
+	int			slot = CdpNodeSlot(graph, member);
+
+	if (slot >= 0 && slot_period(graph, slot) != CDP_PERIOD_EVER &&
+		counted(graph, member, slot))
+		table_add(table, period_key(graph, slot, member->counted_seen), n);
+	if (counted(graph, member, rate_slot(graph)))
+		table_add(table, period_key(graph, rate_slot(graph), member->counted_seen), n);
+}
+
+/*
  * Count the members of one component into a table.
  */
 static void
@@ -165,14 +182,7 @@ table_add_members(CdpGraph *graph, struct periods_hash *table, CdpNode *root)
 
 	do
 	{
-		int			slot = CdpNodeSlot(graph, member);
-
-		if (slot >= 0 && slot_period(graph, slot) != CDP_PERIOD_EVER &&
-			counted(graph, member, slot))
-			table_add(table, period_key(graph, slot, member->counted_seen), 1);
-		if (counted(graph, member, rate_slot(graph)))
-			table_add(table, period_key(graph, rate_slot(graph),
-										member->counted_seen), 1);
+		table_count(graph, table, member, 1);
 		member = member->next;
 	} while (member != root);
 }
@@ -378,6 +388,19 @@ CdpPeriodsJoin(CdpGraph *graph, CdpNode *x, CdpNode *y)
 	if (x->periods != NULL)
 		table_add_members(graph, x->periods, y);
 	CdpPeriodsForget(y);
+}
+
+/*
+ * Members leave a component.
+ */
+void
+CdpPeriodsCut(CdpGraph *graph, CdpNode *root, CdpNode **cut, int n)
+{
+	int			i;
+
+	if (root->periods != NULL)
+		for (i = 0; i < n; i++)
+			table_count(graph, root->periods, cut[i], -1);
 }
 
 void

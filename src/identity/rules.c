@@ -78,11 +78,12 @@ CdpGraphSingle(CdpGraph *graph, CdpNode *node)
 	int			slot;
 
 	node->parent = node;
-	node->next = node;
+	node->next = node->prev = node;
 	node->size = 1;
 	node->smallest = node->is_gone ? PG_INT64_MAX : node->id;
 	CdpGraphUncombine(node);
 	node->evidence_until = node->disk_last_seen;
+	node->limited = NULL;
 	node->nshared = CdpNodeShared(node) != CDP_SHARED_FIRST ? 1 : 0;
 	node->over_periods = CDP_MAYBE;
 	node->refusals = 0;
@@ -96,7 +97,27 @@ CdpGraphSingle(CdpGraph *graph, CdpNode *node)
 	memset(node->counts, 0, sizeof(int) * graph->nlimited);
 	slot = CdpNodeSlot(graph, node);
 	if (slot >= 0)
+	{
 		node->counts[slot] = 1;
+		node->limited = node->next_limited = node;
+	}
+}
+
+/*
+ * Add a ring of limited nodes to that of a root.
+ */
+static void
+join_limited(CdpNode *root, CdpNode *ring)
+{
+	if (root->limited != NULL && ring != NULL)
+	{
+		CdpNode    *swap = root->limited->next_limited;
+
+		root->limited->next_limited = ring->next_limited;
+		ring->next_limited = swap;
+	}
+	else if (ring != NULL)
+		root->limited = ring;
 }
 
 /*
@@ -245,7 +266,10 @@ CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged, TimestampTz a
 	y->parent = x;
 	swap = x->next;
 	x->next = y->next;
+	x->next->prev = x;
 	y->next = swap;
+	swap->prev = y;
+	join_limited(x, y->limited);
 	x->size += y->size;
 	x->nshared += y->nshared;
 	x->evidence_until = Max(x->evidence_until, y->evidence_until);
@@ -256,8 +280,58 @@ CdpGraphJoin(CdpGraph *graph, CdpNode *x, CdpNode *y, bool judged, TimestampTz a
 }
 
 /*
+ * One that is not the root leaves the component: whose parent it was has the root
+ * for one.  These are among those who were with it when it was a root itself; they
+ * come before it in the ring.
+ */
+static void
+take_out(CdpNode *root, CdpNode *node)
+{
+	CdpNode    *member = node->prev;
+	int			i;
+
+	for (i = 1; i < node->size && member != node; i++, member = member->prev)
+		if (member->parent == node)
+			member->parent = root;
+	node->prev->next = node->next;
+	node->next->prev = node->prev;
+}
+
+/*
+ * The ring of limited nodes without those that leave.
+ */
+static void
+cut_limited(CdpGraph *graph, CdpNode *root)
+{
+	CdpNode    *first = root->limited;
+	CdpNode    *member = first;
+	CdpNode    *last = NULL;
+
+	if (first == NULL)
+		return;
+	root->limited = NULL;
+	do
+	{
+		CdpNode    *next = member->next_limited;
+
+		if (!member->cut)
+		{
+			if (last == NULL)
+				root->limited = member;
+			else
+				last->next_limited = member;
+			last = member;
+		}
+		member = next;
+	} while (member != first);
+	if (last != NULL)
+		last->next_limited = root->limited;
+}
+
+/*
  * Some members, at most all but one, leave a component.  Returns the root of the
- * others; time goes by their number, but nothing is read.
+ * others.  Nothing is read, and little is done but where the root leaves, or who gave
+ * the component its number: then time goes by the number of those who stay.
  */
 CdpNode *
 CdpGraphCut(CdpGraph *graph, CdpNode *root, CdpNode **cut, int n)
@@ -271,9 +345,10 @@ CdpGraphCut(CdpGraph *graph, CdpNode *root, CdpNode **cut, int n)
 
 	CdpTimelineCut(root, cut, n);
 	CdpGraphUncombine(root);
-	CdpPeriodsForget(root);
+	CdpPeriodsCut(graph, root, cut, n);
 	if (root->over_periods == CDP_YES)
 		root->over_periods = CDP_MAYBE;
+	cut_limited(graph, root);
 	root->size -= n;
 	for (i = 0; i < n; i++)
 	{
@@ -281,6 +356,14 @@ CdpGraphCut(CdpGraph *graph, CdpNode *root, CdpNode **cut, int n)
 		if (slot >= 0)
 			root->counts[slot]--;
 		renumber |= cut[i]->id == root->smallest;
+	}
+	if (!root->cut && !renumber)
+	{
+		for (i = 0; i < n; i++)
+			take_out(root, cut[i]);
+		for (i = 0; i < n; i++)
+			CdpGraphSingle(graph, cut[i]);
+		return root;
 	}
 	do
 	{
@@ -292,12 +375,15 @@ CdpGraphCut(CdpGraph *graph, CdpNode *root, CdpNode **cut, int n)
 				rest = member;
 			else
 				last->next = member;
+			member->prev = last;
 			last = member;
 			member->parent = rest;
 		}
 		member = next;
 	} while (member != root);
 	last->next = rest;
+	rest->prev = last;
+	rest->limited = root->limited;
 
 	if (rest != root)
 	{

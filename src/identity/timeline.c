@@ -212,28 +212,32 @@ CdpTimelineJoin(CdpNode *x, CdpNode *y, CdpNode *a, CdpNode *b, TimestampTz at)
 }
 
 /*
- * Members are about to leave a component, all of which came into it by one link:
- * their hops go with them.  Whose hop leads to one of them has to find another
+ * Members are about to leave a component, all of which came into it by one other
+ * member: their hops go with them.  Whose hop leads to one of them has to find another
  * way; then all is forgotten.
  */
 void
 CdpTimelineCut(CdpNode *root, CdpNode **cut, int n)
 {
-	CdpNode    *member = root;
 	CdpNode    *node;
-	int			i;
+	int			i,
+				j;
 
 	if (root->timeline == CDP_MAYBE)
 		return;
-	do
+	for (i = 0; i < n; i++)
 	{
-		if (!member->cut && member->up != NULL && member->up->cut)
+		int			below = 1;
+
+		for (j = 0; j < n; j++)
+			if (cut[j]->up == cut[i])
+				below += cut[j]->below;
+		if (below != cut[i]->below)
 		{
 			root->timeline = CDP_MAYBE;
 			return;
 		}
-		member = member->next;
-	} while (member != root);
+	}
 	for (i = 0; i < n; i++)
 		if (cut[i]->up != NULL && !cut[i]->up->cut)
 			for (node = cut[i]->up; node != NULL; node = node->up)
@@ -474,6 +478,126 @@ bool
 CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at)
 {
 	return top_at(a, at) == top_at(b, at);
+}
+
+/*
+ * The node that stands for the component as it was at the instant, with what came
+ * at the very same time, or without.
+ */
+static inline CdpNode *
+top_then(CdpNode *node, TimestampTz at, bool same)
+{
+	while (node->up != NULL && (node->up_at < at || (same && node->up_at == at)))
+		node = node->up;
+	return node;
+}
+
+/*
+ * Was there one on each side of the link who must not be one person?  The smaller
+ * component must be small.
+ */
+static bool
+held_apart_then(CdpGraph *graph, CdpLink *link, bool same)
+{
+	CdpNode    *x = CdpNodeRoot(link->a);
+	CdpNode    *y = CdpNodeRoot(link->b);
+	CdpNode    *first = x->size <= y->size ? link->a : link->b;
+	CdpNode    *small = top_then(first, link->at, same);
+	CdpNode    *large = top_then(first == link->a ? link->b : link->a, link->at, same);
+	CdpNode    *member = first;
+	do
+	{
+		CdpCannot  *cannot = hash_search(graph->cannot, &member->id, HASH_FIND, NULL);
+		ListCell   *lc;
+
+		foreach(lc, cannot == NULL ? NIL : cannot->others)
+		{
+			CdpNode    *other = CdpGraphNode(graph, *(int64 *) lfirst(lc));
+
+			if (other != NULL && top_then(other, link->at, same) == large &&
+				top_then(member, link->at, same) == small)
+				return true;
+		}
+		member = member->next;
+	} while (member != first);
+	return false;
+}
+
+/*
+ * How many of the kind were with the node?
+ */
+static int
+limited_then(CdpGraph *graph, CdpNode *node, int slot, TimestampTz at, bool same)
+{
+	CdpNode    *first = CdpNodeRoot(node)->limited;
+	CdpNode    *member = first;
+	int			n = 0;
+
+	node = top_then(node, at, same);
+	do
+	{
+		if (CdpNodeSlot(graph, member) == slot && top_then(member, at, same) == node)
+			n++;
+		member = member->next_limited;
+	} while (member != first);
+	return n;
+}
+
+/*
+ * By what would the link have been refused at its time?  CDP_JOIN_OK: by none of the
+ * rules that are asked here, or it is not known.
+ */
+static CdpVerdict
+judge_then(CdpGraph *graph, CdpLink *link, bool same, const char **detail)
+{
+	CdpNode    *x = CdpNodeRoot(link->a);
+	CdpNode    *y = CdpNodeRoot(link->b);
+	int			i;
+
+	*detail = NULL;
+	if (graph->cannot != NULL)
+	{
+		if (Min(x->size, y->size) > CDP_LARGE_PROFILE)
+			return CDP_JOIN_OK;
+		if (held_apart_then(graph, link, same))
+			return CDP_JOIN_CANNOT;
+	}
+	for (i = 0; i < graph->nlimited; i++)
+	{
+		CdpKind    *kind = graph->limiting[i];
+		int			a;
+		int			b;
+
+		if (x->counts[i] == 0 || y->counts[i] == 0 ||
+			x->counts[i] + y->counts[i] <= kind->max_per_profile)
+			continue;
+		if (kind->within != CDP_PERIOD_EVER)
+			return CDP_JOIN_OK;
+		a = limited_then(graph, link->a, i, link->at, same);
+		b = a == 0 ? 0 : limited_then(graph, link->b, i, link->at, same);
+		if (a > 0 && b > 0 && a + b > kind->max_per_profile)
+		{
+			*detail = kind->name;
+			return CDP_JOIN_LIMIT;
+		}
+	}
+	return CDP_JOIN_OK;
+}
+
+/*
+ * The link is between two components whose timelines are known, and which must not
+ * be joined.  Was that so at its time?  Then it was refused, and nothing has come
+ * of it.  Rules are asked in the order in which the replay asks them, and what came
+ * at the very same time must make no difference.
+ */
+bool
+CdpTimelineRefused(CdpGraph *graph, CdpLink *link, CdpVerdict *verdict, const char **detail)
+{
+	const char *also;
+
+	*verdict = judge_then(graph, link, false, detail);
+	return *verdict != CDP_JOIN_OK &&
+		judge_then(graph, link, true, &also) == *verdict && also == *detail;
 }
 
 /*

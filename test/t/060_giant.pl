@@ -81,10 +81,54 @@ is($node->safe_psql('hub', q{SELECT refused('user_id:mel', 'cookie:6'), refused(
 	'refused limit|refused limit', 'both are refused');
 verified('hub', 'refusals');
 # … but before that, it matters
-is(judged('hub', q{SELECT log('{user_id:first,cookie:7}', '2025-12-31Z'); SELECT apply();}), 1,
-	'a user who came first takes a judgement of all');
-is($node->safe_psql('hub', q{SELECT refused('user_id:hub', 'cookie:7')}), 'refused limit', 'and the later link is refused');
+is(judged('hub', q{SELECT log('{user_id:first,cookie:7}', '2025-12-31Z'); SELECT apply();}), 0,
+	'who came before the hub takes a leaf away from it');
+is($node->safe_psql('hub', q{SELECT refused('user_id:hub', 'cookie:7'), refused('user_id:first', 'cookie:7'), resolve('user_id:first') = resolve('cookie:7')}),
+	'refused limit|accepted |t', 'the later link is refused');
 verified('hub', 'a user who came first');
+# … and in the middle, it depends on who was there by then
+is(judged('hub', q{
+SELECT log('{user_id:ann,cookie:8}', '2026-02-01Z'); SELECT apply();
+SELECT log('{user_id:bob,cookie:810}', '2026-01-20Z'); SELECT log('{user_id:cid,cookie:811}', '2026-01-20Z'); SELECT apply();
+SELECT log('{user_id:bob,cookie:812}', '2026-01-21Z'); SELECT log('{cookie:813,cookie:814}', '2026-01-19Z'); SELECT log('{user_id:dan,cookie:813}', '2026-01-20Z'); SELECT apply();
+}), 0, 'late users are refused, or take leaves away, by who was with the hub at their time');
+is($node->safe_psql('hub', q{SELECT refused('user_id:ann', 'cookie:8'), refused('user_id:hub', 'cookie:811'), refused('user_id:hub', 'cookie:812'),
+	resolve('user_id:bob') = resolve('cookie:810'), resolve('user_id:bob') = resolve('cookie:812'), resolve('user_id:dan') = resolve('cookie:814')}),
+	'refused limit|refused limit|refused limit|t|t|t', 'ann came too late, bob and cid did not');
+verified('hub', 'users in the middle');
+# several links to one node of the rest
+is(judged('hub', q{
+SELECT log('{cookie:g1,email:g1@x.com}', '2026-03-09Z'), log('{user_id:hub,cookie:g1,email:g1@x.com}', '2026-03-10Z'), log('{cookie:g2,cookie:g1}', '2026-03-12Z'); SELECT apply();
+SELECT log('{user_id:zoe,cookie:g2}', '2026-03-09Z'), log('{user_id:zoe,cookie:g1}', '2026-03-09Z'); SELECT apply();
+}), 0, 'a few who hang together leave together');
+is($node->safe_psql('hub', q{SELECT refused('user_id:hub', 'cookie:g1'), refused('user_id:hub', 'email:g1@x.com'),
+	(SELECT count(*) FROM cdp.identities WHERE profile_id = resolve('user_id:zoe'))}), 'refused limit|refused limit|4', 'four are with zoe');
+verified('hub', 'a few who leave together');
+# one to whom others were refused
+is(judged('hub', q{SELECT log('{user_id:old,cookie:5}', '2025-12-31Z'); SELECT apply();}), 0, 'who was refused to a leaf is judged again with it');
+verified('hub', 'a leaf with refusals');
+# … and who holds more than a few together
+is(judged('hub', q{SELECT log('{user_id:hub,cookie:wide}', '2026-02-02Z'); SELECT log(format('{cookie:wide,cookie:wide%s}', g), '2026-02-03Z') FROM generate_series(1, 300) g; SELECT apply();
+SELECT log('{user_id:wim,cookie:wide}', '2026-02-01Z'); SELECT apply();}), 1, 'a large part takes a judgement of all');
+is($node->safe_psql('hub', q{SELECT refused('user_id:hub', 'cookie:wide'), (SELECT count(*) FROM cdp.identities WHERE profile_id = resolve('user_id:wim'))}),
+	'refused limit|302', 'which is somebody else now');
+verified('hub', 'a large part');
+
+# ---- a device of many, whose user is another one than it seemed ----
+$node->safe_psql('postgres', 'CREATE DATABASE shared');
+$node->safe_psql('postgres', 'ALTER DATABASE shared SET cdp.bridge_guard = 100');
+$node->safe_psql('shared', sprintf($setup, 'shared'));
+$node->safe_psql('shared', q{
+SELECT log(format('{cookie:team,cookie:%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 hour')::text) FROM generate_series(1, 500) g;
+SELECT log('{user_id:eva,cookie:eva}', '2026-01-02Z'), log('{user_id:eva,cookie:team}', '2026-01-10Z');
+SELECT create_trait('seen', aggregate => 'count', event => 'V');
+SELECT create_segment('busy', 'seen >= 2');
+SELECT apply();
+});
+is(judged('shared', q{SELECT log('{user_id:ben,cookie:team}', '2026-01-05Z'); SELECT apply();}), 0, 'an earlier user takes the place of the later one');
+is($node->safe_psql('shared', q{SELECT refused('user_id:eva', 'cookie:team'), refused('user_id:ben', 'cookie:team'), resolve('user_id:eva') = resolve('cookie:eva')}),
+	'refused limit|accepted |t', 'who leaves with what was hers');
+verified('shared', 'an earlier user');
 
 # ---- what hangs on the hub by a single link leaves it and comes back ----
 $node->safe_psql('postgres', 'CREATE DATABASE edge');
@@ -140,8 +184,11 @@ SELECT log('{user_id:hub,cookie:700}', '2026-01-02Z'); SELECT apply(); SELECT * 
 	unlike($out, qr/^(identity|traits|segments|log)/m, 'verify finds nothing on the way');
 }
 # what holds two parts together in another way
-is(judged('edge', q{SELECT log('{cookie:101,cookie:102}', '2026-03-04Z'); SELECT apply(); SELECT undo('m101', 'sql'); SELECT apply();}), 1,
-	'a link that others replace takes a judgement of all');
+is(judged('edge', q{SELECT log('{cookie:101,cookie:102}', '2026-03-04Z'); SELECT apply(); SELECT undo('m101', 'sql'); SELECT apply();}), 0,
+	'a link that others replace');
+is(judged('edge', q{SELECT log('{cookie:111,cookie:112}', '2026-01-05Z'), log('{cookie:111,cookie:113}', '2026-01-05Z'),
+	log('{cookie:112,cookie:113}', '2026-01-05Z'); SELECT apply(); SELECT undo('m111', 'sql'), undo('m112', 'sql'); SELECT apply();}), 0,
+	'two of three that others replace');
 is($node->safe_psql('edge', 'TABLE profile'), '1010|1', 'nobody has left');
 verified('edge', 'other ways');
 # … and who was refused may come in
