@@ -24,14 +24,16 @@ CREATE VIEW cdp.progress AS
 		FROM cdp.rule_changes c
 		WHERE c.id = (SELECT max(l.id) FROM cdp.rule_changes l)
 		UNION ALL
-		SELECT b.kind || ' ' || COALESCE(o.name, t.name, s.name),
+		SELECT CASE WHEN t.entity = 'account' THEN 'account ' ELSE '' END || b.kind || ' ' || COALESCE(o.name, t.name, s.name),
 			CASE WHEN b.kind = 'segment' AND b.id IN (SELECT d.id FROM cdp.definition_depends d
 					JOIN cdp.building_traits g ON g.id = d.trait_id WHERE d.kind IN ('segment', 'segment version')) THEN 'waiting for traits'
 				WHEN b.kind = 'segment' THEN 'waiting'
 				WHEN b.started_at IS NULL THEN 'waiting'
 				WHEN b.position = 9223372036854775807 THEN 'switching'
+				WHEN t.options->>'over' IS NOT NULL THEN 'evaluating members'
 				ELSE 'folding entries' END,
-			b.done, CASE WHEN b.kind = 'trait' THEN (SELECT greatest(a.entries - a.duplicates - a.rejected, b.done) FROM cdp.applier a) END,
+			b.done, CASE WHEN t.options->>'over' IS NOT NULL THEN (SELECT greatest(a.next_node - 1, b.done) FROM cdp.applier a)
+				WHEN b.kind = 'trait' THEN (SELECT greatest(a.entries - a.duplicates - a.rejected, b.done) FROM cdp.applier a) END,
 			b.requested_at, b.requested_by, b.started_at
 		FROM cdp.backfills b
 		LEFT JOIN cdp.trait_definitions t ON b.kind = 'trait' AND t.id = b.id
@@ -45,8 +47,8 @@ CREATE VIEW cdp.progress AS
 		JOIN cdp.attachment_definitions d ON d.id = l.attachment) p;
 COMMENT ON VIEW cdp.progress IS 'work on history that is under way; no rows: none';
 COMMENT ON COLUMN cdp.progress.what IS 'identity rules, the definition that is being built ($number is an event that a segment asks for), or the attachment whose rows are being logged';
-COMMENT ON COLUMN cdp.progress.phase IS 'rules: waiting for the applier, reading entries by the new rules, or judging again who may be one person; definitions: waiting, waiting for traits, folding entries, switching (whole, and about to be seen); attachments: waiting, logging rows';
-COMMENT ON COLUMN cdp.progress.done IS 'entries read, or identifiers judged, in this phase; entries folded; rows logged';
+COMMENT ON COLUMN cdp.progress.phase IS 'rules: waiting for the applier, reading entries by the new rules, or judging again who may be one person; definitions: waiting, waiting for traits, folding entries, evaluating members, switching (whole, and about to be seen); attachments: waiting, logging rows';
+COMMENT ON COLUMN cdp.progress.done IS 'entries read, or identifiers judged, in this phase; entries folded, or (evaluating members) identifiers looked at; rows logged';
 COMMENT ON COLUMN cdp.progress.rate IS 'of them, per second since the start';
 
 REVOKE ALL ON FUNCTION cdp.wait_backfill(text, interval), cdp.cancel_backfill(text) FROM PUBLIC;

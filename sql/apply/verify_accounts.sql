@@ -305,7 +305,9 @@ BEGIN
 		definitions := pending;
 		pending := '{}';
 		FOREACH t IN ARRAY definitions LOOP
-			IF t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN
+			IF t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r)
+				OR (t->>'id')::int IN (SELECT b.id FROM cdp.building_traits b) THEN
+				-- suspended, or without values until it is built
 				vals := array_fill(NULL::text, ARRAY[na]);
 			ELSIF t->>'aggregate' = 'declared' THEN
 				vals := cdp.verify_declared(declared, COALESCE(t->>'key', t->>'name'), t->>'type', t->>'timezone', t->>'empty');
@@ -412,8 +414,10 @@ BEGIN
 			FROM unnest(ARRAY(SELECT jsonb_array_elements_text(t->'trait_names')),
 						ARRAY(SELECT jsonb_array_elements_text(t->'trait_ids')::int)) n(name, id);
 			IF NOT (t->>'enabled')::boolean OR t->>'exit_when' IS NOT NULL
-				OR t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN
-				-- what it was decides as well
+				OR t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r)
+				OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'segment' AND b.id = (t->>'id')::int AND b.replaces IS NULL)
+				OR EXISTS (SELECT FROM cdp.building_traits b WHERE t->'trait_ids' @> to_jsonb(b.id)) THEN
+				-- what it was decides as well, or alone until what it reads is built
 				SELECT array_agg(m.profile_id IS NOT NULL ORDER BY u.acc) INTO vals
 				FROM unnest(numbers) WITH ORDINALITY u(number, acc)
 				LEFT JOIN cdp.memberships m ON m.profile_id = u.number AND m.segment = t->>'name';

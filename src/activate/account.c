@@ -304,6 +304,11 @@ CdpAccountInSegment(const CdpIdentifier *identifier, const char *segment, bool *
 	end_read(&read);
 	column = CdpSegmentColumnByName(read.segments, segment);
 	*known = column >= 0;
+	if (CdpSegmentWaits(read.segments, column))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segment \"%s\" is being built", segment),
+				 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
 	if (column < 0 || read.row == NULL)
 		return false;
 	eval = evaluate_segments(&read, bms_make_singleton(column));

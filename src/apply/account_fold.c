@@ -386,6 +386,76 @@ only_accounts(Credit *found, int nfound, const int64 *accounts, int naccounts)
 }
 
 /*
+ * The entries that have been fetched, with the accounts that they name.
+ */
+static CdpEntry *
+read_entries(CdpAccountSet *set, int *n)
+{
+	CdpEntry   *entries = palloc(sizeof(CdpEntry) * SPI_processed);
+	CdpNaming  *namings = palloc(sizeof(CdpNaming) * SPI_processed);
+
+	*n = (int) SPI_processed;
+	for (int i = 0; i < *n; i++)
+	{
+		Datum		values[CDP_EVENTS_NATTS + 1];
+		bool		isnull[CDP_EVENTS_NATTS + 1];
+		int64		owner;
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, isnull);
+		CdpEntryFromRow(&entries[i], values + 1, isnull + 1);
+		owner = DatumGetInt64(values[0]);
+		(void) CdpEntryJudge(&entries[i]);
+		CdpGraphCheck(set->batch->graph, &entries[i], 1);
+		entries[i].owner = owner == 0 ? -1 : owner;
+		namings[i].entry = &entries[i];
+		namings[i].gone = true;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	CdpEntriesReadAll(entries, *n);
+	CdpAccountsFind(set, namings, *n);
+	return entries;
+}
+
+/*
+ * While traits are built, whether an entry that is nobody's counts for them
+ * depends on the account: one entry for each of them.
+ */
+static CdpEntry *
+part_nobodys(CdpAccountSet *set, CdpEntry *entries, int *n)
+{
+	CdpEntry   *parts;
+	int			max = 0;
+	int			nparts = 0;
+
+	if (set->traits->nbuilding == 0)
+		return entries;
+	for (int i = 0; i < *n; i++)
+		max += entries[i].owner < 0 ? entries[i].naccounts : 1;
+	parts = palloc(sizeof(CdpEntry) * Max(max, 1));
+	for (int i = 0; i < *n; i++)
+	{
+		if (entries[i].owner >= 0)
+		{
+			parts[nparts++] = entries[i];
+			continue;
+		}
+		for (int j = 0; j < entries[i].naccounts; j++)
+		{
+			CdpAccount *account = CdpAccountFind(set, entries[i].accounts[j]);
+
+			if (account == NULL)
+				continue;
+			parts[nparts] = entries[i];
+			parts[nparts].accounts = entries[i].accounts + j;
+			parts[nparts].naccounts = 1;
+			parts[nparts++].owner = CDP_NOBODYS_OWNER(account->id);
+		}
+	}
+	*n = nparts;
+	return parts;
+}
+
+/*
  * Fold all entries that a statement yields, into pairs that begin with nothing.
  */
 static void
@@ -402,7 +472,6 @@ refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int
 	MemoryContextSwitchTo(context);
 	for (;;)
 	{
-		CdpNaming  *namings;
 		CdpEntry   *entries;
 		CdpContributions *contributions;
 		Credit	   *found;
@@ -413,31 +482,12 @@ refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int
 		MemoryContextSwitchTo(chunk);
 		SPI_cursor_fetch(portal, true, CHUNK);
 		MemoryContextSwitchTo(chunk);
-		nentries = SPI_processed;
-		if (nentries == 0)
+		if (SPI_processed == 0)
 			break;
-		entries = palloc(sizeof(CdpEntry) * nentries);
-		namings = palloc(sizeof(CdpNaming) * nentries);
-		contributions = palloc0(sizeof(CdpContributions) * nentries);
-		for (int i = 0; i < nentries; i++)
-		{
-			Datum		values[CDP_EVENTS_NATTS + 1];
-			bool		isnull[CDP_EVENTS_NATTS + 1];
-			int64		owner;
-
-			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, isnull);
-			CdpEntryFromRow(&entries[i], values + 1, isnull + 1);
-			owner = DatumGetInt64(values[0]);
-			(void) CdpEntryJudge(&entries[i]);
-			CdpGraphCheck(set->batch->graph, &entries[i], 1);
-			entries[i].owner = owner == 0 ? -1 : owner;
-			namings[i].entry = &entries[i];
-			namings[i].gone = true;
-		}
-		SPI_freetuptable(SPI_tuptable);
-		CdpEntriesReadAll(entries, nentries);
+		entries = read_entries(set, &nentries);
+		entries = part_nobodys(set, entries, &nentries);
+		contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
 		CdpTraitsEvaluate(set->traits, NULL, entries, nentries, contributions);
-		CdpAccountsFind(set, namings, nentries);
 		found = find_credits(set, entries, nentries, contributions, &nfound);
 		if (statement == &nobodys_entries)
 			nfound = only_accounts(found, nfound, ids, n);
@@ -580,6 +630,98 @@ write_accounts(CdpAccountSet *set)
 }
 
 /*
+ * Add what entries contribute to what is stored of their owners and accounts.
+ */
+static void
+add_credits(CdpAccountSet *set, CdpEntry *entries, CdpContributions *contributions,
+			Credit *found, int n)
+{
+	HTAB	   *pairs;
+	int64	   *accounts;
+	int64	   *nodes;
+	Datum		args[2];
+
+	if (n == 0)
+		return;
+	load_credited(set, found, n);
+	accounts = palloc(sizeof(int64) * n);
+	nodes = palloc(sizeof(int64) * n);
+	for (int i = 0; i < n; i++)
+	{
+		accounts[i] = found[i].account;
+		nodes[i] = Max(entries[found[i].entry].owner, 0);
+	}
+	args[0] = CdpInt8Array(accounts, n);
+	args[1] = CdpInt8Array(nodes, n);
+	CdpRunHere(&load_pairs, args, NULL);
+	pairs = make_pairs();
+	read_pairs(pairs, false);
+	fold_credits(set, pairs, entries, contributions, found, n, true);
+	write_all_pairs(set, pairs);
+}
+
+/* What is declared has been folded. */
+static int
+only_contributing(Credit *found, int nfound, const CdpContributions *contributions)
+{
+	int			n = 0;
+
+	for (int i = 0; i < nfound; i++)
+		if (contributions[found[i].entry].n > 0)
+			found[n++] = found[i];
+	return n;
+}
+
+int64
+CdpAccountsBuild(CdpBatch *batch, Bitmapset *only, int64 *ids, int n, bool nobodys)
+{
+	Datum		arg = CdpInt8Array(ids, n);
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext chunk = AllocSetContextCreate(context, "cdp accounts built",
+												ALLOCSET_DEFAULT_SIZES);
+	CdpStatement *statement = nobodys ? &nobodys_entries : &owned_entries;
+	int64		total = 0;
+	Portal		portal;
+
+	CdpPrepare(statement);
+	portal = SPI_cursor_open(NULL, statement->plan, &arg, NULL, false);
+	for (;;)
+	{
+		CdpAccountSet *set;
+		CdpEntry   *entries;
+		CdpContributions *contributions;
+		Credit	   *found;
+		int			nentries;
+		int			nfound;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(chunk);
+		SPI_cursor_fetch(portal, true, CHUNK);
+		MemoryContextSwitchTo(chunk);
+		if (SPI_processed == 0)
+			break;
+		total += SPI_processed;
+		set = CdpAccountSetMake(batch);
+		entries = read_entries(set, &nentries);
+		entries = part_nobodys(set, entries, &nentries);
+		contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
+		CdpTraitsEvaluate(set->traits, only, entries, nentries, contributions);
+		found = find_credits(set, entries, nentries, contributions, &nfound);
+		if (nobodys)
+			nfound = only_accounts(found, nfound, ids, n);
+		nfound = only_contributing(found, nfound, contributions);
+		add_credits(set, entries, contributions, found, nfound);
+		write_accounts(set);
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(chunk);
+	}
+	MemoryContextSwitchTo(context);
+	SPI_cursor_close(portal);
+	MemoryContextDelete(chunk);
+	return total;
+}
+
+/*
  * The entries of the batch that are not of nodes which are folded anew.
  */
 static void
@@ -588,13 +730,9 @@ fold_batch(CdpAccountSet *set)
 	CdpBatch   *batch = set->batch;
 	CdpEntry   *entries = palloc(sizeof(CdpEntry) * Max(batch->nentries, 1));
 	CdpContributions *contributions;
-	HTAB	   *pairs = make_pairs();
 	Credit	   *found;
-	int64	   *accounts;
-	int64	   *nodes;
 	int			nfound;
 	int			n = 0;
-	Datum		args[2];
 
 	for (int i = 0; i < batch->nentries; i++)
 	{
@@ -617,27 +755,13 @@ fold_batch(CdpAccountSet *set)
 		}
 		n++;
 	}
+	entries = part_nobodys(set, entries, &n);
 	if (n == 0)
 		return;
 	contributions = palloc0(sizeof(CdpContributions) * n);
 	CdpTraitsEvaluate(set->traits, NULL, entries, n, contributions);
 	found = find_credits(set, entries, n, contributions, &nfound);
-	if (nfound == 0)
-		return;
-	load_credited(set, found, nfound);
-	accounts = palloc(sizeof(int64) * nfound);
-	nodes = palloc(sizeof(int64) * nfound);
-	for (int i = 0; i < nfound; i++)
-	{
-		accounts[i] = found[i].account;
-		nodes[i] = Max(entries[found[i].entry].owner, 0);
-	}
-	args[0] = CdpInt8Array(accounts, nfound);
-	args[1] = CdpInt8Array(nodes, nfound);
-	CdpRunHere(&load_pairs, args, NULL);
-	read_pairs(pairs, false);
-	fold_credits(set, pairs, entries, contributions, found, nfound, true);
-	write_all_pairs(set, pairs);
+	add_credits(set, entries, contributions, found, nfound);
 }
 
 /*

@@ -97,6 +97,12 @@ extern void CdpAccountsMoved(CdpAccountSet *set);
 /* account_fold.c */
 extern void CdpAccountsFold(CdpAccountSet *set);
 extern void CdpAccountsRefoldAll(CdpBatch *batch);
+/*
+ * Fold history into these traits (indexes), which have nothing of it yet: what
+ * these nodes own; or, nobodys, the entries that are nobody's of these accounts.
+ * Returns how many entries.
+ */
+extern int64 CdpAccountsBuild(CdpBatch *batch, Bitmapset *only, int64 *ids, int n, bool nobodys);
 
 /* account_evaluate.c */
 extern void CdpAccountsEvaluate(CdpAccountSet *set);

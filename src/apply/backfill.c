@@ -425,11 +425,11 @@ end_work(Work *work)
  * being built beside what comes is left to that, and what waits for it.
  */
 static void
-backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
+backfill(List *trait_ids, List *segment_ids, bool everybody, bool accounts, bool later)
 {
 	List	   *evaluated = NIL;
 	List	   *of_accounts = NIL;
-	bool		accounts = false;
+	CdpSegmentSet *account_segments;
 	bool		refold = false;
 	bool		over_members;
 	CdpBatch	batch;
@@ -450,6 +450,8 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 			(trait = CdpTraitById(CdpAccountTraitSetGet(batch.applier.generation),
 								  lfirst_int(lc))) != NULL)
 		{
+			if (trait->building)
+				continue;
 			/* what members contribute follows from evaluating them */
 			accounts = true;
 			refold |= trait->member_trait == 0;
@@ -465,13 +467,19 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 			trait->aggregate != CDP_AGG_EXPRESSION)
 			only = bms_add_member(only, trait->index);
 	}
+	account_segments = CdpSegmentSetGet(batch.applier.generation,
+										CdpAccountTraitSetGet(batch.applier.generation));
 	foreach(lc, segment_ids)
 	{
 		int			column = CdpSegmentColumn(batch.segments, lfirst_int(lc));
 
 		if (column < 0)
 		{
-			of_accounts = lappend_int(of_accounts, lfirst_int(lc));
+			column = CdpSegmentColumn(account_segments, lfirst_int(lc));
+			if (CdpSegmentWaits(account_segments, column))
+				CdpBackfillBegin("segment", lfirst_int(lc), 0, false);
+			else
+				of_accounts = lappend_int(of_accounts, lfirst_int(lc));
 			continue;
 		}
 		if (column >= 0 && (later || CdpSegmentWaits(batch.segments, column)))
@@ -523,14 +531,14 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool later)
 void
 CdpBackfill(List *trait_ids, List *segment_ids, bool everybody)
 {
-	backfill(trait_ids, segment_ids, everybody,
+	backfill(trait_ids, segment_ids, everybody, false,
 			 segment_ids != NIL && CdpBackfillNeeded());
 }
 
 void
-CdpEvaluateEverybody(List *segment_ids)
+CdpEvaluateEverybody(List *segment_ids, bool profiles, bool accounts)
 {
-	backfill(NIL, segment_ids, true, false);
+	backfill(NIL, segment_ids, profiles, accounts, false);
 }
 
 PG_FUNCTION_INFO_V1(cdp_domains_changed);

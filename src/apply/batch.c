@@ -219,6 +219,7 @@ CdpBatchPrepare(CdpBatch *batch, CdpRules *rules, bool keep)
 	batch->kinds = rules ? rules->kinds : CdpKindSetGet(generation);
 	batch->traits = CdpTraitSetGet(generation);
 	CdpTraitsBuilt(batch->traits);
+	CdpTraitsBuilt(CdpAccountTraitSetGet(generation));
 	batch->segments = CdpSegmentSetGet(generation, batch->traits);
 	batch->graph = CdpGraphBegin(batch->kinds, batch->applier.next_node,
 								 generation,
@@ -500,6 +501,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	int			ndue;
 	int64	   *news = NULL;
 	int			nnews = 0;
+	int			members = 0;
 	bool		activated;
 	bool		worked_off = false;
 	int			i;
@@ -627,7 +629,9 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		history_first = false;
 		if (CdpBackfillSwitch())
 			result.reread = 1;
-		else
+		else if ((nnews = CdpBackfillMembers(&batch, max, &news)) < 0)
+			nnews = 0;
+		else if (nnews == 0)
 		{
 			CdpBatchPrepare(&batch, NULL, true);
 			CdpMessagesBegin(&batch);
@@ -640,14 +644,20 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 							batch.applier.token);
 			}
 		}
-		if (!result.more)
-			CdpCursorsWrite(cursors);
-		result.more |= turn || result.reread >= 0;
-		result.reread = Max(result.reread, 0);
-		result.next_timer = when_next();
-		goto done;
+		/* members that are to be looked at are, like those that have news */
+		members = nnews;
+		if (nnews == 0)
+		{
+			if (!result.more)
+				CdpCursorsWrite(cursors);
+			result.more |= turn || result.reread >= 0;
+			result.reread = Max(result.reread, 0);
+			result.next_timer = when_next();
+			goto done;
+		}
 	}
-	history_first = true;
+	else
+		history_first = true;
 	if ((rules != NULL && (work & CDP_WORK_HISTORY) != 0) || building)
 		result.more = true;
 	if (batch.nentries == 0 && ndue == 0 && nnews == 0)
@@ -717,6 +727,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	result.entries = batch.nread;
 	result.changes = batch.changes.n;
 	result.timers = ndue;
+	result.reread = members;
 	if (ndue + nnews >= max || batch.told ||
 		((rules != NULL || batch.applier.erasures) && (work & CDP_WORK_HISTORY) != 0))
 		result.more = true;

@@ -225,7 +225,7 @@ extern void CdpWriteRejected(CdpBatch *batch);
 extern void CdpBackfill(List *trait_ids, List *segment_ids, bool everybody);
 extern void CdpReplay(void);
 /* The same for segments alone, at once however much there is. */
-extern void CdpEvaluateEverybody(List *segment_ids);
+extern void CdpEvaluateEverybody(List *segment_ids, bool profiles, bool accounts);
 /*
  * Fold entries, owners filled in, into the states on disk, and in the graph's
  * nodes if they are there (graph may be NULL).
@@ -240,6 +240,12 @@ extern bool CdpBackfillDue(TimestampTz *until);
 extern bool CdpBackfillSwitch(void);
 /* A step of folding; entries read, -1: nothing can be done. */
 extern int64 CdpBackfillStep(CdpBatch *batch, int max);
+/*
+ * The next profiles that are to be evaluated because a trait of accounts over
+ * their members is built, and nothing is left to be folded; 0: there is none,
+ * -1: there are no more.
+ */
+extern int	CdpBackfillMembers(CdpBatch *batch, int max, int64 **profiles);
 
 /* An entry that is exchanged, in both readings. */
 typedef struct CdpReadings

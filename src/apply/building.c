@@ -12,6 +12,11 @@
  *	  nodes have greater numbers than all others, so the work ends; from then on
  *	  the position is beyond every node.
  *
+ *	  Traits of accounts over entries are built the same way; entries that are
+ *	  nobody's come first, account by account.  For those over members everybody
+ *	  is evaluated, some profiles at a time: what a member contributes stands in
+ *	  a row of its own, so to write it again does no harm.
+ *
  *	  Whole definitions are put in their place in one transaction, which also
  *	  evaluates the segments that depend on them for everybody.
  *
@@ -31,6 +36,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "apply/accounts.h"
 #include "apply/batch.h"
 #include "cdp.h"
 #include "statement.h"
@@ -40,6 +46,9 @@
 
 /* Most nodes of a step. */
 #define MAX_NODES	10000
+
+/* Most accounts of a step. */
+#define MAX_ACCOUNTS	1000
 
 /* The position of what is whole. */
 #define WHOLE		PG_INT64_MAX
@@ -51,6 +60,27 @@ static CdpStatement count_applied = {
 
 static CdpStatement next_nodes = {
 	"SELECT i.node_id FROM cdp.identities i"
+	" WHERE i.node_id > $1 AND i.node_id <= $2 ORDER BY i.node_id LIMIT $3",
+	{"int8", "int8", "int8"}
+};
+
+/* those whose entries may count for an account */
+static CdpStatement next_bearing = {
+	"SELECT i.node_id, EXISTS (SELECT FROM cdp.identities j"
+	" JOIN cdp.account_nodes n ON n.node_id = j.node_id WHERE j.profile_id = i.profile_id)"
+	" FROM cdp.identities i"
+	" WHERE i.node_id > $1 AND i.node_id <= $2 ORDER BY i.node_id LIMIT $3",
+	{"int8", "int8", "int8"}
+};
+
+static CdpStatement next_accounts = {
+	"SELECT a.account_id FROM cdp.account_identities a"
+	" WHERE a.account_id > $1 AND a.account_id <= $2 ORDER BY a.account_id LIMIT $3",
+	{"int8", "int8", "int8"}
+};
+
+static CdpStatement next_profiles = {
+	"SELECT i.node_id, i.profile_id = i.node_id FROM cdp.identities i"
 	" WHERE i.node_id > $1 AND i.node_id <= $2 ORDER BY i.node_id LIMIT $3",
 	{"int8", "int8", "int8"}
 };
@@ -92,7 +122,7 @@ static CdpStatement ready_segments = {
 };
 
 static CdpStatement find_backfill = {
-	"SELECT b.kind, b.id, b.replaces IS NOT NULL, b.fresh FROM cdp.backfills b"
+	"SELECT b.kind, b.id, b.replaces IS NOT NULL, b.fresh, t.entity FROM cdp.backfills b"
 	" LEFT JOIN cdp.trait_definitions t ON b.kind = 'trait' AND t.id = coalesce(b.replaces, b.id)"
 	" LEFT JOIN cdp.segment_definitions s ON b.kind = 'segment' AND s.id = b.id"
 	" WHERE coalesce(t.name, s.name) = $1 AND t.hidden IS NOT TRUE ORDER BY b.kind DESC LIMIT 1",
@@ -143,7 +173,7 @@ CdpBackfillDue(TimestampTz *until)
  * that are ahead of them.
  */
 static Bitmapset *
-choose_traits(CdpTraitSet *set, int64 *after, int64 *upto)
+choose_traits(CdpTraitSet *set, bool over_members, int64 *after, int64 *upto)
 {
 	Bitmapset  *chosen = NULL;
 	int			i;
@@ -154,7 +184,8 @@ choose_traits(CdpTraitSet *set, int64 *after, int64 *upto)
 		CdpTrait   *trait = set->traits[i];
 
 		if (!trait->building || trait->aggregate == CDP_AGG_EXPRESSION ||
-			trait->built == WHOLE || CdpTraitSuspended(trait))
+			trait->built == WHOLE || CdpTraitSuspended(trait) ||
+			(trait->member_trait != 0) != over_members)
 			continue;
 		if (trait->built < *after)
 		{
@@ -222,63 +253,160 @@ fold_owned(CdpBatch *batch, Bitmapset *only, const int64 *nodes, int nnodes)
 	return total;
 }
 
+/*
+ * Move the position of these traits.
+ */
+static void
+move(CdpTraitSet *set, Bitmapset *chosen, int64 position, int64 done)
+{
+	int32	   *ids = palloc(sizeof(int32) * bms_num_members(chosen));
+	int			nids = 0;
+	Datum		args[3];
+
+	for (int i = -1; (i = bms_next_member(chosen, i)) >= 0;)
+	{
+		set->traits[i]->built = position;
+		ids[nids++] = set->traits[i]->id;
+	}
+	args[0] = CdpInt4Array(ids, nids);
+	args[1] = Int64GetDatum(position);
+	args[2] = Int64GetDatum(done);
+	CdpRun(&move_position, args, NULL);
+	if (cdp_backfill_rate > 0)
+		not_before = GetCurrentTimestamp() +
+			(TimestampTz) (done * (double) USECS_PER_SEC / cdp_backfill_rate);
+}
+
+/*
+ * The next numbers, and of them those that are of use by the second column, if
+ * there is one.
+ */
+static int64 *
+next_numbers(CdpStatement *statement, int64 after, int64 upto, int limit, int *n,
+			 int64 *last, int *nread)
+{
+	Datum		args[3];
+	int64	   *numbers;
+
+	args[0] = Int64GetDatum(after);
+	args[1] = Int64GetDatum(upto);
+	args[2] = Int64GetDatum(limit);
+	*nread = CdpRunHere(statement, args, NULL);
+	numbers = palloc(sizeof(int64) * Max(*nread, 1));
+	*n = 0;
+	for (int i = 0; i < *nread; i++)
+	{
+		bool		isnull;
+
+		*last = CdpCellInt8(i, 1);
+		if (SPI_tuptable->tupdesc->natts == 1 || DatumGetBool(CdpCell(i, 2, &isnull)))
+			numbers[(*n)++] = *last;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return numbers;
+}
+
+/*
+ * The entries that are nobody's of the next accounts.
+ */
+static int64
+nobodys_step(CdpBatch *batch, CdpTraitSet *set, Bitmapset *chosen, int64 after, int64 upto)
+{
+	int64		last = 0;
+	int64		entries = 0;
+	int			n;
+	int			nread;
+	int64	   *accounts = next_numbers(&next_accounts, after - CDP_NOBODYS_OWNER(0),
+										Min(upto, 0) - CDP_NOBODYS_OWNER(0), MAX_ACCOUNTS,
+										&n, &last, &nread);
+
+	/* they count from now on: what the step folds is of this position */
+	move(set, chosen, nread == MAX_ACCOUNTS ? CDP_NOBODYS_OWNER(last) : Min(upto, 0), 0);
+	if (n > 0)
+		entries = CdpAccountsBuild(batch, chosen, accounts, n, true);
+	move(set, chosen, set->traits[bms_next_member(chosen, -1)]->built, entries);
+	return entries;
+}
+
 int64
 CdpBackfillStep(CdpBatch *batch, int max)
 {
 	static double entries_per_node = 10;
 	CdpTraitSet *set = batch->traits;
+	bool		accounts = false;
 	int64		after;
 	int64		upto;
-	Bitmapset  *chosen = choose_traits(set, &after, &upto);
-	int32	   *ids;
+	Bitmapset  *chosen = choose_traits(set, false, &after, &upto);
 	int64	   *nodes;
+	int64		last = 0;
 	int64		entries = 0;
 	int			limit;
-	int			nids = 0;
+	int			nread;
 	int			n;
-	int			i;
-	Datum		args[3];
 
+	if (bms_is_empty(chosen))
+	{
+		accounts = true;
+		set = CdpAccountTraitSetGet(batch->applier.generation);
+		chosen = choose_traits(set, false, &after, &upto);
+	}
 	if (bms_is_empty(chosen))
 		return -1;
 	if (cdp_backfill_rate > 0)
 		max = Min(max, cdp_backfill_rate);
+	if (after < 0)
+		return nobodys_step(batch, set, chosen, after, upto);
 	if (after == 0)
 		entries_per_node = Max(1, batch->applier.entries / (double) batch->applier.next_node);
 	limit = (int) Max(1, Min(MAX_NODES, max / entries_per_node));
 
-	args[0] = Int64GetDatum(after);
-	args[1] = Int64GetDatum(upto);
-	args[2] = Int64GetDatum(limit);
-	n = CdpRun(&next_nodes, args, NULL);
-	nodes = palloc(sizeof(int64) * Max(n, 1));
-	for (i = 0; i < n; i++)
-		nodes[i] = CdpCellInt8(i, 1);
-	SPI_freetuptable(SPI_tuptable);
-	if (n == limit)
-		upto = nodes[n - 1];
-
-	ids = palloc(sizeof(int32) * bms_num_members(chosen));
-	for (i = -1; (i = bms_next_member(chosen, i)) >= 0;)
-	{
-		set->traits[i]->built = upto;
-		ids[nids++] = set->traits[i]->id;
-	}
+	nodes = next_numbers(accounts ? &next_bearing : &next_nodes, after, upto, limit,
+						 &n, &last, &nread);
+	for (int i = -1; (i = bms_next_member(chosen, i)) >= 0;)
+		set->traits[i]->built = nread == limit ? last : upto;
 	if (n > 0)
-	{
-		entries = fold_owned(batch, chosen, nodes, n);
-		/* not at once: there may be many that own nothing, then again those that do */
-		entries_per_node = Max(0.5, (3 * entries_per_node + entries / (double) n) / 4);
-	}
-
-	args[0] = CdpInt4Array(ids, nids);
-	args[1] = Int64GetDatum(upto);
-	args[2] = Int64GetDatum(entries);
-	CdpRun(&move_position, args, NULL);
-	if (cdp_backfill_rate > 0)
-		not_before = GetCurrentTimestamp() +
-			(TimestampTz) (entries * (double) USECS_PER_SEC / cdp_backfill_rate);
+		entries = accounts ? CdpAccountsBuild(batch, chosen, nodes, n, false) :
+			fold_owned(batch, chosen, nodes, n);
+	/* not at once: there may be many that own nothing, then again those that do */
+	if (nread > 0)
+		entries_per_node = Max(0.5, (3 * entries_per_node + entries / (double) nread) / 4);
+	move(set, chosen, nread == limit ? last : upto, entries);
 	return entries;
+}
+
+int
+CdpBackfillMembers(CdpBatch *batch, int max, int64 **profiles)
+{
+	CdpTraitSet *accounts = CdpAccountTraitSetGet(batch->applier.generation);
+	CdpTraitSet *traits = CdpTraitSetGet(batch->applier.generation);
+	Bitmapset  *chosen;
+	int64		after;
+	int64		upto;
+	int64		last = 0;
+	int64		done = 0;
+	int			limit;
+	int			nread;
+	int			n;
+
+	if (accounts->nbuilding == 0)
+		return 0;
+	CdpTraitsBuilt(traits);
+	CdpTraitsBuilt(accounts);
+	if (!bms_is_empty(choose_traits(traits, false, &after, &upto)) ||
+		!bms_is_empty(choose_traits(accounts, false, &after, &upto)))
+		return 0;
+	chosen = choose_traits(accounts, true, &after, &upto);
+	if (bms_is_empty(chosen))
+		return 0;
+	limit = Max(1, Min(MAX_NODES, cdp_backfill_rate > 0 ? Min(max, cdp_backfill_rate) : max));
+	do
+	{
+		*profiles = next_numbers(&next_profiles, after, upto, limit, &n, &last, &nread);
+		after = nread == limit ? last : upto;
+		done += nread;
+	} while (n == 0 && nread == limit);
+	move(accounts, chosen, after, done);
+	return n > 0 ? n : -1;
 }
 
 /*
@@ -312,17 +440,24 @@ CdpBackfillSwitch(void)
 	Datum		version;
 	ListCell   *lc;
 	bool		everybody = false;
+	bool		accounts = false;
 
 	foreach(lc, traits)
 	{
 		int32		id = lfirst_int(lc);
 		CdpTrait   *trait = CdpTraitById(CdpTraitSetFresh(), id);
-		bool		replaces = trait != NULL && trait->version;
+		bool		replaces;
 
 		/* others are evaluated when something happens to a profile */
 		everybody |= trait != NULL &&
 			(trait->windowed || trait->aggregate == CDP_AGG_RATE ||
 			 trait->aggregate == CDP_AGG_STREAK);
+		if (trait == NULL)
+		{
+			trait = CdpTraitById(CdpAccountTraitSetFresh(), id);
+			accounts |= trait != NULL;
+		}
+		replaces = trait != NULL && trait->version;
 		CdpVersionSwitch(id);
 		everybody |= CdpFeedsAccounts(id);
 		if (replaces)
@@ -340,8 +475,8 @@ CdpBackfillSwitch(void)
 	if (traits == NIL && ready == NIL && altered == NIL)
 		return false;
 	CdpGenerationBump();
-	if (segments != NIL || everybody)
-		CdpEvaluateEverybody(segments);
+	if (segments != NIL || everybody || accounts)
+		CdpEvaluateEverybody(segments, everybody, accounts);
 
 	/* these are evaluated next */
 	foreach(lc, altered)
@@ -361,6 +496,7 @@ cdp_cancel_backfill(PG_FUNCTION_ARGS)
 	Oid			type = TEXTOID;
 	CdpUserContext saved;
 	char	   *kind = NULL;
+	char	   *entity = NULL;
 	int32		id = 0;
 	bool		version = false;
 	bool		fresh = false;
@@ -375,6 +511,8 @@ cdp_cancel_backfill(PG_FUNCTION_ARGS)
 		id = DatumGetInt32(CdpCell(0, 2, &isnull));
 		version = DatumGetBool(CdpCell(0, 3, &isnull));
 		fresh = DatumGetBool(CdpCell(0, 4, &isnull));
+		if (strcmp(kind, "trait") == 0)
+			entity = TextDatumGetCString(CdpCell(0, 5, &isnull));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	CdpRestoreUser(&saved);
@@ -386,7 +524,10 @@ cdp_cancel_backfill(PG_FUNCTION_ARGS)
 	if (version)
 	{
 		if (strcmp(kind, "trait") == 0)
+		{
 			CdpVersionDrop(id);
+			CdpHiddenTraitsPrune();
+		}
 		else if (CdpSegmentVersionDrop(id))
 			CdpHiddenTraitsPrune();
 		CdpGenerationBump();
@@ -396,8 +537,9 @@ cdp_cancel_backfill(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the former version of %s \"%s\" is not kept", kind, TextDatumGetCString(name)),
 				 errhint("Alter it again, or drop it.")));
-	else if (SPI_execute_with_args(psprintf("SELECT cdp.drop_%s($1)", kind), 1, &type, &name,
-								   NULL, false, 0) != SPI_OK_SELECT)
+	else if (SPI_execute_with_args(psprintf(entity == NULL ? "SELECT cdp.drop_%s($1)" :
+											"SELECT cdp.drop_%s($1, entity => '%s')", kind, entity),
+								   1, &type, &name, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not drop %s", kind);
 	SPI_finish();
 	PG_RETURN_VOID();

@@ -229,13 +229,13 @@ CdpSegmentTextsDefine(const CdpSegmentDefinition *definition, CdpReferences *ref
  * Is it evaluated as it is stored now?
  */
 static bool
-is_live(int32 id)
+is_live(const CdpSegmentDefinition *definition)
 {
-	CdpTraitSet *traits = CdpTraitSetFresh();
+	CdpTraitSet *traits = definition->accounts ? CdpAccountTraitSetFresh() : CdpTraitSetFresh();
 	bool		live;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	live = CdpSegmentById(CdpSegmentSetGet(-1, traits), id) != NULL;
+	live = CdpSegmentById(CdpSegmentSetGet(-1, traits), definition->id) != NULL;
 	PopActiveSnapshot();
 	return live;
 }
@@ -258,15 +258,14 @@ CdpSegmentStore(CdpSegmentDefinition *definition, bool tell)
 	CdpTraitSet *traits;
 	CdpSegmentSet *set;
 	ListCell   *lc;
-	bool		live = !is_new && definition->enabled && is_live(definition->id);
+	bool		live = !is_new && definition->enabled && is_live(definition);
 
 	CdpSegmentTextsDefine(definition, &references, &created);
 	CdpSegmentCycleCheck(definition, &references);
 	CdpMembersSegmentCheck(definition, &references);
 	if (!is_new)
 		(void) CdpSegmentVersionDrop(definition->id);
-	/* what accounts stand on is folded in the call */
-	if (created != NIL && !definition->accounts && CdpBackfillLater())
+	if (created != NIL && CdpBackfillLater())
 	{
 		foreach(lc, created)
 			CdpBackfillBegin("trait", lfirst_int(lc), 0, true);

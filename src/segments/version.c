@@ -61,6 +61,7 @@ bool
 CdpSegmentVersionNeeded(const CdpReferences *references, const List *created)
 {
 	CdpTraitSet *traits;
+	CdpTraitSet *of_accounts;
 	ListCell   *lc;
 
 	if (!CdpBackfillLater())
@@ -68,9 +69,13 @@ CdpSegmentVersionNeeded(const CdpReferences *references, const List *created)
 	if (created != NIL)
 		return true;
 	traits = CdpTraitSetFresh();
+	of_accounts = CdpAccountTraitSetFresh();
 	foreach(lc, references->trait_ids)
 	{
 		CdpTrait   *trait = CdpTraitById(traits, lfirst_int(lc));
+
+		if (trait == NULL)
+			trait = CdpTraitById(of_accounts, lfirst_int(lc));
 
 		if (trait != NULL && trait->building)
 			return true;

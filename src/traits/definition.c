@@ -133,21 +133,6 @@ unused_parts(const CdpDefinition *definition, const char *kind)
 				 errmsg("a %s trait takes no option but \"announce\"", kind)));
 }
 
-/* Options that every trait has. */
-static Jsonb *
-common_options(const Jsonb *options)
-{
-	JsonbValue	v;
-
-	if (options == NULL || !JB_ROOT_IS_OBJECT(options) ||
-		getKeyJsonValueFromContainer((JsonbContainer *) &options->root, "announce",
-									 strlen("announce"), &v) == NULL ||
-		v.type != jbvBool || !v.val.boolean)
-		return NULL;
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-											  CStringGetDatum("{\"announce\": true}")));
-}
-
 static CdpDefinition *
 need_definition(const char *name, const char *entity)
 {
@@ -252,7 +237,7 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 		ereport(ERROR,
 				(errcode(ERRCODE_RESERVED_NAME),
 				 errmsg("the name \"%s\" is reserved", definition->name)));
-	if (CdpOfAccounts(definition) && common_options(definition->options) != NULL)
+	if (CdpOfAccounts(definition) && CdpCommonOptions(definition->options) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("changes of traits of accounts are not announced"),
@@ -385,13 +370,6 @@ folds_entries(const CdpDefinition *definition)
 		definition->aggregate != CDP_AGG_EXPRESSION;
 }
 
-/* What the states of nodes are not all there is to goes at once. */
-static bool
-builds(const CdpDefinition *definition)
-{
-	return folds_entries(definition) && strcmp(definition->entity, "profile") == 0;
-}
-
 /*
  * Begin to build a trait beside what comes, and tell who has asked for it.
  */
@@ -412,7 +390,7 @@ static void
 create(CdpDefinition *definition)
 {
 	List	   *depends = CdpDefinitionPrepare(definition);
-	bool		later = builds(definition) && CdpBackfillLater();
+	bool		later = folds_entries(definition) && CdpBackfillLater();
 	int32		id;
 
 	definition->id = 0;
@@ -459,18 +437,19 @@ alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 			definition->hidden = true;
 			(void) CdpDefinitionWrite(definition, pending->id);
 			CdpGenerationBump();
-			(void) CdpTraitSetReload(list_make1_int(pending->id));
+			(void) CdpTraitSetReloadOf(CdpOfAccounts(old), list_make1_int(pending->id));
 			return;
 		}
 		CdpVersionDrop(pending->id);
 	}
 	if (!CdpDefinitionSame(old, definition) && (folds_entries(old) || folds_entries(definition)))
 	{
-		bool		building = !CdpOfAccounts(old) &&
-			CdpTraitById(CdpTraitSetFresh(), old->id)->building;
+		bool		accounts = CdpOfAccounts(old);
+		bool		building = CdpTraitById(accounts ? CdpAccountTraitSetFresh() :
+											CdpTraitSetFresh(), old->id)->building;
 
 		folds = folds_entries(definition);
-		later = builds(definition) && CdpBackfillLater();
+		later = folds && CdpBackfillLater();
 		if (later && !building && CdpSameText(old->type, definition->type))
 		{
 			char	   *name = definition->name;
@@ -480,8 +459,11 @@ alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 			definition->hidden = true;
 			id = CdpDefinitionWrite(definition, 0);
 			build(name, id, old->id, false);
+			CdpMemberTraitDepends(definition, 0, id);
 			CdpGenerationBump();
-			(void) CdpTraitSetReload(list_make1_int(id));
+			(void) CdpTraitSetReloadOf(accounts, list_make1_int(id));
+			if (accounts)
+				CdpHiddenTraitsPrune();
 			return;
 		}
 		/* what has no values, or none that fit, is built in its place */
@@ -547,7 +529,7 @@ forget_parts(FunctionCallInfo fcinfo, CdpDefinition *definition)
 	if (PG_ARGISNULL(ARG_SINCE))
 		definition->has_since = false;
 	if (PG_ARGISNULL(ARG_OPTIONS))
-		definition->options = common_options(definition->options);
+		definition->options = CdpCommonOptions(definition->options);
 }
 
 /*
@@ -621,7 +603,7 @@ definition_from_arguments(FunctionCallInfo fcinfo, const CdpDefinition *old)
 		definition->expression = NULL;
 		if (old != NULL && definition->aggregate != old->aggregate &&
 			PG_ARGISNULL(ARG_OPTIONS))
-			definition->options = common_options(old->options);
+			definition->options = CdpLastingOptions(old->options);
 	}
 	else if (!PG_ARGISNULL(ARG_EXPRESSION))
 	{

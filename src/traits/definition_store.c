@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "parser/parse_type.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -385,6 +386,55 @@ same_within(const Interval *a, const Interval *b)
 {
 	return a == NULL || b == NULL ? a == b :
 		a->month == b->month && a->day == b->day && a->time == b->time;
+}
+
+/* Options that every trait has. */
+Jsonb *
+CdpCommonOptions(const Jsonb *options)
+{
+	JsonbValue	v;
+
+	if (options == NULL || !JB_ROOT_IS_OBJECT(options) ||
+		getKeyJsonValueFromContainer((JsonbContainer *) &options->root, "announce",
+									 strlen("announce"), &v) == NULL ||
+		v.type != jbvBool || !v.val.boolean)
+		return NULL;
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+											  CStringGetDatum("{\"announce\": true}")));
+}
+
+/*
+ * What stays when a trait gets another aggregate: what it is over, too.
+ */
+Jsonb *
+CdpLastingOptions(const Jsonb *options)
+{
+	static char *const others[] = {"over", "rollup"};
+	Jsonb	   *result = CdpCommonOptions(options);
+
+	if (options == NULL || !JB_ROOT_IS_OBJECT(options))
+		return result;
+	for (int i = 0; i < lengthof(others); i++)
+	{
+		JsonbParseState *state = NULL;
+		JsonbValue	key;
+		JsonbValue	v;
+		Datum		one;
+
+		if (getKeyJsonValueFromContainer((JsonbContainer *) &options->root, others[i],
+										 strlen(others[i]), &v) == NULL)
+			continue;
+		key.type = jbvString;
+		key.val.string.val = others[i];
+		key.val.string.len = strlen(others[i]);
+		(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+		(void) pushJsonbValue(&state, WJB_KEY, &key);
+		(void) pushJsonbValue(&state, WJB_VALUE, &v);
+		one = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+		result = DatumGetJsonbP(result == NULL ? one :
+								DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(result), one));
+	}
+	return result;
 }
 
 /* What an option is to the states: options that say nothing about them apart. */

@@ -141,6 +141,13 @@ extern void CdpTraitsBuilt(CdpTraitSet *set);
 extern bool CdpTraitSuspended(const CdpTrait *trait);
 /* The version that is being built for a trait, 0: none. */
 extern int32 CdpVersionOf(int32 trait_id);
+/*
+ * Entries that are nobody's count for accounts.  When traits of accounts are
+ * built they are taken as if something with this number owned them, which is
+ * smaller than that of any node.
+ */
+#define CDP_NOBODYS_OWNER(account_id)	((account_id) - (INT64CONST(1) << 62))
+
 /* Forget a version. */
 extern void CdpVersionDrop(int32 id);
 /* It is whole: put it in the place of the one that it replaces, if any. */

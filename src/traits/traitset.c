@@ -186,6 +186,7 @@ find_building(CdpTraitSet *set)
 			continue;
 		(void) slot_getattr(slot, 3, &isnull);
 		trait->building = true;
+		trait->built = PG_INT64_MIN;	/* until it is told, see CdpTraitsBuilt */
 		trait->version = !isnull;
 		set->nbuilding++;
 	}

@@ -204,6 +204,8 @@ extern int32 CdpDefinitionWrite(CdpDefinition *definition, int32 old_id);
 extern List *CdpDefinitionIds(const char *query, int32 id);
 extern List *CdpDefinitionDependants(int32 id);
 extern bool CdpSameText(const char *a, const char *b);
+extern Jsonb *CdpCommonOptions(const Jsonb *options);
+extern Jsonb *CdpLastingOptions(const Jsonb *options);
 extern bool CdpDefinitionSame(const CdpDefinition *a, const CdpDefinition *b);
 
 /* fold.c */

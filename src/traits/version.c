@@ -12,7 +12,9 @@
  *	  The states of a building trait are those of the nodes up to a position,
  *	  by number: an entry of such a node is folded as it comes, one of a node
  *	  beyond is left to the back-fill, which folds all that the node owns by
- *	  then.  So every entry counts once, whatever moves meanwhile.
+ *	  then.  So every entry counts once, whatever moves meanwhile.  Of a trait
+ *	  over the members of accounts there are no states of nodes: the position is
+ *	  that of the profiles that have been evaluated for it.
  *
  * IDENTIFICATION
  *	  src/traits/version.c
@@ -30,9 +32,12 @@
 #include "traits/traitset.h"
 
 static CdpStatement begin_backfill = {
-	"INSERT INTO cdp.backfills (kind, id, replaces, fresh)"
-	" VALUES ($1, $2, nullif($3, 0), $4) ON CONFLICT (kind, id) DO NOTHING",
-	{"text", "int4", "int4", "bool"}
+	"INSERT INTO cdp.backfills (kind, id, replaces, fresh, position)"
+	" VALUES ($1, $2, nullif($3, 0), $4, CASE WHEN $1 = 'trait' AND EXISTS"
+	" (SELECT FROM cdp.trait_definitions t WHERE t.id = $2 AND t.entity = 'account'"
+	" AND t.options->>'over' IS NULL) THEN $5 ELSE 0 END)"
+	" ON CONFLICT (kind, id) DO NOTHING",
+	{"text", "int4", "int4", "bool", "int8"}
 };
 
 static CdpStatement end_backfill = {
@@ -101,12 +106,14 @@ CdpBackfillLater(void)
 void
 CdpBackfillBegin(const char *kind, int32 id, int32 replaces, bool fresh)
 {
-	Datum		args[4];
+	Datum		args[5];
 
 	args[0] = CStringGetTextDatum(kind);
 	args[1] = Int32GetDatum(id);
 	args[2] = Int32GetDatum(replaces);
 	args[3] = BoolGetDatum(fresh);
+	/* entries that are nobody's come first */
+	args[4] = Int64GetDatum(CDP_NOBODYS_OWNER(0));
 	(void) run(&begin_backfill, args, NULL);
 }
 
@@ -171,6 +178,7 @@ CdpVersionDrop(int32 id)
 	Datum		arg = Int32GetDatum(id);
 
 	(void) CdpBackfillEnd("trait", id);
+	CdpDependsSet("account", id, NIL);
 	(void) run(&delete_errors, &arg, NULL);
 	(void) run(&delete_definition, &arg, NULL);
 }
@@ -206,4 +214,9 @@ CdpVersionSwitch(int32 id)
 	CdpDependsSet("trait", id, NIL);
 	if (CdpTraitAlteredHook)
 		CdpTraitAlteredHook(replaces, id, false);
+	if (CdpOfAccounts(new))
+	{
+		CdpDependsSet("account", replaces, NIL);
+		CdpHiddenTraitsPrune();
+	}
 }

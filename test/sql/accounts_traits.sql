@@ -152,8 +152,8 @@ SELECT cdp.apply() AS applied;
 SELECT cdp.value(identifier) AS account, traits->'signals' AS signals FROM cdp.accounts WHERE cdp.value(identifier) IN ('one', 'two') ORDER BY 1;
 SELECT * FROM cdp.verify();
 
--- The windows of two members end; until the second is looked at, too, what he
--- contributes is as it was, which is no fault.
+-- The windows of two members end; a read knows before the second is looked at, whose
+-- contribution is stored as it was, which is no fault.
 SELECT cdp.create_trait('orders_1d', aggregate => 'count', event => 'Order', within => '1 day');
 SELECT cdp.create_trait('orders_today', aggregate => 'sum', value => 'orders_1d', entity => 'account', options => '{"over": "members", "rollup": true}');
 SELECT count(cdp.track('Order', user_id => id, context => '{"groupId": "shop"}')) AS logged FROM unnest(ARRAY['s1', 's2']) id;
@@ -168,6 +168,11 @@ SELECT * FROM cdp.verify();
 SELECT cdp.apply() AS applied;
 SELECT cdp.value(identifier) AS account, traits->'orders_today' AS orders_today FROM cdp.accounts WHERE cdp.value(identifier) IN ('shop', 'mall') ORDER BY 1;
 SELECT * FROM cdp.verify();
+
+-- another aggregate: what it is over stays
+SELECT cdp.alter_trait('orders_today', aggregate => 'max');
+SELECT aggregate, options FROM cdp.traits WHERE name = 'orders_today';
+SELECT cdp.alter_trait('orders_today', aggregate => 'sum');
 
 -- A retracted entry that no trait of profiles knows counted for the account
 -- that its owner was a member of.

@@ -489,7 +489,8 @@ sub items
 	my $end = 1.2 * $stream->{span};
 	my %define;
 	my @steps = $stream->{class} eq 'define' ? @late : $stream->{class} eq 'versions' ? @late_more
-	  : $stream->{class} eq 'consent' && chance(0.4) ? @consent_steps : $stream->{domains} ? @{ $stream->{domains} } : @{ $stream->{retroactive} };
+	  : $stream->{class} eq 'consent' && chance(0.4) ? @consent_steps : $stream->{domains} ? @{ $stream->{domains} }
+	  : $stream->{class} eq 'accounts' && int($stream->{seed} / @classes / 2) % 2 ? @late_accounts : @{ $stream->{retroactive} };
 	my @at = sort { $a <=> $b } map { int(rand(@entries)) } @steps;
 	push @{ $define{ $at[$_] } }, $steps[$_] for 0 .. $#steps;
 	my %rules;
@@ -537,7 +538,7 @@ sub items
 sub script
 {
 	my ($items) = @_;
-	my @sql = ('RESET ALL;', $delete_sql, $db =~ /^traits/ ? @undefine_more : (), $reset_sql);
+	my @sql = ('RESET ALL;', $delete_sql, $db =~ /^traits/ ? @undefine_more : $db =~ /^accounts/ ? @undefine_accounts : (), $reset_sql);
 	push @sql, q{SELECT dblink_connect('other', format('host=%s port=%s dbname=%s', split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database())) WHERE 'other' <> ALL (COALESCE(dblink_get_connections(), '{}'));} if $other && grep { ref $_ eq 'ARRAY' && $_->[0] eq 'other' } @$items;
 	my $check = '';
 	my $release = '';

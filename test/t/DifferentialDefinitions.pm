@@ -10,7 +10,7 @@ use Exporter 'import';
 our @EXPORT = qw(
 	@traits @segments @more_traits @more_segments @account_traits @asked_of_members
 	@account_segments @member_segments @purposes @purposed_segments @consent_steps @late
-	@late_more @undefine_more @rules @account_rules @domain_steps %kinds @undefine
+	@late_more @undefine_more @late_accounts @undefine_accounts @rules @account_rules @domain_steps %kinds @undefine
 );
 
 my $revenue = q{(properties->>'revenue')::numeric};
@@ -229,6 +229,30 @@ our @late_more = (
 our @undefine_more = ('SET cdp.backfill_at_once = 1000000000;', 'SET client_min_messages = warning;',
 	map { my $d = $_; my ($name) = $d =~ /'(\w+)'/;
 		(grep {/alter_trait\('$name'/} @late_more) ? "SELECT cdp.create_trait($d, if_exists => 'replace');" : () } @more_traits);
+# the same in a stream of the class accounts
+our @late_accounts = (
+	q{SELECT cdp.alter_trait('orders', event => 'Product Viewed');},
+	q{SELECT cdp.alter_trait('orders_10d', within => '4 days', entity => 'account');},
+	q{SELECT cdp.alter_trait('all_orders', filter => $$properties->>'product' IS NOT NULL$$);},
+	q{SELECT cdp.alter_trait('products', options => '{"size": 2}');},
+	q{SELECT cdp.create_trait('late_first', aggregate => 'first', value => $$properties->>'product'$$, entity => 'account', options => '{"rollup": true}');},
+	q{SELECT cdp.create_segment('late', $$late_first IS NOT NULL AND any_member(did('Product Viewed', within => '9 days'))$$, entity => 'account');},
+	q{SELECT cdp.alter_trait('buyers', filter => 'purchases > 1');},
+	q{SELECT cdp.alter_trait('bought', aggregate => 'max');},
+	q{SELECT cdp.alter_trait('purchases_10d', within => '6 days');},
+	q{SELECT cdp.alter_trait('buyers', filter => 'purchases > 0');},
+	q{DO $$ BEGIN PERFORM cdp.cancel_backfill('orders'); EXCEPTION WHEN undefined_object THEN NULL; END $$;},
+	q{SELECT cdp.alter_trait('orders', event => 'Product Viewed', filter => '');},
+	q{SELECT cdp.alter_segment('busy', $$orders_10d > 0 OR count_members(did('Order Completed', within => '3 days')) > 1$$);},
+	# another type
+	q{SELECT cdp.alter_trait('last_product', aggregate => 'unique_count');},
+);
+our @undefine_accounts = ('SET cdp.backfill_at_once = 1000000000;', 'SET client_min_messages = warning;',
+	q{SELECT cdp.drop_segment(name) FROM cdp.segment_definitions WHERE name = 'late' AND entity = 'account';},
+	q{SELECT cdp.drop_trait(name, entity => 'account') FROM cdp.trait_definitions WHERE name = 'late_first';},
+	q{SELECT cdp.alter_segment(name, 'orders_10d > 1 OR bought > 2') FROM cdp.segment_definitions WHERE name = 'busy' AND predicate NOT LIKE '%bought%';},
+	map { my $d = $_; my ($name) = $d =~ /'(\w+)'/;
+		(grep {/alter_trait\('$name'/} @late_accounts) ? "SELECT cdp.create_trait($d, if_exists => 'replace');" : () } @account_traits);
 # changes of the rules of identity, one of each line
 our @rules = (
 	[ q{'email', max_per_profile => 1}, q{'email', labels => ARRAY['p1@example.com', '^p2']}, q{'email', blocked => ARRAY['p3@example.com']}, q{'email', priority => 90} ],
