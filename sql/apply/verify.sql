@@ -214,8 +214,9 @@ BEGIN
 		FROM (SELECT DISTINCT ON (s.comp, j.key COLLATE "C") s.comp, j.key, j.value
 			  FROM unnest(g.entries, g.incarnations, entry_comps) WITH ORDINALITY s(entry, incarnation, comp, seq)
 			  JOIN cdp.events e ON e.id = s.entry AND e.incarnation = s.incarnation
+			  LEFT JOIN cdp.referenced_properties('{identify}') r ON r.entry = e.id
 			  CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(e.properties) = 'object'
-												 THEN cdp.entry_properties(e.properties, e.source, e.id) ELSE '{}' END) j
+												 THEN COALESCE(r.properties, e.properties) ELSE '{}' END) j
 			  WHERE e.type = 'identify' AND s.comp IS NOT NULL
 			  ORDER BY s.comp, j.key COLLATE "C", s.seq DESC) w
 		GROUP BY w.comp) d ON d.comp = p.comp;

@@ -242,8 +242,9 @@ BEGIN
 		FROM (SELECT DISTINCT ON (n.acc, j.key COLLATE "C") n.acc, j.key, j.value
 			  FROM unnest(named_seqs, named_accs) n(seq, acc)
 			  JOIN cdp.events e ON e.id = entries[n.seq] AND e.incarnation = incarnations[n.seq]
+			  LEFT JOIN cdp.referenced_properties('{group}') r ON r.entry = e.id
 			  CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(e.properties) = 'object'
-												 THEN cdp.entry_properties(e.properties, e.source, e.id) ELSE '{}' END) j
+												 THEN COALESCE(r.properties, e.properties) ELSE '{}' END) j
 			  WHERE e.type = 'group'
 			  ORDER BY n.acc, j.key COLLATE "C", n.seq DESC) w
 		GROUP BY w.acc) d ON d.acc = a.acc;

@@ -76,14 +76,15 @@ BEGIN
 			'SELECT array_agg(v.seq ORDER BY v.seq), array_agg(v.val ORDER BY v.seq)
 			 FROM (SELECT e.seq, %s AS val
 				   FROM (SELECT e.id, e.message_id, e.source, e.type, e.event, e.identifiers,
-							cdp.entry_properties(e.properties, e.source, e.id) AS properties,
+							COALESCE(r.properties, e.properties) AS properties,
 							e.context, e.occurred_at, e.received_at, e.xid, e.incarnation, k.seq::int AS seq
 						 FROM cdp.events e
 						 JOIN unnest($1, $2) WITH ORDINALITY k(entry, inc, seq)
 						   ON e.id = k.entry AND e.incarnation = k.inc
+						 LEFT JOIN cdp.referenced_properties(event => $3) r ON r.entry = e.id
 						 WHERE %s OFFSET 0) e %s) v
 			 WHERE v.val IS NOT NULL', expression, matches, elements)
-		INTO seqs, vals USING entries, incarnations;
+		INTO seqs, vals USING entries, incarnations, event;
 		RETURN;
 	EXCEPTION WHEN OTHERS THEN
 		NULL;

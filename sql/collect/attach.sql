@@ -93,6 +93,56 @@ COMMENT ON FUNCTION cdp.entry_properties(jsonb, text, bigint) IS
 	'internal: what an entry (its properties, source and id) says: its properties, or those of the row that they refer to, when its table is attached with copy => false; {} when the row does not say any more what was logged, or cannot be read';
 REVOKE EXECUTE ON FUNCTION cdp.entry_properties(jsonb, text, bigint) FROM PUBLIC;
 
+CREATE FUNCTION cdp.entries_properties(properties jsonb[], sources text[], entries bigint[])
+	RETURNS TABLE (entry bigint, said jsonb)
+	AS 'MODULE_PATHNAME', 'cdp_entries_properties' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.entries_properties(jsonb[], text[], bigint[]) IS
+	'internal: what cdp.entry_properties says of those of the entries that refer to rows; many rows are read at a time';
+REVOKE EXECUTE ON FUNCTION cdp.entries_properties(jsonb[], text[], bigint[]) FROM PUBLIC;
+
+CREATE FUNCTION cdp.referenced_properties(types text[] DEFAULT NULL, event text DEFAULT NULL)
+	RETURNS TABLE (entry bigint, properties jsonb)
+	LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	IF NOT EXISTS (SELECT FROM cdp.attachment_definitions d WHERE NOT d.copy) THEN
+		RETURN;
+	END IF;
+	RETURN QUERY
+	SELECT x.entry, x.said
+	FROM (
+		SELECT array_agg(e.properties) AS properties, array_agg(e.source) AS sources, array_agg(e.id) AS entries
+		FROM cdp.events e
+		WHERE e.source IN (SELECT d.source FROM cdp.attachment_definitions d WHERE NOT d.copy)
+		  AND e.properties ? '$row' AND ($1 IS NULL OR e.type = ANY ($1)) AND ($2 IS NULL OR e.event = $2)
+		GROUP BY e.id / 100000) a -- an array has its limits
+	CROSS JOIN LATERAL cdp.entries_properties(a.properties, a.sources, a.entries) x;
+END
+$$;
+COMMENT ON FUNCTION cdp.referenced_properties(text[], text) IS
+	'internal: what all entries of the log say that refer to rows (of these types, of this event)';
+REVOKE EXECUTE ON FUNCTION cdp.referenced_properties(text[], text) FROM PUBLIC;
+
+-- For the event catalog: keys only, of rows that its reader need not have any right to.
+CREATE FUNCTION cdp.referenced_keys()
+	RETURNS TABLE (type text, event text, source text, key text)
+	LANGUAGE plpgsql STABLE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN QUERY
+	SELECT DISTINCT e.type, e.event, COALESCE(e.source, ''), k.key
+	FROM cdp.referenced_properties('{track,page,screen}') r
+	JOIN cdp.events e ON e.id = r.entry
+	CROSS JOIN LATERAL jsonb_object_keys(r.properties) k(key);
+END
+$$;
+COMMENT ON FUNCTION cdp.referenced_keys() IS
+	'internal: the property keys of events whose table is attached with copy => false, as their rows are now';
+REVOKE EXECUTE ON FUNCTION cdp.referenced_keys() FROM PUBLIC;
+
 CREATE FUNCTION cdp.drop_attachment(name text, retract boolean DEFAULT false)
 	RETURNS bigint
 	AS 'MODULE_PATHNAME', 'cdp_drop_attachment' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -98,9 +98,9 @@ COMMENT ON FUNCTION cdp.ingest_text(text, text) IS
 REVOKE EXECUTE ON FUNCTION cdp.ingest_text(text, text) FROM PUBLIC;
 
 CREATE FUNCTION cdp.payload(e cdp.events) RETURNS jsonb
-	AS 'MODULE_PATHNAME', 'cdp_payload' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+	AS 'MODULE_PATHNAME', 'cdp_payload' LANGUAGE C STABLE STRICT PARALLEL UNSAFE COST 10;
 COMMENT ON FUNCTION cdp.payload(cdp.events) IS
-	'the payload that an entry came from, unchanged; for an entry that came otherwise, the payload that says the same';
+	'the payload that an entry came from, unchanged; for an entry that came otherwise, the payload that says the same. Of a table attached with copy => false the properties are read from the row, for who may read cdp.events';
 
 -- Partitions are made standalone and attached afterwards: that needs no more
 -- than SHARE UPDATE EXCLUSIVE on cdp.events, but a moment of ACCESS EXCLUSIVE

@@ -22,12 +22,16 @@ CREATE VIEW cdp.event_catalog AS
 		GROUP BY e.type, e.event, COALESCE(e.source, '')
 	) n
 	LEFT JOIN (
-		SELECT e.type, e.event, COALESCE(e.source, '') AS source,
-			array_agg(DISTINCT p.key COLLATE "C" ORDER BY p.key COLLATE "C") AS property_keys
-		FROM cdp.events e
-		CROSS JOIN LATERAL jsonb_object_keys(CASE WHEN jsonb_typeof(e.properties) = 'object' AND NOT e.properties ? '$row'
-			THEN e.properties END) p(key)
-		WHERE e.type IN ('track', 'page', 'screen')
-		GROUP BY e.type, e.event, COALESCE(e.source, '')
+		SELECT p.type, p.event, p.source, array_agg(DISTINCT p.key COLLATE "C" ORDER BY p.key COLLATE "C") AS property_keys
+		FROM (
+			SELECT e.type, e.event, COALESCE(e.source, '') AS source, j.key
+			FROM cdp.events e
+			CROSS JOIN LATERAL jsonb_object_keys(CASE WHEN jsonb_typeof(e.properties) = 'object' AND NOT e.properties ? '$row'
+				THEN e.properties END) j(key)
+			WHERE e.type IN ('track', 'page', 'screen')
+			UNION ALL
+			SELECT r.type, r.event, r.source, r.key FROM cdp.referenced_keys() r
+		) p
+		GROUP BY p.type, p.event, p.source
 	) k ON k.type = n.type AND k.event IS NOT DISTINCT FROM n.event AND k.source = n.source;
 COMMENT ON VIEW cdp.event_catalog IS 'the events, pages and screens in the log: how often from which source, since when, and the keys that their properties have had';

@@ -11,7 +11,7 @@ CREATE VIEW cdp.access_sets AS
 			'graph_dot graph_walk find_cuts link_entry check_explainable dot_string entries_of owned_entries_of '
 			'consented consents in_segment segment_members segment_overlap segment_size segment_stats explain_segment '
 			'same_person timeline merges audience audience_value member_since unpack_entries '
-			'profile_traits_at account_trait_values account_traits_json'),
+			'profile_traits_at account_trait_values account_traits_json referenced_keys'),
 		('reader', 'relation', 'accounts account_members profiles profile_traits account_traits memberships traits segments '
 			'purposes plan_violations stat_plans sources event_catalog progress'),
 		('writer', 'function', 'track identify page screen group alias leave_group consent ingest ingest_text'),
@@ -20,7 +20,7 @@ CREATE VIEW cdp.access_sets AS
 			'create_trait alter_trait rename_trait drop_trait '
 			'create_purpose alter_purpose drop_purpose tracking_plan drop_tracking_plan '
 			'create_segment alter_segment rename_segment drop_segment reevaluate_segment preview_segment matches pending_evaluations '
-			'attach attach_preset attachment_preset drop_attachment sync_attachment sync_attachments load_attachments '
+			'attach referenced_keys attach_preset attachment_preset drop_attachment sync_attachment sync_attachments load_attachments '
 			'subscribe alter_subscription unsubscribe rewind requeue discard advance subscription '
 			'account_by_domain free_mail_domain merge merge_operator split split_operator undo detach detach_operator release retract '
 			'export_config apply_config config_drop config_object config_put config_sections config_texts load_sample '

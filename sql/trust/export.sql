@@ -51,6 +51,11 @@ BEGIN
 		), states AS MATERIALIZED (
 			SELECT o.entry, bool_and(o.withheld) AS withheld
 			FROM unnest(nodes) n CROSS JOIN LATERAL cdp.owned_entries_of(n) o GROUP BY 1
+		), referenced AS MATERIALIZED (
+			SELECT x.* FROM (
+				SELECT array_agg(e.properties) AS properties, array_agg(e.source) AS sources, array_agg(e.id) AS entries
+				FROM log e WHERE e.owned AND NOT e.decides AND e.properties ? '$row') a
+			CROSS JOIN LATERAL cdp.entries_properties(a.properties, a.sources, a.entries) x
 		), told AS (
 			SELECT e.*, CASE WHEN s.withheld THEN 'withheld' WHEN s.entry IS NOT NULL THEN 'counts' ELSE 'does not count' END AS state
 			FROM log e LEFT JOIN states s ON s.entry = e.id
@@ -58,8 +63,8 @@ BEGIN
 		SELECT x.section, x.item FROM (
 			SELECT 'entries' AS section, e.at, e.id, jsonb_build_object('id', e.id, 'at', e.at, 'state', e.state, 'source', e.source,
 				'message_id', e.message_id, 'type', e.type, 'event', e.event, 'identifiers', to_jsonb(e.identifiers),
-				'properties', cdp.entry_properties(e.properties, e.source, e.id), 'context', e.context, 'occurred_at', e.occurred_at, 'received_at', e.received_at) AS item
-			FROM told e WHERE e.owned AND NOT e.decides
+				'properties', coalesce(r.said, e.properties), 'context', e.context, 'occurred_at', e.occurred_at, 'received_at', e.received_at) AS item
+			FROM told e LEFT JOIN referenced r ON r.entry = e.id WHERE e.owned AND NOT e.decides
 			UNION ALL
 			SELECT 'mentions', e.at, e.id, jsonb_build_object('id', e.id, 'at', e.at, 'source', e.source,
 				'message_id', e.message_id, 'type', e.type, 'event', e.event, 'identifiers', m.mine, 'received_at', e.received_at)

@@ -33,6 +33,7 @@
 #include "cdp.h"
 #include "identity/account.h"
 #include "sensitive.h"
+#include "statement.h"
 
 /* A read: the definitions and the instant that it is about. */
 typedef struct ProfileRead
@@ -476,32 +477,50 @@ cdp_segment_members(PG_FUNCTION_ARGS)
  * one entry that is as late as any in those that follow; so a page of a long
  * history does not cost all of it.
  */
-static const char *const timeline_query =
-	"SELECT t.at, v.type, v.event, cdp.shown(cdp.entry_properties(v.properties, v.source, v.id)), cdp.shown(v.context),"
-	" cdp.shown(v.identifiers),"
-	" COALESCE(v.source, 'sql') AS source,"
-	" COALESCE(v.message_id, '#' || v.id) AS message_id, v.received_at, v.id"
-	" FROM (SELECT e.at, e.entry, e.xid, e.received_at FROM cdp.identities i"
-	" CROSS JOIN LATERAL (SELECT r.* FROM"
-	" (SELECT r.* FROM cdp.unpack_entries(i.recent) r"
-	" UNION ALL"
-	" SELECT r.* FROM (SELECT p.refs FROM cdp.entry_pieces p"
-	" WHERE p.owner = i.node_id AND p.until < $2"
-	" ORDER BY p.owner DESC, p.until DESC FETCH FIRST ($3) ROWS WITH TIES) p"
-	" CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r"
-	" UNION ALL"
-	" SELECT r.* FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r"
-	" WHERE p.owner = i.node_id AND p.until >= $2 AND p.since <= $2) r"
-	" WHERE (r.at, r.entry) < ($2, $4) ORDER BY r.at DESC, r.entry DESC LIMIT $3) e"
-	" WHERE i.profile_id = $1 ORDER BY e.at DESC, e.entry DESC LIMIT $3) t"
-	" JOIN cdp.events v ON v.xid = t.xid AND v.id = t.entry"
+#define TIMELINE \
+	" FROM (SELECT e.at, e.entry, e.xid, e.received_at FROM cdp.identities i" \
+	" CROSS JOIN LATERAL (SELECT r.* FROM" \
+	" (SELECT r.* FROM cdp.unpack_entries(i.recent) r" \
+	" UNION ALL" \
+	" SELECT r.* FROM (SELECT p.refs FROM cdp.entry_pieces p" \
+	" WHERE p.owner = i.node_id AND p.until < $2" \
+	" ORDER BY p.owner DESC, p.until DESC FETCH FIRST ($3) ROWS WITH TIES) p" \
+	" CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r" \
+	" UNION ALL" \
+	" SELECT r.* FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r" \
+	" WHERE p.owner = i.node_id AND p.until >= $2 AND p.since <= $2) r" \
+	" WHERE (r.at, r.entry) < ($2, $4) ORDER BY r.at DESC, r.entry DESC LIMIT $3) e" \
+	" WHERE i.profile_id = $1 ORDER BY e.at DESC, e.entry DESC LIMIT $3) t" \
+	" JOIN cdp.events v ON v.xid = t.xid AND v.id = t.entry" \
 	" AND v.received_at = t.received_at"
+
+#define TIMELINE_COLUMNS(properties) \
+	" v.type, v.event, cdp.shown(" properties "), cdp.shown(v.context)," \
+	" cdp.shown(v.identifiers)," \
+	" COALESCE(v.source, 'sql') AS source," \
+	" COALESCE(v.message_id, '#' || v.id) AS message_id, v.received_at, v.id"
+
+static const char *const timeline_query =
+	"SELECT t.at," TIMELINE_COLUMNS("v.properties") TIMELINE
 	" ORDER BY t.at DESC, t.entry DESC";
+
+/* where entries may refer to rows of attached tables, these are read at once */
+static const char *const timeline_of_rows_query =
+	"WITH v AS MATERIALIZED (SELECT t.at, v.*" TIMELINE "),"
+	" r AS MATERIALIZED (SELECT x.* FROM (SELECT array_agg(v.properties) AS properties,"
+	" array_agg(v.source) AS sources, array_agg(v.id) AS entries"
+	" FROM v WHERE v.properties ? '$row') a"
+	" CROSS JOIN LATERAL cdp.entries_properties(a.properties, a.sources, a.entries) x)"
+	" SELECT v.at," TIMELINE_COLUMNS("COALESCE(r.said, v.properties)")
+	" FROM v LEFT JOIN r ON r.entry = v.id"
+	" ORDER BY v.at DESC, v.id DESC";
 
 static Datum
 timeline(FunctionCallInfo fcinfo, int64 profile_id)
 {
-	static SPIPlanPtr plan = NULL;
+	static SPIPlanPtr plans[2] = {NULL, NULL};
+	bool		of_rows = !CdpTableIsVoid("attachment_definitions");
+	SPIPlanPtr	plan = plans[of_rows];
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Oid			types[] = {INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID};
 	Datum		args[4];
@@ -523,11 +542,11 @@ timeline(FunctionCallInfo fcinfo, int64 profile_id)
 	SPI_connect();
 	if (plan == NULL)
 	{
-		SPIPlanPtr	prepared = SPI_prepare(timeline_query, 4, types);
+		SPIPlanPtr	prepared = SPI_prepare(of_rows ? timeline_of_rows_query : timeline_query, 4, types);
 
 		if (prepared == NULL || SPI_keepplan(prepared) != 0)
 			elog(ERROR, "could not prepare the query of a timeline");
-		plan = prepared;
+		plan = plans[of_rows] = prepared;
 	}
 	if (SPI_execute_plan(plan, args, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read a timeline");

@@ -140,6 +140,11 @@ extern void CdpEntriesReadAll(CdpEntry *entries, int n);
 extern bool CdpEntryUnknown(const CdpEntry *entry);
 /* The key of the row that properties refer to; NULL when they are no reference. */
 extern text *CdpReferenceKey(const Jsonb *json);
+/*
+ * What properties say, which may be a reference; {} when it cannot be read.
+ * flinfo: of the SQL function that asks for it, again and again.
+ */
+extern Jsonb *CdpReferenceRead(Jsonb *properties, text *source, int64 entry, FmgrInfo *flinfo);
 /* The tie of an entry with this source and message id. */
 extern text *CdpMakeTie(const text *source, const text *message_id);
 /* Compare two entries by (at, tie); < 0, 0, > 0. */

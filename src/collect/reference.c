@@ -29,8 +29,11 @@
 
 #include "access/detoast.h"
 #include "access/sysattr.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -45,6 +48,7 @@
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(cdp_entry_properties);
+PG_FUNCTION_INFO_V1(cdp_entries_properties);
 
 #define REFERENCE_KEY "$row"
 
@@ -88,6 +92,7 @@ typedef struct Reference
 	text *key;
 	int place; /* of the entry among those that are asked for */
 	bool ours; /* its source does not copy */
+	bool locked; /* somebody else's lock is in the way */
 	Jsonb *properties; /* NULL when they cannot be read */
 } Reference;
 
@@ -278,9 +283,9 @@ take_rows(CdpCapture *capture, Reference *references, int n, MemoryContext conte
 
 /*
  * Read the rows of references of one attachment, in halves if one of them
- * cannot be mapped.
+ * cannot be mapped; false when the table is locked.
  */
-static void
+static bool
 read_rows(CdpAttachment *attachment, Oid relid, const char *primary, Snapshot snapshot,
 		  Reference *references, int n, MemoryContext context)
 {
@@ -293,7 +298,7 @@ read_rows(CdpAttachment *attachment, Oid relid, const char *primary, Snapshot sn
 
 	CHECK_FOR_INTERRUPTS();
 	if (from == NULL)
-		return;
+		return true;
 	CdpCaptureBegin(&capture, attachment);
 	capture.whole = true;
 	capture.moment = snapshot;
@@ -302,15 +307,15 @@ read_rows(CdpAttachment *attachment, Oid relid, const char *primary, Snapshot sn
 	{
 		take_rows(&capture, references, n, context);
 		CdpCaptureEnd(&capture);
-		return;
+		return true;
 	}
 	hopeless = n == 1 || sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
 		CdpCaptureTry(&capture, relid, primary, from, "false", keys, nkeys) != 0;
 	CdpCaptureEnd(&capture);
 	if (hopeless)
-		return;
-	read_rows(attachment, relid, primary, snapshot, references, n / 2, context);
-	read_rows(attachment, relid, primary, snapshot, references + n / 2, n - n / 2, context);
+		return sqlstate != ERRCODE_LOCK_NOT_AVAILABLE;
+	return read_rows(attachment, relid, primary, snapshot, references, n / 2, context) &&
+		read_rows(attachment, relid, primary, snapshot, references + n / 2, n - n / 2, context);
 }
 
 /*
@@ -383,8 +388,10 @@ read_source(Reference *references, int n, Snapshot snapshot, MemoryContext conte
 		/* whoever keeps the table locked does not keep the applier from the rest */
 		(void) set_config_option("lock_timeout", "1s", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		for (int i = 0; i < n; i += CHUNK)
-			read_rows(attachment, relid, primary, snapshot, references + i, Min(CHUNK, n - i), context);
+		/* … nor does a second chunk wait for him */
+		for (int i = 0; i < n && !references[0].locked; i += CHUNK)
+			references[0].locked = !read_rows(attachment, relid, primary, snapshot,
+											  references + i, Min(CHUNK, n - i), context);
 		AtEOXact_GUC(true, nest_level);
 	}
 	if (CdpApplierLockMine() && !CdpStatementsReadOnly)
@@ -547,28 +554,133 @@ CdpEntryUnknown(const CdpEntry *entry)
 }
 
 /*
+ * Sources whose tables were locked when a statement asked for one of their
+ * rows: it does not wait a second time.
+ */
+typedef struct LockedSources
+{
+	TimestampTz statement;
+	MemoryContext context;
+	List *sources; /* text * */
+} LockedSources;
+
+static bool
+was_locked(LockedSources *locked, text *source)
+{
+	ListCell *cell;
+
+	if (locked == NULL || locked->statement != GetCurrentStatementStartTimestamp())
+		return false;
+	foreach(cell, locked->sources)
+		if (DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
+												 PointerGetDatum(lfirst(cell)), PointerGetDatum(source))))
+			return true;
+	return false;
+}
+
+static void
+note_locked(FmgrInfo *flinfo, text *source)
+{
+	LockedSources *locked = flinfo->fn_extra;
+	MemoryContext old = MemoryContextSwitchTo(flinfo->fn_mcxt);
+
+	if (locked == NULL)
+		flinfo->fn_extra = locked = palloc0(sizeof(LockedSources));
+	if (locked->statement != GetCurrentStatementStartTimestamp())
+	{
+		list_free_deep(locked->sources);
+		locked->sources = NIL;
+		locked->statement = GetCurrentStatementStartTimestamp();
+	}
+	locked->sources = lappend(locked->sources, DatumGetTextPCopy(PointerGetDatum(source)));
+	MemoryContextSwitchTo(old);
+}
+
+Jsonb *
+CdpReferenceRead(Jsonb *properties, text *source, int64 entry, FmgrInfo *flinfo)
+{
+	Reference reference = { .source = source, .entry = entry };
+
+	reference.key = CdpReferenceKey(properties);
+	if (reference.key == NULL)
+		return properties;
+	if (was_locked(flinfo->fn_extra, source))
+		return nothing();
+	read_references(&reference, 1, GetActiveSnapshot(), CurrentMemoryContext);
+	if (reference.locked)
+		note_locked(flinfo, source);
+	if (!reference.ours)
+		return properties;
+	return reference.properties ? reference.properties : nothing();
+}
+
+/*
  * cdp.entry_properties(properties jsonb, source text, entry bigint) returns jsonb
  */
 Datum
 cdp_entry_properties(PG_FUNCTION_ARGS)
 {
-	Jsonb *properties;
-	Reference reference = { 0 };
-
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	/* most properties need not be looked into */
 	if (PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
 		toast_raw_datum_size(PG_GETARG_DATUM(0)) > CDP_MAX_REFERENCE)
 		PG_RETURN_DATUM(PG_GETARG_DATUM(0));
-	properties = PG_GETARG_JSONB_P(0);
-	reference.key = CdpReferenceKey(properties);
-	if (reference.key == NULL)
-		PG_RETURN_JSONB_P(properties);
-	reference.source = PG_GETARG_TEXT_PP(1);
-	reference.entry = PG_GETARG_INT64(2);
-	read_references(&reference, 1, GetActiveSnapshot(), CurrentMemoryContext);
-	if (!reference.ours)
-		PG_RETURN_JSONB_P(properties);
-	PG_RETURN_JSONB_P(reference.properties ? reference.properties : nothing());
+	PG_RETURN_JSONB_P(CdpReferenceRead(PG_GETARG_JSONB_P(0), PG_GETARG_TEXT_PP(1),
+									   PG_GETARG_INT64(2), fcinfo->flinfo));
+}
+
+/*
+ * cdp.entries_properties(properties jsonb[], sources text[], entries bigint[])
+ *		returns setof record (entry bigint, said jsonb)
+ */
+Datum
+cdp_entries_properties(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Reference *references;
+	Datum *columns[3];
+	bool *isnull[3];
+	int n[3];
+	int count = 0;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < 3; i++)
+	{
+		ArrayType *array = PG_GETARG_ARRAYTYPE_P(i);
+
+		if (i == 2)
+			deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+							  &columns[i], &isnull[i], &n[i]);
+		else
+			deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_INT,
+							  &columns[i], &isnull[i], &n[i]);
+	}
+	if (n[1] != n[0] || n[2] != n[0])
+		elog(ERROR, "arrays are not of the same length");
+	references = palloc_extended(sizeof(Reference) * Max(n[0], 1), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < n[0]; i++)
+	{
+		text *key;
+
+		if (isnull[0][i] || isnull[1][i] || isnull[2][i])
+			continue;
+		key = CdpReferenceKey(DatumGetJsonbP(columns[0][i]));
+		if (key != NULL)
+			references[count++] = (Reference){ .entry = DatumGetInt64(columns[2][i]), .source = DatumGetTextPP(columns[1][i]), .key = key };
+	}
+	if (count > 0)
+		read_references(references, count, GetActiveSnapshot(), CurrentMemoryContext);
+	for (int i = 0; i < count; i++)
+	{
+		Datum values[2];
+		bool nulls[2] = { 0 };
+
+		if (!references[i].ours)
+			continue;
+		values[0] = Int64GetDatum(references[i].entry);
+		values[1] = JsonbPGetDatum(references[i].properties ? references[i].properties : nothing());
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }

@@ -23,6 +23,8 @@ SELECT * FROM cdp.verify();
 
 -- what reads the log reads the rows
 SELECT at, properties->>'total' AS total, length(properties->>'note') AS note FROM cdp.timeline('user_id:u1'::cdp.identifier);
+SELECT cdp.payload(e)->'properties'->'total' AS total FROM cdp.events e ORDER BY e.id LIMIT 2;
+SELECT event, source, entries, property_keys FROM cdp.event_catalog;
 SELECT count(*), bool_and(e->'properties' ? 'total') AS whole FROM jsonb_array_elements(cdp.export('user_id:u1')->'entries') e;
 SELECT cdp.matches('user_id:u1'::cdp.identifier, $$did('Order', filter => (properties->>'total')::numeric > 6)$$);
 SELECT cdp.create_trait('largest', aggregate => 'max', event => 'Order', value => $$(properties->>'total')::numeric$$);
@@ -56,6 +58,19 @@ SELECT identifier, traits FROM totals WHERE cdp.value(identifier) IN ('u3', 'u4'
 SELECT properties FROM cdp.timeline('user_id:u3'::cdp.identifier);
 SELECT properties FROM cdp.timeline('user_id:u4'::cdp.identifier);
 SELECT * FROM cdp.unread_attachments;
+
+-- nor reads rows by one who may not read the log
+CREATE ROLE regress_cdp_reads_nothing;
+GRANT USAGE ON SCHEMA cdp TO regress_cdp_reads_nothing;
+CREATE TABLE made_up AS SELECT * FROM cdp.events WHERE source = 'orders' ORDER BY id LIMIT 1;
+GRANT SELECT ON made_up TO regress_cdp_reads_nothing;
+SET ROLE regress_cdp_reads_nothing;
+SELECT cdp.payload(ROW(m.*)::cdp.events)->'properties' ? '$row' AS refers FROM made_up m;
+RESET ROLE;
+SELECT cdp.payload(ROW(m.*)::cdp.events)->'properties' ? '$row' AS refers FROM made_up m;
+DROP TABLE made_up;
+DROP OWNED BY regress_cdp_reads_nothing;
+DROP ROLE regress_cdp_reads_nothing;
 
 -- The table is away: what was computed stays.  What has to be computed anew is
 -- computed without its rows, and again when it is back.
