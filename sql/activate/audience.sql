@@ -46,7 +46,7 @@ BEGIN
 		RAISE EXCEPTION 'an audience needs kinds of identifiers' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 	SELECT d.id INTO wanted FROM cdp.segment_definitions d
-	WHERE d.name = audience.segment AND d.entity = 'profile';
+	WHERE d.name = audience.segment AND d.entity = 'profile' AND NOT d.hidden;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'segment "%" of profiles does not exist', audience.segment
 			USING ERRCODE = 'undefined_object', HINT = 'See cdp.segments.';

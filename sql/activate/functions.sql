@@ -129,7 +129,7 @@ BEGIN
 		'{entry,timer,merge,split,retraction,consent,definition,erasure}');
 	PERFORM cdp.check_names('entity', cdp.filter_values(filter, 'entity'), '{profile,account}');
 	PERFORM cdp.check_names('segment', cdp.filter_values(filter, 'segment'),
-		ARRAY(SELECT d.name FROM cdp.segment_definitions d) || before.segments, 'See cdp.segments.');
+		ARRAY(SELECT d.name FROM cdp.segment_definitions d WHERE NOT d.hidden) || before.segments, 'See cdp.segments.');
 	wanted := cdp.filter_values(filter, 'trait');
 	PERFORM cdp.check_names('trait', wanted,
 		ARRAY(SELECT t.name FROM cdp.traits t) || before.traits, 'See cdp.traits.');
@@ -268,7 +268,7 @@ BEGIN
 		'segment_entered', d.entity, m.profile_id, d.name,
 		jsonb_build_object('entry_number', m.entries), 'snapshot', m.entered_at, cdp.clock()
 	FROM cdp.segment_members m JOIN cdp.segment_definitions d ON d.id = m.segment_id
-	WHERE m.member AND (s.segments IS NULL OR d.name = ANY (s.segments))
+	WHERE m.member AND NOT d.hidden AND (s.segments IS NULL OR d.name = ANY (s.segments))
 		AND (s.kinds IS NULL OR 'segment_entered' = ANY (s.kinds))
 		AND (s.entities IS NULL OR d.entity = ANY (s.entities))
 		AND (s.max_age IS NULL OR m.entered_at > cdp.clock() - s.max_age);

@@ -408,7 +408,7 @@ BEGIN
 				-- keeps the members that it has
 				SELECT array_agg(m.profile_id IS NOT NULL ORDER BY p.comp) INTO vals
 				FROM unnest(profiles) WITH ORDINALITY p(profile, comp)
-				LEFT JOIN cdp.memberships m ON m.profile_id = p.profile AND m.segment = s->>'name';
+				LEFT JOIN cdp.segment_members m ON m.profile_id = p.profile AND m.segment_id = (s->>'id')::int AND m.member;
 				s_vals := s_vals || vals::text;
 				-- but for whoever does not consent
 				RETURN QUERY
@@ -429,7 +429,7 @@ BEGIN
 								 AND (COALESCE(u.val::boolean, false) OR m.profile_id IS NOT NULL) ORDER BY u.comp)
 				INTO vals
 				FROM unnest(vals, others, profiles) WITH ORDINALITY u(val, gone, profile, comp)
-				LEFT JOIN cdp.memberships m ON m.profile_id = u.profile AND m.segment = s->>'name';
+				LEFT JOIN cdp.segment_members m ON m.profile_id = u.profile AND m.segment_id = (s->>'id')::int AND m.member;
 			END IF;
 			-- members of excluded segments, and who is held out
 			IF jsonb_array_length(s->'exclude') > 0 OR (s->>'holdout')::float8 > 0 THEN
@@ -452,7 +452,7 @@ BEGIN
 				   to_jsonb(w.profile IS NOT NULL), to_jsonb(m.profile_id IS NOT NULL)
 			FROM (SELECT u.profile FROM unnest(profiles, vals) u(profile, val)
 				  WHERE u.val::boolean AND u.profile IS NOT NULL) w
-			FULL JOIN (SELECT m.profile_id FROM cdp.memberships m WHERE m.segment = s->>'name') m
+			FULL JOIN (SELECT m.profile_id FROM cdp.segment_members m WHERE m.segment_id = (s->>'id')::int AND m.member) m
 			  ON m.profile_id = w.profile
 			WHERE (w.profile IS NULL OR m.profile_id IS NULL)
 			  AND COALESCE(w.profile, m.profile_id) <> ALL (waiting);

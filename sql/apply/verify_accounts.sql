@@ -157,6 +157,7 @@ DECLARE
 	progress boolean;
 	tokens text[];				-- of a predicate, while calls about members are taken out
 	inner_text text;
+	unnamed int;				-- the hidden segment that stands for it
 	member_names text[];		-- traits of profiles, by name
 	member_types text[];
 	member_vals text[];
@@ -440,7 +441,14 @@ BEGIN
 						tokens[j] := '';
 					END LOOP;
 					vals := NULL;
-					IF btrim(inner_text) LIKE ANY ('{in_segment(%,cdp.in_segment(%}') THEN
+					-- a segment of profiles that nobody has named: its members follow from the log, too (verify)
+					SELECT d.id INTO unnamed FROM cdp.segment_definitions d
+					WHERE d.hidden AND t->'segment_ids' @> to_jsonb(d.id) AND btrim(inner_text) <> '' AND d.predicate::text = btrim(inner_text);
+					IF unnamed IS NOT NULL THEN
+						SELECT array_agg((s.profile_id IS NOT NULL)::text ORDER BY c.comp) INTO vals
+						FROM unnest(comp_profiles) WITH ORDINALITY c(profile_id, comp)
+						LEFT JOIN cdp.segment_members s ON s.profile_id = c.profile_id AND s.segment_id = unnamed AND s.member;
+					ELSIF btrim(inner_text) LIKE ANY ('{in_segment(%,cdp.in_segment(%}') THEN
 						SELECT array_agg((s.profile_id IS NOT NULL)::text ORDER BY c.comp) INTO vals
 						FROM unnest(comp_profiles) WITH ORDINALITY c(profile_id, comp)
 						LEFT JOIN cdp.memberships s ON s.profile_id = c.profile_id

@@ -3,7 +3,7 @@
 CREATE TABLE cdp.segment_definitions (
 	id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	name text NOT NULL CONSTRAINT segment_definitions_name UNIQUE
-		CHECK (name COLLATE "C" ~ '^[a-z_][a-z0-9_]{0,50}$'),
+		CHECK (name COLLATE "C" ~ CASE WHEN hidden THEN '^[$][0-9]*$' ELSE '^[a-z_][a-z0-9_]{0,50}$' END),
 	entity text NOT NULL DEFAULT 'profile' CHECK (entity IN ('profile', 'account')),
 	predicate cdp.predicate NOT NULL,
 	exit_when cdp.predicate,
@@ -23,7 +23,8 @@ CREATE TABLE cdp.segment_definitions (
 	terms int[] NOT NULL DEFAULT '{}',
 	trait_names text[] NOT NULL DEFAULT '{}',
 	trait_ids int[] NOT NULL DEFAULT '{}',
-	segment_ids int[] NOT NULL DEFAULT '{}'
+	segment_ids int[] NOT NULL DEFAULT '{}',
+	hidden boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE cdp.segment_definitions IS 'definitions of segments as written';
 COMMENT ON COLUMN cdp.segment_definitions.exclude IS 'segments whose members are not in this one';
@@ -31,6 +32,7 @@ COMMENT ON COLUMN cdp.segment_definitions.holdout IS 'fraction of profiles, chos
 COMMENT ON COLUMN cdp.segment_definitions.version IS 'counts the changes of what decides membership';
 COMMENT ON COLUMN cdp.segment_definitions.terms IS 'by vocabulary call in predicate, then exit_when: id of the hidden trait or of the segment that it stands for';
 COMMENT ON COLUMN cdp.segment_definitions.segment_ids IS 'segments that the texts refer to';
+COMMENT ON COLUMN cdp.segment_definitions.hidden IS 'stands for what a segment of accounts asks of members; goes with the last one that asks it';
 COMMENT ON COLUMN cdp.segment_definitions.trait_ids IS 'by element of trait_names, a name in the texts: id of the trait that it stands for';
 
 CREATE VIEW cdp.waiting_segments AS

@@ -16,14 +16,21 @@ SELECT d.name, d.entity, d.predicate, d.exit_when, d.timezone, d.description,
 	COALESCE(e.errors, 0) AS errors, cdp.shown_error(e.last_error) AS last_error, e.last_at AS last_error_at,
 	d.created_at, d.altered_at
 FROM cdp.segment_definitions d
-LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;
+-- with those of what it asks of members
+LEFT JOIN LATERAL (SELECT sum(x.errors)::bigint AS errors, bool_or(x.suspended) AS suspended, max(x.last_at) AS last_at,
+		(array_agg(x.last_error ORDER BY x.last_at DESC))[1] AS last_error
+	FROM cdp.segment_errors x
+	WHERE x.segment_id OPERATOR(pg_catalog.=) d.id
+		OR x.segment_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT h.id FROM cdp.segment_definitions h
+			WHERE h.hidden AND h.id OPERATOR(pg_catalog.=) ANY (d.segment_ids)))) e ON true
+WHERE NOT d.hidden;
 COMMENT ON VIEW cdp.segments IS 'the segments: predicate, channel, and whether they are kept up to date; building that its members are being worked out (it keeps those that it has), altering that it is as it was until the history for what it is to be is folded, suspended that the owner''s role no longer exists or that the definition cannot be compiled, see last_error';
 
 CREATE VIEW cdp.memberships WITH (security_barrier) AS
 SELECT d.name AS segment, m.profile_id, m.entered_at
 FROM cdp.segment_members m
 JOIN cdp.segment_definitions d ON d.id OPERATOR(pg_catalog.=) m.segment_id
-WHERE m.member AND (d.entity OPERATOR(pg_catalog.=) 'account' OR cdp.visible(m.profile_id));
+WHERE m.member AND NOT d.hidden AND (d.entity OPERATOR(pg_catalog.=) 'account' OR cdp.visible(m.profile_id));
 COMMENT ON VIEW cdp.memberships IS 'who is in which segment as of the applied clock';
 
 CREATE VIEW cdp.stat_segments AS
@@ -34,4 +41,4 @@ SELECT d.name AS segment,
 FROM cdp.segment_definitions d
 LEFT JOIN cdp.segment_evaluations v ON v.segment_id OPERATOR(pg_catalog.=) d.id
 LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;
-COMMENT ON VIEW cdp.stat_segments IS 'work and errors by segment: profiles evaluated by the applier, how long one takes on average in microseconds (by a sample; NULL: not known yet), errors of its predicate, the last one and whose profile raised it';
+COMMENT ON VIEW cdp.stat_segments IS 'work and errors by segment ($number is what segments of accounts ask of members): profiles evaluated by the applier, how long one takes on average in microseconds (by a sample; NULL: not known yet), errors of its predicate, the last one and whose profile raised it';

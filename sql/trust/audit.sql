@@ -97,9 +97,15 @@ CREATE TRIGGER audit_update AFTER UPDATE ON cdp.trait_definitions
 	FOR EACH ROW WHEN (NOT NEW.hidden) EXECUTE FUNCTION cdp.audit_definition('trait', 'name', 'value_sql', 'filter_sql');
 CREATE TRIGGER audit_delete AFTER DELETE ON cdp.trait_definitions
 	FOR EACH ROW WHEN (NOT OLD.hidden) EXECUTE FUNCTION cdp.audit_definition('trait', 'name', 'value_sql', 'filter_sql');
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON cdp.segment_definitions
-	FOR EACH ROW EXECUTE FUNCTION cdp.audit_definition('segment', 'name',
-		'terms', 'trait_ids', 'trait_names', 'segment_ids', 'channel', 'altered_at');
+CREATE TRIGGER audit_insert AFTER INSERT ON cdp.segment_definitions
+	FOR EACH ROW WHEN (NOT NEW.hidden) EXECUTE FUNCTION cdp.audit_definition('segment', 'name',
+		'terms', 'trait_ids', 'trait_names', 'segment_ids', 'channel', 'altered_at', 'hidden');
+CREATE TRIGGER audit_update AFTER UPDATE ON cdp.segment_definitions
+	FOR EACH ROW WHEN (NOT NEW.hidden) EXECUTE FUNCTION cdp.audit_definition('segment', 'name',
+		'terms', 'trait_ids', 'trait_names', 'segment_ids', 'channel', 'altered_at', 'hidden');
+CREATE TRIGGER audit_delete AFTER DELETE ON cdp.segment_definitions
+	FOR EACH ROW WHEN (NOT OLD.hidden) EXECUTE FUNCTION cdp.audit_definition('segment', 'name',
+		'terms', 'trait_ids', 'trait_names', 'segment_ids', 'channel', 'altered_at', 'hidden');
 CREATE TRIGGER audit AFTER INSERT OR UPDATE OF name, relation, source, mapping, capture, attached_by OR DELETE
 	ON cdp.attachment_definitions
 	FOR EACH ROW EXECUTE FUNCTION cdp.audit_definition('attachment', 'name',

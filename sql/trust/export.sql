@@ -125,7 +125,7 @@ BEGIN
 		SELECT 'segments', jsonb_build_object('name', d.name, 'description', d.description, 'purpose', d.options ->> 'purpose',
 			'predicate', d.predicate::text, 'exit_when', d.exit_when::text, 'profile_id', m.profile_id,
 			'member', m.member, 'entered_at', m.entered_at, 'entries', m.entries)
-		FROM cdp.segment_members m JOIN cdp.segment_definitions d ON d.id = m.segment_id AND d.entity = 'profile'
+		FROM cdp.segment_members m JOIN cdp.segment_definitions d ON d.id = m.segment_id AND d.entity = 'profile' AND NOT d.hidden
 		WHERE m.profile_id = ANY (nodes) ORDER BY d.name COLLATE "C", m.profile_id;
 	RETURN QUERY
 		SELECT 'accounts', jsonb_build_object('account', a.account, 'since', a.since, 'until', a.until)

@@ -23,7 +23,7 @@ BEGIN
 	IF role IS NULL THEN
 		RAISE EXCEPTION 'role must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	SELECT d.id INTO id FROM cdp.segment_definitions d WHERE d.name = segment AND d.entity = 'profile' FOR KEY SHARE;
+	SELECT d.id INTO id FROM cdp.segment_definitions d WHERE d.name = segment AND d.entity = 'profile' AND NOT d.hidden FOR KEY SHARE;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'segment "%" of profiles does not exist', segment
 			USING ERRCODE = 'undefined_object', HINT = 'See cdp.segments.';

@@ -203,12 +203,14 @@ push_segments(JsonbParseState **state, ProfileRead *read)
 {
 	CdpProfileEval profile = evaluate_segments(read, NULL);
 	const char **names = palloc(Max(profile.nafter, 1) * sizeof(char *));
+	int			n = 0;
 
 	for (int i = 0; i < profile.nafter; i++)
-		names[i] = CdpSegmentName(read->segments, profile.after[i]);
-	qsort(names, profile.nafter, sizeof(char *), compare_names);
+		if (!CdpSegmentNamed(read->segments, profile.after[i])->hidden)
+			names[n++] = CdpSegmentName(read->segments, profile.after[i]);
+	qsort(names, n, sizeof(char *), compare_names);
 	(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
-	for (int i = 0; i < profile.nafter; i++)
+	for (int i = 0; i < n; i++)
 		push_string(state, WJB_ELEM, names[i], strlen(names[i]));
 	(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
 }
@@ -439,7 +441,7 @@ cdp_segment_members(PG_FUNCTION_ARGS)
 	args[0] = PG_GETARG_DATUM(0);
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args("SELECT id FROM cdp.segment_definitions WHERE name = $1",
+	if (SPI_execute_with_args("SELECT id FROM cdp.segment_definitions WHERE name = $1 AND NOT hidden",
 							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look up a segment");
 	if (SPI_processed == 0)

@@ -341,7 +341,7 @@ announce_definitions(CdpBatch *batch, List *segment_ids, const char *entity)
 		CdpChange  *change;
 		char	   *payload;
 
-		if (segment == NULL)
+		if (segment == NULL || segment->hidden)
 			continue;
 		for (int i = 0; i < batch->changes.n; i++)
 		{
@@ -608,7 +608,7 @@ leave_former(CdpBatch *batch)
 			segment = CdpSegmentById(accounts, DatumGetInt32(CdpCell(i, 1, &isnull)));
 			entity = "account";
 		}
-		if (segment == NULL)
+		if (segment == NULL || segment->hidden)
 			continue;
 		change = CdpChangeAdd(&batch->changes);
 		change->entity = entity;

@@ -458,14 +458,18 @@ void
 CdpPassageAdd(CdpBatch *batch, CdpPassage *passages, int *n, CdpSegment *segment,
 			  int64 profile, bool enters, CdpCause cause, TimestampTz at)
 {
-	CdpChange  *change = CdpChangeAdd(&batch->changes);
+	passages[*n].change = -1;
+	if (!segment->hidden)
+	{
+		CdpChange  *change = CdpChangeAdd(&batch->changes);
 
-	change->kind = enters ? "segment_entered" : "segment_exited";
-	change->profile_id = profile;
-	change->segment = segment;
-	change->cause = cause;
-	change->occurred_at = at;
-	passages[*n].change = batch->changes.n - 1;
+		change->kind = enters ? "segment_entered" : "segment_exited";
+		change->profile_id = profile;
+		change->segment = segment;
+		change->cause = cause;
+		change->occurred_at = at;
+		passages[*n].change = batch->changes.n - 1;
+	}
 	passages[*n].segment = segment->id;
 	passages[*n].profile = profile;
 	passages[*n].at = at;
@@ -537,11 +541,14 @@ CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
 		/* rows come back in the order in which they went in */
 		for (i = 0; i < nentered; i++)
 		{
-			CdpChange  *change = &batch->changes.items[entered[i].change];
+			CdpChange  *change;
 			bool		isnull;
 			int32		number = DatumGetInt32(CdpCell(i, 3, &isnull));
 
 			Assert(CdpCellInt8(i, 2) == entered[i].profile);
+			if (entered[i].change < 0)
+				continue;
+			change = &batch->changes.items[entered[i].change];
 			/* most enter for the first time */
 			if (number >= 1 && number <= lengthof(payloads))
 			{

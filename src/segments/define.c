@@ -270,7 +270,7 @@ CdpSegmentStore(CdpSegmentDefinition *definition, bool tell)
 		foreach(lc, created)
 			CdpBackfillBegin("trait", lfirst_int(lc), 0, true);
 	}
-	if (live && CdpSegmentVersionNeeded(&references, created))
+	if (live && !definition->accounts && CdpSegmentVersionNeeded(&references, created))
 	{
 		CdpSegmentVersionKeep(definition, &references);
 		CdpHiddenTraitsPrune();
@@ -284,6 +284,7 @@ CdpSegmentStore(CdpSegmentDefinition *definition, bool tell)
 	{
 		(void) CdpSegmentsExecute("UPDATE cdp.segment_errors SET suspended = false"
 								  " WHERE segment_id = $1", definition->id, NULL);
+		CdpSegmentsUnnamedPrune();
 		CdpHiddenTraitsPrune();
 	}
 	CdpGenerationBump();
@@ -655,15 +656,18 @@ cdp_reevaluate_segment(PG_FUNCTION_ARGS)
 	CdpSegmentDefinition definition;
 	CdpTraitSet *traits;
 	CdpSegmentSet *set;
+	List	   *ids;
 
 	begin_definition();
 	read_own_definition(name, &definition);
+	ids = list_concat_unique_int(CdpSegmentsUnnamedOf(definition.id),
+								 CdpSegmentDependents(definition.id));
 	(void) CdpSegmentsExecute("UPDATE cdp.segment_errors SET suspended = false"
 							  " WHERE segment_id = $1", definition.id, NULL);
 	CdpGenerationBump();
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	traits = CdpTraitSetGet(-1);
+	traits = definition.accounts ? CdpAccountTraitSetGet(-1) : CdpTraitSetGet(-1);
 	set = CdpSegmentSetGet(-1, traits);
 	if (CdpSegmentById(set, definition.id) == NULL ||
 		!OidIsValid(get_role_oid(definition.owner, true)))
@@ -673,7 +677,7 @@ cdp_reevaluate_segment(PG_FUNCTION_ARGS)
 				 errhint("See the column \"state\" of cdp.segments.")));
 	tell_of(definition.id);
 	if (CdpBackfillHook != NULL)
-		CdpBackfillHook(NIL, CdpSegmentDependents(definition.id), false);
+		CdpBackfillHook(NIL, ids, false);
 	PopActiveSnapshot();
 	PG_RETURN_DATUM(difference(fcinfo, definition.version));
 }
@@ -808,14 +812,19 @@ cdp_rename_segment(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-static void
-drop_one(int32 id)
+void
+CdpSegmentForget(int32 id)
 {
 	(void) CdpSegmentsExecute("UPDATE cdp.identities i"
 							" SET segments = array_remove(i.segments, $1)"
 							" FROM cdp.segment_members m"
 							" WHERE m.segment_id = $1 AND m.member"
 							" AND i.node_id = m.profile_id", id, NULL);
+	(void) CdpSegmentsExecute("UPDATE cdp.account_identities i"
+							" SET segments = array_remove(i.segments, $1)"
+							" FROM cdp.segment_members m"
+							" WHERE m.segment_id = $1 AND m.member"
+							" AND i.account_id = m.profile_id", id, NULL);
 	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_members WHERE segment_id = $1",
 							id, NULL);
 	(void) CdpSegmentsExecute("DELETE FROM cdp.segment_errors WHERE segment_id = $1",
@@ -841,19 +850,28 @@ cdp_drop_segment(PG_FUNCTION_ARGS)
 	bool		cascade = PG_GETARG_BOOL(1);
 	CdpSegmentDefinition	definition;
 	List	   *ids;
+	List	   *others = NIL;
 	ListCell   *lc;
 
 	begin_definition();
 	read_own_definition(name, &definition);
 	ids = CdpSegmentDependents(definition.id);
-	if (list_length(ids) > 1)
+	for_each_from(lc, ids, 1)
+	{
+		char	   *other = CdpSegmentNameById(lfirst_int(lc));
+
+		/* hidden ones go with those who refer to them */
+		if (other[0] != '$')
+			others = lappend(others, other);
+	}
+	if (others != NIL)
 	{
 		StringInfoData names;
 
 		initStringInfo(&names);
-		for_each_from(lc, ids, 1)
+		foreach(lc, others)
 			appendStringInfo(&names, "%s\"%s\"", names.len > 0 ? ", " : "",
-							 CdpSegmentNameById(lfirst_int(lc)));
+							 (char *) lfirst(lc));
 		if (!cascade)
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
@@ -861,17 +879,18 @@ cdp_drop_segment(PG_FUNCTION_ARGS)
 							name),
 					 errdetail("They are %s.", names.data),
 					 errhint("Use cascade => true to drop them too.")));
-		for_each_from(lc, ids, 1)
+		foreach(lc, others)
 		{
 			CdpSegmentDefinition	other;
 
-			read_own_definition(CdpSegmentNameById(lfirst_int(lc)), &other);
+			read_own_definition((char *) lfirst(lc), &other);
 		}
 		ereport(NOTICE,
 				(errmsg("drop cascades to segments %s", names.data)));
 	}
 	foreach(lc, ids)
-		drop_one(lfirst_int(lc));
+		CdpSegmentForget(lfirst_int(lc));
+	CdpSegmentsUnnamedPrune();
 	CdpHiddenTraitsPrune();
 	CdpGenerationBump();
 	PG_RETURN_VOID();

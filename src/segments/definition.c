@@ -93,8 +93,8 @@ CdpSegmentsExecute(const char *sql, int32 id, const char *string)
 /*
  * Read integers, the first column of a query about a segment.
  */
-static List *
-list_as_owner(const char *sql, int32 id)
+List *
+CdpSegmentIntegers(const char *sql, int32 id)
 {
 	Oid			types[] = {INT4OID};
 	Datum		values[1];
@@ -141,7 +141,7 @@ CdpSegmentDefinitionRead(const char *name, CdpSegmentDefinition *out)
 	if (SPI_execute_with_args("SELECT id, name, predicate, exit_when, timezone, description,"
 							  " options, owner, enabled, exclude, holdout, seed, version,"
 							  " entity = 'account'"
-							  " FROM cdp.segment_definitions WHERE name = $1",
+							  " FROM cdp.segment_definitions WHERE name = $1 AND NOT hidden",
 							  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the definition of a segment");
 	found = SPI_processed > 0;
@@ -228,8 +228,9 @@ CdpSegmentDefinitionWrite(CdpSegmentDefinition *definition, const CdpReferences 
 	static const char *const insert =
 		"INSERT INTO cdp.segment_definitions (name, predicate, exit_when, timezone,"
 		" description, options, owner, channel, enabled,"
-		" terms, trait_names, trait_ids, segment_ids, exclude, holdout, seed, entity)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+		" terms, trait_names, trait_ids, segment_ids, exclude, holdout, seed, entity, hidden)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,"
+		" starts_with($1, '$'))"
 		" RETURNING id";
 	static const char *const update =
 		"UPDATE cdp.segment_definitions SET name = $1, predicate = $2, exit_when = $3,"
@@ -320,7 +321,7 @@ CdpSegmentNameById(int32 id)
 List *
 CdpSegmentDependents(int32 id)
 {
-	return list_as_owner("WITH RECURSIVE r(id) AS (SELECT $1 UNION"
+	return CdpSegmentIntegers("WITH RECURSIVE r(id) AS (SELECT $1 UNION"
 						 " SELECT d.id FROM r"
 						 " JOIN cdp.segment_definitions d ON r.id = ANY (d.segment_ids))"
 						 " SELECT r.id FROM r ORDER BY r.id <> $1, r.id", id);
@@ -333,7 +334,7 @@ CdpSegmentDependents(int32 id)
 List *
 CdpSegmentsOfTrait(int32 trait_id)
 {
-	return list_as_owner("WITH RECURSIVE t(id) AS (SELECT $1 UNION"
+	return CdpSegmentIntegers("WITH RECURSIVE t(id) AS (SELECT $1 UNION"
 						 " SELECT x.id FROM t JOIN cdp.definition_depends x"
 						 " ON x.trait_id = t.id AND x.kind = 'trait'),"
 						 " r(id) AS (SELECT x.id FROM t JOIN cdp.definition_depends x"

@@ -153,7 +153,7 @@ read_members(MemberSet *set, Datum name)
 	Oid			type = TEXTOID;
 	bool		isnull;
 
-	if (SPI_execute_with_args("SELECT id FROM cdp.segment_definitions WHERE name = $1",
+	if (SPI_execute_with_args("SELECT id FROM cdp.segment_definitions WHERE name = $1 AND NOT hidden",
 							  1, &type, &name, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look up a segment");
 	if (SPI_processed == 0)

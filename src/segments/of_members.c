@@ -5,13 +5,14 @@
  *	  count_members().
  *
  *	  any_member(in_segment('s')) and its like count the members who are in a
- *	  segment of profiles.  That is how what a trait cannot say is asked: the
- *	  segment is evaluated when entries come and when its time has come.  Other
- *	  calls stand on a hidden trait of accounts over their members, which
- *	  counts those for whom the predicate is true (traits/account.c).  That
- *	  trait wants a text over traits of profiles, so the calls in the predicate
- *	  are replaced in its text by what they have become: expressions over
- *	  hidden traits of profiles, which are called $ and their id.
+ *	  segment of profiles.  Predicates that say more than a trait can, such as
+ *	  where somebody is when time passes, are made such a segment, which is
+ *	  hidden (unnamed.c).  The others stand on a hidden trait of accounts over
+ *	  their members, which counts those for whom the predicate is true
+ *	  (traits/account.c).  That trait wants a text over traits of profiles, so
+ *	  the calls in the predicate are replaced in its text by what they have
+ *	  become: expressions over hidden traits of profiles, which are called $ and
+ *	  their id.
  *
  * IDENTIFICATION
  *	  src/segments/of_members.c
@@ -23,6 +24,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -35,26 +37,92 @@ static const char *const member_words[] = {
 	"count_of", "did", "did_not", "first_time", "member_of", "sum_of"
 };
 
-/*
- * Refuse a word that says more than a trait can; members: the call in whose
- * predicate it stands.
- */
-void
-CdpMembersCheckWord(const char *word, const char *members, const char *text, int location)
+/* What cannot be asked of a member. */
+static const char *const words_about_members[] = {
+	"all_members", "any_member", "count_members"
+};
+
+static bool
+is_one_of(const char *word, const char *const *words, int n)
 {
-	for (int i = 0; i < lengthof(member_words); i++)
-		if (strcmp(member_words[i], word) == 0)
-			return;
+	for (int i = 0; i < n; i++)
+		if (strcmp(words[i], word) == 0)
+			return true;
+	return false;
+}
+
+/* What is found in a predicate about members. */
+typedef struct MembersScan
+{
+	const char *members;		/* the word before it */
+	const char *text;
+	bool		more;			/* more than a trait can say */
+	List	   *segments;		/* calls of in_segment (FuncCall *) */
+} MembersScan;
+
+static void
+refuse(const MembersScan *scan, const char *word, int location)
+{
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 strcmp(word, "now") == 0
-			 ? errmsg("the current time cannot be used in the predicate of %s()", members)
-			 : errmsg(strcmp(word, "account") == 0 ? "%s.… cannot be used in the predicate of %s()"
-					  : "%s() cannot be used in the predicate of %s()", word, members),
-			 errdetail("It may have traits of profiles, did(), did_not(), count_of(), sum_of(), first_time() and member_of()."),
-			 strcmp(word, "account") == 0 ? 0 :
-			 errhint("Make a segment of profiles of the predicate, and write %s(in_segment('its name')).", members),
-			 CdpPredicateErrorPosition(text, location)));
+			 errmsg("%s cannot be used in the predicate of %s()", word, scan->members),
+			 errdetail("What an account is follows from its members."),
+			 CdpPredicateErrorPosition(scan->text, location)));
+}
+
+static bool
+scan_walker(Node *node, void *arg)
+{
+	MembersScan *scan = (MembersScan *) arg;
+
+	if (node == NULL)
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	check_stack_depth();
+	if (IsA(node, ColumnRef))
+	{
+		const List *fields = ((ColumnRef *) node)->fields;
+		const Node *first = (const Node *) linitial(fields);
+
+		if (!IsA(first, String))
+			return false;
+		if (list_length(fields) == 2 && strcmp(strVal(first), "account") == 0)
+			refuse(scan, "account.…", ((ColumnRef *) node)->location);
+		/* CURRENT_DATE and its like */
+		scan->more |= strVal(first)[0] == CDP_HIDDEN_MARK;
+		return false;
+	}
+	if (IsA(node, FuncCall) && CdpVocabularyCall((FuncCall *) node))
+	{
+		const char *word = strVal(llast(((FuncCall *) node)->funcname));
+
+		if (is_one_of(word, words_about_members, lengthof(words_about_members)))
+			refuse(scan, psprintf("%s()", word), ((FuncCall *) node)->location);
+		if (is_one_of(word, member_words, lengthof(member_words)))
+			return false;
+		scan->more = true;
+		if (strcmp(word, "in_segment") == 0)
+		{
+			scan->segments = lappend(scan->segments, node);
+			return false;
+		}
+	}
+	return raw_expression_tree_walker(node, scan_walker, arg);
+}
+
+/*
+ * Does the predicate say more than a trait can, so that a segment of profiles
+ * has to stand for it?  members: the word before it; *segments: its calls of
+ * in_segment (FuncCall *).
+ */
+bool
+CdpMembersNeedSegment(const char *members, Node *predicate, const char *text, List **segments)
+{
+	MembersScan scan = {members, text};
+
+	(void) scan_walker(predicate, &scan);
+	*segments = scan.segments;
+	return scan.more;
 }
 
 /*

@@ -97,8 +97,8 @@ CdpSegmentIdByName(const char *name)
 
 	term.name = unconstify(char *, name);
 	term.name_location = -1;
-	return look_up(&term, "SELECT id FROM cdp.segment_definitions WHERE name = $1",
-				   "SELECT name FROM cdp.segment_definitions ORDER BY name",
+	return look_up(&term, "SELECT id FROM cdp.segment_definitions WHERE name = $1 AND NOT hidden",
+				   "SELECT name FROM cdp.segment_definitions WHERE NOT hidden ORDER BY name",
 				   "segment \"%s\" does not exist", NULL);
 }
 
@@ -520,6 +520,34 @@ hidden_trait(ResolveContext *context, CdpTerm *term, const char *timezone)
 	return id;
 }
 
+static void
+check_about_accounts(const ResolveContext *context, const CdpTerm *term)
+{
+	if (!context->traits->accounts)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("%s() is about accounts", term->word),
+				 errhint("Use it in a segment of accounts: cdp.create_segment('…', '…', entity => 'account')."),
+				 CdpPredicateErrorPosition(context->text, term->location)));
+}
+
+/*
+ * The hidden segment that stands for a predicate about members.
+ */
+static int32
+unnamed_segment(ResolveContext *context, const CdpTerm *term, const char *timezone)
+{
+	List	   *read;
+	int32		id;
+
+	check_about_accounts(context, term);
+	id = CdpSegmentUnnamed(term->name, timezone, context->created, &read);
+	context->references->trait_ids = list_concat_unique_int(context->references->trait_ids, read);
+	/* it may have been made, and the set renewed */
+	context->traits = CdpAccountTraitSetFresh();
+	return id;
+}
+
 /*
  * The hidden trait of accounts that counts members.  What it reads are traits
  * of profiles; segments of accounts have to know of their changes, too.
@@ -532,12 +560,7 @@ members_trait(ResolveContext *context, CdpTerm *term, const char *timezone)
 	ListCell   *lc;
 	int32		id;
 
-	if (!context->traits->accounts)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("%s() is about accounts", term->word),
-				 errhint("Use it in a segment of accounts: cdp.create_segment('…', '…', entity => 'account')."),
-				 CdpPredicateErrorPosition(context->text, term->location)));
+	check_about_accounts(context, term);
 	id = CdpHiddenOverMembers(CdpMembersFilter(term->members, context->terms),
 							  term->in_segment < 0 ? 0 :
 							  ((CdpTerm *) list_nth(context->terms, term->in_segment))->id,
@@ -597,20 +620,21 @@ define(ResolveContext *context, const char *text, const char *timezone, const ch
 		switch (term->kind)
 		{
 			case CDP_TERM_SEGMENT:
-				term->id = context->traits->accounts && !term->of_member
+				term->id = term->unnamed ? unnamed_segment(context, term, timezone)
+					: context->traits->accounts && !term->of_member
 					? look_up(term, "SELECT id FROM cdp.segment_definitions"
 							  " WHERE name = $1 AND entity = 'account'",
 							  "SELECT name FROM cdp.segment_definitions"
 							  " WHERE entity = 'account' ORDER BY name",
 							  "there is no segment \"%s\" of accounts", text)
 					: look_up(term, "SELECT id FROM cdp.segment_definitions"
-							  " WHERE name = $1 AND entity = 'profile'",
+							  " WHERE name = $1 AND entity = 'profile' AND NOT hidden",
 							  "SELECT name FROM cdp.segment_definitions"
-							  " WHERE entity = 'profile' ORDER BY name",
+							  " WHERE entity = 'profile' AND NOT hidden ORDER BY name",
 							  "segment \"%s\" does not exist", text);
 				references->segment_ids = list_append_unique_int(references->segment_ids,
 																 term->id);
-				if (term->of_member)
+				if (term->of_member && !term->unnamed)
 					CdpMembersSegmentBuilt(term, text);
 				break;
 			case CDP_TERM_KIND:

@@ -127,6 +127,7 @@ typedef struct CdpTerm
 	char	   *members;		/* … for whom this is true, see of_members.c; NULL: all */
 	int			in_segment;		/* … who are in the segment of that term; -1: none */
 	bool		of_member;		/* part of such a predicate: about a profile */
+	bool		unnamed;		/* a segment without a name; name: its predicate */
 	int32		id;				/* hidden trait or segment; 0: neither */
 } CdpTerm;
 
@@ -139,6 +140,7 @@ typedef struct CdpTerm
  */
 extern List *CdpVocabularyReplace(Node *raw, const char *text, const char *timezone);
 extern int	CdpHiddenColumn(const char *name);
+extern bool CdpVocabularyCall(const struct FuncCall *call);
 extern char *CdpTermText(const CdpTerm *term);
 extern int	CdpPredicateErrorPosition(const char *text, int location);
 
@@ -169,11 +171,25 @@ typedef struct CdpMemberCall
 
 extern bool CdpMembersOfSegment(const Node *predicate);
 extern void CdpMembersSegmentBuilt(const CdpTerm *term, const char *text);
-extern void CdpMembersCheckWord(const char *word, const char *members, const char *text,
-								int location);
+extern bool CdpMembersNeedSegment(const char *members, Node *predicate, const char *text,
+								  List **segments);
 extern char *CdpMembersText(const char *text, int location, const List *calls,
 							char **predicate);
 extern char *CdpMembersFilter(const char *members, const List *terms);
+
+/* ---- unnamed.c: segments that stand for what is asked of members ---- */
+
+/*
+ * The hidden segment of the current user that says this.  One that is new is
+ * evaluated with the hidden trait over members that is made for it.  *created:
+ * traits that are new are added; *read: all that it reads.
+ */
+extern int32 CdpSegmentUnnamed(const char *predicate, const char *timezone, List **created,
+							   List **read);
+/* Drop those that no segment of accounts refers to any more. */
+extern void CdpSegmentsUnnamedPrune(void);
+/* Those that a segment refers to. */
+extern List *CdpSegmentsUnnamedOf(int32 id);
 
 /* ---- clock.c: comparisons with now() ---- */
 
@@ -379,6 +395,10 @@ extern void CdpMembersSegmentCheck(const CdpSegmentDefinition *definition,
 								   const CdpReferences *references);
 /* A segment's id first, then those of all that refer to it, directly or not. */
 extern List *CdpSegmentDependents(int32 id);
+/* Integers, the first column of a query about a segment, run as the owner. */
+extern List *CdpSegmentIntegers(const char *sql, int32 id);
+/* define.c: a segment is no more. */
+extern void CdpSegmentForget(int32 id);
 /* Enabled segments whose members may change with a trait. */
 /*
  * Run a statement with a segment's id as $1 and, when not NULL, a text as $2;

@@ -27,6 +27,7 @@ typedef struct CdpSegment
 	bool		clock;			/* compares with the clock: may change when a timer is due */
 	bool		identity;		/* depends on the profile's identifiers */
 	bool		primary;		/* depends on the profile's primary account */
+	bool		hidden;			/* what is asked of members of accounts; nobody is told of it */
 	struct CdpSegmentRules *rules;	/* private: compiled predicate, exit_when */
 } CdpSegment;
 

@@ -121,7 +121,7 @@ load_definitions(int64 generation, bool accounts, MemoryContext context, int *n)
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (SPI_execute(psprintf("SELECT id, name, channel, owner, timezone, predicate, exit_when,"
-							 " enabled, terms, trait_names, trait_ids, exclude, holdout, seed, options"
+							 " enabled, terms, trait_names, trait_ids, exclude, holdout, seed, options, hidden"
 							 " FROM cdp.segment_definitions WHERE entity = '%s' ORDER BY id",
 							 accounts ? "account" : "profile"),
 					snapshot_sees(generation), 0) != SPI_OK_SELECT)
@@ -156,6 +156,7 @@ load_definitions(int64 generation, bool accounts, MemoryContext context, int *n)
 		rules->exclude = column_ints(tuple, desc, 12, &rules->nexclude);
 		rules->holdout = DatumGetFloat8(SPI_getbinval(tuple, desc, 13, &isnull));
 		rules->seed = column_text(tuple, desc, 14);
+		segment->hidden = DatumGetBool(SPI_getbinval(tuple, desc, 16, &isnull));
 		rules->purpose =
 			CdpSegmentPurpose(DatumGetJsonbP(SPI_getbinval(tuple, desc, 15, &isnull)));
 	}
@@ -573,7 +574,7 @@ CdpSegmentColumnByName(const CdpSegmentSet *set, const char *name)
 	for (int i = 0; i < set->columns->n; i++)
 	{
 		if (strcmp(set->columns->names[i], name) == 0)
-			return i;
+			return set->columns->segments[i]->hidden ? -1 : i;
 	}
 	return -1;
 }

@@ -22,6 +22,7 @@
  *		all_members(p)				->	"\1n" >= 1 AND "\1n" = "\1m"
  *		count_members(p)			->	"\1n"
  *		any_member(in_segment('s'))	->	"\1m" >= 1, where n is the segment
+ *		any_member(since(t) < i)	->	the same, where n is a hidden segment
  *		consented(p)				->	NOT ("\1Cp" IS DISTINCT FROM 'granted')
  *		now()						->	"\1N"
  *		account.t					->	"\1At"
@@ -134,6 +135,25 @@ is_word(const char *name, const char *const *words, int n)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Is it a call of the vocabulary, or one that tells the time?
+ */
+bool
+CdpVocabularyCall(const FuncCall *call)
+{
+	const char *word = strVal(llast(call->funcname));
+	const char *schema = list_length(call->funcname) > 1 ? strVal(linitial(call->funcname)) : NULL;
+
+	if (schema == NULL || strcmp(schema, "cdp") == 0)
+	{
+		for (int i = 0; i < lengthof(vocabulary); i++)
+			if (strcmp(vocabulary[i].word, word) == 0)
+				return true;
+	}
+	return (schema == NULL || strcmp(schema, "pg_catalog") == 0) &&
+		is_word(word, now_words, lengthof(now_words));
 }
 
 /*
@@ -652,6 +672,7 @@ replace_members(Call *call)
 	char	   *predicate = "";
 	char	   *members = NULL;
 	int			in_segment = -1;
+	List	   *segments = NIL;
 	Node	   *node;
 
 	if (call->node->args != NIL && IsA(linitial(call->node->args), NamedArgExpr))
@@ -671,6 +692,32 @@ replace_members(Call *call)
 		in_segment = add_term(&of_segment, CDP_TERM_SEGMENT, &segment[0])->number;
 		context->members = NULL;
 		(void) CdpMembersText(context->text, call->location, NIL, &predicate);
+	}
+	else if (args[0].value != NULL &&
+			 CdpMembersNeedSegment(call->word, args[0].value, context->text, &segments))
+	{
+		ReplaceContext alone = {context->text, context->timezone};
+		CdpTerm    *term;
+		ListCell   *lc;
+
+		/* the form of what stands in it; it is defined by itself */
+		(void) replace_walker((Node *) copyObject(args[0].value), &alone);
+		context->members = call->word;
+		foreach(lc, segments)
+		{
+			FuncCall   *inner = (FuncCall *) lfirst(lc);
+			CdpWordArgument segment[] = {{"segment"}};
+			Call		of_segment = {inner, "in_segment", inner->location, context};
+
+			CdpWordArguments(inner, of_segment.word, context->text, segment, 1, 1, 1);
+			(void) add_term(&of_segment, CDP_TERM_SEGMENT, &segment[0]);
+		}
+		term = new_term(call, CDP_TERM_SEGMENT, call->location);
+		context->members = NULL;
+		(void) CdpMembersText(context->text, call->location, NIL, &predicate);
+		term->name = predicate;
+		term->unnamed = true;
+		in_segment = term->number;
 	}
 	else if (args[0].value != NULL)
 	{
@@ -788,7 +835,6 @@ replace_call(FuncCall *node, ReplaceContext *context)
 				{
 					CdpMemberCall *inner = palloc(sizeof(CdpMemberCall));
 
-					CdpMembersCheckWord(call.word, context->members, context->text, call.location);
 					inner->location = call.location;
 					inner->node = (Node *) node;
 					context->calls = lappend(context->calls, inner);
@@ -802,8 +848,6 @@ replace_call(FuncCall *node, ReplaceContext *context)
 	{
 		if (is_word(call.word, now_words, lengthof(now_words)))
 		{
-			if (context->members != NULL)
-				CdpMembersCheckWord("now", context->members, context->text, call.location);
 			replace_now(&call);
 			return true;
 		}
@@ -834,9 +878,6 @@ replace_walker(Node *node, void *arg)
 		ColumnRef  *column = (ColumnRef *) node;
 		Node	   *first = (Node *) linitial(column->fields);
 
-		if (context->members != NULL && IsA(first, String) &&
-			strVal(first)[0] == CDP_HIDDEN_MARK)
-			CdpMembersCheckWord("now", context->members, context->text, column->location);
 		if (context->members != NULL && IsA(first, String) && strVal(first)[0] == '$')
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -845,8 +886,6 @@ replace_walker(Node *node, void *arg)
 		if (list_length(column->fields) == 2 && IsA(first, String) &&
 			strcmp(strVal(first), "account") == 0 && IsA(lsecond(column->fields), String))
 		{
-			if (context->members != NULL)
-				CdpMembersCheckWord("account", context->members, context->text, column->location);
 			column->fields = list_make1(makeString(psprintf("%c%c%s", CDP_HIDDEN_MARK, CDP_HIDDEN_ACCOUNT,
 															strVal(lsecond(column->fields)))));
 		}

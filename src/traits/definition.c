@@ -724,11 +724,13 @@ check_no_dependants(CdpDefinition *definition, const char *verb, bool also_trait
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (SPI_execute_with_args("SELECT string_agg(COALESCE('trait ' || t.name,"
-							  " d.kind || ' ' || d.id), ', ' ORDER BY d.kind, d.id)"
+							  " d.kind || ' ' || COALESCE(s.name, d.id::text)), ', ' ORDER BY d.kind, d.id)"
 							  " FROM cdp.definition_depends d"
 							  " LEFT JOIN cdp.trait_definitions t"
 							  " ON t.id = d.id AND d.kind = 'trait'"
-							  " WHERE d.trait_id = $1 AND (d.kind <> 'trait' OR $2)",
+							  " LEFT JOIN cdp.segment_definitions s"
+							  " ON s.id = d.id AND d.kind IN ('segment', 'segment version')"
+							  " WHERE d.trait_id = $1 AND (d.kind <> 'trait' OR $2) AND s.hidden IS NOT TRUE",
 							  2, types, values, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read dependencies");
 	list = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);

@@ -158,7 +158,8 @@ cdp_drop_purpose(PG_FUNCTION_ARGS)
 	if (SPI_execute_with_args("SELECT string_agg(s.name, ', ' ORDER BY s.name)"
 							  " FROM cdp.definition_depends d"
 							  " JOIN cdp.segment_definitions s ON s.id = d.id"
-							  " WHERE d.trait_id = $1 AND d.kind IN ('segment', 'segment version')",
+							  " WHERE d.trait_id = $1 AND d.kind IN ('segment', 'segment version')"
+							  " AND NOT s.hidden",
 							  1, &type, &id, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read dependencies");
 	list = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);

@@ -59,8 +59,13 @@ SELECT cdp.drop_segment(name) FROM unnest(ARRAY['adopted_too', 'mixed', 'buying'
 SELECT count(*) FROM cdp.trait_definitions WHERE hidden;
 
 -- refused
-SELECT cdp.create_segment('x', $$any_member(now() > '2026-01-01')$$, entity => 'account');
-SELECT cdp.create_segment('x', $$any_member(current_date > '2026-01-01')$$, entity => 'account');
+SELECT cdp.create_segment('x', $$any_member(clock_timestamp() > '2026-01-01')$$, entity => 'account');
+SELECT cdp.create_segment('x', $$any_member(now() > 'soon')$$, entity => 'account');
+SELECT cdp.create_segment('x', $$any_member(now() > nonsense)$$, entity => 'account');
+SELECT cdp.create_segment('x', $$any_member(known() AND "$2" > 1)$$, entity => 'account');
+SELECT cdp.create_segment('x', $$any_member(known() AND changed('plan'))$$, entity => 'account');
+SELECT cdp.create_segment('x', $$any_member(known() AND any_member(true))$$, entity => 'account');
+SELECT $$any_member(known(1))$$::cdp.predicate;
 SELECT cdp.create_segment('x', $$any_member(in_segment('y'))$$, entity => 'account');
 SELECT cdp.create_segment('x', $$any_member(all_members(true))$$, entity => 'account');
 SELECT cdp.create_segment('x', $$any_member(nonsense > 1)$$, entity => 'account');

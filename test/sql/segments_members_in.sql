@@ -110,9 +110,6 @@ SELECT cdp.create_segment('some_active', $$any_member(in_segment('active'))$$, e
 SELECT cdp.alter_segment('active', $$did('Login') AND account.seats > 1$$);
 SELECT cdp.create_segment('x', $$any_member(in_segment('some_active'))$$, entity => 'account');
 SELECT cdp.create_segment('x', $$any_member(in_segment('actve'))$$, entity => 'account');
-SELECT cdp.create_segment('x', $$any_member(in_segment('active') AND did('Login'))$$, entity => 'account');
-SELECT cdp.create_segment('x', $$any_member(consented('marketing'))$$, entity => 'account');
-SELECT cdp.create_segment('x', $$all_members(did_in_order('A', 'B'))$$, entity => 'account');
 SELECT cdp.create_segment('x', $$any_member(account.seats > 1)$$, entity => 'account');
 SELECT cdp.create_trait('x', aggregate => 'count', entity => 'account', options => '{"over": "members", "segment": 1}');
 

@@ -153,6 +153,8 @@ our @account_segments = (
 	[ 'busy', q{orders_10d > 1 OR bought > 2} ],
 	[ 'old', q{eldest > 20 AND in_segment('busy')} ],
 	[ 'large', q{all_orders > 3} ],
+	[ 'stuck', q{any_member(did_in_order('Product Viewed', then_not => 'Order Completed', within => '1 day', newer_than => '15 days') AND age > 10)} ],
+	[ 'not_stuck', q{all_members(in_segment('lately') IS NOT TRUE AND (known() OR has_identifier('email'))) OR count_members(age > 20 OR in_segment('lately')) > 2} ],
 	[ 'lively', q{any_member(did('Product Viewed', within => '7 days') AND NOT age > 30)} ],
 	[ 'loyal', q{all_members(did('Order Completed') OR purchases_10d > 0 OR member_of('g2')) AND in_segment('busy') IS NOT NULL} ],
 	[ 'few', q{count_members() < 3 AND count_members(sum_of('Order Completed', (properties->>'qty')::numeric) > 1) >= 1} ],
