@@ -26,8 +26,9 @@ BEGIN
 	RETURN format('%s of them, %s not, %s unknown, %s errors%s', r.members, r.non_members, r.unknown, r.errors, CASE WHEN n <> r.members THEN ' BUT ' || n END);
 END $$;
 SELECT p, both_ways(p) FROM unnest(ARRAY['seats > 2', '10 / seats > 1', $$plan = 'pro' AND logins > 0$$, 'count_members() > 1', 'any_member(logins > 1)',
-	$$any_member(did('Login', at_least => 2)) OR all_members(NOT did('Login'))$$]) p;
-SELECT count(*) AS hidden_left FROM cdp.trait_definitions WHERE hidden;
+	$$any_member(did('Login', at_least => 2)) OR all_members(NOT did('Login'))$$,
+	$$any_member(did_in_order('Login', then_not => 'Logout')) AND count_members(known() AND now() > '2026-01-09') > 1$$]) p;
+SELECT (SELECT count(*) FROM cdp.trait_definitions WHERE hidden) + (SELECT count(*) FROM cdp.segment_definitions WHERE hidden) AS hidden_left;
 
 -- altered: what would change
 SELECT cdp.create_segment('large', 'seats >= 10', entity => 'account');
@@ -44,6 +45,10 @@ SELECT term, value, needed FROM cdp.explain_segment('large', 'group_id:hooli');
 SELECT * FROM cdp.explain_segment('large', 'group_id:nobody');
 SELECT * FROM cdp.explain_segment('large', 'user_id:uacme');
 SELECT * FROM cdp.explain_segment('larger', 'group_id:acme');
+SELECT cdp.create_segment('left_open', $$seats > 2 AND any_member(did_in_order('Login', then_not => 'Logout') AND in_segment('late')) AND NOT any_member(in_segment('late'))$$, entity => 'account');
+SELECT cdp.create_segment('late', $$now() > '2026-01-10'$$);
+SELECT cdp.create_segment('left_open', $$seats > 2 AND any_member(did_in_order('Login', then_not => 'Logout') AND in_segment('late')) AND NOT any_member(in_segment('late'))$$, entity => 'account');
+SELECT term, value, needed FROM cdp.explain_segment('left_open', 'group_id:acme');
 -- mistakes
 SELECT * FROM cdp.preview_segment('seats > 2', entity => 'company');
 SELECT * FROM cdp.preview_segment('seats > 2');
