@@ -63,6 +63,7 @@ typedef struct Place
  * that follow each other in a table are far from each other.
  */
 #define EDGES_AHEAD	16
+#define CACHED_PLACES	(1 << 18)
 
 typedef struct Forest
 {
@@ -194,16 +195,13 @@ root_of(Forest *forest, uint32 place)
 	return place;
 }
 
-static inline void
-join_nodes(Forest *forest, int64 a, int64 b)
+static void
+join_places(Forest *forest, int64 a, int64 b)
 {
 	bool		hashed = forest->places != NULL;
-	uint32		x;
-	uint32		y;
+	uint32		x = place_of(forest, a);
+	uint32		y = place_of(forest, b);
 
-	forest->edges++;
-	x = place_of(forest, a);
-	y = place_of(forest, b);
 	if (!hashed && forest->places != NULL)
 		x = place_of(forest, a);	/* it has moved to the hash table */
 	x = root_of(forest, x);
@@ -214,15 +212,52 @@ join_nodes(Forest *forest, int64 a, int64 b)
 		forest->parents[y] = x + 1;
 	else
 		forest->parents[x] = y + 1;
-	if ((forest->edges & 0xFFFF) == 0)
-		CHECK_FOR_INTERRUPTS();
 }
 
-static void
+/* The place of a node that is its number and below forest->n. */
+static inline uint32
+root_of_number(uint32 *parents, uint64 node)
+{
+	uint32		place = (uint32) node;
+
+	if (parents[place] == NOWHERE)
+		parents[place] = place + 1;
+	while (parents[place] != place + 1)
+		place = (parents[place] = parents[parents[place] - 1]) - 1;
+	return place;
+}
+
+static inline void
+join_nodes(Forest *forest, int64 a, int64 b)
+{
+	if ((++forest->edges & 0xFFFF) == 0)
+		CHECK_FOR_INTERRUPTS();
+	if (forest->places == NULL && (uint64) a < forest->n && (uint64) b < forest->n)
+	{
+		uint32		x = root_of_number(forest->parents, (uint64) a);
+		uint32		y = root_of_number(forest->parents, (uint64) b);
+
+		if (x < y)
+			forest->parents[y] = x + 1;
+		else
+			forest->parents[x] = y + 1;
+	}
+	else
+		join_places(forest, a, b);
+}
+
+static inline void
 add_edge(Forest *forest, int64 a, int64 b)
 {
-	int64	   *place = forest->ahead[forest->nahead % EDGES_AHEAD];
+	int64	   *place;
 
+	/* the processor's cache has them */
+	if (forest->n < CACHED_PLACES)
+	{
+		join_nodes(forest, a, b);
+		return;
+	}
+	place = forest->ahead[forest->nahead % EDGES_AHEAD];
 	if (forest->nahead >= EDGES_AHEAD)
 		join_nodes(forest, place[0], place[1]);
 	place[0] = a;
@@ -252,20 +287,45 @@ static void
 put_components(Forest *forest, ReturnSetInfo *info)
 {
 	uint64		i;
+	Datum		values[2] = {(Datum) 0, (Datum) 0};
+	bool		nulls[2] = {false, false};
+	HeapTuple	row = heap_form_tuple(info->setDesc, values, nulls);
+	char	   *numbers = (char *) row->t_data + row->t_data->t_hoff;
 
+	/* all rows look alike: only the numbers differ */
 	for (i = 0; i < forest->n; i++)
 	{
-		Datum		values[2];
-		bool		nulls[2] = {false, false};
+		int64		pair[2];
 
 		if (forest->parents[i] == NOWHERE)
 			continue;
-		values[0] = Int64GetDatum(node_at(forest, (uint32) i));
-		values[1] = Int64GetDatum(node_at(forest, root_of(forest, (uint32) i)));
-		tuplestore_putvalues(info->setResult, info->setDesc, values, nulls);
+		pair[0] = node_at(forest, (uint32) i);
+		pair[1] = node_at(forest, root_of(forest, (uint32) i));
+		memcpy(numbers, pair, sizeof(pair));
+		tuplestore_puttuple(info->setResult, row);
 		if ((i & 0xFFFF) == 0)
 			CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/*
+ * Where the rows go.  There is one for each node of a graph that is in memory, so
+ * what maintenance may take is the measure, and not work_mem.
+ */
+static void
+begin_result(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext old;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (maintenance_work_mem <= work_mem)
+		return;
+	tuplestore_end(info->setResult);
+	old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
+	info->setResult = tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0,
+											false, maintenance_work_mem);
+	MemoryContextSwitchTo(old);
 }
 
 static AttrNumber
@@ -302,7 +362,7 @@ cdp_graph_components(PG_FUNCTION_ARGS)
 	Forest		forest;
 	AclResult	acl;
 
-	InitMaterializedSRF(fcinfo, 0);
+	begin_result(fcinfo);
 	relation = table_open(relid, AccessShareLock);
 	if (relation->rd_rel->relkind != RELKIND_RELATION &&
 		relation->rd_rel->relkind != RELKIND_MATVIEW)
@@ -357,7 +417,7 @@ cdp_graph_components_query(PG_FUNCTION_ARGS)
 	Portal		portal;
 	Forest		forest;
 
-	InitMaterializedSRF(fcinfo, 0);
+	begin_result(fcinfo);
 	memset(&forest, 0, sizeof(forest));
 	forest.context = AllocSetContextCreate(CurrentMemoryContext, "components",
 										   ALLOCSET_DEFAULT_SIZES);
