@@ -216,7 +216,7 @@ BEGIN
 			  JOIN cdp.events e ON e.id = s.entry AND e.incarnation = s.incarnation
 			  LEFT JOIN cdp.referenced_properties('{identify}') r ON r.entry = e.id
 			  CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(e.properties) = 'object'
-												 THEN COALESCE(r.properties, e.properties) ELSE '{}' END) j
+												 THEN COALESCE(r.properties, cdp.verify_properties(e)) ELSE '{}' END) j
 			  WHERE e.type = 'identify' AND s.comp IS NOT NULL
 			  ORDER BY s.comp, j.key COLLATE "C", s.seq DESC) w
 		GROUP BY w.comp) d ON d.comp = p.comp;

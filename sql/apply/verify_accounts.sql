@@ -245,7 +245,7 @@ BEGIN
 			  JOIN cdp.events e ON e.id = entries[n.seq] AND e.incarnation = incarnations[n.seq]
 			  LEFT JOIN cdp.referenced_properties('{group}') r ON r.entry = e.id
 			  CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(e.properties) = 'object'
-												 THEN COALESCE(r.properties, e.properties) ELSE '{}' END) j
+												 THEN COALESCE(r.properties, cdp.verify_properties(e)) ELSE '{}' END) j
 			  WHERE e.type = 'group'
 			  ORDER BY n.acc, j.key COLLATE "C", n.seq DESC) w
 		GROUP BY w.acc) d ON d.acc = a.acc;

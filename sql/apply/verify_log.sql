@@ -1,5 +1,18 @@
 /* sql/apply/verify_log.sql: the log, judged anew */
 
+-- Which properties of a row of the log count.
+CREATE FUNCTION cdp.verify_properties(e cdp.events) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+	IF EXISTS (SELECT FROM cdp.plan_definitions d WHERE d.mode = 'drop-property') THEN
+		RETURN cdp.plan_keeps(e.id, e.type, e.event, e.received_at, e.properties);
+	END IF;
+	RETURN e.properties;
+END
+$function$;
+
 -- The log as far as it has been applied, judged.  Entries that are no copies
 -- and not rejected have a seq; of those, undone ones count for nothing.
 CREATE FUNCTION cdp.verify_log(
@@ -191,5 +204,5 @@ BEGIN
 END
 $function$;
 
-REVOKE ALL ON FUNCTION cdp.verify_log(), cdp.verify_undone(int[], int[]),
+REVOKE ALL ON FUNCTION cdp.verify_log(), cdp.verify_properties(cdp.events), cdp.verify_undone(int[], int[]),
 	cdp.verify_is_label(cdp.identifier, text[], text) FROM PUBLIC;

@@ -44,7 +44,7 @@ AS $function$
 DECLARE
 	columns constant text :=
 		'e.id, e.message_id, COALESCE(e.source, '''') AS source, e.type, e.event, e.identifiers, '
-		'cdp.entry_properties(e.properties, e.source, e.id) AS properties, e.context, '
+		'e.properties, e.context, '
 		'cdp.effective_at(e.occurred_at, e.received_at) AS occurred_at, e.received_at, e.xid, e.incarnation';
 	events constant text :=
 		'unnest($1) WITH ORDINALITY
@@ -76,8 +76,8 @@ BEGIN
 			'SELECT array_agg(v.seq ORDER BY v.seq), array_agg(v.val ORDER BY v.seq)
 			 FROM (SELECT e.seq, %s AS val
 				   FROM (SELECT e.id, e.message_id, e.source, e.type, e.event, e.identifiers,
-							COALESCE(r.properties, e.properties) AS properties,
-							e.context, e.occurred_at, e.received_at, e.xid, e.incarnation, k.seq::int AS seq
+							COALESCE(r.properties, cdp.verify_properties(e)) AS properties, e.context, e.occurred_at, e.received_at,
+							e.xid, e.incarnation, k.seq::int AS seq
 						 FROM cdp.events e
 						 JOIN unnest($1, $2) WITH ORDINALITY k(entry, inc, seq)
 						   ON e.id = k.entry AND e.incarnation = k.inc
@@ -94,7 +94,10 @@ BEGIN
 	vals := '{}';
 	FOR chunk IN EXECUTE format(
 		'SELECT array_agg(v.e ORDER BY v.seq) AS rows, array_agg(v.seq ORDER BY v.seq) AS seqs, NULL::jsonb[] AS items
-		 FROM (SELECT e, k.seq::int AS seq, row_number() OVER (ORDER BY k.seq) AS nth
+		 FROM (SELECT ROW(e.id, e.message_id, e.source, e.type, e.event, e.identifiers,
+					cdp.entry_properties(cdp.verify_properties(e), e.source, e.id), e.context,
+					e.occurred_at, e.received_at, e.xid, e.incarnation)::cdp.events AS e,
+				   k.seq::int AS seq, row_number() OVER (ORDER BY k.seq) AS nth
 			   FROM cdp.events e
 			   JOIN unnest($1, $2) WITH ORDINALITY k(entry, inc, seq)
 				 ON e.id = k.entry AND e.incarnation = k.inc

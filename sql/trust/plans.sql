@@ -5,7 +5,7 @@ CREATE TABLE cdp.plan_definitions (
 	event text NOT NULL,
 	version int NOT NULL,
 	schema jsonb NOT NULL,
-	mode text NOT NULL CHECK (mode IN ('allow', 'quarantine')),
+	mode text NOT NULL CHECK (mode IN ('allow', 'drop-property', 'quarantine')),
 	from_at timestamptz NOT NULL,
 	until_at timestamptz,
 	PRIMARY KEY (type, event, version)
@@ -124,12 +124,9 @@ BEGIN
 	IF schema IS NULL OR retroactive IS NULL THEN
 		RAISE EXCEPTION '% must not be null', CASE WHEN schema IS NULL THEN 'schema' ELSE 'retroactive' END
 			USING ERRCODE = 'null_value_not_allowed';
-	ELSIF mode = 'drop-property' THEN
-		RAISE EXCEPTION 'mode "%" of tracking plans is not supported', mode USING ERRCODE = 'feature_not_supported',
-			HINT = 'The mode allow counts what is wrong; quarantine withholds the entry.';
-	ELSIF mode IS NULL OR mode NOT IN ('allow', 'quarantine') THEN
+	ELSIF mode IS NULL OR mode NOT IN ('allow', 'drop-property', 'quarantine') THEN
 		RAISE EXCEPTION 'invalid mode "%" of a tracking plan', mode USING ERRCODE = 'invalid_parameter_value',
-			HINT = 'There are allow and quarantine.';
+			HINT = 'There are allow, drop-property and quarantine.';
 	END IF;
 	PERFORM cdp.schema_check(schema);
 	-- this lock goes before the applier's
@@ -150,7 +147,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION cdp.tracking_plan(text, jsonb, text, text, boolean) IS
-	'judge the properties of entries of a type (track, page, screen; identify and group: their traits) with this event (NULL: none) by a JSON Schema, from now on: entries that are received after this; retroactive: all of them, whenever received, in place of all earlier versions. mode allow: entries count whole; quarantine: those with violations do not count, and are in cdp.rejected until cdp.release(). What is wrong is in cdp.plan_violations. Returns the number of the version. Errors: invalid_parameter_value, feature_not_supported (mode, or what a schema has that is not known), null_value_not_allowed';
+	'judge the properties of entries of a type (track, page, screen; identify and group: their traits) with this event (NULL: none) by a JSON Schema, from now on: entries that are received after this; retroactive: all of them, whenever received, in place of all earlier versions. mode allow: entries count whole; drop-property: without the properties in which something is wrong; quarantine: those with violations do not count, and are in cdp.rejected until cdp.release(). What is wrong is in cdp.plan_violations. Returns the number of the version. Errors: invalid_parameter_value, feature_not_supported (what a schema has that is not known), null_value_not_allowed';
 
 CREATE FUNCTION cdp.drop_tracking_plan(event text, type text DEFAULT 'track') RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -235,6 +232,24 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION cdp.plan_withholds(bigint, text, text, timestamptz, jsonb) IS 'internal: does a tracking plan keep an entry from counting?';
 
+-- For cdp.verify() too.  A path is a JSON pointer (RFC 6901); what is wrong with
+-- all of it, as what is missing, is in none of the properties.
+CREATE FUNCTION cdp.plan_keeps(entry bigint, type text, event text, received_at timestamptz, properties jsonb) RETURNS jsonb
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT CASE
+		WHEN jsonb_typeof(properties) IS DISTINCT FROM 'object' THEN properties
+		WHEN jsonb_typeof(properties -> '$row') = 'string' AND properties - '$row' = '{}' THEN properties
+		WHEN EXISTS (SELECT FROM cdp.plan_releases r WHERE r.entry = plan_keeps.entry) THEN properties
+		ELSE properties - (
+			SELECT coalesce(array_agg(replace(replace(split_part(v.path, '/', 2), '~1', '/'), '~0', '~')), '{}')
+			FROM cdp.plan_definitions d CROSS JOIN LATERAL cdp.schema_violations(properties, d.schema) v
+			WHERE d.type = plan_keeps.type AND d.event = coalesce(plan_keeps.event, '') AND d.mode = 'drop-property'
+				AND d.from_at <= received_at AND received_at < coalesce(d.until_at, 'infinity') AND v.path <> '')
+		END;
+END;
+COMMENT ON FUNCTION cdp.plan_keeps(bigint, text, text, timestamptz, jsonb) IS 'internal: the properties of an entry without those that a tracking plan leaves out';
+
 -- Add up what a batch has found.
 CREATE FUNCTION cdp.count_plans(types text[], events text[], versions int[], judged bigint[], violating bigint[]) RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -277,6 +292,6 @@ COMMENT ON FUNCTION cdp.count_plan_violations(text[], text[], int[], text[], tex
 REVOKE ALL ON cdp.plan_definitions, cdp.plan_releases, cdp.plan_counts, cdp.plan_violation_counts, cdp.plan_violations, cdp.stat_plans FROM PUBLIC;
 REVOKE ALL ON FUNCTION cdp.schema_check(jsonb), cdp.end_tracking_plan(text, text), cdp.tracking_plan(text, jsonb, text, text, boolean),
 	cdp.plans_before(bigint), cdp.plan_moment(), cdp.release_from_plan(text, text, jsonb),
-	cdp.plan_withholds(bigint, text, text, timestamptz, jsonb),
+	cdp.plan_withholds(bigint, text, text, timestamptz, jsonb), cdp.plan_keeps(bigint, text, text, timestamptz, jsonb),
 	cdp.drop_tracking_plan(text, text), cdp.count_plans(text[], text[], int[], bigint[], bigint[]),
 	cdp.count_plan_violations(text[], text[], int[], text[], text[], bigint[], timestamptz[], timestamptz[], bigint[], bigint[]) FROM PUBLIC;

@@ -126,7 +126,7 @@ judge_policies(CdpAsOf *asof, CdpEntry **entries, int n)
  * owners.
  */
 static void
-fold_chunk(CdpTraitSet *traits, CdpEntry **entries, int n)
+fold_chunk(CdpAsOf *asof, CdpTraitSet *traits, CdpEntry **entries, int n)
 {
 	CdpEntry   *rows = palloc(sizeof(CdpEntry) * n);
 	int64	   *xids = palloc(sizeof(int64) * n);
@@ -167,6 +167,7 @@ fold_chunk(CdpTraitSet *traits, CdpEntry **entries, int n)
 	}
 	SPI_freetuptable(SPI_tuptable);
 	CdpEntriesReadAll(rows, nrows);
+	CdpGraphReadProperties(asof->graph->reading, asof->graph->reading_arg, rows, nrows);
 
 	contributions = palloc0(sizeof(CdpContributions) * Max(nrows, 1));
 	CdpTraitsEvaluate(traits, NULL, rows, nrows, contributions);
@@ -222,7 +223,7 @@ CdpAsOfProfile(CdpAsOf *asof, CdpNode *root, CdpEntry **entries, int n,
 	for (i = 0; i < nown; i += CHUNK)
 	{
 		CHECK_FOR_INTERRUPTS();
-		fold_chunk(traits, own + i, Min(CHUNK, nown - i));
+		fold_chunk(asof, traits, own + i, Min(CHUNK, nown - i));
 		MemoryContextReset(chunk);
 	}
 	MemoryContextSwitchTo(context);

@@ -31,6 +31,7 @@
 #include "apply/accounts.h"
 #include "apply/apply.h"
 #include "apply/batch.h"
+#include "apply/rules.h"
 #include "cdp.h"
 #include "statement.h"
 
@@ -185,6 +186,8 @@ fold_history(CdpTraitSet *traits, Bitmapset *only, TimestampTz clock)
 	Portal		portal;
 	MemoryContext chunk;
 	MemoryContext old = CurrentMemoryContext;
+	bool		hold;
+	CdpRules   *rules = CdpRulesLoad(NULL, false, &hold);
 
 	/*
 	 * Planned anew: how much history there is decides how to join it.  In the
@@ -226,6 +229,7 @@ fold_history(CdpTraitSet *traits, Bitmapset *only, TimestampTz clock)
 		}
 		SPI_freetuptable(SPI_tuptable);
 		CdpEntriesReadAll(entries, n);
+		CdpGraphReadProperties(rules == NULL ? NULL : CdpRulesReading, rules, entries, n);
 		CdpFoldChunk(traits, only, entries, n, clock, NULL);
 		MemoryContextReset(chunk);
 	}

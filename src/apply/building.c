@@ -242,6 +242,7 @@ fold_owned(CdpBatch *batch, Bitmapset *only, const int64 *nodes, int nnodes)
 		}
 		SPI_freetuptable(SPI_tuptable);
 		CdpEntriesReadAll(entries, n);
+		CdpGraphReadProperties(batch->graph->reading, batch->graph->reading_arg, entries, n);
 		CdpFoldChunk(batch->traits, only, entries, n, batch->applier.clock, batch->graph);
 		total += n;
 		MemoryContextSwitchTo(old);

@@ -114,6 +114,7 @@ typedef struct CdpEntry
 	bool		by_plans;		/* tracking plans have a say */
 	struct CdpPlan *plan;		/* the one that judges it, … */
 	struct List *violations;	/* … and what it finds, if more follows than a number */
+	Jsonb	   *whole;			/* properties as in values, if a plan leaves some out; or NULL */
 	bool		undone;			/* counts for nothing because an undo names it */
 	bool		withheld;		/* a policy keeps it from counting … */
 	bool		held;			/* … unless it is released */

@@ -280,7 +280,16 @@ CdpGraphCheckAs(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
 		if (!is_linking(entry->candidates[j].raw))
 			entry->ncandidates = j;
 	if (entry->by_plans && CdpGraphReadHook != NULL)
-		CdpGraphReadHook(graph, kinds, entry);
+		CdpGraphReadHook(&graph->plans, kinds, entry);
+}
+
+void
+CdpGraphReadProperties(CdpReadingType reading, void *arg, CdpEntry *entries, int n)
+{
+	struct CdpPlanSet *plans = NULL;
+
+	for (int i = 0; CdpGraphReadHook != NULL && i < n; i++)
+		CdpGraphReadHook(&plans, reading == NULL ? NULL : reading(arg, &entries[i]), &entries[i]);
 }
 
 void
@@ -321,7 +330,10 @@ CdpGraphSameReading(const CdpEntry *a, const CdpEntry *b)
 			CdpVarlenaMatch(&x->canonical, &y->canonical, 0) != 0)
 			return false;
 	}
-	return true;
+	/* both are readings of one row, of which plans may leave something out */
+	return a->properties == b->properties ||
+		(VARSIZE(a->properties) == VARSIZE(b->properties) &&
+		 memcmp(a->properties, b->properties, VARSIZE(a->properties)) == 0);
 }
 
 CdpIdentifier **

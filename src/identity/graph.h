@@ -185,11 +185,13 @@ typedef struct CdpRawIdentifier
 typedef CdpKindSet *(*CdpReadingType) (void *arg, const CdpEntry *entry);
 
 /*
- * Called for each entry that is read and means something; may reject it.  Set by
- * a later station.
+ * Called for each entry that is read and means something; may reject it, or
+ * leave out properties.  kinds: by which rules it is read; NULL: those in force.
+ * plans: what the hook keeps from entry to entry, first NULL.  Set by a later
+ * station.
  */
-struct CdpGraph;
-typedef void (*CdpGraphReadHookType) (struct CdpGraph *graph, CdpKindSet *kinds,
+struct CdpPlanSet;
+typedef void (*CdpGraphReadHookType) (struct CdpPlanSet **plans, CdpKindSet *kinds,
 									  CdpEntry *entry);
 extern CdpGraphReadHookType CdpGraphReadHook;
 
@@ -292,7 +294,12 @@ extern int	CdpVarlenaMatch(const void *key1, const void *key2, Size keysize);
 extern void CdpGraphCheck(CdpGraph *graph, CdpEntry *entries, int n);
 /* The same under given kinds. */
 extern void CdpGraphCheckAs(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry);
-/* Have both checks come to the same identifiers, or to the same refusal? */
+/*
+ * Which of their properties are there: for who folds entries of which it is known
+ * that they count, and whose they are.  reading NULL: by the rules in force.
+ */
+extern void CdpGraphReadProperties(CdpReadingType reading, void *arg, CdpEntry *entries, int n);
+/* Have both checks of a row come to the same identifiers and properties, or to the same refusal? */
 extern bool CdpGraphSameReading(const CdpEntry *a, const CdpEntry *b);
 /* The owner's canonical identifier after the check; NULL when there is none. */
 extern CdpIdentifier *CdpGraphOwnerOf(const CdpEntry *entry);

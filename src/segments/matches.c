@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 
 #include "cdp.h"
+#include "identity/graph.h"
 #include "segments/predicate.h"
 #include "statement.h"
 
@@ -141,6 +142,7 @@ fold_history(Match *match, CdpProfileNodes *nodes)
 		entries[i].owner = DatumGetInt64(values[0]);
 	}
 	CdpEntriesReadAll(entries, n);
+	CdpGraphReadProperties(NULL, NULL, entries, n);
 	SPI_finish();
 	CdpRestoreUser(&saved);
 

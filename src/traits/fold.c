@@ -428,6 +428,12 @@ run_group(EvalRun *run)
 		ResetExprContext(econtext);
 		run->stamp = ++lookup->stamp;
 		slot->tts_values = entry->values;
+		if (entry->whole != NULL)
+		{
+			memcpy(lookup->values, entry->values, sizeof(lookup->values));
+			lookup->values[CDP_EVENTS_PROPERTIES] = JsonbPGetDatum(entry->properties);
+			slot->tts_values = lookup->values;
+		}
 		slot->tts_isnull = entry->isnull;
 		slot->tts_nvalid = CDP_EVENTS_NATTS;
 		slot->tts_flags &= ~TTS_FLAG_EMPTY;

@@ -153,6 +153,7 @@ typedef struct CdpTraitIndex
 	TupleTableSlot *itemslot;	/* an element of an array */
 	ExprContext *econtext;
 	int64		stamp;			/* last one given out */
+	Datum		values[CDP_EVENTS_NATTS];	/* of an entry whose properties are not those of the log */
 	/* traits whose evaluation may fail: declared, then derived in order of dependency */
 	int			nfallible;		/* typed declared ones first */
 	int		   *fallible;

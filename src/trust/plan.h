@@ -22,6 +22,7 @@
 typedef enum CdpPlanMode
 {
 	CDP_PLAN_ALLOW, /* what is wrong is counted */
+	CDP_PLAN_DROP, /* properties that are wrong are not there */
 	CDP_PLAN_QUARANTINE /* the entry does not count */
 } CdpPlanMode;
 

@@ -6,8 +6,8 @@
  *	  All versions are kept in the backend by the generation of the definitions;
  *	  a schema is compiled when the first entry needs it.
  *
- *	  A plan of mode quarantine is part of how an entry is read, like the kinds
- *	  of identifiers: the hook of CdpGraphCheck() is called wherever an entry of
+ *	  A plan that does more than count is part of how an entry is read, like the
+ *	  kinds of identifiers: the hook of CdpGraphCheck() is called wherever an entry of
  *	  the log is read to find out what it means.  While a change that is about
  *	  history is on its way, entries that it has not reached are read by the
  *	  plans as they were (apply/rules.c).
@@ -25,8 +25,11 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 
 #include "cdp.h"
@@ -71,7 +74,9 @@ same_event(text *a, text *b)
 static CdpPlanMode
 mode_of(const char *mode)
 {
-	return strcmp(mode, "quarantine") == 0 ? CDP_PLAN_QUARANTINE : CDP_PLAN_ALLOW;
+	return strcmp(mode, "quarantine") == 0 ? CDP_PLAN_QUARANTINE :
+		strcmp(mode, "drop-property") == 0 ? CDP_PLAN_DROP :
+											 CDP_PLAN_ALLOW;
 }
 
 /*
@@ -367,24 +372,65 @@ describe(CdpPlan *plan, List *violations)
 }
 
 /*
- * An entry is read: does it count?
+ * The properties without those in which something is wrong, or the same if what
+ * is wrong is in none of them.
+ */
+static Jsonb *
+without_violations(Jsonb *properties, List *violations)
+{
+	ArrayBuildState *names = NULL;
+	ListCell *lc;
+	Datum array;
+
+	if (properties == NULL || !JB_ROOT_IS_OBJECT(properties))
+		return properties;
+	foreach(lc, violations)
+	{
+		const char *path = ((CdpSchemaViolation *) lfirst(lc))->path;
+		int len = path[0] == '/' ? strcspn(path + 1, "/") : -1;
+		char *name;
+		char *to;
+
+		if (len < 0)
+			continue;
+		/* RFC 6901: ~1 is a slash and ~0 a tilde */
+		name = to = pnstrdup(path + 1, len);
+		for (char *from = name; *from != '\0'; from++)
+			if (*from == '~')
+				*to++ = *++from == '1' ? '/' : '~';
+			else
+				*to++ = *from;
+		names = accumArrayResult(names, PointerGetDatum(cstring_to_text_with_len(name, to - name)),
+								 false, TEXTOID, CurrentMemoryContext);
+	}
+	if (names == NULL)
+		return properties;
+	array = makeArrayResult(names, CurrentMemoryContext);
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_delete_array, JsonbPGetDatum(properties), array));
+}
+
+/*
+ * An entry is read: does it count, and with which properties?
  */
 static void
-read_entry(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
+read_entry(CdpPlanSet **plans, CdpKindSet *kinds, CdpEntry *entry)
 {
-	int64 serial = CdpKindSetSerial(kinds);
+	int64 serial = kinds == NULL ? 0 : CdpKindSetSerial(kinds);
 	const CdpPlanRelease *release;
 	CdpPlanSet *set;
 
 	entry->plan = NULL;
 	entry->violations = NIL;
+	if (entry->whole != NULL)
+		entry->properties = entry->whole;
+	entry->whole = NULL;
 	if (serial < 0)
 		set = CdpPlanSetBefore(-serial);
 	else
 	{
-		if (graph->plans == NULL)
-			graph->plans = CdpPlanSetNow();
-		set = graph->plans;
+		if (*plans == NULL)
+			*plans = CdpPlanSetNow();
+		set = *plans;
 	}
 	if (!set->acts)
 		return;
@@ -396,6 +442,15 @@ read_entry(CdpGraph *graph, CdpKindSet *kinds, CdpEntry *entry)
 	if (entry->plan != NULL && entry->plan->mode != CDP_PLAN_ALLOW)
 		entry->violations = CdpPlanViolations(set, entry->plan, entry);
 	release = release_of(set, entry->id);
+	if (release == NULL && entry->violations != NIL && entry->plan->mode == CDP_PLAN_DROP)
+	{
+		Jsonb *kept = without_violations(entry->properties, entry->violations);
+
+		if (kept != entry->properties)
+			entry->whole = entry->properties;
+		entry->properties = kept;
+		return;
+	}
 	/* a corrected entry never counts: of equally early copies the hash would choose */
 	if (release == NULL ? entry->violations == NIL : !release->corrected)
 		return;

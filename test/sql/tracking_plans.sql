@@ -16,7 +16,7 @@ SELECT cdp.tracking_plan('Order Completed', '{"properties": {"total": {"minimun"
 SELECT cdp.tracking_plan('Order Completed', '{"unevaluatedProperties": false}');
 SELECT cdp.tracking_plan('Order Completed', '{"type": "number or so"}');
 SELECT cdp.tracking_plan('Order Completed', NULL);
-SELECT cdp.tracking_plan('Order Completed', '{}', 'drop-property');
+SELECT cdp.tracking_plan('Order Completed', '{}', 'drop');
 SELECT cdp.tracking_plan('Order Completed', '{}', retroactive => NULL);
 SELECT cdp.tracking_plan('Order Completed', '{}', 'block');
 SELECT cdp.tracking_plan('Order Completed', '{}', type => 'alias');

@@ -262,7 +262,7 @@ sub one_plan
 	my $schema = pick('true', '{}', 'false', '{"required": ["revenue"]}', '{"properties": {"revenue": {"type": "number", "minimum": 5}}}',
 		'{"properties": {"tier": {"enum": ["premium", "basic"]}}}', '{"anyOf": [{"required": ["product"]}, {"required": ["qty"]}]}', '{"minProperties": 2}');
 	$schema = pick('{"properties": {"plan": {"enum": ["pro", "free"]}}}', '{"properties": {"age": {"type": "integer"}}, "required": ["country"]}', '{}', 'false') if $event eq '';
-	return ($type, $event, $schema, pick('quarantine', 'quarantine', 'quarantine', 'allow'));
+	return ($type, $event, $schema, pick('quarantine', 'quarantine', 'drop-property', 'drop-property', 'allow'));
 }
 
 # Versions that are there from the beginning, each in force for some time.
