@@ -332,9 +332,9 @@ take_unread(CdpAttachment *attachment)
 	bool unread;
 
 	CdpBecomeOwner(&saved);
-	unread = CdpRun(&is_unread, &arg, NULL) > 0;
+	unread = CdpRunLatest(&is_unread, &arg) > 0;
 	if (unread)
-		CdpRun(&forget_unread, &arg, NULL);
+		CdpRunLatest(&forget_unread, &arg);
 	CdpRestoreUser(&saved);
 	return unread;
 }
@@ -679,6 +679,9 @@ cdp_drop_attachment(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("attachment \"%s\" does not exist", attachment->name)));
+	/* nor does the applier find rows out of reach whose payload is being copied */
+	if (!attachment->copy)
+		CdpApplierLock();
 	arg = CStringGetTextDatum(attachment->name);
 	n = CdpRun(&find_triggers, &arg, NULL);
 	relids = palloc_array(Oid, n);

@@ -140,6 +140,7 @@ CdpBecomeRole(Oid role, CdpUserContext *saved)
 		{ "datestyle", "ISO, YMD" },
 		{ "intervalstyle", "postgres" },
 		{ "extra_float_digits", "1" },
+		{ "lc_monetary", "C" },
 		{ "bytea_output", "hex" }
 	};
 

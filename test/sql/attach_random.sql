@@ -110,3 +110,4 @@ SELECT logged, retracted, rejected FROM cdp.sync_attachment('sales');
 SELECT logged, retracted, rejected FROM cdp.sync_attachment('rows');
 SELECT count(*) > 100 AS referred FROM cdp.events WHERE properties ? '$row';
 SELECT count(*) FROM cdp.rejected;
+SELECT count(*) AS unread FROM cdp.unread_attachments;

@@ -179,3 +179,49 @@ SELECT cdp.apply();
 SELECT properties FROM cdp.timeline('user_id:c'::cdp.identifier);
 SELECT traits->'due' AS due FROM totals WHERE cdp.value(identifier) = 'c';
 SELECT * FROM cdp.verify();
+
+-- undone, and the undo undone, while the row is there: it counts again with what it says
+CREATE TABLE again (id money PRIMARY KEY, who text, due money, filler text);
+INSERT INTO again VALUES (1, 'd', 1000, repeat('x', 50));
+SELECT cdp.attach('again', '{"event": "Bill", "identifiers": {"user_id": "who"},
+	"properties": {"due": "(due::numeric)::int", "shown": "due", "filler": "filler"}}', copy => false);
+SELECT cdp.apply();
+SELECT traits->'due' AS due FROM totals WHERE cdp.value(identifier) = 'd';
+SELECT cdp.undo('#' || id, source => 'again') AS undo FROM cdp.events WHERE source = 'again' AND type = 'track' \gset
+SELECT cdp.apply();
+SELECT traits->'due' AS due FROM totals WHERE cdp.value(identifier) = 'd';
+SELECT cdp.undo(:'undo', source => 'again') IS NOT NULL AS taken_back;
+SELECT cdp.apply();
+SELECT traits->'due' AS due FROM totals WHERE cdp.value(identifier) = 'd';
+
+-- Money is text by the session's locale (where it has another one), and yet the row is found.
+DO $$
+BEGIN
+	SET lc_monetary = 'de_DE.UTF-8';
+EXCEPTION WHEN invalid_parameter_value THEN
+	NULL;
+END $$;
+SELECT properties->'due' AS due, properties->'shown' AS shown FROM cdp.timeline('user_id:d'::cdp.identifier);
+INSERT INTO again VALUES (2, 'd', 1, repeat('x', 50));
+RESET lc_monetary;
+SELECT cdp.apply();
+SELECT traits->'due' AS due FROM totals WHERE cdp.value(identifier) = 'd';
+SELECT logged, retracted FROM cdp.sync_attachment('again');
+SELECT * FROM cdp.verify();
+
+-- The relation is dropped while rows could not be read: what is computed
+-- without them stays so until their entries do not count any more.
+SELECT cdp.create_trait('most', aggregate => 'max', event => 'Bill', value => $$(properties->>'due')::int$$);
+ALTER TABLE again RENAME TO away;
+SELECT cdp.undo(message_id, source => 'again') IS NOT NULL AS undone FROM cdp.timeline('user_id:d'::cdp.identifier) ORDER BY at DESC LIMIT 1;
+SELECT cdp.apply();
+SELECT count(*) AS unread FROM cdp.unread_attachments;
+DROP TABLE away;
+SELECT name, status FROM cdp.attachments WHERE name = 'again';
+SELECT cdp.drop_attachment('again');
+SELECT name, error FROM cdp.sync_attachments(due => true);
+SELECT cdp.drop_attachment('again', retract => true);
+SELECT cdp.apply();
+SELECT count(*) AS unread FROM cdp.unread_attachments;
+SELECT traits ? 'due' AS due FROM totals WHERE cdp.value(identifier) = 'd';
+SELECT * FROM cdp.verify();
