@@ -34,6 +34,8 @@ $node->safe_psql(
 	SELECT cdp.create_trait('recent', aggregate => 'count', event => 'Ordered', within => '30 days');
 	SELECT cdp.create_segment('buyers', 'orders >= 1');
 	SELECT cdp.create_segment('fresh', $$recent >= 2 AND plan = 'pro'$$);
+	SELECT cdp.tracking_plan('Ordered', '{"properties": {"revenue": {"maximum": 390}}}', 'quarantine');
+	SELECT cdp.tracking_plan(NULL, '{"properties": {"plan": {"enum": ["pro"]}}}', 'drop-property', 'identify');
 	SELECT cdp.subscribe('mail');
 	CREATE VIEW public.report AS SELECT profile_id, ltv, plan FROM cdp.profile_traits WHERE orders > 0;
 	CREATE TABLE public.shop (id int);
@@ -67,6 +69,8 @@ $node->safe_psql('source', q(SELECT cdp.merge('user_id:u1', 'user_id:other', 'sa
 $node->safe_psql('source', q(SELECT cdp.split('anonymous_id:d3', 'user_id:u3', 'another person')));
 is($node->safe_psql('source', "SELECT cdp.wait_applied('300 s')"), 't', 'the source is applied');
 $node->safe_psql('source', q(SELECT cdp.ack('mail', 10)));
+$node->safe_psql('source', q(SELECT cdp.release('#' || entry) FROM (SELECT entry FROM cdp.rejected WHERE held ORDER BY entry LIMIT 3) r));
+is($node->safe_psql('source', "SELECT cdp.wait_applied('300 s')"), 't', 'and what was released');
 
 # pending: appended while no applier runs
 $node->safe_psql('source', 'SELECT cdp.stop_worker()');
@@ -83,6 +87,8 @@ my %answers = (
 	report => 'SELECT * FROM public.report ORDER BY 1',
 	definitions => 'SELECT name, predicate, channel FROM cdp.segments ORDER BY 1',
 	attached => 'SELECT attachment, key, hash, entry FROM cdp.attached_rows ORDER BY 1, 2',
+	held => 'SELECT entry, reason, detail FROM cdp.rejected ORDER BY 1',
+	plans => 'SELECT * FROM cdp.stat_plans ORDER BY 1, 2, 3',
 	kinds => "SELECT kind, priority, max_per_profile FROM cdp.identifier_kinds ORDER BY 1");
 
 sub create
@@ -152,8 +158,9 @@ for my $db (qw(custom plain))
 	is($node->safe_psql($db, "SELECT min(seq) > $acked AND count(*) > 0 FROM cdp.poll('mail', 100000)"),
 		't', "$db: the subscriber goes on where it was");
 	is($node->safe_psql($db, 'SELECT lag_entries, incarnation_active FROM cdp.status()'), '0|t', "$db: nothing is left");
-	is($node->safe_psql($db, 'SELECT entries FROM cdp.stat_apply'), $node->safe_psql($db, 'SELECT count(*) FROM cdp.events'),
-		"$db: every entry was read once");
+	is($node->safe_psql($db, 'SELECT entries FROM cdp.stat_apply'),
+		$node->safe_psql($db, 'SELECT (SELECT count(*) FROM cdp.events) + (SELECT count(*) FROM cdp.plan_releases)'),
+		"$db: every entry was read once, and once more when it was released");
 }
 
 # ---- attached tables: no row is logged twice, and a change retracts what was restored
