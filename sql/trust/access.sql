@@ -6,7 +6,7 @@
 CREATE VIEW cdp.access_sets AS
 	SELECT s.grant_set, s.kind, n AS name
 	FROM (VALUES
-		('reader', 'function', 'account accounts_of members_of profile profile_at resolve resolve_at current_profile '
+		('reader', 'function', 'account account_at accounts_of members_of profile profile_at resolve resolve_at current_profile '
 			'identifiers identifiers_at kinds_at component component_nodes explain_link refused_links bridges articulation_points '
 			'graph_dot graph_walk find_cuts link_entry check_explainable dot_string entries_of owned_entries_of '
 			'consented consents in_segment segment_members segment_overlap segment_size segment_stats explain_segment '

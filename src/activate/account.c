@@ -181,6 +181,47 @@ push_jsonb(JsonbParseState **state, Jsonb *jsonb)
 	(void) pushJsonbValue(state, WJB_VALUE, &value);
 }
 
+static Jsonb *
+account_json(AccountRead *read, int nmembers)
+{
+	CdpAccountRow *row = read->row;
+	JsonbParseState *state = NULL;
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_key(&state, "account_id");
+	push_number(&state, row->id);
+	push_key(&state, "identifier");
+	push_identifier(&state, row->identifier);
+	push_key(&state, "traits");
+	push_jsonb(&state, CdpProfileValuesJson(read->traits, &row->acc, 1, &row->values));
+	push_key(&state, "segments");
+	push_segments(&state, read);
+	push_key(&state, "members");
+	push_number(&state, nmembers);
+	push_key(&state, "parent");
+	push_identifier(&state, row->parent);
+	push_key(&state, "first_seen");
+	push_time(&state, row->first_seen);
+	if (!TIMESTAMP_IS_NOBEGIN(row->last_seen))
+	{
+		push_key(&state, "last_seen");
+		push_time(&state, row->last_seen);
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+Jsonb *
+CdpAccountJson(int64 generation, CdpAccountRow *row, TimestampTz now, int nmembers)
+{
+	AccountRead read = {0};
+
+	read.traits = CdpAccountTraitSetGet(generation);
+	read.segments = CdpSegmentSetGet(generation, read.traits);
+	read.now = now;
+	read.row = row;
+	return account_json(&read, nmembers);
+}
+
 PG_FUNCTION_INFO_V1(cdp_account);
 
 /*
@@ -190,36 +231,15 @@ Datum
 cdp_account(PG_FUNCTION_ARGS)
 {
 	AccountRead read;
-	JsonbParseState *state = NULL;
-	CdpAccountRow *row;
 	int			nmembers;
 
 	begin_read(&read, PG_GETARG_IDENTIFIER_PP(0), 0, DT_NOBEGIN);
-	row = read.row;
-	if (row != NULL)
-		(void) CdpMembersOfAccounts(&row->id, 1, DT_NOEND, &nmembers);
+	if (read.row != NULL)
+		(void) CdpMembersOfAccounts(&read.row->id, 1, DT_NOEND, &nmembers);
 	end_read(&read);
-	if (row == NULL)
+	if (read.row == NULL)
 		PG_RETURN_NULL();
-
-	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_key(&state, "account_id");
-	push_number(&state, row->id);
-	push_key(&state, "identifier");
-	push_identifier(&state, row->identifier);
-	push_key(&state, "traits");
-	push_jsonb(&state, CdpProfileValuesJson(read.traits, &row->acc, 1, &row->values));
-	push_key(&state, "segments");
-	push_segments(&state, &read);
-	push_key(&state, "members");
-	push_number(&state, nmembers);
-	push_key(&state, "parent");
-	push_identifier(&state, row->parent);
-	push_key(&state, "first_seen");
-	push_time(&state, row->first_seen);
-	push_key(&state, "last_seen");
-	push_time(&state, row->last_seen);
-	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	PG_RETURN_JSONB_P(account_json(&read, nmembers));
 }
 
 /*

@@ -53,6 +53,8 @@ extern void CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
 extern void CdpChangesNotify(CdpChangeList *list, int32 epoch, int64 first_seq,
 							 TimestampTz at);
 /* account.c */
+/* An account as cdp.account() shows it; without last_seen when that is -infinity. */
+extern Jsonb *CdpAccountJson(int64 generation, CdpAccountRow *row, TimestampTz now, int nmembers);
 extern bool CdpAccountInSegment(const CdpIdentifier *identifier, const char *segment,
 								bool *known);
 extern const char *CdpCauseName(CdpCause cause);

@@ -419,6 +419,26 @@ CdpAccountsMemberValues(CdpBatch *batch)
 
 /* ---- evaluation ---- */
 
+CdpIdentifier *
+CdpAccountParent(CdpKindSet *kinds, CdpAccountRow *row)
+{
+	Jsonb	   *value = CdpNodeDeclaredValue(row->acc, "parent");
+	JsonbValue	v;
+
+	if (value == NULL || !JB_ROOT_IS_SCALAR(value) || !JsonbExtractScalar(&value->root, &v) ||
+		(v.type != jbvString && v.type != jbvNumeric))
+		return NULL;
+	if (v.type == jbvNumeric)
+	{
+		v.val.string.val = DatumGetCString(DirectFunctionCall1(numeric_out,
+															   NumericGetDatum(v.val.numeric)));
+		v.val.string.len = strlen(v.val.string.val);
+	}
+	return CdpAccountIdentifier(kinds, v.val.string.val, v.val.string.len,
+								VARDATA_ANY(row->identifier),
+								CdpIdentifierKindLength(row->identifier));
+}
+
 /*
  * The parents that the declared trait of that name says; accounts whose
  * parent is another one now are told apart.
@@ -436,23 +456,8 @@ renew_parents(CdpBatch *batch, CdpAccountRow *rows, int n, bool rollup, Ids *tou
 
 	for (int i = 0; i < n; i++)
 	{
-		Jsonb	   *value = CdpNodeDeclaredValue(rows[i].acc, "parent");
-		CdpIdentifier *parent = NULL;
-		JsonbValue	v;
+		CdpIdentifier *parent = CdpAccountParent(batch->kinds, &rows[i]);
 
-		if (value != NULL && JB_ROOT_IS_SCALAR(value) && JsonbExtractScalar(&value->root, &v) &&
-			(v.type == jbvString || v.type == jbvNumeric))
-		{
-			if (v.type == jbvNumeric)
-			{
-				v.val.string.val = DatumGetCString(DirectFunctionCall1(numeric_out,
-																	   NumericGetDatum(v.val.numeric)));
-				v.val.string.len = strlen(v.val.string.val);
-			}
-			parent = CdpAccountIdentifier(batch->kinds, v.val.string.val, v.val.string.len,
-										  VARDATA_ANY(rows[i].identifier),
-										  CdpIdentifierKindLength(rows[i].identifier));
-		}
 		if (parent == NULL ? rows[i].parent == NULL :
 			rows[i].parent != NULL && CdpVarlenaMatch(&parent, &rows[i].parent, 0) == 0)
 			continue;

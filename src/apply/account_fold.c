@@ -35,34 +35,6 @@
 #define CHUNK			10000
 #define CHUNK_NODES		1000
 
-/* the accounts that owners of unnamed entries were members of then */
-static CdpStatement credits = {
-	"SELECT u.i, y.account_id FROM (SELECT unnest($1) AS i, unnest($2) AS node_id,"
-	" unnest($3) AS at) AS u"
-	" JOIN cdp.identities o ON o.node_id = u.node_id"
-	" CROSS JOIN LATERAL " CDP_MEMBERSHIPS("o.profile_id", "u.at") " y",
-	{"int8[]", "int8[]", "timestamptz[]"}
-};
-
-static CdpStatement owned_entries = {
-	"SELECT u.owner, " CDP_EVENTS_COLUMNS
-	" FROM (SELECT unnest($1) AS owner) AS u"
-	" CROSS JOIN LATERAL cdp.entries_of(u.owner) n"
-	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
-	" AND e.received_at = n.received_at",
-	{"int8[]"}
-};
-
-static CdpStatement nobodys_entries = {
-	"SELECT 0::bigint, " CDP_EVENTS_COLUMNS
-	" FROM (SELECT DISTINCT v.entry, v.xid, v.received_at"
-	" FROM (SELECT unnest($1) AS account_id) AS u"
-	" JOIN cdp.account_evidence v ON v.node_id = 0 AND v.account_id = u.account_id) n"
-	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
-	" AND e.received_at = n.received_at",
-	{"int8[]"}
-};
-
 static CdpStatement load_pairs = {
 	"SELECT n.account_id, n.node_id, n.state"
 	" FROM (SELECT unnest($1) AS account_id, unnest($2) AS node_id) AS u"
@@ -171,72 +143,6 @@ read_pairs(HTAB *pairs, bool anew)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* An entry and an account that it counts for. */
-typedef struct Credit
-{
-	int			entry;
-	int64		account;
-} Credit;
-
-/*
- * For which accounts do these entries count?  Those that contribute nothing
- * are passed over.
- */
-static Credit *
-find_credits(CdpAccountSet *set, CdpEntry *entries, int n,
-			 const CdpContributions *contributions, int *ncredits)
-{
-	int64	   *places = palloc(sizeof(int64) * Max(n, 1));
-	int64	   *nodes = palloc(sizeof(int64) * Max(n, 1));
-	TimestampTz *ats = palloc(sizeof(TimestampTz) * Max(n, 1));
-	Credit	   *result;
-	int			nasked = 0;
-	int			max = 0;
-	Datum		args[3];
-
-	*ncredits = 0;
-	for (int i = 0; i < n; i++)
-	{
-		max += entries[i].naccounts;
-		if (entries[i].naccounts > 0 || entries[i].owner <= 0 || contributions[i].n == 0)
-			continue;
-		places[nasked] = i;
-		nodes[nasked] = entries[i].owner;
-		ats[nasked++] = entries[i].at;
-	}
-	if (nasked > 0)
-	{
-		args[0] = CdpInt8Array(places, nasked);
-		args[1] = CdpInt8Array(nodes, nasked);
-		args[2] = CdpTimestampArray(ats, nasked);
-		max += CdpRunHere(&credits, args, NULL);
-	}
-	result = palloc(sizeof(Credit) * Max(max, 1));
-	if (nasked > 0)
-	{
-		for (uint64 r = 0; r < SPI_processed; r++)
-		{
-			result[*ncredits].entry = CdpCellInt8(r, 1);
-			result[(*ncredits)++].account = CdpCellInt8(r, 2);
-		}
-		SPI_freetuptable(SPI_tuptable);
-	}
-	for (int i = 0; i < n; i++)
-	{
-		for (int j = 0; j < entries[i].naccounts; j++)
-		{
-			CdpAccount *account = CdpAccountFind(set, entries[i].accounts[j]);
-
-			if (account == NULL ||
-				(contributions[i].n == 0 && entries[i].type != CDP_ENTRY_GROUP))
-				continue;
-			result[*ncredits].entry = i;
-			result[(*ncredits)++].account = account->id;
-		}
-	}
-	return result;
-}
-
 static CdpNodeAcc *
 account_acc(CdpAccountSet *set, CdpAccount *account)
 {
@@ -248,7 +154,7 @@ account_acc(CdpAccountSet *set, CdpAccount *account)
 }
 
 static void
-load_credited(CdpAccountSet *set, Credit *found, int n)
+load_credited(CdpAccountSet *set, CdpCredit *found, int n)
 {
 	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
 
@@ -265,7 +171,7 @@ load_credited(CdpAccountSet *set, Credit *found, int n)
  */
 static void
 fold_credits(CdpAccountSet *set, HTAB *pairs, CdpEntry *entries,
-			 CdpContributions *contributions, Credit *found, int n, bool new)
+			 CdpContributions *contributions, CdpCredit *found, int n, bool new)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -371,91 +277,6 @@ close_pairs(CdpAccountSet *set, HTAB *pairs)
 }
 
 /*
- * Of what entries count for, only these accounts, which are in order: an entry
- * that is nobody's may name others, too, whose state stands.
- */
-static int
-only_accounts(Credit *found, int nfound, const int64 *accounts, int naccounts)
-{
-	int			n = 0;
-
-	for (int i = 0; i < nfound; i++)
-		if (bsearch(&found[i].account, accounts, naccounts, sizeof(int64), compare_int8) != NULL)
-			found[n++] = found[i];
-	return n;
-}
-
-/*
- * The entries that have been fetched, with the accounts that they name.
- */
-static CdpEntry *
-read_entries(CdpAccountSet *set, int *n)
-{
-	CdpEntry   *entries = palloc(sizeof(CdpEntry) * SPI_processed);
-	CdpNaming  *namings = palloc(sizeof(CdpNaming) * SPI_processed);
-
-	*n = (int) SPI_processed;
-	for (int i = 0; i < *n; i++)
-	{
-		Datum		values[CDP_EVENTS_NATTS + 1];
-		bool		isnull[CDP_EVENTS_NATTS + 1];
-		int64		owner;
-
-		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, isnull);
-		CdpEntryFromRow(&entries[i], values + 1, isnull + 1);
-		owner = DatumGetInt64(values[0]);
-		(void) CdpEntryJudge(&entries[i]);
-		CdpGraphCheck(set->batch->graph, &entries[i], 1);
-		entries[i].owner = owner == 0 ? -1 : owner;
-		namings[i].entry = &entries[i];
-		namings[i].gone = true;
-	}
-	SPI_freetuptable(SPI_tuptable);
-	CdpEntriesReadAll(entries, *n);
-	CdpAccountsFind(set, namings, *n);
-	return entries;
-}
-
-/*
- * While traits are built, whether an entry that is nobody's counts for them
- * depends on the account: one entry for each of them.
- */
-static CdpEntry *
-part_nobodys(CdpAccountSet *set, CdpEntry *entries, int *n)
-{
-	CdpEntry   *parts;
-	int			max = 0;
-	int			nparts = 0;
-
-	if (set->traits->nbuilding == 0)
-		return entries;
-	for (int i = 0; i < *n; i++)
-		max += entries[i].owner < 0 ? entries[i].naccounts : 1;
-	parts = palloc(sizeof(CdpEntry) * Max(max, 1));
-	for (int i = 0; i < *n; i++)
-	{
-		if (entries[i].owner >= 0)
-		{
-			parts[nparts++] = entries[i];
-			continue;
-		}
-		for (int j = 0; j < entries[i].naccounts; j++)
-		{
-			CdpAccount *account = CdpAccountFind(set, entries[i].accounts[j]);
-
-			if (account == NULL)
-				continue;
-			parts[nparts] = entries[i];
-			parts[nparts].accounts = entries[i].accounts + j;
-			parts[nparts].naccounts = 1;
-			parts[nparts++].owner = CDP_NOBODYS_OWNER(account->id);
-		}
-	}
-	*n = nparts;
-	return parts;
-}
-
-/*
  * Fold all entries that a statement yields, into pairs that begin with nothing.
  */
 static void
@@ -474,7 +295,7 @@ refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int
 	{
 		CdpEntry   *entries;
 		CdpContributions *contributions;
-		Credit	   *found;
+		CdpCredit	   *found;
 		int			nfound;
 		int			nentries;
 
@@ -484,13 +305,13 @@ refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int
 		MemoryContextSwitchTo(chunk);
 		if (SPI_processed == 0)
 			break;
-		entries = read_entries(set, &nentries);
-		entries = part_nobodys(set, entries, &nentries);
+		entries = CdpAccountEntriesRead(set, &nentries);
+		entries = CdpNobodysPart(set, entries, &nentries);
 		contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
 		CdpTraitsEvaluate(set->traits, NULL, entries, nentries, contributions);
-		found = find_credits(set, entries, nentries, contributions, &nfound);
-		if (statement == &nobodys_entries)
-			nfound = only_accounts(found, nfound, ids, n);
+		found = CdpCreditsFind(set, entries, nentries, contributions, &nfound);
+		if (statement == &CdpNobodysEntries)
+			nfound = CdpCreditsOfAccounts(found, nfound, ids, n);
 		load_credited(set, found, nfound);
 		fold_credits(set, pairs, entries, contributions, found, nfound, false);
 
@@ -532,9 +353,9 @@ refold_nodes(CdpAccountSet *set, int64 *nodes, int nnodes, int64 *accounts, int 
 		read_pairs(pairs, true);
 	}
 	if (nnodes > 0)
-		refold(set, pairs, &owned_entries, nodes, nnodes);
+		refold(set, pairs, &CdpOwnedEntries, nodes, nnodes);
 	if (naccounts > 0)
-		refold(set, pairs, &nobodys_entries, accounts, naccounts);
+		refold(set, pairs, &CdpNobodysEntries, accounts, naccounts);
 
 	ids = palloc(sizeof(int64) * Max(hash_get_num_entries(pairs), 1));
 	hash_seq_init(&seq, pairs);
@@ -634,7 +455,7 @@ write_accounts(CdpAccountSet *set)
  */
 static void
 add_credits(CdpAccountSet *set, CdpEntry *entries, CdpContributions *contributions,
-			Credit *found, int n)
+			CdpCredit *found, int n)
 {
 	HTAB	   *pairs;
 	int64	   *accounts;
@@ -660,18 +481,6 @@ add_credits(CdpAccountSet *set, CdpEntry *entries, CdpContributions *contributio
 	write_all_pairs(set, pairs);
 }
 
-/* What is declared has been folded. */
-static int
-only_contributing(Credit *found, int nfound, const CdpContributions *contributions)
-{
-	int			n = 0;
-
-	for (int i = 0; i < nfound; i++)
-		if (contributions[found[i].entry].n > 0)
-			found[n++] = found[i];
-	return n;
-}
-
 int64
 CdpAccountsBuild(CdpBatch *batch, Bitmapset *only, int64 *ids, int n, bool nobodys)
 {
@@ -679,7 +488,7 @@ CdpAccountsBuild(CdpBatch *batch, Bitmapset *only, int64 *ids, int n, bool nobod
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext chunk = AllocSetContextCreate(context, "cdp accounts built",
 												ALLOCSET_DEFAULT_SIZES);
-	CdpStatement *statement = nobodys ? &nobodys_entries : &owned_entries;
+	CdpStatement *statement = nobodys ? &CdpNobodysEntries : &CdpOwnedEntries;
 	int64		total = 0;
 	Portal		portal;
 
@@ -690,7 +499,7 @@ CdpAccountsBuild(CdpBatch *batch, Bitmapset *only, int64 *ids, int n, bool nobod
 		CdpAccountSet *set;
 		CdpEntry   *entries;
 		CdpContributions *contributions;
-		Credit	   *found;
+		CdpCredit	   *found;
 		int			nentries;
 		int			nfound;
 
@@ -702,14 +511,14 @@ CdpAccountsBuild(CdpBatch *batch, Bitmapset *only, int64 *ids, int n, bool nobod
 			break;
 		total += SPI_processed;
 		set = CdpAccountSetMake(batch);
-		entries = read_entries(set, &nentries);
-		entries = part_nobodys(set, entries, &nentries);
+		entries = CdpAccountEntriesRead(set, &nentries);
+		entries = CdpNobodysPart(set, entries, &nentries);
 		contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
 		CdpTraitsEvaluate(set->traits, only, entries, nentries, contributions);
-		found = find_credits(set, entries, nentries, contributions, &nfound);
+		found = CdpCreditsFind(set, entries, nentries, contributions, &nfound);
 		if (nobodys)
-			nfound = only_accounts(found, nfound, ids, n);
-		nfound = only_contributing(found, nfound, contributions);
+			nfound = CdpCreditsOfAccounts(found, nfound, ids, n);
+		nfound = CdpCreditsContributing(found, nfound, contributions);
 		add_credits(set, entries, contributions, found, nfound);
 		write_accounts(set);
 		MemoryContextSwitchTo(context);
@@ -730,7 +539,7 @@ fold_batch(CdpAccountSet *set)
 	CdpBatch   *batch = set->batch;
 	CdpEntry   *entries = palloc(sizeof(CdpEntry) * Max(batch->nentries, 1));
 	CdpContributions *contributions;
-	Credit	   *found;
+	CdpCredit	   *found;
 	int			nfound;
 	int			n = 0;
 
@@ -755,12 +564,12 @@ fold_batch(CdpAccountSet *set)
 		}
 		n++;
 	}
-	entries = part_nobodys(set, entries, &n);
+	entries = CdpNobodysPart(set, entries, &n);
 	if (n == 0)
 		return;
 	contributions = palloc0(sizeof(CdpContributions) * n);
 	CdpTraitsEvaluate(set->traits, NULL, entries, n, contributions);
-	found = find_credits(set, entries, n, contributions, &nfound);
+	found = CdpCreditsFind(set, entries, n, contributions, &nfound);
 	add_credits(set, entries, contributions, found, nfound);
 }
 

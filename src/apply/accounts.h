@@ -13,6 +13,7 @@
 
 #include "apply/batch.h"
 #include "identity/account.h"
+#include "statement.h"
 
 /* An account that the batch has to do with. */
 typedef struct CdpAccount
@@ -94,6 +95,27 @@ extern void CdpAccountsLateDomains(CdpAccountSet *set, const int64 *profiles,
 								   int nlost);
 extern void CdpAccountsMoved(CdpAccountSet *set);
 
+/* account_credits.c */
+/* An entry and an account that it counts for. */
+typedef struct CdpCredit
+{
+	int			entry;
+	int64		account;
+} CdpCredit;
+
+/* Entries by owners (int8[]), in front of them the owner; nobody's, by accounts: 0. */
+extern CdpStatement CdpOwnedEntries;
+extern CdpStatement CdpNobodysEntries;
+/* Rows of these that have been fetched, with the accounts that they name. */
+extern CdpEntry *CdpAccountEntriesRead(CdpAccountSet *set, int *n);
+extern CdpEntry *CdpNobodysPart(CdpAccountSet *set, CdpEntry *entries, int *n);
+extern CdpCredit *CdpCreditsFind(CdpAccountSet *set, CdpEntry *entries, int n,
+								 const CdpContributions *contributions, int *ncredits);
+extern int	CdpCreditsOfAccounts(CdpCredit *found, int nfound, const int64 *accounts,
+								 int naccounts);
+extern int	CdpCreditsContributing(CdpCredit *found, int nfound,
+								   const CdpContributions *contributions);
+
 /* account_fold.c */
 extern void CdpAccountsFold(CdpAccountSet *set);
 extern void CdpAccountsRefoldAll(CdpBatch *batch);
@@ -105,6 +127,8 @@ extern void CdpAccountsRefoldAll(CdpBatch *batch);
 extern int64 CdpAccountsBuild(CdpBatch *batch, Bitmapset *only, int64 *ids, int n, bool nobodys);
 
 /* account_evaluate.c */
+/* The account that its declared trait parent means; NULL: none. */
+extern CdpIdentifier *CdpAccountParent(CdpKindSet *kinds, CdpAccountRow *row);
 extern void CdpAccountsEvaluate(CdpAccountSet *set);
 extern void CdpAccountsEvaluateAll(CdpBatch *batch);
 

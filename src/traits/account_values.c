@@ -132,6 +132,35 @@ combine_totals(Total *into, const Total *total)
 	into->greatest = call(numeric_larger, into->greatest, total->greatest);
 }
 
+static HTAB *
+make_totals(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = 2 * sizeof(int64);
+	ctl.entrysize = sizeof(Total);
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create("cdp totals of accounts", 64, &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static void
+add_values(HTAB *totals, const CdpMemberValue *values, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		int64		key[2] = {values[i].account, values[i].member_trait};
+		Total		one = {.n = 1, .sum = values[i].value, .least = values[i].value, .greatest = values[i].value};
+		bool		found;
+		Total	   *total = hash_search(totals, key, HASH_ENTER, &found);
+
+		if (!found)
+			total->n = 0;
+		combine_totals(total, &one);
+	}
+}
+
 /*
  * What the members of these accounts contribute; now: what stands in the place
  * of what is stored of some of them.
@@ -140,15 +169,8 @@ static HTAB *
 read_totals(const int64 *ids, int n, const CdpMembersNow *now)
 {
 	Datum		args[2];
-	HASHCTL		ctl;
-	HTAB	   *totals;
+	HTAB	   *totals = make_totals();
 
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = 2 * sizeof(int64);
-	ctl.entrysize = sizeof(Total);
-	ctl.hcxt = CurrentMemoryContext;
-	totals = hash_create("cdp totals of accounts", 64, &ctl,
-						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	args[0] = CdpInt8Array(ids, n);
 	if (now == NULL || now->nprofiles == 0)
 		CdpRunHere(&load_totals, args, NULL);
@@ -169,18 +191,8 @@ read_totals(const int64 *ids, int n, const CdpMembersNow *now)
 		total->greatest = cell_numeric(r, 6);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	for (int i = 0; now != NULL && i < now->nvalues; i++)
-	{
-		const CdpMemberValue *value = &now->values[i];
-		int64		key[2] = {value->account, value->member_trait};
-		Total		one = {.n = 1, .sum = value->value, .least = value->value, .greatest = value->value};
-		bool		found;
-		Total	   *total = hash_search(totals, key, HASH_ENTER, &found);
-
-		if (!found)
-			total->n = 0;
-		combine_totals(total, &one);
-	}
+	if (now != NULL)
+		add_values(totals, now->values, now->nvalues);
 	return totals;
 }
 
@@ -232,6 +244,65 @@ member_value(CdpTrait *trait, const Total *total, Datum *value, bool *isnull)
 	}
 }
 
+/*
+ * The values of the traits over members.
+ */
+static void
+member_values(CdpTraitSet *set, HTAB *totals, int64 account, const int64 *below, int nbelow,
+			  CdpProfileValues *given)
+{
+	given->values = palloc0(sizeof(Datum) * set->ntraits);
+	given->isnull = palloc(sizeof(bool) * set->ntraits);
+	for (int i = 0; i < set->ntraits; i++)
+	{
+		CdpTrait   *trait = set->traits[i];
+		Total		total = {0};
+
+		given->isnull[i] = true;
+		if (trait->member_trait == 0)
+			continue;
+		add_total(&total, totals, account, trait->member_trait);
+		for (int b = 0; b < nbelow && trait->rollup; b++)
+			add_total(&total, totals, below[b], trait->member_trait);
+		member_value(trait, &total, &given->values[i], &given->isnull[i]);
+	}
+}
+
+/*
+ * Those that roll up what entries add up to.
+ */
+static Bitmapset *
+rolled_traits(CdpTraitSet *set)
+{
+	Bitmapset  *rolled = NULL;
+
+	for (int i = 0; i < set->ntraits; i++)
+		if (set->traits[i]->rollup && set->traits[i]->member_trait == 0)
+			rolled = bms_add_member(rolled, i);
+	return rolled;
+}
+
+void
+CdpAccountValues(CdpTraitSet *set, CdpAccountRow *row, const int64 *below,
+				 CdpNodeAcc **below_accs, int nbelow, const CdpMemberValue *contributions,
+				 int ncontributions, TimestampTz now)
+{
+	Bitmapset  *rolled = rolled_traits(set);
+	CdpProfileStates states = {0};
+	CdpProfileValues given = {0};
+	HTAB	   *totals = make_totals();
+
+	for (int i = 0; i < nbelow && rolled != NULL; i++)
+		CdpNodeCombineSome(row->acc, below_accs[i], rolled);
+	add_values(totals, contributions, ncontributions);
+	member_values(set, totals, row->id, below, nbelow, &given);
+	states.nodes = &row->acc;
+	states.nnodes = 1;
+	states.out = &row->values;
+	states.given = &given;
+	CdpProfileEvaluateAll(set, &states, 1, now);
+}
+
 CdpAccountRow *
 CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 				CdpMembersNowFunction members, int *nrows)
@@ -240,10 +311,11 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 	CdpAccountRow *rows;
 	CdpProfileStates *states;
 	CdpProfileValues *given;
-	Bitmapset  *rolled = NULL;	/* computed from entries */
+	Bitmapset  *rolled = rolled_traits(set);
 	bool		any_rolled = false;
 	bool		any_members = false;
 	Below	   *below = NULL;
+	int64	   *ids_below;
 	int			nbelow = 0;
 	int			next = 0;
 	HTAB	   *totals = NULL;
@@ -254,8 +326,6 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 
 		any_members |= trait->member_trait != 0;
 		any_rolled |= trait->rollup;
-		if (trait->rollup && trait->member_trait == 0)
-			rolled = bms_add_member(rolled, i);
 	}
 
 	*nrows = CdpRunHere(&load_rows, &arg, NULL);
@@ -312,16 +382,17 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 
 	states = palloc(sizeof(CdpProfileStates) * Max(*nrows, 1));
 	given = palloc0(sizeof(CdpProfileValues) * Max(*nrows, 1));
+	ids_below = palloc(sizeof(int64) * Max(nbelow, 1));
 	for (int r = 0; r < *nrows; r++)
 	{
-		int			first = next;
+		int			n = 0;
 
 		CHECK_FOR_INTERRUPTS();
-		while (next < nbelow && below[next].root == rows[r].id)
+		for (; next < nbelow && below[next].root == rows[r].id; next++)
 		{
+			ids_below[n++] = below[next].account;
 			if (below[next].state != NULL && rolled != NULL)
 				CdpNodeCombineSome(rows[r].acc, CdpNodeOpen(set, below[next].state), rolled);
-			next++;
 		}
 		states[r].nodes = &rows[r].acc;
 		states[r].nnodes = 1;
@@ -330,21 +401,7 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 		if (!any_members)
 			continue;
 		states[r].given = &given[r];
-		given[r].values = palloc0(sizeof(Datum) * set->ntraits);
-		given[r].isnull = palloc(sizeof(bool) * set->ntraits);
-		for (int i = 0; i < set->ntraits; i++)
-		{
-			CdpTrait   *trait = set->traits[i];
-			Total		total = {0};
-
-			given[r].isnull[i] = true;
-			if (trait->member_trait == 0)
-				continue;
-			add_total(&total, totals, rows[r].id, trait->member_trait);
-			for (int b = first; b < next && trait->rollup; b++)
-				add_total(&total, totals, below[b].account, trait->member_trait);
-			member_value(trait, &total, &given[r].values[i], &given[r].isnull[i]);
-		}
+		member_values(set, totals, rows[r].id, ids_below, n, &given[r]);
 	}
 	CdpProfileEvaluateAll(set, states, *nrows, now);
 	return rows;

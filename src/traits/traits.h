@@ -299,6 +299,16 @@ extern CdpAccountRow *CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n,
 									  TimestampTz now, CdpMembersNowFunction members,
 									  int *nrows);
 
+/*
+ * The values of one account, of which id and acc are filled in: acc is what its
+ * own entries add up to, what those below it have is added.  contributions are
+ * those of the members of all of these.
+ */
+extern void CdpAccountValues(CdpTraitSet *set, CdpAccountRow *row, const int64 *below,
+							 CdpNodeAcc **below_accs, int nbelow,
+							 const CdpMemberValue *contributions, int ncontributions,
+							 TimestampTz now);
+
 /* Write the errors counted since the last call; the end of a batch calls it. */
 extern void CdpTraitErrorsFlush(void);
 

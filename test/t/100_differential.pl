@@ -152,7 +152,10 @@ ORDER BY 1;
 $state_sql =~ s/\n\s*/ /g;
 
 my $verify_sql =
-  q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify() WHERE key <> 'change of rules';};
+  q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify() WHERE key <> 'change of rules';
+SELECT format('DIFFERENCE account_at %s: %s, is %s', a.identifier, cdp.account_at(a.identifier), cdp.account(a.identifier))
+FROM cdp.account_identities a
+WHERE cdp.account_at(a.identifier) IS DISTINCT FROM cdp.account(a.identifier) - 'last_seen' AND NOT EXISTS (SELECT FROM cdp.rule_changes) LIMIT 3;};
 
 # Nobody without consent is in a segment that has a purpose, at any time: but for
 # timers that are due, for which no batch has come yet.

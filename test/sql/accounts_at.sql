@@ -1,0 +1,77 @@
+-- Accounts at earlier times: as they were shown then, where nothing came late and
+-- nobody turned out to be somebody else.
+SET client_min_messages = error;
+CREATE EXTENSION cdp;
+SET timezone = 'UTC';
+SET cdp.now = '2026-01-01';
+SELECT cdp.create_trait('orders', aggregate => 'count', event => 'Order');
+SELECT cdp.create_trait('orders_5d', aggregate => 'count', event => 'Order', within => '5 days');
+SELECT cdp.create_trait('age', type => 'numeric');
+SELECT count(cdp.create_trait(name, aggregate => a, value => v, event => e, within => w::interval, filter => f, type => t, expression => x, options => o::jsonb, entity => 'account'))
+FROM (VALUES ('seats', NULL, NULL, NULL, NULL, NULL, 'numeric', NULL, NULL), ('plan', NULL, NULL, NULL, NULL, NULL, 'text', NULL, NULL),
+	('orders', 'count', NULL, 'Order', NULL, NULL, NULL, NULL, NULL), ('orders_5d', 'count', NULL, 'Order', '5 days', NULL, NULL, NULL, NULL),
+	('last_item', 'last', $$properties->>'item'$$, NULL, NULL, NULL, NULL, NULL, NULL), ('items', 'unique_list', $$properties->>'item'$$, NULL, '10 days', NULL, NULL, NULL, '{"size": 3}'),
+	('days', 'streak', NULL, NULL, NULL, NULL, NULL, NULL, NULL), ('all_orders', 'count', NULL, 'Order', NULL, NULL, NULL, NULL, '{"rollup": true}'),
+	('buyers', 'count', NULL, NULL, NULL, 'orders > 0', NULL, NULL, '{"over": "members"}'), ('lately', 'sum', 'orders_5d', NULL, NULL, NULL, NULL, NULL, '{"over": "members", "rollup": true}'),
+	('eldest', 'max', 'age', NULL, NULL, NULL, NULL, NULL, '{"over": "members"}'), ('use', NULL, NULL, NULL, NULL, NULL, NULL, 'buyers / nullif(seats, 0)', NULL)) v(name, a, v, e, w, f, t, x, o);
+SELECT cdp.create_segment('active', $$orders_5d > 1 OR did_in_order('Order', 'View', within => '2 days', newer_than => '9 days')$$);
+SELECT cdp.create_segment('busy', $$orders_5d > 2 OR any_member(in_segment('active'))$$, entity => 'account');
+SELECT cdp.create_segment('grown', $$all_members(orders > 1) AND NOT in_segment('busy')$$, entity => 'account');
+SELECT cdp.account_by_domain();
+
+-- thirty days; what is shown at the end of each is remembered
+CREATE TABLE shown (at timestamptz, account cdp.identifier, was jsonb, members bigint[]);
+CREATE PROCEDURE days(first int, last int) LANGUAGE plpgsql AS $$
+DECLARE
+	at timestamptz;
+BEGIN
+	FOR d IN first..last LOOP
+		at := timestamptz '2026-01-01' + d * interval '1 day';
+		PERFORM set_config('cdp.now', at::text, false);
+		FOR i IN 1..12 LOOP
+			PERFORM CASE
+				WHEN (d * 7 + i * 5) % 11 = 0 THEN cdp.group('g' || (d + i) % 4, jsonb_build_object('seats', d % 5, 'plan', 'p' || i % 3) || CASE WHEN d % 4 = 1 THEN jsonb_build_object('parent', 'g' || i % 3) ELSE '{}' END,
+					user_id => 'u' || i * d % 9, occurred_at => at - i * interval '1 hour')
+				WHEN (d * 3 + i) % 17 = 0 THEN cdp.leave_group('g' || (d + i) % 4, user_id => 'u' || i * d % 9, occurred_at => at - i * interval '1 hour')
+				WHEN (d + i) % 13 = 0 THEN cdp.track('Order', jsonb_build_object('item', 'i' || i), identifiers => ARRAY['group_id:g' || d % 4, 'group_id:g1']::cdp.identifier[], occurred_at => at - i * interval '1 hour')
+				WHEN (d + i) % 19 = 0 THEN cdp.identify('u' || i % 9, jsonb_build_object('age', d + i), identifiers => ARRAY[format('email:u%s@%s.example', i % 9, i % 2)]::cdp.identifier[], occurred_at => at - i * interval '1 hour')
+				ELSE cdp.track(CASE WHEN i % 2 = 0 THEN 'Order' ELSE 'View' END, jsonb_build_object('item', 'i' || (i + d) % 6), user_id => 'u' || (i + d * d) % 9, occurred_at => at - i * interval '1 hour') END;
+		END LOOP;
+		COMMIT;
+		PERFORM cdp.apply();
+		INSERT INTO shown SELECT at, a.identifier, cdp.account(a.identifier) - 'last_seen', ARRAY(SELECT m.profile_id FROM cdp.members_of(a.identifier) m ORDER BY 1) FROM cdp.account_identities a;
+		COMMIT;
+	END LOOP;
+END $$;
+CALL days(1, 24);
+SELECT count(*) AS shown, count(DISTINCT was->'traits') > 60 AS many, count(DISTINCT was->'segments') AS segments, count(DISTINCT was->'parent') AS parents, max((was->>'members')::int) AS members FROM shown;
+SELECT count(DISTINCT s.account) AS accounts, min(s.account::text) AS account FROM shown s WHERE s.account::text LIKE 'domain%';
+
+SELECT s.at, s.account, s.was, n.found FROM shown s CROSS JOIN LATERAL (SELECT cdp.account_at(s.account, s.at) OFFSET 0) n(found) WHERE s.was IS DISTINCT FROM n.found ORDER BY 1, 2 LIMIT 5;
+SELECT s.at, s.account, s.members FROM shown s WHERE s.members <> ARRAY(SELECT m.profile_id FROM cdp.members_of(s.account, s.at) m ORDER BY 1) LIMIT 5;
+-- not known yet, not known at all; now
+SELECT cdp.account_at('group_id:g1', '2025-12-31'), cdp.account_at('group_id:nobody', '2026-01-20'), cdp.account_at('user_id:u1', '2026-01-20'), cdp.account_at(NULL, '2026-01-20');
+SELECT count(*) AS now, (SELECT count(*) FROM cdp.account_identities) AS of_all FROM cdp.account_identities a WHERE cdp.account_at(a.identifier) = cdp.account(a.identifier) - 'last_seen';
+SELECT cdp.account_at('group_id:g1', 'infinity') = cdp.account('group_id:g1') - 'last_seen' AS for_ever, cdp.account_at('group_id:g1', '-infinity');
+SELECT cdp.account_at('no_kind:x', now());
+
+-- what comes late, is taken back, or belongs together was so then as well
+SELECT cdp.track('Order', '{"item": "late"}', user_id => 'u1', identifiers => '{group_id:g1}', occurred_at => '2026-01-10', message_id => 'late') <> '' AS logged;
+SELECT cdp.apply();
+SELECT (cdp.account_at('group_id:g1', '2026-01-11')->'traits'->>'orders')::int - (s.was->'traits'->>'orders')::int AS more
+FROM shown s WHERE s.account::text = 'group_id:g1' AND s.at = '2026-01-11';
+SELECT cdp.retract('late') <> '' AS logged;
+SELECT cdp.apply();
+SELECT cdp.account_at('group_id:g1', '2026-01-11')->'traits'->'orders' = s.was->'traits'->'orders' AS as_before
+FROM shown s WHERE s.account::text = 'group_id:g1' AND s.at = '2026-01-11';
+SELECT cdp.merge('user_id:u1', 'user_id:u2') <> '' AS merged;
+SELECT cdp.apply();
+SELECT count(*) AS now, (SELECT count(*) FROM cdp.account_identities) AS of_all FROM cdp.account_identities a WHERE cdp.account_at(a.identifier) = cdp.account(a.identifier) - 'last_seen';
+SELECT * FROM cdp.verify();
+-- nothing is written
+BEGIN READ ONLY;
+SELECT cdp.account_at('group_id:g1', '2026-01-20') IS NOT NULL AS answered;
+COMMIT;
+DROP PROCEDURE days;
+DROP TABLE shown;
+DROP EXTENSION cdp CASCADE;
