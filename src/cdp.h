@@ -102,7 +102,7 @@ extern void CdpRestoreUser(const CdpUserContext *saved);
 /*
  * Definitions were made: fold the history of the traits (int32 ids), then
  * evaluate the segments (int32 ids) for every profile; with everybody, every
- * profile is evaluated in any case.  Runs in the caller's transaction, under
+ * profile is evaluated in any case, and in this call.  Runs in the caller's transaction, under
  * the applier's lock.
  */
 typedef void (*CdpBackfillHookType) (List *trait_ids, List *segment_ids, bool everybody);

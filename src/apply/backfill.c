@@ -536,7 +536,7 @@ void
 CdpBackfill(List *trait_ids, List *segment_ids, bool everybody)
 {
 	backfill(trait_ids, segment_ids, everybody, false,
-			 segment_ids != NIL && CdpBackfillNeeded());
+			 segment_ids != NIL && !everybody && CdpBackfillNeeded());
 }
 
 void

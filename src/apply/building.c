@@ -527,10 +527,10 @@ cdp_cancel_backfill(PG_FUNCTION_ARGS)
 		if (strcmp(kind, "trait") == 0)
 		{
 			CdpVersionDrop(id);
-			CdpHiddenTraitsPrune();
+			CdpSegmentsUnnamedPrune();
 		}
 		else if (CdpSegmentVersionDrop(id))
-			CdpHiddenTraitsPrune();
+			CdpSegmentsUnnamedPrune();
 		CdpGenerationBump();
 	}
 	else if (!fresh)

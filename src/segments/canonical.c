@@ -330,17 +330,17 @@ CdpPredicateCallSpan(const char *text, int location, int *begin, int *end)
 }
 
 /*
- * The conditions that a predicate joins by AND, as pieces of its text; the
- * whole text when it joins none.
+ * The parts that are joined by OR, or else those that are joined by AND; the
+ * text is canonical, so that one blank stands around each of these.
  */
 List *
-CdpPredicateConditions(const char *text)
+CdpPredicateConditions(const char *text, bool *any)
 {
-	List	   *conditions = NIL;
+	List	   *parts[2] = {NIL, NIL};	/* by OR, by AND */
+	int			start[2] = {0, 0};
 	Tokens		tokens;
 	int			depth = 0;
 	int			between = 0;
-	int			start = 0;
 
 	scan(text, &tokens);
 	for (int i = 0; i < tokens.n; i++)
@@ -353,19 +353,44 @@ CdpPredicateConditions(const char *text)
 			depth--;
 		else if (depth > 0)
 			continue;
-		else if (is_keyword(token, "or"))
-			return list_make1(pstrdup(text));
 		else if (is_keyword(token, "between"))
 			between++;
 		else if (is_keyword(token, "and") && between > 0)
 			between--;
-		else if (is_keyword(token, "and"))
+		else if (is_keyword(token, "and") || is_keyword(token, "or"))
 		{
-			conditions = lappend(conditions, pnstrdup(text + start, token->location - start - 1));
-			start = token->location + token->length + 1;
+			int			by = is_keyword(token, "and");
+
+			parts[by] = lappend(parts[by], pnstrdup(text + start[by], token->location - start[by] - 1));
+			start[by] = token->location + token->length + 1;
 		}
 	}
-	return lappend(conditions, pstrdup(text + start));
+	*any = parts[0] != NIL;
+	return lappend(parts[!*any], pstrdup(text + start[!*any]));
+}
+
+/*
+ * What stands between the parentheses, if the text is nothing but that; else
+ * NULL.
+ */
+char *
+CdpPredicateInParentheses(const char *text)
+{
+	Tokens		tokens;
+	int			depth = 0;
+
+	scan(text, &tokens);
+	if (tokens.n < 3 || tokens.items[0].code != '(')
+		return NULL;
+	for (int i = 0; i < tokens.n - 1; i++)
+	{
+		if (tokens.items[i].code == '(')
+			depth++;
+		else if (tokens.items[i].code == ')' && --depth == 0)
+			return NULL;
+	}
+	return pnstrdup(text + tokens.items[0].location + 1,
+					tokens.items[tokens.n - 1].location - tokens.items[0].location - 1);
 }
 
 /*

@@ -270,10 +270,10 @@ CdpSegmentStore(CdpSegmentDefinition *definition, bool tell)
 		foreach(lc, created)
 			CdpBackfillBegin("trait", lfirst_int(lc), 0, true);
 	}
-	if (live && !definition->accounts && CdpSegmentVersionNeeded(&references, created))
+	if (live && CdpSegmentVersionNeeded(&references, created))
 	{
 		CdpSegmentVersionKeep(definition, &references);
-		CdpHiddenTraitsPrune();
+		CdpSegmentsUnnamedPrune();
 		CdpGenerationBump();
 		notice_waiting(definition, "stays as it was");
 		return;
@@ -285,7 +285,6 @@ CdpSegmentStore(CdpSegmentDefinition *definition, bool tell)
 		(void) CdpSegmentsExecute("UPDATE cdp.segment_errors SET suspended = false"
 								  " WHERE segment_id = $1", definition->id, NULL);
 		CdpSegmentsUnnamedPrune();
-		CdpHiddenTraitsPrune();
 	}
 	CdpGenerationBump();
 
@@ -374,7 +373,7 @@ store_changes(CdpSegmentDefinition *new, const CdpSegmentDefinition *old)
 		return;
 	}
 	if (CdpSegmentVersionDrop(new->id))
-		CdpHiddenTraitsPrune();
+		CdpSegmentsUnnamedPrune();
 
 	values[0] = Int32GetDatum(new->id);
 	values[1] = (Datum) 0;
@@ -891,7 +890,6 @@ cdp_drop_segment(PG_FUNCTION_ARGS)
 	foreach(lc, ids)
 		CdpSegmentForget(lfirst_int(lc));
 	CdpSegmentsUnnamedPrune();
-	CdpHiddenTraitsPrune();
 	CdpGenerationBump();
 	PG_RETURN_VOID();
 }

@@ -541,7 +541,7 @@ unnamed_segment(ResolveContext *context, const CdpTerm *term, const char *timezo
 	int32		id;
 
 	check_about_accounts(context, term);
-	id = CdpSegmentUnnamed(term->name, timezone, context->created, &read);
+	id = CdpSegmentUnnamed(term->name, timezone, &read);
 	context->references->trait_ids = list_concat_unique_int(context->references->trait_ids, read);
 	/* it may have been made, and the set renewed */
 	context->traits = CdpAccountTraitSetFresh();

@@ -79,8 +79,9 @@ extern char *CdpPredicateCanonical(const char *text);
  * where its closing parenthesis is.
  */
 extern void CdpPredicateCallSpan(const char *text, int location, int *begin, int *end);
-/* The parts of a canonical text that are joined by AND (char *). */
-extern List *CdpPredicateConditions(const char *text);
+/* The parts of a canonical text (char *) that are joined by OR (*any) or AND. */
+extern List *CdpPredicateConditions(const char *text, bool *any);
+extern char *CdpPredicateInParentheses(const char *text);
 /* Canonical form, with all checks of cdp.predicate's input. */
 extern char *CdpPredicateFromText(const char *text);
 
@@ -180,14 +181,10 @@ extern char *CdpMembersFilter(const char *members, const List *terms);
 /* ---- unnamed.c: segments that stand for what is asked of members ---- */
 
 /*
- * The hidden segment of the current user that says this.  One that is new is
- * evaluated with the hidden trait over members that is made for it.  *created:
- * traits that are new are added; *read: all that it reads.
+ * The hidden segment of the current user that says this, made if there is none.
+ * *read: the traits that it reads.
  */
-extern int32 CdpSegmentUnnamed(const char *predicate, const char *timezone, List **created,
-							   List **read);
-/* Drop those that no segment of accounts refers to any more. */
-extern void CdpSegmentsUnnamedPrune(void);
+extern int32 CdpSegmentUnnamed(const char *predicate, const char *timezone, List **read);
 /* Those that a segment refers to. */
 extern List *CdpSegmentsUnnamedOf(int32 id);
 

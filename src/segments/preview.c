@@ -506,6 +506,7 @@ typedef struct Explanation
 	const CdpProfileEval *profile;
 	CdpSegmentRules *rules;
 	int			next_term;
+	bool		needs;			/* say what must stay as it is, or become true */
 	List	   *seen;			/* texts of terms and names told already */
 } Explanation;
 
@@ -649,36 +650,72 @@ is_true(const char *value)
 }
 
 /*
- * The conditions that are joined by AND, one by one, and the whole.  Whoever is
- * out needs all of them; whoever is in leaves when one is no longer true.
+ * The parts of a text, one by one, and of those in parentheses the parts that
+ * are joined by OR.  member: the whole is true, and that is why somebody is in.
+ * False when there is but one part.
+ */
+static bool
+explain_conditions(Explanation *explanation, const char *text, int next_term, bool member,
+				   bool nested)
+{
+	CdpSegmentRules *rules = explanation->rules;
+	bool		any;
+	List	   *parts = CdpPredicateConditions(text, &any);
+	const char **values = palloc(sizeof(char *) * list_length(parts));
+	int		   *terms = palloc(sizeof(int) * list_length(parts));
+	int			ntrue = 0;
+
+	if (list_length(parts) == 1 || (nested && !any))
+		return false;
+	for (int i = 0; i < list_length(parts); i++)
+	{
+		CdpPredicate condition;
+
+		terms[i] = next_term;
+		CdpPredicateCompile((char *) list_nth(parts, i), rules->timezone, "predicate",
+							&rules->references, &next_term, explanation->traits,
+							explanation->set->columns->ids, explanation->set->columns->n,
+							&condition);
+		values[i] = outcome(explanation, condition.expr);
+		ntrue += is_true(values[i]);
+	}
+	for (int i = 0; i < list_length(parts); i++)
+	{
+		const char *part = (char *) list_nth(parts, i);
+		const char *inner = CdpPredicateInParentheses(part);
+		const char *needed = NULL;
+
+		if (explanation->needs && is_true(values[i]) == member)
+		{
+			if (any && (!member || ntrue > 1))
+				needed = member ? "one of these must stay true" : "one of these must become true";
+			else
+				needed = member ? "must stay true" : "must become true";
+		}
+		put_row(explanation, part, values[i], needed);
+		if (!any && inner != NULL && needed != NULL)
+			(void) explain_conditions(explanation, inner, terms[i], member, true);
+	}
+	return true;
+}
+
+/*
+ * The conditions, one by one, and the whole.
  */
 static void
 explain_predicate(Explanation *explanation, bool member)
 {
 	CdpSegmentRules *rules = explanation->rules;
 	CdpSegmentColumns *columns = explanation->set->columns;
-	List	   *conditions = CdpPredicateConditions(rules->predicate_text);
-	int			next_term = 0;
+	const char *value = outcome(explanation, rules->predicate.expr);
 	int			column = -1;
-	ListCell   *lc;
+	bool		parts;
 
-	foreach(lc, conditions)
-	{
-		CdpPredicate condition;
-		const char *value;
-
-		if (list_length(conditions) == 1)
-			break;
-		CdpPredicateCompile((char *) lfirst(lc), rules->timezone, "predicate",
-							&rules->references, &next_term, explanation->traits,
-							columns->ids, columns->n, &condition);
-		value = outcome(explanation, condition.expr);
-		put_row(explanation, (char *) lfirst(lc), value,
-				!member && !is_true(value) ? "must become true" :
-				member && is_true(value) && rules->exit_text == NULL ?
-				"must stay true" : NULL);
-	}
-	put_row(explanation, "predicate", outcome(explanation, rules->predicate.expr), NULL);
+	/* whoever is in by exit_when stays whatever the predicate is */
+	explanation->needs = is_true(value) == member && !(member && rules->exit_text != NULL);
+	parts = explain_conditions(explanation, rules->predicate_text, 0, member, false);
+	put_row(explanation, "predicate", value,
+			parts || !explanation->needs ? NULL : member ? "must stay true" : "must become true");
 	if (rules->exit_text != NULL)
 		put_row(explanation, "exit_when", outcome(explanation, rules->exit_when.expr),
 				member ? "must stay other than true" : NULL);

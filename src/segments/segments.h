@@ -128,6 +128,8 @@ extern bool CdpSegmentWaits(const CdpSegmentSet *set, int column);
 /* version.c: put what it is to be in its place, or forget that. */
 extern void CdpSegmentVersionSwitch(int32 id);
 extern bool CdpSegmentVersionDrop(int32 id);
+/* unnamed.c: drop hidden segments and traits that nobody needs any more. */
+extern void CdpSegmentsUnnamedPrune(void);
 /* definition.c: the enabled segments whose members may change with a trait. */
 extern List *CdpSegmentsOfTrait(int32 trait_id);
 /* All segments have columns, disabled ones too.  -1: unknown. */

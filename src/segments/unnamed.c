@@ -71,10 +71,11 @@ find(const CdpSegmentDefinition *definition, const CdpReferences *references)
 }
 
 /*
- * What is being built it must not wait for: accounts follow from it.
+ * Evaluate everybody for it, in this call however long the history is: accounts
+ * follow from it.
  */
 static void
-check_built(int32 id)
+evaluate(int32 id, List *created)
 {
 	CdpSegmentSet *set;
 
@@ -89,14 +90,18 @@ check_built(int32 id)
 				 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
 	if (CdpSegmentById(set, id) == NULL)
 		elog(ERROR, "hidden segment %d was stored and cannot be read", id);
+	if (CdpBackfillHook != NULL)
+		CdpBackfillHook(created, list_make1_int(id), true);
 	PopActiveSnapshot();
+	CommandCounterIncrement();
 }
 
 int32
-CdpSegmentUnnamed(const char *predicate, const char *timezone, List **created, List **read)
+CdpSegmentUnnamed(const char *predicate, const char *timezone, List **read)
 {
 	CdpSegmentDefinition definition = { 0 };
 	CdpReferences references = { 0 };
+	List	   *created = NIL;
 
 	CdpApplierLock();
 	definition.name = "$";
@@ -107,7 +112,7 @@ CdpSegmentUnnamed(const char *predicate, const char *timezone, List **created, L
 		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 	definition.seed = "";
 	definition.enabled = true;
-	CdpPredicateDefine(definition.predicate, timezone, "predicate", &references, created);
+	CdpPredicateDefine(definition.predicate, timezone, "predicate", &references, &created);
 	definition.id = find(&definition, &references);
 	if (definition.id == 0)
 	{
@@ -116,23 +121,33 @@ CdpSegmentUnnamed(const char *predicate, const char *timezone, List **created, L
 								  " channel = '' WHERE id = $1",
 								  definition.id, NULL);
 		CdpDependsSet("segment", definition.id, references.trait_ids);
-		check_built(definition.id);
+		evaluate(definition.id, created);
 	}
 	*read = references.trait_ids;
 	return definition.id;
 }
 
+/*
+ * What nobody needs: hidden traits, those hidden segments whose members are not
+ * counted any more (CdpTrait.member_trait), and the traits that they read.
+ */
 void
 CdpSegmentsUnnamedPrune(void)
 {
-	List *ids = CdpSegmentIntegers("SELECT h.id FROM cdp.segment_definitions h"
-								   " WHERE h.hidden AND $1 = 0 AND NOT EXISTS (SELECT FROM"
-								   " cdp.segment_definitions d WHERE h.id = ANY (d.segment_ids))",
-								   0);
-	ListCell *lc;
+	List	   *ids;
+	ListCell   *lc;
 
+	CdpHiddenTraitsPrune();
+	ids = CdpSegmentIntegers("SELECT h.id FROM cdp.segment_definitions h WHERE h.hidden AND $1 = 0"
+							 " AND NOT EXISTS (SELECT FROM cdp.segment_definitions d"
+							 " WHERE h.id = ANY (d.segment_ids))"
+							 " AND NOT EXISTS (SELECT FROM cdp.trait_definitions t"
+							 " WHERE t.hidden AND t.key = (-h.id)::text)", 0);
+	if (ids == NIL)
+		return;
 	foreach(lc, ids)
 		CdpSegmentForget(lfirst_int(lc));
+	CdpHiddenTraitsPrune();
 }
 
 List *

@@ -244,5 +244,5 @@ CdpSegmentVersionSwitch(int32 id)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	if (CdpSegmentVersionDrop(id))
-		CdpHiddenTraitsPrune();
+		CdpSegmentsUnnamedPrune();
 }

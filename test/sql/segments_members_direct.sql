@@ -152,11 +152,29 @@ SELECT count(*) AS hidden FROM cdp.trait_definitions WHERE hidden AND entity = '
 SELECT count(*) FROM cdp.identities i, unnest(i.segments) s WHERE s NOT IN (SELECT d.id FROM cdp.segment_definitions d);
 SELECT * FROM cdp.verify();
 
--- made and altered in the call also where history is folded beside what comes
+-- where history is folded beside what comes
 SET cdp.backfill_at_once = 0;
+CREATE FUNCTION finished() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1..100 LOOP
+		PERFORM cdp.apply();
+		EXIT WHEN NOT EXISTS (SELECT FROM cdp.progress);
+	END LOOP;
+	RETURN NOT EXISTS (SELECT FROM cdp.progress);
+END $$;
 SELECT cdp.create_segment('later', $$any_member(did_in_order('Cart', then_not => 'Order', within => '2 hours'))$$, entity => 'account');
-TABLE who;
-SELECT (cdp.alter_segment('later', $$any_member(changed(plan, was => 'free')) OR any_member(did('Cart', at_most => 7))$$)).members;
-TABLE who;
 SELECT state FROM cdp.segments WHERE name = 'later';
+SELECT * FROM cdp.verify();
+SELECT finished();
+TABLE who;
+SELECT (cdp.alter_segment('later', $$any_member(changed(plan, was => 'free')) OR any_member(did('Cart', at_least => 7))$$)).members;
+SELECT state, predicate FROM cdp.segments WHERE name = 'later';
+TABLE who;
+-- somebody prunes meanwhile
+SELECT cdp.create_segment('x', 'known()');
+SELECT cdp.drop_segment('x');
+SELECT finished();
+SELECT state, predicate FROM cdp.segments WHERE name = 'later';
+TABLE who;
+SELECT count(*) AS hidden FROM cdp.segment_definitions WHERE hidden;
 SELECT * FROM cdp.verify();
