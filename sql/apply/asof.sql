@@ -3,7 +3,7 @@
 CREATE FUNCTION cdp.resolve_at(identifier cdp.identifier, at timestamptz DEFAULT NULL, known_at timestamptz DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'cdp_resolve_at' LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION cdp.resolve_at(cdp.identifier, timestamptz, timestamptz) IS
-'the profile that an identifier belonged to: what cdp.resolve() would return if the log held only the entries of effective time up to at, and received up to known_at (NULL: all), under the kinds in force at known_at; NULL when it was not known. Errors: undefined_object (kind), object_not_in_prerequisite_state (before what cdp.history_retention keeps), program_limit_exceeded (more than 2,000,000 entries bear on the question)';
+'the profile that an identifier belonged to: what cdp.resolve() would return if the log held only the entries of effective time up to at, and received up to known_at (NULL: all), under the kinds and guards in force at known_at; NULL when it was not known. Errors: undefined_object (kind), object_not_in_prerequisite_state (before what cdp.history_retention keeps), program_limit_exceeded (more than 2,000,000 entries bear on the question)';
 
 CREATE FUNCTION cdp.identifiers_at(profile_id bigint, at timestamptz DEFAULT NULL, known_at timestamptz DEFAULT NULL)
 	RETURNS TABLE (identifier cdp.identifier, first_seen timestamptz, last_seen timestamptz)
@@ -20,7 +20,7 @@ COMMENT ON FUNCTION cdp.identifiers_at(cdp.identifier, timestamptz, timestamptz)
 CREATE FUNCTION cdp.profile_at(identifier cdp.identifier, at timestamptz DEFAULT NULL, known_at timestamptz DEFAULT NULL) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'cdp_profile_at' LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.profile_at(cdp.identifier, timestamptz, timestamptz) IS
-'what cdp.profile() would show at that instant if the log held only the entries of effective time up to at, and received up to known_at (NULL: all), under the kinds in force at known_at and the traits and segments of now; NULL when the identifier was not known. A segment with exit_when has those who fulfil its predicate. Errors: as cdp.resolve_at()';
+'what cdp.profile() would show at that instant if the log held only the entries of effective time up to at, and received up to known_at (NULL: all), under the kinds and guards in force at known_at and the traits and segments of now; NULL when the identifier was not known. A segment with exit_when has those who fulfil its predicate. Errors: as cdp.resolve_at()';
 
 CREATE FUNCTION cdp.account_at(account cdp.identifier, at timestamptz DEFAULT NULL) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'cdp_account_at' LANGUAGE C STABLE PARALLEL UNSAFE;
@@ -62,9 +62,14 @@ BEGIN
 			) v
 			WHERE v.kind = h.kind AND v.since = h.since AND v.until < horizon
 			RETURNING v.until
+		), guards AS (
+			DELETE FROM cdp.guard_history h
+			USING (SELECT since, lead(since) OVER (ORDER BY since) AS until FROM cdp.guard_history) v
+			WHERE v.since = h.since AND v.until < horizon
+			RETURNING v.until
 		)
 		SELECT greatest((SELECT max(until) FROM entries), (SELECT max(gone_at) FROM identities),
-			(SELECT max(until) FROM kinds))
+			(SELECT max(until) FROM kinds), (SELECT max(until) FROM guards))
 		INTO complete;
 		UPDATE cdp.applier SET history_from = greatest(history_from, complete)
 		WHERE history_from < complete;

@@ -13,6 +13,17 @@ COMMENT ON TABLE cdp.kind_history IS 'versions of the kinds of identifiers, for 
 COMMENT ON COLUMN cdp.kind_history.since IS 'when these rules came into force; -infinity: they came with the extension';
 COMMENT ON COLUMN cdp.kind_history.rules IS 'the row of cdp.identifier_kinds; NULL: the kind was dropped';
 
+-- The guards are settings; the applier writes down which ones it goes on with.
+CREATE TABLE cdp.guard_history (
+	since timestamptz PRIMARY KEY,
+	max_profile_identifiers int NOT NULL,
+	bridge_guard int NOT NULL,
+	max_new_identifiers_per_hour int NOT NULL
+);
+SELECT pg_extension_config_dump('cdp.guard_history', '');
+COMMENT ON TABLE cdp.guard_history IS 'guards by which profiles were judged, for cdp.resolve_at() and cdp.preview_identity()';
+COMMENT ON COLUMN cdp.guard_history.since IS 'from when on the applier has used these; -infinity: the first ones';
+
 -- Identifiers that are known no more: whoever has such a profile id asks for it.
 CREATE TABLE cdp.former_identities (
 	node_id bigint PRIMARY KEY,
@@ -87,5 +98,5 @@ END
 $$;
 COMMENT ON FUNCTION cdp.kinds_at(timestamptz) IS 'the kinds of identifiers and their rules as they were in force at an instant';
 
-REVOKE ALL ON cdp.kind_history, cdp.former_identities, cdp.history_entries FROM PUBLIC;
+REVOKE ALL ON cdp.kind_history, cdp.guard_history, cdp.former_identities, cdp.history_entries FROM PUBLIC;
 REVOKE ALL ON FUNCTION cdp.remember_kinds(), cdp.kinds_at(timestamptz) FROM PUBLIC;

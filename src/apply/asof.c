@@ -9,7 +9,7 @@
  *	  of the identifier's cluster are collected from the log, those that are
  *	  too late are left out, and the rest is judged anew, in memory, by the
  *	  code that the applier uses (a sealed graph, see identity/graph.h), under
- *	  the kinds that were in force at known_at.
+ *	  the kinds and guards that were in force at known_at.
  *
  *	  Entries are found from identifier to identifier: by cdp.links and
  *	  cdp.entries those that count now, by cdp.history_entries those that do
@@ -33,6 +33,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -424,6 +425,8 @@ CdpAsOfBegin(TimestampTz at, TimestampTz known_at)
 	asof->kinds = CdpKindSetAt(asof->known_at, &asof->by_index);
 	if (!read_by_these_rules(asof->kinds, &asof->changing))
 		asof->by_index = false;
+	if (known_at != DT_NOEND)
+		CdpGuardsSet(known_at);
 	asof->cursors = CdpCursorsLoad();
 	CdpIsolatedLoad(CdpApplierGlance(NULL));
 	asof->items = CdpAsOfTable("cdp entries as of", 2 * sizeof(int64), sizeof(CdpLogItem));
@@ -505,6 +508,7 @@ CdpAsOfIdentifierOf(int64 profile_id)
 void
 CdpAsOfBeginCall(CdpAsOfCall *call)
 {
+	call->nest_level = NewGUCNestLevel();
 	CdpBecomeOwner(&call->user);
 	CdpPinPlans();
 	SPI_connect();
@@ -520,6 +524,7 @@ CdpAsOfEndCall(CdpAsOfCall *call)
 	MemoryContextDelete(call->context);
 	SPI_finish();
 	CdpRestoreUser(&call->user);
+	AtEOXact_GUC(false, call->nest_level);
 }
 
 /*

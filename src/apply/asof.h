@@ -58,6 +58,7 @@ typedef struct CdpAsOf
 typedef struct CdpAsOfCall
 {
 	CdpUserContext user;
+	int			nest_level;		/* of settings: guards are those of another time */
 	MemoryContext context;
 	MemoryContext old;
 } CdpAsOfCall;

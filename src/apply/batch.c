@@ -224,6 +224,9 @@ CdpBatchPrepare(CdpBatch *batch, CdpRules *rules, bool keep)
 	batch->graph = CdpGraphBegin(batch->kinds, batch->applier.next_node,
 								 generation,
 								 keep ? batch->applier.token : 0);
+	/* nodes that are kept go with the guards that they were judged by */
+	if (batch->graph->batch == 1)
+		CdpGuardsKeep();
 	if (rules != NULL)
 	{
 		batch->graph->reading = CdpRulesReading;

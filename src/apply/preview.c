@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * preview.c
- *	  cdp.preview_identity(): who would be who once a change of the rules has
- *	  gone through history.
+ *	  cdp.preview_identity(): who would be who once a change of the rules, or
+ *	  everybody under the guards of this session, has gone through history.
  *
  *	  The applied log is read once, by the kinds as the transaction sees them,
  *	  and the graph is made anew in memory: nodes, the evidence of each pair,
@@ -504,7 +504,7 @@ cdp_preview_identity(PG_FUNCTION_ARGS)
 	CdpStatementsReadOnly = true;
 	PG_TRY();
 	{
-		if (CdpRun(&any_change, NULL, NULL) > 0)
+		if (CdpRun(&any_change, NULL, NULL) > 0 || CdpGuardsChanged())
 		{
 			preview.cursors = CdpCursorsLoad();
 			CdpIsolatedLoad(CdpApplierGlance(NULL));

@@ -425,6 +425,15 @@ extern CdpLink **CdpGraphLinksOfMarked(CdpGraph *graph, int *n);
 extern void CdpGraphWriteLinks(CdpGraph *graph);
 extern void CdpGraphKeepPairs(CdpGraph *graph);
 
+/* guards.c: the settings that bound components, as the applier has used them */
+#define CDP_GUARDS	3
+/* Does this session have others than the applier used last? */
+extern bool CdpGuardsChanged(void);
+/* The applier goes on with those of this session. */
+extern void CdpGuardsKeep(void);
+/* Those that were in force at the instant, up to the end of the GUC nest level. */
+extern void CdpGuardsSet(TimestampTz at);
+
 /* replay.c: a cluster from scratch */
 extern void CdpGraphReplayDirty(CdpGraph *graph);
 extern bool CdpGraphHold(CdpGraph *graph, CdpLink *link);

@@ -47,7 +47,7 @@ for my $db ('now', 'then')
 my $script = PostgreSQL::Test::Utils::tempdir() . '/stream.sql';
 
 my $reset = join("\n", 'SET client_min_messages = warning;',
-	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.merged_profiles, cdp.rule_changes, cdp.rule_cursors, cdp.rejected, cdp.timers, cdp.window_items, cdp.segment_members, cdp.changes, cdp.cursors, cdp.kind_history, cdp.history_entries, cdp.former_identities;},
+	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.merged_profiles, cdp.rule_changes, cdp.rule_cursors, cdp.rejected, cdp.timers, cdp.window_items, cdp.segment_members, cdp.changes, cdp.cursors, cdp.kind_history, cdp.guard_history, cdp.history_entries, cdp.former_identities;},
 	q{DELETE FROM cdp.kind_definitions;},
 	q{UPDATE cdp.identity_rules SET generation = generation + 1;},
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity', history_from = '-infinity';});
@@ -287,4 +287,13 @@ for my $seed ($first_seed .. $first_seed + $streams - 1)
 }
 is("@failed", '', "$done streams: identities of former times");
 cmp_ok($differing, '>', $asked / 3, "$differing of $asked questions have another answer than now");
+# what is older than is asked for goes, the guards that held then too
+$node->append_conf('postgresql.conf', 'cdp.history_retention = 20');
+$node->reload;
+is($node->safe_psql('now', "$reset" . q{
+	SET cdp.now = '2026-06-01';
+	INSERT INTO cdp.guard_history VALUES ('-infinity', 10, 10, 10), ('2026-02-01Z', 20, 20, 20), ('2026-05-20Z', 30, 30, 30);
+	SELECT cdp.prune_history() = '2026-02-01Z';
+	SELECT string_agg(bridge_guard::text, ',' ORDER BY since) FROM cdp.guard_history;
+}), "t\n20,30", 'guards are forgotten with their time');
 done_testing();
