@@ -28,6 +28,7 @@
 #include "statement.h"
 
 bool		CdpStatementsReadOnly = false;
+const char	CdpBatchMemory[] = "cdp batch";
 
 static CdpStatement *prepared = NULL;
 static Oid	prepared_in = InvalidOid;
@@ -92,6 +93,7 @@ CdpTableIsVoid(const char *table)
 uint64
 CdpRun(CdpStatement *statement, Datum *args, const char *nulls)
 {
+	MemoryContext context = CurrentMemoryContext;
 	int			rc;
 
 	if (statement->table != NULL && CdpTableIsVoid(statement->table))
@@ -105,6 +107,9 @@ CdpRun(CdpStatement *statement, Datum *args, const char *nulls)
 						  CdpStatementsReadOnly, 0);
 	if (rc < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	/* SPI's own memory is given back when the batch ends, that of batches is kept */
+	if (context->ident == CdpBatchMemory)
+		MemoryContextSwitchTo(context);
 	return SPI_processed;
 }
 

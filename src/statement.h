@@ -45,6 +45,12 @@ extern uint64 CdpRun(CdpStatement *statement, Datum *args, const char *nulls);
 extern uint64 CdpRunHere(CdpStatement *statement, Datum *args, const char *nulls);
 
 /*
+ * The identifier of the memory context of a batch: CdpRun leaves its caller there,
+ * if he was.
+ */
+extern const char CdpBatchMemory[];
+
+/*
  * Set while a function that may not write runs: all statements then see the
  * snapshot of the query that called it.  Whoever sets it resets it on error.
  */

@@ -112,6 +112,9 @@ static CdpStatement own_entries = {
 
 CdpAttempt CdpAttempted;
 
+/* bytes of a batch's memory that are kept for the next one: enough for 1,000 entries */
+#define KEPT_MEMORY ((Size) 8 * 1024 * 1024)
+
 /*
  * The row of cdp.applier, made when it is not there.
  */
@@ -468,9 +471,8 @@ judge_plans(CdpBatch *batch)
 }
 
 /*
- * What a batch takes, the next one will take as well.  Given back to the system
- * in between, its pages would have to be cleared again each time, which is a
- * twentieth of a batch of 10,000.  These limits are the highest that the C library
+ * The same for what else a batch takes, results of statements and what is larger
+ * than that.  These limits are the highest that the C library
  * arrives at by itself.  They hold for the whole process, so this is for the
  * applier alone: what a user's session does with its memory is not ours to say.
  */
@@ -481,6 +483,40 @@ CdpApplierKeepMemory(void)
 	mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
 	mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
 #endif
+}
+
+/*
+ * Memory for a batch.  Its first block is kept for the next batch of this process:
+ * given back in between, its pages would have to be cleared again.
+ */
+static MemoryContext kept_memory = NULL;
+
+/*
+ * Below the current context, so that an error lets go of it; and nobody else has it.
+ */
+static MemoryContext
+take_memory(void)
+{
+	MemoryContext context = kept_memory;
+
+	kept_memory = NULL;
+	if (context != NULL)
+		MemoryContextSetParent(context, CurrentMemoryContext);
+	else
+	{
+		context = AllocSetContextCreate(CurrentMemoryContext, "cdp batch",
+										KEPT_MEMORY, KEPT_MEMORY, KEPT_MEMORY);
+		MemoryContextSetIdentifier(context, CdpBatchMemory);
+	}
+	return context;
+}
+
+static void
+keep_memory(MemoryContext context)
+{
+	MemoryContextReset(context);
+	MemoryContextSetParent(context, TopMemoryContext);
+	kept_memory = context;
 }
 
 CdpBatchResult
@@ -529,8 +565,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	CdpBecomeOwner(&saved);
 	CdpPinPlans();
 	SPI_connect();
-	context = AllocSetContextCreate(CurrentMemoryContext, "cdp batch",
-									ALLOCSET_DEFAULT_SIZES);
+	context = take_memory();
 	old = MemoryContextSwitchTo(context);
 
 	cursors = CdpCursorsLoad();
@@ -740,7 +775,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 done:
 	result.next_timer = Min(result.next_timer, build_next);
 	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	keep_memory(context);
 	SPI_finish();
 	CdpRestoreUser(&saved);
 	PopActiveSnapshot();
