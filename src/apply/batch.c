@@ -471,21 +471,6 @@ judge_plans(CdpBatch *batch)
 }
 
 /*
- * The same for what else a batch takes, results of statements and what is larger
- * than that.  These limits are the highest that the C library
- * arrives at by itself.  They hold for the whole process, so this is for the
- * applier alone: what a user's session does with its memory is not ours to say.
- */
-void
-CdpApplierKeepMemory(void)
-{
-#if defined(M_MMAP_THRESHOLD) && defined(M_TRIM_THRESHOLD)
-	mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
-	mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
-#endif
-}
-
-/*
  * Memory for a batch.  Its first block is kept for the next batch of this process:
  * given back in between, its pages would have to be cleared again.
  */
@@ -517,6 +502,21 @@ keep_memory(MemoryContext context)
 	MemoryContextReset(context);
 	MemoryContextSetParent(context, TopMemoryContext);
 	kept_memory = context;
+}
+
+/*
+ * The same for what else a batch takes, results of statements and what is larger
+ * than that.  These limits are the highest that the C library arrives at by itself.
+ * They hold for the whole process, so this is for the applier alone: what a user's
+ * session does with its memory is not ours to say.
+ */
+void
+CdpApplierKeepMemory(void)
+{
+#if defined(M_MMAP_THRESHOLD) && defined(M_TRIM_THRESHOLD)
+	mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
+#endif
 }
 
 CdpBatchResult

@@ -67,15 +67,16 @@ open_reader(CdpReader *reader, struct varlena *disk)
 CdpNodeAcc *
 CdpNodeOpen(CdpTraitSet *set, struct varlena *disk)
 {
-	CdpNodeAcc *acc = (CdpNodeAcc *) palloc0(sizeof(CdpNodeAcc));
+	CdpNodeAcc *acc;
 	CdpReader	reader;
 	int			index = 0;
 	uint64		n;
 
+	acc = (CdpNodeAcc *) palloc0(add_size(sizeof(CdpNodeAcc),
+										  mul_size(set->ntraits, sizeof(CdpNodeSlot))));
 	acc->set = set;
 	acc->context = CurrentMemoryContext;
-	acc->slots = (CdpNodeSlot *) palloc0(mul_size(Max(set->ntraits, 1),
-												  sizeof(CdpNodeSlot)));
+	acc->slots = (CdpNodeSlot *) (acc + 1);
 	if (disk == NULL)
 	{
 		acc->dirty = true;

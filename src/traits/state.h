@@ -191,6 +191,44 @@ typedef struct CdpReader
 	const char *end;
 } CdpReader;
 
+/*
+ * Numbers of any length (varints): seven bits a byte, the lowest first.  Most of
+ * them are small.
+ */
+extern void CdpPutLongUInt(StringInfo buf, uint64 value);
+extern uint64 CdpGetLongUInt(CdpReader *reader);
+
+static inline void
+CdpPutUInt(StringInfo buf, uint64 value)
+{
+	if (value < 0x80)
+		appendStringInfoCharMacro(buf, (char) value);
+	else
+		CdpPutLongUInt(buf, value);
+}
+
+static inline void
+CdpPutInt(StringInfo buf, int64 value)
+{
+	CdpPutUInt(buf, ((uint64) value << 1) ^ (uint64) (value >> 63));
+}
+
+static inline uint64
+CdpGetUInt(CdpReader *reader)
+{
+	if (reader->p < reader->end && (*reader->p & 0x80) == 0)
+		return (uint8) *reader->p++;
+	return CdpGetLongUInt(reader);
+}
+
+static inline int64
+CdpGetInt(CdpReader *reader)
+{
+	uint64		value = CdpGetUInt(reader);
+
+	return (int64) (value >> 1) ^ -(int64) (value & 1);
+}
+
 /* aggregate.c */
 extern bool CdpAggregateByName(const char *name, CdpAggregate *aggregate);
 extern const char *CdpAggregateName(CdpAggregate aggregate);
@@ -300,10 +338,6 @@ extern TimestampTz CdpLocalPeriodStart(TimestampTz now, int64 period,
 									   const CdpStateRules *rules);
 
 /* state_io.c */
-extern void CdpPutUInt(StringInfo buf, uint64 value);
-extern void CdpPutInt(StringInfo buf, int64 value);
-extern uint64 CdpGetUInt(CdpReader *reader);
-extern int64 CdpGetInt(CdpReader *reader);
 extern int	CdpGetLength(CdpReader *reader);
 extern const char *CdpGetBytes(CdpReader *reader, int len);
 extern text *CdpGetText(CdpReader *reader);

@@ -37,11 +37,12 @@ CdpStateDamaged(const char *detail)
 }
 
 void
-CdpPutUInt(StringInfo buf, uint64 value)
+CdpPutLongUInt(StringInfo buf, uint64 value)
 {
 	char	   *p;
 
-	enlargeStringInfo(buf, 10);
+	if (buf->len + 10 >= buf->maxlen)
+		enlargeStringInfo(buf, 10);
 	p = buf->data + buf->len;
 	while (value >= 0x80)
 	{
@@ -53,14 +54,8 @@ CdpPutUInt(StringInfo buf, uint64 value)
 	buf->len = p - buf->data;
 }
 
-void
-CdpPutInt(StringInfo buf, int64 value)
-{
-	CdpPutUInt(buf, ((uint64) value << 1) ^ (uint64) (value >> 63));
-}
-
 uint64
-CdpGetUInt(CdpReader *reader)
+CdpGetLongUInt(CdpReader *reader)
 {
 	uint64		result = 0;
 	int			shift = 0;
@@ -77,14 +72,6 @@ CdpGetUInt(CdpReader *reader)
 			return result;
 		shift += 7;
 	}
-}
-
-int64
-CdpGetInt(CdpReader *reader)
-{
-	uint64		value = CdpGetUInt(reader);
-
-	return (int64) (value >> 1) ^ -(int64) (value & 1);
 }
 
 /*
