@@ -28,7 +28,7 @@
 #include "statement.h"
 
 bool		CdpStatementsReadOnly = false;
-const char	CdpBatchMemory[] = "cdp batch";
+const char CdpBatchMemory[] = "cdp batch";
 
 static CdpStatement *prepared = NULL;
 static Oid	prepared_in = InvalidOid;

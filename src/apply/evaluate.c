@@ -29,7 +29,7 @@
 #include "statement.h"
 
 /* Combinations of changed traits that are looked for, one by one. */
-#define MAX_WANTED	32
+#define MAX_WANTED 32
 
 /* Where the nodes of a former profile are now. */
 typedef struct Former
@@ -757,9 +757,9 @@ only_segments_read(CdpBatch *batch)
 /* What is to be evaluated when those traits have changed. */
 typedef struct Wanted
 {
-	Bitmapset  *changed;
-	Bitmapset  *wanted;
-	bool		part;			/* not all */
+	Bitmapset *changed;
+	Bitmapset *wanted;
+	bool part; /* not all */
 } Wanted;
 
 /*
@@ -770,8 +770,8 @@ static const Wanted *
 wanted_traits(CdpBatch *batch, Bitmapset *changed, List **known)
 {
 	CdpTraitSet *set = batch->traits;
-	Wanted	   *wanted;
-	ListCell   *lc;
+	Wanted *wanted;
+	ListCell *lc;
 
 	foreach(lc, *known)
 	{
@@ -813,8 +813,8 @@ CdpProfilesEvaluate(CdpBatch *batch)
 	int			maxleft = 0;
 	int			maxentered = 0;
 	bool		announce = false;
-	bool		part = only_segments_read(batch);
-	List	   *known = NIL;
+	bool part = only_segments_read(batch);
+	List *known = NIL;
 	int			n = 0;
 	int			i,
 				j;

@@ -224,7 +224,7 @@ CdpGetUInt(CdpReader *reader)
 static inline int64
 CdpGetInt(CdpReader *reader)
 {
-	uint64		value = CdpGetUInt(reader);
+	uint64 value = CdpGetUInt(reader);
 
 	return (int64) (value >> 1) ^ -(int64) (value & 1);
 }

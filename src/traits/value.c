@@ -569,7 +569,7 @@ void
 CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 				   TimestampTz now, CdpProfileValues *out)
 {
-	CdpProfileStates profile = {nodes, nnodes, out};
+	CdpProfileStates profile = { nodes, nnodes, out };
 
 	CdpProfileEvaluateAll(set, &profile, 1, now);
 }
