@@ -20,9 +20,10 @@ AS $$
 		"older_than": null, "since": null, "expression": null, "type": null, "empty": null,
 		"timezone": "UTC", "description": null, "options": {}}'),
 	(7, 'purposes', 'purpose', '{"description": null, "combine": "restrictive", "aliases": [], "valid_for": null}'),
-	(8, 'segments', 'segment', '{"predicate": null, "entity": "profile", "description": null, "exit_when": null, "timezone": "UTC",
+	(8, 'tracking_plans', 'tracking plan', '{"schema": null, "mode": "allow"}'),
+	(9, 'segments', 'segment', '{"predicate": null, "entity": "profile", "description": null, "exit_when": null, "timezone": "UTC",
 		"options": {}, "exclude": [], "holdout": 0, "seed": "", "enabled": true}'),
-	(9, 'subscriptions', 'subscription', '{"filter": {}, "include": {}, "mode": "trigger", "visibility": null, "format": "cdp",
+	(10, 'subscriptions', 'subscription', '{"filter": {}, "include": {}, "mode": "trigger", "visibility": null, "format": "cdp",
 		"max_tries": 20, "backoff": "00:00:01"}')
 $$;
 COMMENT ON FUNCTION cdp.config_sections() IS 'internal: the sections of a configuration, and what their objects are when they do not say';
@@ -61,6 +62,10 @@ BEGIN
 			'aliases', p.aliases, 'valid_for', p.valid_for)
 		FROM cdp.purposes p
 		UNION ALL
+		SELECT 'tracking_plans', d.type || COALESCE(':' || NULLIF(d.event, ''), ''), jsonb_build_object('schema', d.schema, 'mode', d.mode)
+		FROM cdp.plan_definitions d
+		WHERE d.until_at IS NULL
+		UNION ALL
 		SELECT 'segments', s.name, jsonb_build_object('predicate', s.predicate::text, 'entity', s.entity,
 			'description', s.description, 'exit_when', s.exit_when::text, 'timezone', s.timezone, 'options', d.options,
 			'exclude', to_jsonb(s.exclude), 'holdout', s.holdout, 'seed', COALESCE(NULLIF(s.seed, s.name), ''), 'enabled', s.enabled)
@@ -85,7 +90,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.export_config() IS
-	'all definitions as one JSON document: {"version": 1, "identifier_kinds": {name: …}, "free_mail_domains": …, "account_by_domain": {kind: {}}, "attachments": …, "traits": …, "account_traits": …, "purposes": …, "segments": …, "subscriptions": …}; each object has the arguments of the function that makes it, without those that are at their default. The same definitions give the same document. See cdp.apply_config';
+	'all definitions as one JSON document: {"version": 1, "identifier_kinds": {name: …}, "free_mail_domains": …, "account_by_domain": {kind: {}}, "attachments": …, "traits": …, "account_traits": …, "purposes": …, "tracking_plans": {type or type:event: …}, "segments": …, "subscriptions": …}; each object has the arguments of the function that makes it, without those that are at their default. The same definitions give the same document. See cdp.apply_config';
 
 -- An object with all keys, in the form in which objects can be compared.
 CREATE FUNCTION cdp.config_object(section text, name text, object jsonb, present jsonb) RETURNS jsonb
@@ -122,6 +127,8 @@ BEGIN
 		ELSIF o->'type' <> 'null' THEN
 			o := o || jsonb_build_object('type', format_type((o->>'type')::regtype, NULL));
 		END IF;
+	ELSIF section = 'tracking_plans' AND name LIKE '%:' THEN
+		RAISE invalid_parameter_value USING MESSAGE = 'its name is a type, or a type, a colon and an event';
 	ELSIF section = 'segments' THEN
 		o := o || jsonb_build_object(
 			'predicate', (o->>'predicate')::cdp.predicate::text,
@@ -185,6 +192,8 @@ BEGIN
 	WHEN 'purposes' THEN
 		PERFORM cdp.create_purpose(name, o->>'description', o->>'combine', cdp.config_texts(o->'aliases'),
 			(o->>'valid_for')::interval, 'replace');
+	WHEN 'tracking_plans' THEN
+		PERFORM cdp.tracking_plan(substring(name FROM ':(.*)'), o->'schema', o->>'mode', split_part(name, ':', 1));
 	WHEN 'segments' THEN
 		IF present THEN
 			SELECT a.entered + a.exited INTO moved
@@ -235,6 +244,7 @@ BEGIN
 	WHEN 'traits' THEN PERFORM cdp.drop_trait(name);
 	WHEN 'account_traits' THEN PERFORM cdp.drop_trait(name, entity => 'account');
 	WHEN 'purposes' THEN PERFORM cdp.drop_purpose(name);
+	WHEN 'tracking_plans' THEN PERFORM cdp.drop_tracking_plan(substring(name FROM ':(.*)'), split_part(name, ':', 1));
 	WHEN 'segments' THEN
 		moved := (SELECT count(*) FROM cdp.segment_members(name));
 		PERFORM cdp.drop_segment(name);

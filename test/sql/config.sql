@@ -34,7 +34,7 @@ CREATE FUNCTION wanted() RETURNS jsonb LANGUAGE sql AS $f$ SELECT $${"version": 
 
 -- a dry run tells, and leaves no trace
 SELECT action, kind, name, before, profiles_changed FROM cdp.apply_config(wanted());
-SELECT cdp.export_config() = '{"version": 1, "identifier_kinds": {}, "free_mail_domains": {}, "account_by_domain": {}, "attachments": {}, "traits": {}, "account_traits": {}, "purposes": {}, "segments": {}, "subscriptions": {}}' AS untouched;
+SELECT cdp.export_config() = '{"version": 1, "identifier_kinds": {}, "free_mail_domains": {}, "account_by_domain": {}, "attachments": {}, "traits": {}, "account_traits": {}, "purposes": {}, "tracking_plans": {}, "segments": {}, "subscriptions": {}}' AS untouched;
 SELECT count(*) AS attached FROM pg_trigger WHERE tgname LIKE 'cdp%';
 -- for good; again, nothing happens
 SELECT action, kind, name, after, profiles_changed FROM cdp.apply_config(wanted(), dry_run => false);
@@ -97,3 +97,22 @@ SELECT * FROM cdp.apply_config('{"version": 1, "segments": {"x": {"predicate": "
 SELECT * FROM cdp.apply_config('{"version": 1, "segments": {"x": {"predicate": "1 >"}}}');
 SELECT * FROM cdp.apply_config('{"version": 1, "attachments": {"x": {"relation": "nowhere.t", "mapping": {}}}}');
 SELECT cdp.export_config();
+
+-- tracking plans, by type and event: another schema or mode is another version
+CREATE FUNCTION planned() RETURNS jsonb LANGUAGE sql AS $f$ SELECT $${"version": 1, "tracking_plans": {
+	"track:Order: Completed": {"schema": {"type": "object", "required": ["total"], "properties": {"total": {"type": "number"}}}, "mode": "quarantine"},
+	"page": {"schema": {"required": ["title"]}},
+	"identify": {"schema": true, "mode": "allow"}}}$$::jsonb $f$;
+SELECT action, kind, name, after FROM cdp.apply_config(planned());
+SELECT count(*) AS plans FROM cdp.stat_plans;
+SELECT action, kind, name FROM cdp.apply_config(planned(), dry_run => false);
+SELECT type, event, version, mode FROM cdp.stat_plans ORDER BY 1, 2, 3;
+SELECT * FROM cdp.apply_config(planned(), dry_run => false, prune => true);
+SELECT cdp.export_config()->'tracking_plans' = planned()->'tracking_plans' #- '{identify,mode}' AS as_said;
+SELECT action, kind, name, before, after FROM cdp.apply_config(jsonb_set(planned(), '{tracking_plans,page,mode}', '"drop-property"') #- '{tracking_plans,identify}', dry_run => false, prune => true);
+SELECT type, event, version, mode, until_at IS NULL AS in_force FROM cdp.stat_plans ORDER BY 1, 2, 3;
+SELECT * FROM cdp.apply_config('{"version": 1, "tracking_plans": {"page:": {"schema": true}}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "tracking_plans": {"purchase": {"schema": true}}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "tracking_plans": {"track": {"schema": true}}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "tracking_plans": {"track:E": {"schema": {"type": "nothing"}}}}');
+SELECT * FROM cdp.apply_config('{"version": 1, "tracking_plans": {"track:E": {"mode": "allow"}}}');

@@ -63,6 +63,9 @@ like($out, qr/cdp: create trait orders_total/, 'a trait was made');
 like($out, qr/cdp: create segment spenders \(1 profiles\)/, 'a segment was made, of the customers that there are');
 is(value('SELECT string_agg(id || total::text || spender, $$ $$ ORDER BY id) FROM analytics.customer_summary WHERE total IS NOT NULL'),
 	'1120.5true 215false', 'profiles, traits and segments beside the tables');
+is(value(q{SELECT event || mode || (schema->'properties'->'coupon'->>'pattern') FROM cdp.plan_definitions}), 'Order Completeddrop-property^[A-Z0-9]+$',
+	'a tracking plan');
+is(value('SELECT count(*) FROM analytics.order_plan'), 0, '... and its view');
 is(value('SELECT count(*) FROM analytics.quiet'), 1, 'a segment that names another');
 is(value('SELECT count(*) FROM analytics.spenders m JOIN analytics.orders_total t USING (profile_id) WHERE t.value::numeric = 120.5'),
 	1, 'the views of a segment and a trait');
