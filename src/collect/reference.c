@@ -385,10 +385,10 @@ read_source(Reference *references, int n, Snapshot snapshot, MemoryContext conte
 	{
 		int nest_level = NewGUCNestLevel();
 
-		/* whoever keeps the table locked does not keep the applier from the rest */
+		/* whoever keeps the table locked does not keep the applier from the rest ... */
 		(void) set_config_option("lock_timeout", "1s", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		/* … nor does a second chunk wait for him */
+		/* ... and is not waited for a second time */
 		for (int i = 0; i < n && !references[0].locked; i += CHUNK)
 			references[0].locked = !read_rows(attachment, relid, primary, snapshot,
 											  references + i, Min(CHUNK, n - i), context);
@@ -560,7 +560,6 @@ CdpEntryUnknown(const CdpEntry *entry)
 typedef struct LockedSources
 {
 	TimestampTz statement;
-	MemoryContext context;
 	List *sources; /* text * */
 } LockedSources;
 
