@@ -157,7 +157,8 @@ bench_refresh()
 							timestamptz '2026-04-30' - ($size + 100000 - g) * interval '2 s'
 						FROM generate_series(first, upto) g\$\$;
 					SELECT bench.entries(1, $size);
-					SELECT cdp.apply();
+					-- as the worker does: a transaction a batch, so that old versions of rows make room
+					DO \$\$ BEGIN WHILE cdp.apply(10000) > 0 LOOP COMMIT; END LOOP; END \$\$;
 					CREATE TABLE bench.persons AS SELECT i.identifier::text AS identifier, i.profile_id AS person FROM cdp.identities i;
 					VACUUM ANALYZE;
 				EOT

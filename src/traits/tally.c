@@ -52,6 +52,7 @@ typedef struct TallyEntry
 
 static HTAB *tallies = NULL;
 static MemoryContext tallies_context = NULL;
+static Size tallies_size = 0;	/* of those that are kept, as they were used last */
 
 /* ---- items and instants ---- */
 
@@ -141,6 +142,7 @@ forget_tally(CdpTally *tally)
 		if (entry != NULL && entry->tally == tally)
 			(void) hash_search(tallies, &key, HASH_REMOVE, NULL);
 	}
+	tallies_size -= tally->size;
 	MemoryContextDelete(tally->context);
 }
 
@@ -417,8 +419,15 @@ CdpTallyFinish(CdpState **states, int nstates, CdpState *into, TimestampTz now,
 	*next = Min(*next, first);
 	if (!kept)
 		MemoryContextDelete(tally->context);
-	else if (MemoryContextMemAllocated(tallies_context, true) > MAX_MEMORY)
-		CdpTalliesForget();
+	else
+	{
+		Size		size = MemoryContextMemAllocated(tally->context, false);
+
+		tallies_size += size - tally->size;
+		tally->size = size;
+		if (tallies_size > MAX_MEMORY)
+			CdpTalliesForget();
+	}
 	return !list;
 }
 
@@ -489,5 +498,6 @@ CdpTalliesForget(void)
 	if (tallies_context != NULL)
 		MemoryContextDelete(tallies_context);
 	tallies_context = NULL;
+	tallies_size = 0;
 	tallies = NULL;
 }

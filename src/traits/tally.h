@@ -61,6 +61,7 @@ typedef struct TallyResult
 typedef struct CdpTally
 {
 	MemoryContext context;
+	Size		size;			/* of the context, as it is counted */
 	CdpStateRules rules;
 	int32		trait;
 	TallyNode  *root;
