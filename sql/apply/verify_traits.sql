@@ -299,6 +299,10 @@ BEGIN
 			format('(array_agg(i.v ORDER BY i.v))[greatest(ceil(%s * count(*)), 1)::int]', COALESCE((options->>'p')::numeric, 0.5)))
 		WHEN 'rate' THEN format('count(*)::numeric / greatest(%s - %s + 1, 1)', format(day, today), format(day, 'min(i.at)'))
 	END;
+	-- of arrays there would be one of more dimensions, in which [1] is nothing
+	IF value_type LIKE '%[]' THEN
+		one := replace(one, 'array_agg(i.v ORDER', 'array_agg(i.v::text ORDER');
+	END IF;
 	part := CASE
 		WHEN one IS NOT NULL THEN format('SELECT i.comp, %s AS val FROM inside i GROUP BY i.comp', one)
 		WHEN aggregate = 'list' THEN format(

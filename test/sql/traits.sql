@@ -229,6 +229,15 @@ DROP ROLE regress_nobody;
 SELECT create_trait('z', aggregate => 'count');
 SELECT traits->'theirs' AS theirs, traits->'z' AS z FROM profiles;
 
+-- values that are arrays
+SET client_min_messages = error;
+SELECT count(create_trait('tags_' || a, aggregate => a, event => 'Tagged', value => $$string_to_array(properties->>'tags', ',')$$))
+FROM unnest('{first,last,min,max,most_frequent,least_frequent,unique_list,unique_count,list}'::text[]) a;
+SELECT count(track('Tagged', jsonb_build_object('tags', t), user_id => 'poet')) FROM unnest('{"a,b",b,"a,b",NULL,"",c}'::text[]) t;
+SELECT apply();
+SELECT key, value FROM jsonb_each(profile('user_id:poet')->'traits') WHERE key LIKE 'tags%' ORDER BY 1;
+SELECT * FROM verify();
+
 -- the view is not a member of the extension, yet goes with it
 SELECT count(*) FROM pg_depend WHERE objid = 'cdp.profile_traits'::regclass AND deptype = 'e';
 SET client_min_messages = error;
