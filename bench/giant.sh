@@ -1,6 +1,6 @@
 # bench/giant.sh: one profile grows and grows: what an entry for it costs, in
 # batches and by itself, in order and late, the memory of the applier, and what
-# a new session and a judgement of all take.  GIANT="1000 10000" has
+# a new session, late users and a judgement of all take.  GIANT="1000 10000" has
 # the sizes; the guards are raised for all but the last line.
 #
 # shellcheck shell=bash
@@ -47,6 +47,25 @@ giant_setup()
 			PERFORM cdp.apply();
 			COMMIT;
 			RAISE NOTICE 'giant % % %', what, round(extract(epoch FROM clock_timestamp() - t) * 1e3), bench.rss();
+		END
+		$$;
+		-- everybody is judged again, in batches: all of it, the longest one
+		CREATE PROCEDURE bench.rejudge() LANGUAGE plpgsql AS $$
+		DECLARE
+			t timestamptz := clock_timestamp();
+			step timestamptz;
+			longest interval := '0';
+		BEGIN
+			PERFORM cdp.rejudge();
+			COMMIT;
+			WHILE EXISTS (SELECT FROM cdp.rule_changes) LOOP
+				step := clock_timestamp();
+				PERFORM cdp.apply(10000);
+				COMMIT;
+				longest := greatest(longest, clock_timestamp() - step);
+			END LOOP;
+			RAISE NOTICE 'giant rejudge % %', round(extract(epoch FROM clock_timestamp() - t) * 1e3), bench.rss();
+			RAISE NOTICE 'giant longest % %', round(extract(epoch FROM longest) * 1e3), bench.rss();
 		END
 		$$;
 		CREATE PROCEDURE bench.grow(first int, upto int, step int) LANGUAGE plpgsql AS $$
@@ -128,6 +147,28 @@ bench_giant()
 	} | psql -Xq -d bench_giant >"$tmp/giant" 2>&1
 	line "ms of a new session's first batch, first late one, an undo; a split, its undo; a merge, its undo; a detach, its undo" \
 		"$(sed -n 's/.*giant [a-z]* \([0-9]*\) [0-9]*$/\1/p' "$tmp/giant" | paste -sd ' ')" \
+		"$(sed -n 's/.*giant [a-z]* [0-9]* \([0-9]*\)$/\1/p' "$tmp/giant" | tail -n 1) MB in memory"
+
+	# a session that goes on: users whose entries come late, and what takes a replay
+	{
+		echo "SET client_min_messages = notice;"
+		echo "SET cdp.max_profile_identifiers = 3000000; SET cdp.max_new_identifiers_per_hour = 0;"
+		echo "INSERT INTO cdp.events (event, identifiers, occurred_at) VALUES ('V', '{user_id:hub,cookie:next2}', '2027-01-01'), ('V', '{user_id:late,cookie:600}', '2026-12-31'), ('V', '{cookie:11,cookie:12}', '2026-01-02');"
+		echo "CALL bench.once('warm');"
+		echo "INSERT INTO cdp.events (event, identifiers, occurred_at) SELECT 'V', ARRAY['user_id:r' || g, 'cookie:' || g]::cdp.identifier[], '2026-12-31' FROM generate_series(100, 199) g;"
+		echo "CALL bench.once('refused');"
+		echo "INSERT INTO cdp.events (event, identifiers, occurred_at) SELECT 'V', ARRAY['user_id:f' || g, 'cookie:' || g]::cdp.identifier[], '2025-12-31' FROM generate_series(200, 299) g;"
+		echo "CALL bench.once('leaves');"
+		echo "INSERT INTO cdp.events (event, identifiers, occurred_at) SELECT 'V', ARRAY['user_id:hub', 'cookie:' || g]::cdp.identifier[], '2025-12-30' FROM generate_series(200, 200) g;"
+		echo "INSERT INTO cdp.events (event, identifiers, occurred_at) SELECT 'V', ARRAY['cookie:300', 'cookie:w' || g]::cdp.identifier[], '2026-12-31' FROM generate_series(1, 300) g;"
+		echo "CALL bench.once('warm');"
+		echo "INSERT INTO cdp.events (event, identifiers, occurred_at) VALUES ('V', '{user_id:wide,cookie:300}', '2025-12-31');"
+		echo "CALL bench.once('replay');"
+		echo "SET cdp.replay_at_commit = 0;"
+		echo "CALL bench.rejudge();"
+	} | psql -Xq -d bench_giant >"$tmp/giant" 2>&1
+	line "ms of 100 late users who are refused, of 100 who take an identifier away, of a replay; of judging everybody again, its longest batch" \
+		"$(sed -n '/giant warm/d; s/.*giant [a-z]* \([0-9]*\) [0-9]*$/\1/p' "$tmp/giant" | paste -sd ' ')" \
 		"$(sed -n 's/.*giant [a-z]* [0-9]* \([0-9]*\)$/\1/p' "$tmp/giant" | tail -n 1) MB in memory"
 
 	# under the guards that everybody has, the same stream stays small
