@@ -569,19 +569,6 @@ accept(CdpLink *link)
 }
 
 /*
- * The link is refused, now or for what was so at its time.
- */
-static void
-refuse(CdpLink *link, CdpVerdict verdict, const char *detail)
-{
-	link->status = verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
-	link->reason = CdpVerdictReason(verdict);
-	link->detail = detail;
-	CdpNodeRoot(link->a)->refusals |= CDP_REFUSAL(verdict);
-	CdpNodeRoot(link->b)->refusals |= CDP_REFUSAL(verdict);
-}
-
-/*
  * Judge one new link, or one that was accepted, or refused for what cannot be
  * remedied, and has earlier evidence now.  make_way: a few may leave a large
  * component for it.
@@ -619,7 +606,7 @@ judge_link(CdpGraph *graph, CdpLink *link, bool make_way)
 	/* once contested, always: what comes can only add to it */
 	if (link->a->contested == CDP_YES || link->b->contested == CDP_YES)
 	{
-		refuse(link, CDP_JOIN_SHARED, NULL);
+		CdpLinkRefuse(link, CDP_JOIN_SHARED, NULL);
 		return;
 	}
 
@@ -690,11 +677,16 @@ judge_link(CdpGraph *graph, CdpLink *link, bool make_way)
 				quiet = link->at > Max(x->joined_until, y->joined_until);
 			}
 			if (quiet)
-				refuse(link, verdict, detail);
+				CdpLinkRefuse(link, verdict, detail);
 			else if (!known || x->timeline != CDP_YES || y->timeline != CDP_YES)
 				CdpGraphDirty(link->a, link->b);
+			else if (verdict == CDP_JOIN_SIZE || verdict == CDP_JOIN_RATE)
+			{
+				if (verdict == CDP_JOIN_RATE || !CdpGraphTakePlace(graph, link))
+					CdpGraphDirty(link->a, link->b);
+			}
 			else if (CdpTimelineRefused(graph, link, &verdict, &detail))
-				refuse(link, verdict, detail);
+				CdpLinkRefuse(link, verdict, detail);
 			else if (make_way && CdpGraphMakeWay(graph, link, &ties))
 			{
 				/* it was accepted then, and what came later has to see */

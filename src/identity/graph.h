@@ -240,6 +240,7 @@ typedef struct CdpGraph
 	int			mark;
 	List	   *loose;			/* CdpLink *, see pendant.c */
 	int			nways;			/* how often some have left to make way */
+	int64		nlooked;		/* members looked at for the last one to come */
 	List	   *again;			/* CdpLink *: to be judged as if they had just come */
 	List	   *verdicts;		/* CdpDecided *: merges and splits by hand */
 } CdpGraph;
@@ -350,6 +351,7 @@ extern void CdpGraphUncombine(CdpNode *root);
 extern CdpNode *CdpGraphCut(CdpGraph *graph, CdpNode *root, CdpNode **cut, int n);
 extern void CdpGraphSingle(CdpGraph *graph, CdpNode *node);
 extern const char *CdpVerdictReason(CdpVerdict verdict);
+extern void CdpLinkRefuse(CdpLink *link, CdpVerdict verdict, const char *detail);
 
 /* A set of reasons for which links were refused. */
 #define CDP_REFUSAL(verdict)	(1 << (verdict))
@@ -378,6 +380,7 @@ extern bool CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at);
 /* Would the link have been refused at its time, whatever came later? */
 extern bool CdpTimelineRefused(CdpGraph *graph, CdpLink *link, CdpVerdict *verdict,
 							   const char **detail);
+extern CdpNode *CdpTimelineLast(CdpNode *root);
 extern void CdpRefusalsKnow(CdpGraph *graph, CdpNode *root);
 extern bool CdpRefusalsKept(CdpGraph *graph, CdpNode *x, CdpNode *y);
 
@@ -455,6 +458,11 @@ extern void CdpGraphDirty(CdpNode *a, CdpNode *b);
  * one of its ends leave the rest of their component?  ties: the links that held them.
  */
 extern bool CdpGraphMakeWay(CdpGraph *graph, CdpLink *link, List **ties);
+/*
+ * The link is refused because a component is full.  Does it take the place of the one
+ * who came last?  Then the link is accepted, and his refused.
+ */
+extern bool CdpGraphTakePlace(CdpGraph *graph, CdpLink *link);
 /* Take out what has become loose, and bring in what was decided by hand. */
 extern void CdpGraphSettleLoose(CdpGraph *graph);
 

@@ -257,6 +257,8 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->mark = 0;
 	graph->loose = NIL;
 	graph->again = NIL;
+	graph->nways = 0;
+	graph->nlooked = 0;
 	graph->verdicts = NIL;
 	graph->suspects[0] = graph->suspects[1] = NIL;
 	graph->held = NIL;

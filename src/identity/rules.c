@@ -453,3 +453,16 @@ CdpRefusalOf(const char *reason)
 			return CDP_REFUSAL(verdict);
 	return 0;
 }
+
+/*
+ * The link is refused, now or for what was so at its time.
+ */
+void
+CdpLinkRefuse(CdpLink *link, CdpVerdict verdict, const char *detail)
+{
+	link->status = verdict == CDP_JOIN_CANNOT ? 'o' : 'r';
+	link->reason = CdpVerdictReason(verdict);
+	link->detail = detail;
+	CdpNodeRoot(link->a)->refusals |= CDP_REFUSAL(verdict);
+	CdpNodeRoot(link->b)->refusals |= CDP_REFUSAL(verdict);
+}

@@ -481,6 +481,29 @@ CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at)
 }
 
 /*
+ * The member that joined a component by itself after all others; NULL: there is none,
+ * or others joined at the same time.
+ */
+CdpNode *
+CdpTimelineLast(CdpNode *root)
+{
+	CdpNode    *last = NULL;
+	CdpNode    *member = root;
+	bool		single = false;
+
+	do
+	{
+		if (member->up != NULL && (last == NULL || member->up_at >= last->up_at))
+		{
+			single = last == NULL || member->up_at > last->up_at;
+			last = member;
+		}
+		member = member->next;
+	} while (member != root);
+	return single && last->below == 1 ? last : NULL;
+}
+
+/*
  * The node that stands for the component as it was at the instant, with what came
  * at the very same time, or without.
  */

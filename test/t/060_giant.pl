@@ -252,9 +252,18 @@ SELECT log('{user_id:hub,cookie:x5}', '2026-01-14 22:00Z'); SELECT apply();
 }), 0, 'a flood in disorder, since it was full, is refused at once');
 is($node->safe_psql('flood', 'TABLE profile'), '300|1', 'it stays full');
 verified('flood', 'a flood');
-is(judged('flood', q{SELECT log('{user_id:hub,cookie:z}', '2026-01-02Z'); SELECT apply();}), 1, 'who came before it was full takes the place of the last one');
+is(judged('flood', q{SELECT log('{user_id:hub,cookie:z}', '2026-01-02Z'); SELECT apply();}), 0, 'who came before it was full takes the place of the last one');
 is($node->safe_psql('flood', q{SELECT refused('user_id:hub', 'cookie:z'), refused('user_id:hub', 'cookie:299')}), 'accepted |refused size', 'as it were in order');
 verified('flood', 'the last one');
+is(judged('flood', q{
+SELECT log(format('{user_id:hub,cookie:w%s}', g), (timestamptz '2026-01-03Z' + g * interval '1 s')::text) FROM generate_series(1, 120) g; SELECT apply();
+SELECT log('{user_id:hub,cookie:x9}', '2026-01-03Z'); SELECT log('{user_id:hub,cookie:350}', '2026-01-04Z'); SELECT apply();
+}), 0, 'so do many, and some who were refused');
+is($node->safe_psql('flood', q{TABLE profile; SELECT refused('user_id:hub', 'cookie:350'), refused('user_id:hub', 'cookie:177'), refused('user_id:hub', 'cookie:175')}),
+	"300|1\naccepted |refused size|accepted ", 'the last ones have left');
+verified('flood', 'many late ones');
+is(judged('flood', q{SELECT log('{cookie:p1,email:p1@x.com}', '2026-01-02Z'), log('{user_id:hub,cookie:p1}', '2026-01-03Z'); SELECT apply();}), 1, 'two who are one take a judgement of all');
+verified('flood', 'two who are one');
 
 # ---- the guard for hours, while it fills, and later a late entry about what was refused ----
 $node->safe_psql('postgres', 'CREATE DATABASE hours');
