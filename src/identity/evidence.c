@@ -19,6 +19,9 @@
 #include "identity/graph.h"
 #include "statement.h"
 
+/* So many links are not kept in memory because a replay has looked at them. */
+#define MANY_LINKS	100000
+
 typedef struct LinkKey
 {
 	int64		a;
@@ -843,12 +846,19 @@ CdpGraphKeepPairs(CdpGraph *graph)
 {
 	HASH_SEQ_STATUS seq;
 	LinkEntry  *entry;
+	bool		many;
 
 	if (graph->links == NULL)
 		return;
+	many = hash_get_num_entries(graph->links) > MANY_LINKS;
 	hash_seq_init(&seq, graph->links);
 	while ((entry = hash_seq_search(&seq)) != NULL)
 	{
+		CdpLink    *link = entry->link;
+
+		/* what a large replay has read and left as it was */
+		if (many && link->on_disk && !link->changed && !link->listed && !link->gone)
+			continue;
 		if (!entry->link->manual)
 			CdpGraphPairKeep(graph, entry->key.a, entry->key.b,
 							 entry->link->gone ||

@@ -40,6 +40,9 @@ FROM segment s,
 				  UNION ALL
 				  SELECT p.kind, p.place FROM jsonb_array_elements_text(s.body->'priority') WITH ORDINALITY p(kind, place)) e ON e.kind = k.kind
 GROUP BY 1 ORDER BY 1;
+-- each case is looked at: by its profiles, by its priorities, by what becomes of traits
+SELECT count(*) AS cases, count(*) FILTER (WHERE body ? 'expect_profiles') AS by_profiles,
+	count(*) FILTER (WHERE body ? 'expect_priority') AS by_priorities, count(*) FILTER (WHERE body ? 'expect') AS by_traits FROM segment;
 -- values that it recommends to block are blocked, for any kind
 SELECT v.value, bool_and(canonical(identifier(k.kind, v.value)) IS NULL) AS blocked
 FROM identifier_kinds k, unnest(ARRAY['', '0', '-', '0000-00', '00000000-0000-0000-0000-000000000000', '-1', 'null', 'anonymous']) v(value)
@@ -111,7 +114,7 @@ CREATE FUNCTION load_case(n bigint, body jsonb) RETURNS void LANGUAGE sql AS $$
 	FROM (SELECT body->'event' AS e) c,
 		LATERAL (SELECT CASE WHEN e->>'event' = '$merge_dangerously' THEN 'merge' WHEN e->>'event' = '$identify' OR e ? 'set' THEN 'identify' ELSE 'track' END AS type) t
 $$;
-SELECT count(*) AS cases, count(load_case(n, body)) FILTER (WHERE body::text !~ '<NUL>') AS loaded FROM posthog;
+SELECT count(load_case(n, body) IS NULL) AS loaded FROM posthog WHERE body::text !~ '<NUL>';
 SELECT apply();
 CREATE VIEW persons AS
 	SELECT i.profile_id, array_agg(DISTINCT value(i.identifier) ORDER BY value(i.identifier)) FILTER (WHERE kind(i.identifier) = 'distinct_id') AS ids,
@@ -132,6 +135,8 @@ FULL JOIN persons p ON p.ids = e.ids
 WHERE c.n IS NOT NULL
 GROUP BY c.n, c.body;
 SELECT * FROM verdicts ORDER BY n;
+SELECT (SELECT count(*) FROM posthog) AS cases, (SELECT count(*) FROM verdicts) AS judged, count(*) AS put_aside
+FROM posthog WHERE body::text ~ '<NUL>';
 -- different on purpose, see doc/presets.md:
 SELECT v.n, v.name, CASE
 	WHEN NOT v.persons THEN 'whoever is named is a profile; nothing is merged there either'
