@@ -49,7 +49,6 @@
 #include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 #include "segments/words.h"
@@ -240,46 +239,6 @@ add_term(Call *call, CdpTermKind kind, const CdpWordArgument *name)
 	return term;
 }
 
-/* From when to when a behaviour is looked for. */
-typedef struct Window
-{
-	char	   *newer;			/* NULL: ever */
-	char	   *older;			/* NULL: until now */
-} Window;
-
-static Datum
-interval_datum(const char *string)
-{
-	return DirectFunctionCall3(interval_in, CStringGetDatum(string),
-							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-}
-
-static Window
-window_arguments(Call *call, const CdpWordArgument *within,
-				 const CdpWordArgument *newer_than, const CdpWordArgument *older_than)
-{
-	const char *text = call->context->text;
-	Window		window;
-
-	if (within->value != NULL && newer_than->value != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("%s() takes either within or newer_than", call->word),
-				 errdetail("Both mean the same."),
-				 CdpPredicateErrorPosition(text, newer_than->location)));
-	window.newer = CdpWordInterval(call->word, within->value ? within : newer_than, text);
-	window.older = CdpWordInterval(call->word, older_than, text);
-	if (window.newer != NULL && window.older != NULL &&
-		!DatumGetBool(DirectFunctionCall2(interval_lt, interval_datum(window.older),
-										  interval_datum(window.newer))))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("newer_than must be longer than older_than"),
-				 errhint("Write for example newer_than => '28 days', older_than => '14 days'."),
-				 CdpPredicateErrorPosition(text, older_than->location)));
-	return window;
-}
-
 /*
  * An aggregate of the entries in a window.  Everything that is older than 14
  * days at an instant has left the window of 14 days by then; so "from 28 to 14
@@ -287,7 +246,7 @@ window_arguments(Call *call, const CdpWordArgument *within,
  */
 static Node *
 aggregate_node(Call *call, CdpAggregate aggregate, const CdpWordArgument *name,
-			   char *value, char *filter, Window window)
+			   char *value, char *filter, CdpWordWindow window)
 {
 	CdpTerm    *term = add_term(call, CDP_TERM_TRAIT, name);
 	Node	   *node;
@@ -309,7 +268,7 @@ aggregate_node(Call *call, CdpAggregate aggregate, const CdpWordArgument *name,
 	}
 	if (window.older != NULL)
 	{
-		Window		recent = {window.older, NULL};
+		CdpWordWindow		recent = {window.older, NULL};
 
 		node = CdpOperationNode("-", node,
 						 aggregate_node(call, aggregate, name, value, filter, recent),
@@ -330,13 +289,13 @@ replace_count(Call *call)
 	};
 	int			at_least;
 	int			at_most;
-	Window		window;
+	CdpWordWindow		window;
 	char	   *filter;
 	Node	   *count;
 
 	CdpWordArguments(call->node, call->word, text, args, did ? 7 : 5, 1, 1);
 	(void) CdpWordName(call->word, &args[0], text);
-	window = window_arguments(call, &args[1], &args[2], &args[3]);
+	window = CdpWordWindowOf(call->word, &args[1], &args[2], &args[3], text);
 	filter = CdpWordExpression("filter", &args[4], text, BOOLOID, call->context->timezone);
 	at_least = CdpWordCount(call->word, &args[5], text, 1);
 	at_most = CdpWordCount(call->word, &args[6], text, -1);
@@ -370,13 +329,13 @@ replace_sum(Call *call)
 	CdpWordArgument args[] = {
 		{"event"}, {"value"}, {"within"}, {"newer_than"}, {"older_than"}, {"filter"}
 	};
-	Window		window;
+	CdpWordWindow		window;
 	char	   *value;
 	char	   *filter;
 
 	CdpWordArguments(call->node, call->word, text, args, lengthof(args), 2, 2);
 	(void) CdpWordName(call->word, &args[0], text);
-	window = window_arguments(call, &args[2], &args[3], &args[4]);
+	window = CdpWordWindowOf(call->word, &args[2], &args[3], &args[4], text);
 	value = CdpWordExpression(call->word, &args[1], text, NUMERICOID, call->context->timezone);
 	filter = CdpWordExpression(call->word, &args[5], text, BOOLOID, call->context->timezone);
 	put(call, aggregate_node(call, CDP_AGG_SUM, &args[0], value, filter, window));
@@ -388,8 +347,8 @@ replace_first_time(Call *call)
 {
 	const char *text = call->context->text;
 	CdpWordArgument args[] = {{"event"}, {"within"}, {"filter"}};
-	Window		ever = {NULL, NULL};
-	Window		lately = {NULL, NULL};
+	CdpWordWindow		ever = {NULL, NULL};
+	CdpWordWindow		lately = {NULL, NULL};
 	char	   *filter;
 	Node	   *recent;
 
@@ -552,7 +511,7 @@ replace_changed(Call *call)
 	A_Const    *rules = makeNode(A_Const);
 	ColumnRef  *column;
 	CdpTerm    *term;
-	Window		window;
+	CdpWordWindow		window;
 	char	   *constants[2] = {NULL, NULL};
 	int			at_least;
 
@@ -566,7 +525,7 @@ replace_changed(Call *call)
 				 errmsg("argument \"trait\" of changed() must be the name of a trait"),
 				 errhint("Write for example changed(plan, within => '7 days')."),
 				 CdpPredicateErrorPosition(text, args[0].location)));
-	window = window_arguments(call, &args[1], &args[2], &args[3]);
+	window = CdpWordWindowOf(call->word, &args[1], &args[2], &args[3], text);
 	for (int i = 0; i < lengthof(constants); i++)
 	{
 		CdpWordArgument *arg = &args[4 + i];
@@ -596,15 +555,23 @@ replace_changed(Call *call)
 								  term_column(term->number, call->location), rules);
 }
 
+/*
+ * The term that a call of in_segment is.
+ */
+static CdpTerm *
+segment_term(FuncCall *node, ReplaceContext *context)
+{
+	CdpWordArgument args[] = {{"segment"}};
+	Call		call = {node, "in_segment", node->location, context};
+
+	CdpWordArguments(node, call.word, context->text, args, 1, 1, 1);
+	return add_term(&call, CDP_TERM_SEGMENT, &args[0]);
+}
+
 static void
 replace_in_segment(Call *call)
 {
-	CdpWordArgument args[] = {{"segment"}};
-	CdpTerm    *term;
-
-	CdpWordArguments(call->node, call->word, call->context->text, args, 1, 1, 1);
-	term = add_term(call, CDP_TERM_SEGMENT, &args[0]);
-	put(call, term_column(term->number, call->location));
+	put(call, term_column(segment_term(call->node, call->context)->number, call->location));
 }
 
 static void
@@ -683,13 +650,8 @@ replace_members(Call *call)
 	CdpWordArguments(call->node, call->word, context->text, args, 1, 1, count ? 0 : 1);
 	if (args[0].value != NULL && CdpMembersOfSegment(args[0].value))
 	{
-		FuncCall   *inner = (FuncCall *) args[0].value;
-		CdpWordArgument segment[] = { { "segment" } };
-		Call		of_segment = { inner, "in_segment", inner->location, context };
-
-		CdpWordArguments(inner, of_segment.word, context->text, segment, 1, 1, 1);
 		context->members = call->word;
-		in_segment = add_term(&of_segment, CDP_TERM_SEGMENT, &segment[0])->number;
+		in_segment = segment_term((FuncCall *) args[0].value, context)->number;
 		context->members = NULL;
 		(void) CdpMembersText(context->text, call->location, NIL, &predicate);
 	}
@@ -704,14 +666,7 @@ replace_members(Call *call)
 		(void) replace_walker((Node *) copyObject(args[0].value), &alone);
 		context->members = call->word;
 		foreach(lc, segments)
-		{
-			FuncCall   *inner = (FuncCall *) lfirst(lc);
-			CdpWordArgument segment[] = {{"segment"}};
-			Call		of_segment = {inner, "in_segment", inner->location, context};
-
-			CdpWordArguments(inner, of_segment.word, context->text, segment, 1, 1, 1);
-			(void) add_term(&of_segment, CDP_TERM_SEGMENT, &segment[0]);
-		}
+			(void) segment_term((FuncCall *) lfirst(lc), context);
 		term = new_term(call, CDP_TERM_SEGMENT, call->location);
 		context->members = NULL;
 		(void) CdpMembersText(context->text, call->location, NIL, &predicate);

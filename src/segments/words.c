@@ -263,6 +263,39 @@ CdpWordExpression(const char *word, const CdpWordArgument *arg, const char *text
 	return canonical;
 }
 
+static Datum
+interval_datum(const char *string)
+{
+	return DirectFunctionCall3(interval_in, CStringGetDatum(string),
+							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+}
+
+CdpWordWindow
+CdpWordWindowOf(const char *word, const CdpWordArgument *within,
+				const CdpWordArgument *newer_than, const CdpWordArgument *older_than,
+				const char *text)
+{
+	CdpWordWindow window;
+
+	if (within->value != NULL && newer_than->value != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("%s() takes either within or newer_than", word),
+				 errdetail("Both mean the same."),
+				 CdpPredicateErrorPosition(text, newer_than->location)));
+	window.newer = CdpWordInterval(word, within->value ? within : newer_than, text);
+	window.older = CdpWordInterval(word, older_than, text);
+	if (window.newer != NULL && window.older != NULL &&
+		!DatumGetBool(DirectFunctionCall2(interval_lt, interval_datum(window.older),
+										  interval_datum(window.newer))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("newer_than must be longer than older_than"),
+				 errhint("Write for example newer_than => '28 days', older_than => '14 days'."),
+				 CdpPredicateErrorPosition(text, older_than->location)));
+	return window;
+}
+
 /*
  * A term for people to read.
  */

@@ -40,6 +40,16 @@ extern int	CdpWordCount(const char *word, const CdpWordArgument *arg, const char
 						 int missing);
 /* A length of time in its canonical text. */
 extern char *CdpWordInterval(const char *word, const CdpWordArgument *arg, const char *text);
+/* From when to when a behaviour is looked for. */
+typedef struct CdpWordWindow
+{
+	char	   *newer;			/* NULL: ever */
+	char	   *older;			/* NULL: until now */
+} CdpWordWindow;
+
+extern CdpWordWindow CdpWordWindowOf(const char *word, const CdpWordArgument *within,
+									 const CdpWordArgument *newer_than,
+									 const CdpWordArgument *older_than, const char *text);
 /*
  * An expression over an entry's columns in its canonical text; type
  * InvalidOid: any.  timezone NULL: only a look at its form.
