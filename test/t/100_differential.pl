@@ -151,11 +151,13 @@ ORDER BY 1;
 };
 $state_sql =~ s/\n\s*/ /g;
 
-my $verify_sql =
-  q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify() WHERE key <> 'change of rules';
+# What is read of accounts is as of the read's instant, whatever is due by then.
+my $accounts_sql = q{
 SELECT format('DIFFERENCE account_at %s: %s, is %s', a.identifier, cdp.account_at(a.identifier), cdp.account(a.identifier))
 FROM cdp.account_identities a
 WHERE cdp.account_at(a.identifier) IS DISTINCT FROM cdp.account(a.identifier) - 'last_seen' AND NOT EXISTS (SELECT FROM cdp.rule_changes) LIMIT 3;};
+my $verify_sql =
+  q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify() WHERE key <> 'change of rules';} . $accounts_sql;
 
 # Nobody without consent is in a segment that has a purpose, at any time: but for
 # timers that are due, for which no batch has come yet.
@@ -522,6 +524,7 @@ sub items
 				$next = int($next / 86400) * 86400 if $round;
 				$clock = $next if $next > $clock;
 				push @items, [ 'now', stamp($clock) ];
+				push @items, ['accounts'] if $with_accounts && chance(0.3);
 			}
 			push @items, [ $strange ? pick('apply', 'other', 'other', 'aborted', 'partly') : 'apply',
 				chance(0.5) ? $batch : pick(1, 2, 5, 1000) ];
@@ -587,6 +590,7 @@ sub script
 		push @sql, $verify_sql if $what eq 'verify';
 		push @sql, $argument if $what eq 'define';
 		push @sql, $consent_sql if $what eq 'consent';
+		push @sql, $accounts_sql if $what eq 'accounts';
 	}
 	$flush->();
 	push @sql, $release, "SELECT 'applied' FROM cdp.apply(NULL);", "SELECT 'LEFT ' || n FROM cdp.apply(NULL) n WHERE n > 0;",
