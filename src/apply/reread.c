@@ -392,6 +392,21 @@ judge_next(CdpBatch *batch, CdpRuleChange *change, List *names, int max)
 }
 
 /*
+ * What known() and has_identifier() say may have changed for everybody, also
+ * where no entry is read otherwise.
+ */
+static void
+renew_segments(const CdpSegmentSet *segments)
+{
+	if (!segments->identity)
+		return;
+	for (int i = 0; i < segments->nsegments; i++)
+		if (segments->segments[i].identity)
+			CdpBackfillBegin("segment", segments->segments[i].id, 0, false);
+	CdpGenerationBump();
+}
+
+/*
  * The next step of the change at work.  applied: how far the log has been.
  */
 int64
@@ -450,7 +465,10 @@ CdpReread(CdpBatch *batch, CdpRules *rules, CdpCursorSet *applied, int max)
 		CdpBatchWrite(batch);
 	}
 	if (change->judging && names == NIL)
+	{
 		CdpRulesFinish();
+		renew_segments(batch->segments);
+	}
 	else
 		CdpRulesWrite(rules, true);
 	return Max(n, 1);

@@ -80,3 +80,15 @@ SELECT * FROM cdp.verify();
 SELECT cdp.drop_segment('upper', cascade => true);
 DROP OWNED BY regress_cdp_passing;
 DROP ROLE regress_cdp_passing;
+
+-- who counts as known by other rules, though nothing is read otherwise
+SET cdp.replay_at_commit = 0;
+SELECT cdp.create_segment('known_ones', 'known()');
+SELECT cdp.create_segment('strangers', $$NOT in_segment('known_ones')$$);
+SELECT cdp.track('Seen', anonymous_id => 'device') IS NOT NULL;
+SELECT cdp.apply() > 0;
+SELECT cdp.in_segment('anonymous_id:device', 'known_ones'), (SELECT count(*) FROM cdp.memberships WHERE segment = 'strangers') AS strangers;
+SELECT cdp.alter_identifier_kind('anonymous_id', priority => 2);
+SELECT cdp.apply(NULL) >= 0;
+SELECT cdp.in_segment('anonymous_id:device', 'known_ones'), (SELECT count(*) FROM cdp.memberships WHERE segment = 'strangers') AS strangers;
+SELECT * FROM cdp.verify();
