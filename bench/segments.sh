@@ -168,7 +168,7 @@ bench_timers()
 				LOOP
 					COMMIT;
 					-- as of one instant
-					SELECT a.batches, EXISTS (SELECT FROM cdp.identities n WHERE n.identifier = ('user_id:new' || i)::cdp.identifier)
+					SELECT a.batches, cdp.resolve(('user_id:new' || i)::cdp.identifier) IS NOT NULL
 					INTO since, found FROM cdp.applier a;
 					EXIT WHEN found OR clock_timestamp() > t + interval '20 s';
 					PERFORM pg_sleep(0.001);
