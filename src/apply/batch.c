@@ -72,12 +72,6 @@ static CdpStatement write_applier = {
 	{"int8", "int8", "int4", "timestamptz", "int8", "int8", "int8", "int8", "int8"}
 };
 
-static CdpStatement new_epoch = {
-	"INSERT INTO cdp.epochs (epoch, incarnation, system_identifier, timeline,"
-	" started_at) VALUES ($1, $2, $3, $4, $5)",
-	{"int4", "int4", "int8", "int4", "timestamptz"}
-};
-
 static CdpStatement due_timers = {
 	"SELECT t.profile_id FROM cdp.timers t WHERE t.at <= $1 ORDER BY t.at LIMIT $2",
 	{ "timestamptz", "int8" },
@@ -180,33 +174,6 @@ CdpApplierWrite(CdpBatch *batch, bool counted)
 	args[7] = Int64GetDatum(counted ? 1 : 0);
 	args[8] = Int64GetDatum(applier->token);
 	CdpRun(&write_applier, args, NULL);
-}
-
-/*
- * Numbers of changes belong to an epoch.  A new one begins when the database
- * is not the one that numbered the last change: restored, recovered to an
- * earlier time, or failed over.
- */
-void
-CdpEpochCheck(CdpBatch *batch, int32 incarnation)
-{
-	int64		system_identifier = (int64) GetSystemIdentifier();
-	int32		timeline = (int32) GetWALInsertionTimeLine();
-	CdpEpoch   *last = &batch->last_epoch;
-	Datum		args[5];
-
-	if (last->epoch == batch->applier.epoch &&
-		last->incarnation == incarnation &&
-		last->system_identifier == system_identifier &&
-		last->timeline == timeline)
-		return;
-	batch->applier.epoch++;
-	args[0] = Int32GetDatum(batch->applier.epoch);
-	args[1] = Int32GetDatum(incarnation);
-	args[2] = Int64GetDatum(system_identifier);
-	args[3] = Int32GetDatum(timeline);
-	args[4] = TimestampTzGetDatum(GetCurrentTimestamp());
-	CdpRun(&new_epoch, args, NULL);
 }
 
 /*

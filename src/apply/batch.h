@@ -112,7 +112,6 @@ extern void CdpNumberedSort(CdpNumbered *items, size_t n);
 /* batch.c */
 extern void CdpApplierLoad(CdpBatch *batch);
 extern void CdpApplierWrite(CdpBatch *batch, bool counted);
-extern void CdpEpochCheck(CdpBatch *batch, int32 incarnation);
 extern void CdpBatchPrepare(CdpBatch *batch, CdpRules *rules, bool keep);
 extern void CdpBatchFold(CdpBatch *batch, CdpCursorSet *before);
 extern void CdpBatchWrite(CdpBatch *batch);
@@ -219,6 +218,7 @@ extern bool CdpRetentionDue(CdpBatch *batch);
 extern int64 CdpRetentionStep(CdpBatch *batch, CdpCursorSet *applied, bool *more);
 
 /* write.c */
+extern void CdpEpochCheck(CdpBatch *batch, int32 incarnation);
 extern void CdpWriteRows(CdpBatch *batch);
 extern void CdpWriteRejected(CdpBatch *batch);
 

@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -23,6 +24,12 @@
 #include "cdp.h"
 #include "statement.h"
 #include "trust/plan.h"
+
+static CdpStatement new_epoch = {
+	"INSERT INTO cdp.epochs (epoch, incarnation, system_identifier, timeline,"
+	" started_at) VALUES ($1, $2, $3, $4, $5)",
+	{"int4", "int4", "int8", "int4", "timestamptz"}
+};
 
 static CdpStatement insert_nodes = {
 	"INSERT INTO cdp.identities (node_id, profile_id, first_seen, last_seen,"
@@ -360,4 +367,31 @@ CdpWriteRejected(CdpBatch *batch)
 	args[6] = CdpVarlenaArray(states, NULL, n, TEXTOID);
 	args[7] = CdpBoolArray(held, n);
 	CdpRun(&insert_rejected, args, NULL);
+}
+
+/*
+ * Numbers of changes belong to an epoch.  A new one begins when the database
+ * is not the one that numbered the last change: restored, recovered to an
+ * earlier time, or failed over.
+ */
+void
+CdpEpochCheck(CdpBatch *batch, int32 incarnation)
+{
+	int64		system_identifier = (int64) GetSystemIdentifier();
+	int32		timeline = (int32) GetWALInsertionTimeLine();
+	CdpEpoch   *last = &batch->last_epoch;
+	Datum		args[5];
+
+	if (last->epoch == batch->applier.epoch &&
+		last->incarnation == incarnation &&
+		last->system_identifier == system_identifier &&
+		last->timeline == timeline)
+		return;
+	batch->applier.epoch++;
+	args[0] = Int32GetDatum(batch->applier.epoch);
+	args[1] = Int32GetDatum(incarnation);
+	args[2] = Int64GetDatum(system_identifier);
+	args[3] = Int32GetDatum(timeline);
+	args[4] = TimestampTzGetDatum(GetCurrentTimestamp());
+	CdpRun(&new_epoch, args, NULL);
 }
