@@ -47,7 +47,7 @@ bench_memory()
 	EOT
 	echo "CALL bench.memory($n, 10000);" |
 		PGOPTIONS="-c client_min_messages=notice" psql -Xq -v ON_ERROR_STOP=1 -d bench_memory 2>&1 |
-		sed -n 's/^.*memory \([0-9]*\) \(.*\)$/\1 entries: \2/p' | while IFS= read -r one; do
+		sed -un 's/^.*memory \([0-9]*\) \(.*\)$/\1 entries: \2/p' | while IFS= read -r one; do
 		echo "memory contexts of who applies, $one"
 	done | tee -a "$report"
 }
