@@ -160,9 +160,15 @@ extern void CdpMergesAnnounce(CdpBatch *batch, List *merges);
 extern void CdpMergesForget(const int64 *ids, int n);
 extern void CdpSplitAnnounce(CdpBatch *batch, int64 profile, List *into);
 
-/* evaluate.c */
+/* profiles.c */
+/* Rules have changed: nobody did anything, so merges and values are not told. */
+extern bool CdpBatchIsSilent(CdpBatch *batch);
 extern void CdpProfilesCollect(CdpBatch *batch);
 extern CdpProfile *CdpProfileOf(CdpBatch *batch, int64 id);
+/* The profile's nodes that take part in the batch. */
+extern CdpNode **CdpProfileParticipants(CdpBatch *batch, CdpProfile *profile, int *n);
+
+/* evaluate.c */
 extern void CdpProfilesEvaluate(CdpBatch *batch);
 /* A passage into or out of a segment. */
 typedef struct CdpPassage

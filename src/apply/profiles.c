@@ -1,0 +1,331 @@
+/*-------------------------------------------------------------------------
+ *
+ * profiles.c
+ *	  Which profiles a batch touches, and which have merged or split.
+ *
+ *	  The nodes that take part are gathered into the profiles that they are in
+ *	  now.  A profile's number is that of one of its nodes; whose nodes are
+ *	  elsewhere than before has moved.
+ *
+ * IDENTIFICATION
+ *	  src/apply/profiles.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/hsearch.h"
+
+#include "apply/batch.h"
+
+/* Where the nodes of a former profile are now. */
+typedef struct Former
+{
+	int64		id;				/* hash key: old profile */
+	List	   *now;			/* ids of the profiles it is in now (int64 *) */
+	int64		heir;			/* the one of these that its number stands for */
+	int64		judged;			/* the last of these that was looked at */
+	bool		lost;			/* a node of it is gone */
+} Former;
+
+bool
+CdpBatchIsSilent(CdpBatch *batch)
+{
+	return batch->replaying || (batch->rereading && !batch->erasing);
+}
+
+CdpProfile *
+CdpProfileOf(CdpBatch *batch, int64 id)
+{
+	CdpNode    *node = CdpGraphNode(batch->graph, id);
+
+	if (node == NULL || node->batch != batch->graph->batch)
+		return NULL;
+	return CdpNodeRoot(node)->owner;
+}
+
+static HTAB *
+int64_table(const char *name, Size entrysize, long n)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(int64);
+	ctl.entrysize = entrysize;
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create(name, Max(n, 16), &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static int64 *
+copy_int64(int64 value)
+{
+	int64	   *copy = palloc(sizeof(int64));
+
+	*copy = value;
+	return copy;
+}
+
+static bool
+contains(List *list, int64 value)
+{
+	ListCell   *lc;
+
+	foreach(lc, list)
+		if (*(int64 *) lfirst(lc) == value)
+			return true;
+	return false;
+}
+
+static int
+by_value(const ListCell *a, const ListCell *b)
+{
+	int64		x = *(int64 *) lfirst(a);
+	int64		y = *(int64 *) lfirst(b);
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+static CdpProfile *
+profile_of(CdpBatch *batch, CdpNode *node)
+{
+	CdpNode    *root = CdpNodeRoot(node);
+	CdpProfile *profile = root->owner;
+
+	if (profile == NULL)
+	{
+		profile = palloc0(sizeof(CdpProfile));
+		profile->id = node->profile;
+		profile->ring = root;
+		profile->n = root->size;
+		profile->node = root->id == profile->id ? root
+			: CdpGraphNode(batch->graph, profile->id);
+		profile->cause = CDP_CAUSE_ENTRY;
+		root->owner = profile;
+		batch->profiles[batch->nprofiles++] = profile;
+	}
+	return profile;
+}
+
+CdpNode **
+CdpProfileParticipants(CdpBatch *batch, CdpProfile *profile, int *n)
+{
+	CdpGraph   *graph = batch->graph;
+	CdpNode   **nodes;
+	CdpNode    *node = profile->ring;
+	int			i;
+
+	*n = 0;
+	if (profile->n <= CDP_LARGE_PROFILE)
+	{
+		nodes = palloc(sizeof(CdpNode *) * profile->n);
+		do
+		{
+			nodes[(*n)++] = node;
+			node = node->next;
+		} while (node != profile->ring);
+		return nodes;
+	}
+	nodes = palloc(sizeof(CdpNode *) * Max(graph->nactive, 1));
+	for (i = 0; i < graph->nactive; i++)
+		if (!graph->active[i]->is_gone && graph->active[i]->profile == profile->id)
+			nodes[(*n)++] = graph->active[i];
+	return nodes;
+}
+
+/*
+ * What happened to a profile some of whose nodes were in another one, or one
+ * of whose former profiles has nodes elsewhere now.
+ */
+static void
+judge_moves(CdpBatch *batch, CdpProfile *profile, HTAB *formers)
+{
+	List	   *absorbed = NIL;
+	bool		several = false;
+	bool		split = false;
+	bool		lost = false;
+	int64		first = 0;
+	CdpNode   **nodes;
+	int			n;
+	int			i;
+
+	nodes = CdpProfileParticipants(batch, profile, &n);
+	for (i = 0; i < n; i++)
+	{
+		int64		was = nodes[i]->old_profile;
+		Former	   *former;
+
+		if (was == 0)
+			continue;
+		if (first == 0)
+			first = was;
+		else if (was != first)
+			several = true;
+		former = hash_search(formers, &was, HASH_FIND, NULL);
+		if (former == NULL)
+			continue;
+		/* absorbed: it was a profile and is none any more */
+		if (former->heir == profile->id && former->judged != profile->id &&
+			!contains(former->now, was))
+			absorbed = lappend(absorbed, copy_int64(was));
+		former->judged = profile->id;
+		if (list_length(former->now) > 1)
+			split = true;
+		lost |= former->lost;
+	}
+	pfree(nodes);
+
+	profile->touched = true;
+	if (lost)
+		profile->cause = CDP_CAUSE_RETRACTION;
+	if (split)
+		profile->cause = CDP_CAUSE_SPLIT;
+	if (several)
+	{
+		profile->cause = CDP_CAUSE_MERGE;
+		if (absorbed != NIL && !CdpBatchIsSilent(batch))
+		{
+			CdpMerge   *merge = palloc(sizeof(CdpMerge));
+
+			list_sort(absorbed, by_value);
+			merge->profile = profile;
+			merge->absorbed = absorbed;
+			batch->merges = lappend(batch->merges, merge);
+		}
+	}
+}
+
+/*
+ * Ids that stood for another profile until now: they are profiles again, or
+ * their nodes are gone.
+ */
+static void
+forget_merged(CdpBatch *batch)
+{
+	CdpGraph   *graph = batch->graph;
+	int64	   *ids = palloc(sizeof(int64) * Max(graph->nactive, 1));
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < graph->nactive; i++)
+	{
+		CdpNode    *node = graph->active[i];
+
+		if (node->old_profile != 0 && node->old_profile != node->id &&
+			(node->is_gone || node->profile == node->id))
+			ids[n++] = node->id;
+	}
+	CdpMergesForget(ids, n);
+	pfree(ids);
+}
+
+static void
+sort_profiles(CdpBatch *batch)
+{
+	CdpNumbered *order = palloc(sizeof(CdpNumbered) * Max(batch->nprofiles, 1));
+	int			i;
+
+	for (i = 0; i < batch->nprofiles; i++)
+	{
+		order[i].number = batch->profiles[i]->id;
+		order[i].then = 0;
+		order[i].item = batch->profiles[i];
+	}
+	CdpNumberedSort(order, batch->nprofiles);
+	for (i = 0; i < batch->nprofiles; i++)
+		batch->profiles[i] = order[i].item;
+	pfree(order);
+}
+
+/*
+ * Gather the active nodes into profiles, and say why each is touched.
+ */
+void
+CdpProfilesCollect(CdpBatch *batch)
+{
+	CdpGraph   *graph = batch->graph;
+	HTAB	   *formers = NULL;
+	HASH_SEQ_STATUS seq;
+	Former	   *former;
+	int			i;
+
+	batch->profiles = palloc(sizeof(CdpProfile *) * Max(graph->nactive, 1));
+	batch->nprofiles = 0;
+
+	/* most batches move few nodes or none: look at those only */
+	for (i = 0; i < graph->nactive; i++)
+	{
+		CdpNode    *node = graph->active[i];
+
+		if (!node->is_gone)
+		{
+			CdpProfile *profile = profile_of(batch, node);
+
+			if (node->row_changed || node->is_new)
+				profile->touched = true;
+		}
+		if (node->old_profile != 0 &&
+			(node->is_gone || node->profile != node->old_profile))
+		{
+			bool		found;
+
+			if (formers == NULL)
+				formers = int64_table("cdp former profiles", sizeof(Former), 64);
+			former = hash_search(formers, &node->old_profile, HASH_ENTER,
+								 &found);
+			if (!found)
+			{
+				former->now = NIL;
+				former->heir = 0;
+				former->judged = 0;
+				former->lost = false;
+			}
+			former->lost |= node->is_gone;
+		}
+	}
+
+	/* in the order of their ids, so that changes have an order of their own */
+	sort_profiles(batch);
+	if (formers == NULL)
+		return;
+
+	for (i = 0; i < graph->nactive; i++)
+	{
+		CdpNode    *node = graph->active[i];
+
+		if (node->old_profile == 0 || node->is_gone)
+			continue;
+		former = hash_search(formers, &node->old_profile, HASH_FIND, NULL);
+		if (former == NULL)
+			continue;
+		if (!contains(former->now, node->profile))
+			former->now = lappend(former->now, copy_int64(node->profile));
+		/* a profile's number is that of a node; if that is gone, the smallest */
+		if (node->id == former->id)
+			former->heir = node->profile;
+		else if (former->heir == 0 ||
+				 (former->heir > node->profile &&
+				  (CdpGraphNode(graph, former->id) == NULL ||
+				   CdpGraphNode(graph, former->id)->is_gone)))
+			former->heir = node->profile;
+		profile_of(batch, node)->moved = true;
+	}
+	for (i = 0; i < batch->nprofiles; i++)
+		if (batch->profiles[i]->moved)
+			judge_moves(batch, batch->profiles[i], formers);
+	if (!CdpBatchIsSilent(batch))
+	{
+		forget_merged(batch);
+		CdpMergesAnnounce(batch, batch->merges);
+		hash_seq_init(&seq, formers);
+		while ((former = hash_seq_search(&seq)) != NULL)
+		{
+			if (list_length(former->now) > 1)
+			{
+				list_sort(former->now, by_value);
+				CdpSplitAnnounce(batch, former->id, former->now);
+			}
+		}
+	}
+	hash_destroy(formers);
+}
