@@ -64,7 +64,7 @@ typedef struct CdpNode
 	char		contested;		/* shared by people who cannot be one? */
 	char		label;			/* private to apply/withdraw.c; 0: not asked */
 	bool		dirty;			/* its cluster must be recomputed */
-	bool		cut;			/* private to pendant.c */
+	bool		cut;			/* private to pendant.c and place.c */
 	int			mark;			/* == graph->mark: in a cluster to be replayed */
 	int64		rejudged;		/* private to apply/reread.c */
 	int64		batch;			/* == graph->batch: takes part in this batch */
@@ -458,13 +458,15 @@ extern void CdpGraphDirty(CdpNode *a, CdpNode *b);
  * one of its ends leave the rest of their component?  ties: the links that held them.
  */
 extern bool CdpGraphMakeWay(CdpGraph *graph, CdpLink *link, List **ties);
+/* Take out what has become loose, and bring in what was decided by hand. */
+extern void CdpGraphSettleLoose(CdpGraph *graph);
+
+/* place.c: who comes late to a component that is full */
 /*
  * The link is refused because a component is full.  Does it take the place of the one
  * who came last?  Then the link is accepted, and his refused.
  */
 extern bool CdpGraphTakePlace(CdpGraph *graph, CdpLink *link);
-/* Take out what has become loose, and bring in what was decided by hand. */
-extern void CdpGraphSettleLoose(CdpGraph *graph);
 
 /* decision.c: merges, splits and detaches by hand */
 /*

@@ -18,8 +18,8 @@
  *
  *	  The same holds where several links lead to the pendant, but all of them from
  *	  one node of the rest.  All are cut, and those that still hold are judged as
- *	  evidence that comes late, and so is what was refused to the pendant.  So it may also make way for late evidence that
- *	  takes it away from the rest.
+ *	  evidence that comes late, and so is what was refused to the pendant.  So it
+ *	  may also make way for late evidence that takes it away from the rest.
  *
  *	  A link that joined nobody, because its ends had come together before
  *	  (timeline.c), can be taken away without a trace.
@@ -45,9 +45,6 @@
 
 /* What changes in one batch beyond that is left to a replay. */
 #define MAX_CHANGES		100
-
-/* After so many members, in all, the last one to come is not looked for any more. */
-#define MAX_LOOKED		20000000
 
 /* Of a node's neighbours so many are tried: who hangs on the one? */
 #define MAX_NEIGHBOURS	4
@@ -590,101 +587,6 @@ CdpGraphMakeWay(CdpGraph *graph, CdpLink *link, List **ties)
 	}
 	pfree(piece);
 	return found;
-}
-
-/*
- * The rows at a node, when that is one at most: *row is it, NULL: there is none.
- */
-static bool
-only_row(CdpGraph *graph, CdpNode *node, Pair **row, bool *accepted)
-{
-	bool		isnull;
-	bool		good;
-
-	*row = NULL;
-	if (!rows_at(&node, 1))
-		return false;
-	good = SPI_processed <= 1;
-	if (SPI_processed == 1)
-	{
-		*row = linitial(add_pair(NIL, CdpCellInt8(0, 1), CdpCellInt8(0, 2)));
-		*accepted = DatumGetBool(CdpCell(0, 4, &isnull));
-		good = !DatumGetBool(CdpCell(0, 3, &isnull));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return good;
-}
-
-/*
- * Is the node of no interest to the rules but for its number and hour, and are its
- * links, with that one, all that this batch has of it?
- */
-static bool
-is_plain(CdpGraph *graph, CdpNode *node, CdpLink *link)
-{
-	CdpLink   **links;
-	bool		result = CdpNodeSlot(graph, node) < 0 && !node->is_gone &&
-		(graph->cannot == NULL ||
-		 hash_search(graph->cannot, &node->id, HASH_FIND, NULL) == NULL);
-	int			n = result ? CdpGraphLinksOf(graph, &node->id, 1, &links) : 0;
-	int			i;
-
-	for (i = 0; i < n && result; i++)
-		result = links[i] == link;
-	if (n > 0)
-		pfree(links);
-	return result;
-}
-
-/*
- * Late evidence for somebody who is alone and comes to a component that was filled
- * later.  It has him from then on, so it is full one earlier: the last one who came
- * does not find a place.  From that time on it is as large as it was, and before it is
- * larger, so whoever was refused for its size is still refused.  What else was refused
- * is, too, when neither of the two makes a difference to it.
- */
-bool
-CdpGraphTakePlace(CdpGraph *graph, CdpLink *link)
-{
-	CdpNode    *x = CdpNodeRoot(link->a);
-	CdpNode    *newcomer = x->size == 1 ? link->a : link->b;
-	CdpNode    *root = CdpNodeRoot(newcomer == link->a ? link->b : link->a);
-	CdpNode    *last;
-	Piece	   *piece;
-	Pair	   *row;
-	CdpLink    *tie;
-	bool		accepted;
-	bool		found;
-
-	if (CdpNodeRoot(newcomer)->size != 1 || root->size != cdp_max_profile_identifiers ||
-		!CdpGraphIsLarge(graph, root) || graph->verdicts != NIL ||
-		(root->refusals & ~(CDP_REFUSAL(CDP_JOIN_LIMIT) | CDP_REFUSAL(CDP_JOIN_CANNOT) |
-							CDP_REFUSAL(CDP_JOIN_SIZE))) != 0 ||
-		CdpPeriodsBreakRate(graph, newcomer, root) ||
-		graph->nlooked > MAX_LOOKED || !is_plain(graph, newcomer, link) ||
-		!only_row(graph, newcomer, &row, &accepted) ||
-		(row != NULL && (row->a != link->a->id || row->b != link->b->id)))
-		return false;
-	graph->nlooked += root->size;
-	last = CdpTimelineLast(root);
-	if (last == NULL || last->up_at <= link->at || last == link->a || last == link->b ||
-		!is_plain(graph, last, NULL) || !only_row(graph, last, &row, &accepted) ||
-		row == NULL || !accepted)
-		return false;
-	tie = CdpGraphLink(graph, CdpGraphNode(graph, row->a), CdpGraphNode(graph, row->b),
-					   false, &found);
-	CdpGraphLoadLinks(graph, &tie, 1);
-	piece = palloc0(sizeof(Piece));
-	piece->nodes[piece->n++] = last;
-	cut_piece(graph, root, piece);
-	pfree(piece);
-	link->status = 'a';
-	link->reason = NULL;
-	link->detail = NULL;
-	CdpGraphJoin(graph, link->a, link->b, true, link->at);
-	CdpLinkRefuse(tie, CDP_JOIN_SIZE, NULL);
-	tie->changed = true;
-	return true;
 }
 
 static void
