@@ -396,21 +396,13 @@ CdpAccountsOverSegments(CdpBatch *batch)
 }
 
 /*
- * Would the values of members be read, if there were accounts?
- */
-bool
-CdpAccountsReadMembers(CdpBatch *batch)
-{
-	return has_member_traits(CdpAccountTraitSetGet(batch->applier.generation));
-}
-
-/*
  * Is there anything that follows from the traits of members?
  */
 bool
 CdpAccountsOverMembers(CdpBatch *batch)
 {
-	return CdpAccountsExist() && CdpAccountsReadMembers(batch);
+	return CdpAccountsExist() &&
+		has_member_traits(CdpAccountTraitSetGet(batch->applier.generation));
 }
 
 /*

@@ -204,7 +204,6 @@ extern void CdpEntryForget(CdpBatch *batch, int64 owner, TimestampTz at, int64 e
 /* accounts.c, after CdpWriteRows */
 extern void CdpAccountsNote(CdpBatch *batch, CdpEntry *entry, bool gone);
 extern void CdpAccountsApply(CdpBatch *batch);
-extern bool CdpAccountsReadMembers(CdpBatch *batch);
 extern bool CdpAccountsOverMembers(CdpBatch *batch);
 extern bool CdpAccountsOverSegments(CdpBatch *batch);
 extern void CdpAccountsMemberValues(CdpBatch *batch);

@@ -28,9 +28,6 @@
 #include "apply/batch.h"
 #include "statement.h"
 
-/* Combinations of changed traits that are looked for, one by one. */
-#define MAX_WANTED 32
-
 static CdpStatement enter_segments = {
 	"INSERT INTO cdp.segment_members AS m"
 	" (segment_id, profile_id, member, entered_at, entries)"
@@ -426,57 +423,6 @@ changed_traits(CdpBatch *batch, CdpProfile *profile, Bitmapset **changed)
 	return known;
 }
 
-/* Is nothing but segments told of values? */
-static bool
-only_segments_read(CdpBatch *batch)
-{
-	for (int i = 0; i < batch->traits->ntraits; i++)
-		if (batch->traits->traits[i]->announce)
-			return false;
-	return !CdpAccountsReadMembers(batch);
-}
-
-/* What is to be evaluated when those traits have changed. */
-typedef struct Wanted
-{
-	Bitmapset *changed;
-	Bitmapset *wanted;
-	bool part; /* not all */
-} Wanted;
-
-/*
- * What segments read, and what has changed, since timers follow from it; and what is
- * derived, since its errors are counted.
- */
-static const Wanted *
-wanted_traits(CdpBatch *batch, Bitmapset *changed, List **known)
-{
-	CdpTraitSet *set = batch->traits;
-	Wanted *wanted;
-	ListCell *lc;
-
-	foreach(lc, *known)
-	{
-		wanted = lfirst(lc);
-		if (bms_equal(wanted->changed, changed))
-			return wanted;
-	}
-	wanted = palloc(sizeof(Wanted));
-	wanted->changed = changed;
-	wanted->wanted = bms_copy(changed);
-	wanted->part = CdpSegmentsRead(batch->segments, changed, &wanted->wanted);
-	for (int i = 0; i < set->ntraits; i++)
-		if (set->traits[i]->aggregate == CDP_AGG_EXPRESSION)
-		{
-			wanted->wanted = bms_add_member(wanted->wanted, i);
-			wanted->wanted = bms_add_members(wanted->wanted, set->traits[i]->depends);
-		}
-	/* few combinations occur, and most of them at once */
-	if (list_length(*known) < MAX_WANTED)
-		*known = lappend(*known, wanted);
-	return wanted;
-}
-
 /*
  * Values, segments and timers of the profiles that are touched.
  */
@@ -495,8 +441,6 @@ CdpProfilesEvaluate(CdpBatch *batch)
 	int			maxleft = 0;
 	int			maxentered = 0;
 	bool		announce = false;
-	bool part = only_segments_read(batch);
-	List *known = NIL;
 	int			n = 0;
 	int			i,
 				j;
@@ -507,19 +451,11 @@ CdpProfilesEvaluate(CdpBatch *batch)
 			touched[n++] = batch->profiles[i];
 
 	evals = palloc0(sizeof(CdpProfileEval) * Max(n, 1));
-	nodes = palloc0(sizeof(CdpProfileStates) * Max(n, 1));
+	nodes = palloc(sizeof(CdpProfileStates) * Max(n, 1));
 	for (i = 0; i < n; i++)
 	{
 		nodes[i].nodes = open_states(batch, touched[i], &nodes[i].nnodes);
 		nodes[i].out = &evals[i].values;
-		evals[i].known = changed_traits(batch, touched[i], &evals[i].changed);
-		if (part && evals[i].known)
-		{
-			const Wanted *wanted = wanted_traits(batch, evals[i].changed, &known);
-
-			nodes[i].part = wanted->part;
-			nodes[i].wanted = wanted->wanted;
-		}
 	}
 	CdpProfileEvaluateAll(batch->traits, nodes, n, clock);
 	for (i = 0; i < n; i++)
@@ -534,6 +470,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 			evals[i].before = root->segments;
 			evals[i].nbefore = root->nsegments;
 		}
+		evals[i].known = changed_traits(batch, touched[i], &evals[i].changed);
 	}
 	CdpSegmentsEvaluatePart(batch->segments, evals, n, clock, CDP_SEGMENTS_BEFORE_ACCOUNTS);
 	for (i = 0; i < n; i++)

@@ -204,18 +204,6 @@ CdpSegmentHolds(const CdpSegmentRules *rules, CdpPredicateSlots *slots, int64 pr
 		(rules->purpose == NULL || CdpConsentGranted(values, rules->consent));
 }
 
-bool
-CdpSegmentsRead(const CdpSegmentSet *set, const Bitmapset *changed, Bitmapset **read)
-{
-	/* what people consent to, and what accounts ask for, is read of everybody */
-	if (set->primary || !bms_is_empty(set->columns->purposed))
-		return false;
-	for (int i = 0; i < set->nsegments; i++)
-		if (bms_overlap(set->segments[i].depends, changed))
-			*read = bms_add_members(*read, set->segments[i].depends);
-	return true;
-}
-
 /*
  * Evaluate from where the work stands to the end of the chunk.
  */

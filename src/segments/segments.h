@@ -77,13 +77,6 @@ typedef struct CdpProfileEval
 } CdpProfileEval;
 
 /*
- * The traits that are read of a profile of which it is known that only those have
- * changed are added; false: they may be all.
- */
-extern bool CdpSegmentsRead(const CdpSegmentSet *set, const Bitmapset *changed,
-							Bitmapset **read);
-
-/*
  * Evaluate all segments for n profiles as of now.  An error in one predicate
  * for one profile leaves that profile out of that segment, is counted in
  * cdp.segment_errors, and stops nobody else.

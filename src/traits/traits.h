@@ -226,11 +226,9 @@ typedef struct CdpProfileStates
 	int			nnodes;
 	CdpProfileValues *out;
 	const CdpProfileValues *given;	/* of traits with a member_trait; NULL: none */
-	bool		part;			/* only the traits (indexes) that are in … */
-	const Bitmapset *wanted;	/* … and what those are derived from is in it, too */
 } CdpProfileStates;
 
-/* The values of all traits of many profiles, or of those wanted, as of now. */
+/* The values of all traits of many profiles, as of now. */
 extern void CdpProfileEvaluateAll(CdpTraitSet *set, CdpProfileStates *profiles,
 								  int nprofiles, TimestampTz now);
 /* The same for the one profile made of these nodes. */

@@ -330,12 +330,6 @@ derived_value(CdpTraitSet *set, CdpProfileValues *out, CdpTrait *trait)
 	}
 }
 
-static inline bool
-is_wanted(const CdpProfileStates *profile, const CdpTrait *trait)
-{
-	return !profile->part || bms_is_member(trait->index, profile->wanted);
-}
-
 /* A value that is not there, or does not fit, is the one for nothing. */
 static void
 use_empty(CdpProfileValues *out, CdpTrait *trait)
@@ -378,8 +372,6 @@ run_fallible(ValueRun *run)
 
 			if ((run->profile & 0xFF) == 0xFF)
 				CHECK_FOR_INTERRUPTS();
-			if (!is_wanted(profile, trait))
-				continue;
 			if (trait->aggregate == CDP_AGG_DECLARED)
 			{
 				declared_value(profile, trait);
@@ -458,7 +450,7 @@ harmless(CdpTraitSet *set, CdpProfileStates *profile)
 		CdpDeclared *declared;
 		JsonbValue	v;
 
-		if (rules->suspended || trait->building || !is_wanted(profile, trait))
+		if (rules->suspended || trait->building)
 			continue;
 		if (trait->aggregate != CDP_AGG_DECLARED)
 		{
@@ -505,7 +497,7 @@ computed_values(CdpTraitSet *set, CdpProfileStates *profile, TimestampTz now)
 
 		if (rules->suspended || trait->building ||
 			trait->aggregate == CDP_AGG_DECLARED ||
-			trait->aggregate == CDP_AGG_EXPRESSION || !is_wanted(profile, trait))
+			trait->aggregate == CDP_AGG_EXPRESSION)
 			continue;
 		if (trait->member_trait != 0)
 		{
@@ -569,7 +561,7 @@ void
 CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 				   TimestampTz now, CdpProfileValues *out)
 {
-	CdpProfileStates profile = { nodes, nnodes, out };
+	CdpProfileStates profile = {nodes, nnodes, out, NULL};
 
 	CdpProfileEvaluateAll(set, &profile, 1, now);
 }
