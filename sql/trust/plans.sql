@@ -44,7 +44,7 @@ CREATE TABLE cdp.plan_releases (
 	entry bigint PRIMARY KEY,
 	corrected boolean NOT NULL
 );
-COMMENT ON TABLE cdp.plan_releases IS 'entries that cdp.release() was called for: they count whatever tracking plans say, or (corrected) never, as a copy of the message was logged';
+COMMENT ON TABLE cdp.plan_releases IS 'entries that cdp.release() was called for, or whose payload was copied from its row when an attachment ended: they count whatever tracking plans say, or (corrected) never, as a copy of the message was logged';
 
 SELECT pg_extension_config_dump('cdp.plan_definitions', '');
 SELECT pg_extension_config_dump('cdp.plan_releases', '');

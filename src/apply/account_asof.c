@@ -50,7 +50,7 @@ static CdpStatement accounts_below = {
 	" FROM cdp.account_evidence e"
 	" JOIN cdp.account_identities a ON a.account_id = e.account_id"
 	" JOIN cdp.events l ON l.id = e.entry AND l.xid = e.xid AND l.received_at = e.received_at"
-	" CROSS JOIN LATERAL (SELECT cdp.entry_properties(l.properties, l.source, l.id)"
+	" CROSS JOIN LATERAL (SELECT cdp.entry_properties(cdp.verify_properties(l), l.source, l.id)"
 	" AS properties) p"
 	" WHERE l.type = 'group' AND e.at <= $2 AND p.properties ? 'parent'"
 	" ORDER BY e.account_id, e.at DESC, e.tie DESC),"
@@ -256,6 +256,7 @@ fold_nodes(Question *q, const CdpProfileNode *nodes, CdpNodeAcc **accs, int n)
 		}
 		SPI_freetuptable(SPI_tuptable);
 		CdpEntriesReadAll(entries, nentries);
+		CdpGraphReadProperties(q->batch.graph->reading, q->batch.graph->reading_arg, entries, nentries);
 		contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
 		CdpTraitsEvaluate(traits, NULL, entries, nentries, contributions);
 		for (int i = 0; i < nentries; i++)

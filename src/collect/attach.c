@@ -96,14 +96,23 @@ static CdpStatement forget_unread = {
 	{ "int4" }
 };
 
-/* payloads that were not copied, before their rows are out of reach */
+/*
+ * Payloads that were not copied, before their rows are out of reach.  Entries
+ * count on as they did, though tracking plans would judge them now.
+ */
 static CdpStatement copy_payloads = {
-	"UPDATE cdp.events e SET properties = i.properties"
+	"WITH copied AS (UPDATE cdp.events e SET properties = i.properties"
 	" FROM " CDP_ROWS_NAME " AS i JOIN cdp.attached_rows r"
 	" ON r.attachment = $1 AND r.key = i.key AND r.hash = i.hash"
 	" WHERE e.id = r.entry AND e.source = $2"
 	/* not what an erasure has left of one */
-	" AND e.properties = jsonb_build_object('$row', e.properties->'$row')",
+	" AND e.properties = jsonb_build_object('$row', e.properties->'$row')"
+	" RETURNING e.id, e.type, e.event, e.received_at, e.properties)"
+	" INSERT INTO cdp.plan_releases SELECT c.id, false FROM copied c"
+	" WHERE EXISTS (SELECT FROM cdp.plan_definitions d WHERE d.mode <> 'allow')"
+	" AND (cdp.plan_withholds(c.id, c.type, c.event, c.received_at, c.properties)"
+	" OR cdp.plan_keeps(c.id, c.type, c.event, c.received_at, c.properties)"
+	" IS DISTINCT FROM c.properties) ON CONFLICT DO NOTHING RETURNING entry",
 	{ "int4", "text" }
 };
 
@@ -364,7 +373,8 @@ copy_all(CdpAttachment *attachment)
 		CdpCaptureWrite(&capture, false);
 	CdpBecomeOwner(&saved);
 	CdpCaptureRegister(&capture);
-	CdpRunLatest(&copy_payloads, args);
+	if (CdpRunLatest(&copy_payloads, args) > 0)
+		CdpGenerationBump();
 	CdpRunLatest(&lost_payloads, args);
 	lost = CdpCellInt8(0, 1);
 	CdpCaptureUnregister();

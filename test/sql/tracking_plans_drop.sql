@@ -83,3 +83,32 @@ SELECT cdp.create_trait('odd', aggregate => 'list', event => 'Odd', value => $$p
 SELECT cdp.apply();
 SELECT traits -> 'odd' AS odd FROM state WHERE who LIKE '%cat%';
 SELECT * FROM cdp.verify();
+
+-- accounts as they were: what their members add up to, and what group calls say of parents
+SET cdp.now = '2026-05-04 13:00+00';
+SELECT cdp.create_trait('of_members', aggregate => 'sum', value => 'revenue', entity => 'account', options => '{"over": "members", "rollup": true}');
+SELECT cdp.tracking_plan(NULL, '{"properties": {"parent": {"enum": ["top"]}}}', 'drop-property', 'group', retroactive => true);
+SELECT cdp.tracking_plan('Order Completed', '{"properties": {"total": {"type": "number"}}}', 'drop-property', retroactive => true);
+SELECT cdp.track('Order Completed', '{"total": 10}', user_id => 'dan'), cdp.track('Order Completed', '{"total": "11"}', user_id => 'dan'),
+	cdp.group('north', '{"parent": "top"}', user_id => 'dan'),
+	cdp.track('Order Completed', '{"total": 100}', user_id => 'eve'), cdp.group('south', '{"parent": "north"}', user_id => 'eve');
+SELECT cdp.group('top', '{}', user_id => 'eve');
+SELECT cdp.apply();
+SELECT a.identifier, a.traits, cdp.account_at(a.identifier) -> 'traits' AS at
+FROM cdp.account_identities i CROSS JOIN LATERAL (SELECT i.identifier, cdp.account(i.identifier) -> 'traits' AS traits OFFSET 0) a ORDER BY 1;
+
+-- payloads that stayed in their rows are not judged, nor when the log has them
+CREATE TABLE visits (id int PRIMARY KEY, who text, place text);
+SELECT cdp.tracking_plan('Visit', '{"properties": {"place": {"pattern": "^[A-Z]"}}}', 'drop-property'),
+	cdp.tracking_plan('Call', '{"properties": {"place": {"pattern": "^[A-Z]"}}}', 'quarantine');
+SET cdp.now = '2026-05-04 14:00+00';
+INSERT INTO visits VALUES (1, 'fay', 'a harbour'), (2, 'fay', 'Copenhagen');
+SELECT cdp.create_trait('places', aggregate => 'unique_list', value => $$properties->>'place'$$);
+SELECT cdp.attach('visits', '{"event": {"sql": "CASE id WHEN 3 THEN ''Call'' ELSE ''Visit'' END"}, "identifiers": {"user_id": "who"}}', copy => false);
+INSERT INTO visits VALUES (3, 'fay', 'another harbour');
+SELECT cdp.apply();
+SELECT cdp.drop_attachment('visits');
+SELECT cdp.apply();
+SELECT cdp.profile('user_id:fay') -> 'traits' AS traits, cdp.profile_at('user_id:fay', 'infinity') -> 'traits' AS at;
+SELECT count(*) AS exempt FROM cdp.plan_releases r JOIN cdp.events e ON e.id = r.entry WHERE e.source = 'visits';
+SELECT * FROM cdp.verify();
