@@ -60,13 +60,16 @@ static CdpStatement load_totals = {
 	{"int8[]"}
 };
 
-/* The same without what some profiles contribute. */
+/*
+ * The same without what some profiles contribute.  NOT IN makes a hash table of
+ * them, which <> ALL does not in a plan that is kept.
+ */
 static CdpStatement load_other_totals = {
 	"SELECT t.account_id, t.trait_id, t.n - COALESCE(x.n, 0), t.total - COALESCE(x.total, 0),"
 	" (SELECT v.value FROM cdp.account_values v WHERE v.account_id = t.account_id"
-	" AND v.trait_id = t.trait_id AND v.profile_id <> ALL ($2) ORDER BY v.value LIMIT 1),"
+	" AND v.trait_id = t.trait_id AND v.profile_id NOT IN (SELECT unnest($2)) ORDER BY v.value LIMIT 1),"
 	" (SELECT v.value FROM cdp.account_values v WHERE v.account_id = t.account_id"
-	" AND v.trait_id = t.trait_id AND v.profile_id <> ALL ($2) ORDER BY v.value DESC LIMIT 1)"
+	" AND v.trait_id = t.trait_id AND v.profile_id NOT IN (SELECT unnest($2)) ORDER BY v.value DESC LIMIT 1)"
 	" FROM (SELECT DISTINCT unnest($1) AS account_id) AS u"
 	" JOIN cdp.account_totals t ON t.account_id = u.account_id"
 	" LEFT JOIN (SELECT v.account_id, v.trait_id, count(*) AS n, sum(v.value) AS total"
