@@ -84,7 +84,7 @@ is_plain(CdpGraph *graph, CdpNode *node, CdpLink *link)
  * later.  It has him from then on, so it is full one earlier: the last one who came
  * does not find a place.  From that time on it is as large as it was, and before it is
  * larger, so whoever was refused for its size is still refused.  What else was refused
- * is, too, when neither of the two makes a difference to it.
+ * is, too, when neither of the two makes a difference to it.  False: that takes a replay.
  */
 bool
 CdpGraphTakePlace(CdpGraph *graph, CdpLink *link)
@@ -125,5 +125,7 @@ CdpGraphTakePlace(CdpGraph *graph, CdpLink *link)
 	CdpGraphJoin(graph, link->a, link->b, true, link->at);
 	CdpLinkRefuse(tie, CDP_JOIN_SIZE, NULL);
 	tie->changed = true;
-	return true;
+
+	/* has the bridge guard something to say, now that there is one more before the last? */
+	return CdpNodeRoot(newcomer)->timeline == CDP_YES;
 }

@@ -264,6 +264,17 @@ is($node->safe_psql('flood', q{TABLE profile; SELECT refused('user_id:hub', 'coo
 verified('flood', 'many late ones');
 is(judged('flood', q{SELECT log('{cookie:p1,email:p1@x.com}', '2026-01-02Z'), log('{user_id:hub,cookie:p1}', '2026-01-03Z'); SELECT apply();}), 1, 'two who are one take a judgement of all');
 verified('flood', 'two who are one');
+# … and two halves that only just came together
+is(judged('flood', q{
+SET cdp.bridge_guard = 110;
+SELECT log(format('{anonymous_id:half,cookie:h%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 hour')::text) FROM generate_series(1, 108) g;
+SELECT log(format('{anonymous_id:other,cookie:o%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 hour')::text) FROM generate_series(1, 186) g;
+SELECT log('{anonymous_id:half,anonymous_id:other}', '2026-03-01Z'); SELECT apply();
+SELECT log(format('{anonymous_id:other,cookie:after%s}', g), (timestamptz '2026-03-02Z' + g * interval '1 hour')::text) FROM generate_series(1, 6) g; SELECT apply();
+SELECT log('{anonymous_id:half,cookie:h}', '2026-01-01Z'); SELECT apply();
+}), 1, 'one more in the smaller half reaches the guard');
+is($node->safe_psql('flood', q{SELECT refused('anonymous_id:half', 'anonymous_id:other'), refused('anonymous_id:other', 'cookie:after4')}), 'refused bridge|accepted ', 'and the link is held');
+is($node->safe_psql('flood', 'SET cdp.bridge_guard = 110; SELECT * FROM verify()'), '', 'verify: halves of a full profile');
 
 # ---- the guard for hours, while it fills, and later a late entry about what was refused ----
 $node->safe_psql('postgres', 'CREATE DATABASE hours');
