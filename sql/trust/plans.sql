@@ -95,6 +95,8 @@ BEGIN
 			HINT = 'There are track, page, screen, identify and group.';
 	ELSIF type = 'track' AND event IS NULL THEN
 		RAISE EXCEPTION 'event must not be null' USING ERRCODE = 'null_value_not_allowed';
+	ELSIF type = 'track' AND event = '' THEN
+		RAISE EXCEPTION 'event must not be empty' USING ERRCODE = 'invalid_parameter_value';
 	ELSIF type IN ('identify', 'group') AND event IS NOT NULL THEN
 		RAISE EXCEPTION 'entries of type % have no event', type USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'The plan for all of them has the event NULL.';

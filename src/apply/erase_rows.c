@@ -628,7 +628,11 @@ CdpErasureExchange(CdpErasureRows *rows)
 		if (list[i]->is.id == 0 && list[i]->was.naccounts > 0)
 			batch->removed[batch->nremoved++] = list[i]->was.id;
 		if (list[i]->counted)
+		{
+			/* it has added what a tracking plan left of it */
+			CdpGraphReadProperties(batch->graph->reading, batch->graph->reading_arg, &list[i]->was, 1);
 			batch->reread = lappend(batch->reread, &list[i]->was);
+		}
 		else if (CDP_ENTRY_DECIDES(list[i]->was.type))
 			batch->graph->withdrawn = lappend(batch->graph->withdrawn, &list[i]->was.id);
 		if (list[i]->is.id != 0)

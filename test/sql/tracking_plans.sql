@@ -20,6 +20,7 @@ SELECT cdp.tracking_plan('Order Completed', '{}', 'drop');
 SELECT cdp.tracking_plan('Order Completed', '{}', retroactive => NULL);
 SELECT cdp.tracking_plan('Order Completed', '{}', 'block');
 SELECT cdp.tracking_plan('Order Completed', '{}', type => 'alias');
+SELECT cdp.tracking_plan('', '{}');
 SELECT cdp.tracking_plan(NULL, '{}');
 SELECT cdp.tracking_plan('Order Completed', '{}', type => 'identify');
 SELECT cdp.tracking_plan(repeat('x', 501), '{}');

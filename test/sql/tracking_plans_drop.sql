@@ -112,3 +112,17 @@ SELECT cdp.apply();
 SELECT cdp.profile('user_id:fay') -> 'traits' AS traits, cdp.profile_at('user_id:fay', 'infinity') -> 'traits' AS at;
 SELECT count(*) AS exempt FROM cdp.plan_releases r JOIN cdp.events e ON e.id = r.entry WHERE e.source = 'visits';
 SELECT * FROM cdp.verify();
+
+-- what goes had added what was left of it
+SELECT cdp.create_trait('plain', aggregate => 'count', event => 'Call', filter => $$NOT properties ? 'coupon'$$);
+SELECT cdp.tracking_plan('Call', '{"properties": {"coupon": {"type": "string"}}}', 'drop-property');
+SET cdp.now = '2026-05-05';
+SELECT cdp.track('Call', '{"coupon": 1}', user_id => 'gil') IS NOT NULL;
+SET cdp.now = '2026-06-01';
+SELECT cdp.track('Call', '{"coupon": "A"}', user_id => 'gil') IS NOT NULL;
+SELECT cdp.apply();
+SELECT cdp.profile('user_id:gil') #> '{traits,plain}' AS plain;
+SELECT cdp.set_retention('10 days', 'Call', 'track');
+SELECT cdp.apply();
+SELECT cdp.profile('user_id:gil') #> '{traits,plain}' AS plain;
+SELECT * FROM cdp.verify();
