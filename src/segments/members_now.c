@@ -29,8 +29,8 @@
 #include "statement.h"
 
 /*
- * When so many timers are due, those of the members are picked out of the
- * members, not the members out of them.
+ * When so many timers are due, or more than the accounts have nodes, those of
+ * their members are picked out of these, not the members out of those.
  */
 #define MANY_DUE 1000
 
@@ -42,10 +42,18 @@ static CdpStatement due_timers = {
 	{ "timestamptz" }
 };
 
+static CdpStatement some_nodes = {
+	"SELECT FROM cdp.account_nodes n WHERE n.account_id = ANY ($1) LIMIT $2",
+	{ "int8[]", "int8" }
+};
+
+/* Also of who has left. */
 static CdpStatement due_members = {
-	"SELECT t.profile_id FROM (SELECT unnest($2) AS profile_id) AS u"
-	" JOIN cdp.timers t ON t.profile_id = u.profile_id WHERE t.at <= $1",
-	{ "timestamptz", "int8[]" }
+	"SELECT t.profile_id FROM cdp.account_nodes n"
+	" JOIN cdp.identities i ON i.node_id = n.node_id"
+	" JOIN cdp.timers t ON t.profile_id = i.profile_id AND t.at <= $2"
+	" WHERE n.account_id = ANY ($1)",
+	{ "int8[]", "timestamptz" }
 };
 
 static int
@@ -111,20 +119,24 @@ static int64 *
 due_profiles(const int64 *accounts, int naccounts, TimestampTz now, int *n)
 {
 	Datum args[2];
-	CdpMembership *members;
+	Datum at = TimestampTzGetDatum(now);
 	int64 *ids;
-	int nmembers;
 
-	args[0] = TimestampTzGetDatum(now);
-	CdpRunHere(&due_timers, args, NULL);
+	CdpRunHere(&due_timers, &at, NULL);
 	ids = result_ids(n);
-	if (*n < MANY_DUE)
+	if (*n == 0)
 		return ids;
-	members = CdpMembersOfAccounts(accounts, naccounts, DT_NOEND, &nmembers);
-	ids = palloc(sizeof(int64) * Max(nmembers, 1));
-	for (int i = 0; i < nmembers; i++)
-		ids[i] = members[i].profile_id;
-	args[1] = CdpInt8Array(ids, nmembers);
+	args[0] = CdpInt8Array(accounts, naccounts);
+	args[1] = Int64GetDatum(*n);
+	if (*n < MANY_DUE)
+	{
+		bool few = CdpRunHere(&some_nodes, args, NULL) == *n;
+
+		SPI_freetuptable(SPI_tuptable);
+		if (few)
+			return ids;
+	}
+	args[1] = at;
 	CdpRunHere(&due_members, args, NULL);
 	return result_ids(n);
 }
