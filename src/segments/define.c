@@ -397,6 +397,24 @@ store_changes(CdpSegmentDefinition *new, const CdpSegmentDefinition *old)
 }
 
 /*
+ * The name of a segment; of a hidden one, that of one that asks for it.
+ */
+static char *
+asking_segment(int32 id)
+{
+	ListCell   *lc;
+
+	foreach(lc, CdpSegmentDependents(id))
+	{
+		char	   *name = CdpSegmentNameById(lfirst_int(lc));
+
+		if (name[0] != '$')
+			return name;
+	}
+	return CdpSegmentNameById(id);
+}
+
+/*
  * CdpTraitAlteredHook: definitions refer to traits by id.
  */
 static void
@@ -431,7 +449,7 @@ trait_altered(int32 old_id, int32 new_id, bool published)
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 					 errmsg("cannot change the trait because segment \"%s\" could no longer be evaluated",
-							CdpSegmentName(set, lfirst_int(lc))),
+							asking_segment(lfirst_int(lc))),
 					 errhint("Change the segment first.")));
 	}
 	if (CdpBackfillHook != NULL)

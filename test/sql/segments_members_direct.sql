@@ -132,6 +132,9 @@ SELECT cdp.apply() > 0 AS applied;
 SELECT cdp.create_segment('failing', $$count_members(known() AND 10 / quota > 1) = 1$$, entity => 'account');
 SELECT name, state, errors, last_error FROM cdp.segments WHERE errors > 0;
 SELECT * FROM who WHERE segment = 'failing';
+SET client_min_messages = error;
+SELECT cdp.alter_trait('quota', type => 'text');
+SET client_min_messages = warning;
 SELECT cdp.in_segment('group_id:beta', 'failing');
 
 -- altered, with an exit, by another owner, evaluated anew, dropped
