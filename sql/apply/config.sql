@@ -1,7 +1,8 @@
 /* sql/apply/config.sql: all definitions as one JSON document, and back */
 
 -- What a definition is when it does not say; keys that are not here are not
--- known.  Sections in the order in which definitions can refer to each other.
+-- known.  Sections in the order in which definitions can refer to each other; plans
+-- before attachments, whose rows they judge.
 CREATE FUNCTION cdp.config_sections(OUT n int, OUT section text, OUT kind text, OUT defaults jsonb)
 	RETURNS SETOF record
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -12,15 +13,15 @@ AS $$
 		"blocked": [], "labels": [], "entity": "profile", "links": null, "policy": "demote", "shared": "first"}'::jsonb),
 	(2, 'free_mail_domains', 'free mail domain', '{"free": true}'),
 	(3, 'account_by_domain', 'accounts by domain', '{}'),
-	(4, 'attachments', 'attachment', '{"relation": null, "mapping": null, "source": null, "capture": null, "copy": true}'),
-	(5, 'traits', 'trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
+	(4, 'tracking_plans', 'tracking plan', '{"schema": null, "mode": "allow"}'),
+	(5, 'attachments', 'attachment', '{"relation": null, "mapping": null, "source": null, "capture": null, "copy": true}'),
+	(6, 'traits', 'trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
 		"older_than": null, "since": null, "expression": null, "type": null, "empty": null,
 		"timezone": "UTC", "description": null, "options": {}}'),
-	(6, 'account_traits', 'account trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
+	(7, 'account_traits', 'account trait', '{"aggregate": null, "value": null, "event": null, "filter": null, "each": null, "within": null,
 		"older_than": null, "since": null, "expression": null, "type": null, "empty": null,
 		"timezone": "UTC", "description": null, "options": {}}'),
-	(7, 'purposes', 'purpose', '{"description": null, "combine": "restrictive", "aliases": [], "valid_for": null}'),
-	(8, 'tracking_plans', 'tracking plan', '{"schema": null, "mode": "allow"}'),
+	(8, 'purposes', 'purpose', '{"description": null, "combine": "restrictive", "aliases": [], "valid_for": null}'),
 	(9, 'segments', 'segment', '{"predicate": null, "entity": "profile", "description": null, "exit_when": null, "timezone": "UTC",
 		"options": {}, "exclude": [], "holdout": 0, "seed": "", "enabled": true}'),
 	(10, 'subscriptions', 'subscription', '{"filter": {}, "include": {}, "mode": "trigger", "visibility": null, "format": "cdp",

@@ -116,3 +116,13 @@ SELECT * FROM cdp.apply_config('{"version": 1, "tracking_plans": {"purchase": {"
 SELECT * FROM cdp.apply_config('{"version": 1, "tracking_plans": {"track": {"schema": true}}}');
 SELECT * FROM cdp.apply_config('{"version": 1, "tracking_plans": {"track:E": {"schema": {"type": "nothing"}}}}');
 SELECT * FROM cdp.apply_config('{"version": 1, "tracking_plans": {"track:E": {"mode": "allow"}}}');
+-- rows that are there when a document comes are judged by the plans in it
+DROP EXTENSION cdp CASCADE;
+RESET cdp.now;
+CREATE EXTENSION cdp;
+CREATE TABLE planned (id int PRIMARY KEY, who text, total text);
+INSERT INTO planned VALUES (1, 'kim', 'much');
+SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "attachments": {"planned": {"relation": "public.planned", "mapping": {"event": "Planned", "identifiers": {"user_id": "who"}}}},
+	"tracking_plans": {"track:Planned": {"schema": {"properties": {"total": {"type": "number"}}}, "mode": "quarantine"}}}', dry_run => false);
+SELECT cdp.apply();
+SELECT source, reason, held FROM cdp.rejected WHERE source = 'planned';
