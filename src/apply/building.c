@@ -460,7 +460,7 @@ CdpBackfillSwitch(void)
 		}
 		replaces = trait != NULL && trait->version;
 		CdpVersionSwitch(id);
-		everybody |= CdpFeedsAccounts(id);
+		everybody |= CdpFeedsAccounts(id) != NIL;
 		if (replaces)
 			segments = list_concat_unique_int(segments, CdpSegmentsOfTrait(id));
 	}

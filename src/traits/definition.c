@@ -357,7 +357,7 @@ publish(const CdpDefinition *definition, int32 id, bool folds)
 	/* one that is being built is announced when it is whole */
 	everybody = !CdpTraitById(set, id)->building &&
 		announces_midnights(set, CdpTraitById(set, id));
-	everybody |= !CdpOfAccounts(definition) && CdpFeedsAccounts(id);
+	everybody |= !CdpOfAccounts(definition) && CdpFeedsAccounts(id) != NIL;
 	if ((folds || everybody) && CdpBackfillHook)
 		CdpBackfillHook(folds ? list_make1_int(id) : NIL, NIL, everybody);
 }
@@ -413,6 +413,8 @@ static void
 alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 {
 	List	   *depends;
+	List	   *over = NIL;
+	ListCell   *lc;
 	bool		folds = false;
 	bool		later = false;
 	bool		fresh = false;
@@ -473,7 +475,13 @@ alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 	}
 	id = CdpDefinitionWrite(definition, old->id);
 	if (later)
+	{
 		build(definition->name, id, 0, fresh);
+		/* as long as it has no values, traits of accounts over it have none */
+		over = CdpOfAccounts(old) ? NIL : CdpFeedsAccounts(id);
+		foreach(lc, over)
+			CdpBackfillBegin("trait", lfirst_int(lc), 0, false);
+	}
 	CdpDependsSet("trait", id, depends);
 	CdpMemberTraitDepends(definition, old->id, id);
 	if (CdpTraitAlteredHook)
@@ -482,6 +490,9 @@ alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 	if (CdpTraitAlteredHook && (!CdpDefinitionSame(old, definition) ||
 								!CdpSameText(old->empty, definition->empty)))
 		CdpTraitAlteredHook(old->id, id, true);
+	foreach(lc, over)
+		if (CdpTraitAlteredHook)
+			CdpTraitAlteredHook(lfirst_int(lc), lfirst_int(lc), true);
 }
 
 /* Text argument; the empty text removes what was there. */

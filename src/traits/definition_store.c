@@ -364,15 +364,15 @@ CdpDefinitionDependants(int32 id)
 					 " SELECT id FROM d", id);
 }
 
-/* Is a trait of accounts over it, or over one that is derived from it? */
-bool
+/* The traits of accounts that are over it, or over one that is derived from it. */
+List *
 CdpFeedsAccounts(int32 id)
 {
 	return CdpDefinitionIds("WITH RECURSIVE d(id) AS (SELECT $1 UNION SELECT x.id"
 							" FROM d JOIN cdp.definition_depends x"
 							" ON x.trait_id = d.id AND x.kind = 'trait')"
-							" SELECT x.id FROM d JOIN cdp.definition_depends x"
-							" ON x.trait_id = d.id AND x.kind = 'account'", id) != NIL;
+							" SELECT DISTINCT x.id FROM d JOIN cdp.definition_depends x"
+							" ON x.trait_id = d.id AND x.kind = 'account'", id);
 }
 
 bool

@@ -251,7 +251,7 @@ extern Jsonb *CdpNodeDeclaredValue(CdpNodeAcc *acc, const char *key);
 /* ---- accounts (traits/account_values.c) ---- */
 
 /* Is a trait of accounts over this one of profiles, or one derived from it? */
-extern bool CdpFeedsAccounts(int32 id);
+extern List *CdpFeedsAccounts(int32 id);
 
 typedef struct CdpAccountRow
 {

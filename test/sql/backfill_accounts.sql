@@ -128,6 +128,22 @@ RESET cdp.backfill_rate;
 CALL run(1000);
 SELECT state FROM segments WHERE name = 'rich';
 SELECT * FROM differences();
+-- a trait of members that has no values until it is built anew: what accounts have of it waits, too
+SET client_min_messages = warning;
+SELECT alter_trait('buyers', filter => 'bought > 0', entity => 'account');
+CALL run(1000);
+SELECT create_segment('buying', 'buyers > 0', entity => 'account');
+SELECT max(seq) AS seq FROM changes \gset
+SELECT count(*) > 0 AS some FROM memberships WHERE segment = 'buying';
+SELECT alter_trait('bought', aggregate => 'avg', value => $$(properties->>'revenue')::numeric$$, event => 'Bought');
+RESET client_min_messages;
+SELECT name, entity, status FROM traits WHERE status <> 'active' ORDER BY 1, 2;
+SELECT name, state FROM segments WHERE state <> 'active' ORDER BY 1;
+SELECT apply(100) >= 0 AS applied;
+CALL run(500);
+SELECT count(*) AS exited FROM changes WHERE seq > :seq AND segment = 'buying' AND kind = 'segment_exited';
+SELECT count(*) AS building FROM traits WHERE status <> 'active';
+SELECT * FROM differences();
 DROP FUNCTION public.append, public.differences;
 DROP PROCEDURE public.run;
 DROP VIEW public.sums;
