@@ -380,7 +380,7 @@ extern bool CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at);
 /* Would the link have been refused at its time, whatever came later? */
 extern bool CdpTimelineRefused(CdpGraph *graph, CdpLink *link, CdpVerdict *verdict,
 							   const char **detail);
-extern CdpNode *CdpTimelineLast(CdpNode *root);
+extern CdpNode *CdpTimelineLast(CdpNode *root, TimestampTz *before);
 extern void CdpRefusalsKnow(CdpGraph *graph, CdpNode *root);
 extern bool CdpRefusalsKept(CdpGraph *graph, CdpNode *x, CdpNode *y);
 

@@ -94,6 +94,7 @@ CdpGraphTakePlace(CdpGraph *graph, CdpLink *link)
 	CdpNode    *root = CdpNodeRoot(newcomer == link->a ? link->b : link->a);
 	CdpNode    *last;
 	CdpNode    *rest;
+	TimestampTz before;
 	Row			row;
 	CdpLink    *tie;
 	bool		found;
@@ -108,7 +109,7 @@ CdpGraphTakePlace(CdpGraph *graph, CdpLink *link)
 		(row.a != 0 && (row.a != link->a->id || row.b != link->b->id)))
 		return false;
 	graph->nlooked += root->size;
-	last = CdpTimelineLast(root);
+	last = CdpTimelineLast(root, &before);
 	if (last == NULL || last->up_at <= link->at || last == link->a || last == link->b ||
 		!is_plain(graph, last, NULL) || !only_row(last, &row) || !row.accepted)
 		return false;
@@ -118,6 +119,7 @@ CdpGraphTakePlace(CdpGraph *graph, CdpLink *link)
 	last->cut = true;
 	rest = CdpGraphCut(graph, root, &last, 1);
 	last->cut = false;
+	rest->joined_until = before;
 	CdpGraphActivateCut(graph, last, rest);
 	link->status = 'a';
 	link->reason = NULL;

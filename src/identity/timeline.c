@@ -482,25 +482,27 @@ CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at)
 
 /*
  * The member that joined a component by itself after all others; NULL: there is none,
- * or others joined at the same time.
+ * or others joined at the same time.  before: until when the others joined.
  */
 CdpNode *
-CdpTimelineLast(CdpNode *root)
+CdpTimelineLast(CdpNode *root, TimestampTz *before)
 {
 	CdpNode    *last = NULL;
 	CdpNode    *member = root;
-	bool		single = false;
 
+	*before = DT_NOBEGIN;
 	do
 	{
 		if (member->up != NULL && (last == NULL || member->up_at >= last->up_at))
 		{
-			single = last == NULL || member->up_at > last->up_at;
+			*before = last == NULL ? DT_NOBEGIN : last->up_at;
 			last = member;
 		}
+		else if (member->up != NULL)
+			*before = Max(*before, member->up_at);
 		member = member->next;
 	} while (member != root);
-	return single && last->below == 1 ? last : NULL;
+	return last != NULL && *before < last->up_at && last->below == 1 ? last : NULL;
 }
 
 /*

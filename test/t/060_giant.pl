@@ -252,7 +252,8 @@ SELECT log('{user_id:hub,cookie:x5}', '2026-01-14 22:00Z'); SELECT apply();
 }), 0, 'a flood in disorder, since it was full, is refused at once');
 is($node->safe_psql('flood', 'TABLE profile'), '300|1', 'it stays full');
 verified('flood', 'a flood');
-is(judged('flood', q{SELECT log('{user_id:hub,cookie:z}', '2026-01-02Z'); SELECT apply();}), 0, 'who came before it was full takes the place of the last one');
+is(judged('flood', q{SELECT log('{user_id:hub,cookie:z}', '2026-01-02Z'); SELECT apply();
+SELECT log('{user_id:hub,cookie:x}', '2026-01-13 10:30Z'); SELECT apply();}), 0, 'who came before it was full takes the place of the last one, who came later does not');
 is($node->safe_psql('flood', q{SELECT refused('user_id:hub', 'cookie:z'), refused('user_id:hub', 'cookie:299')}), 'accepted |refused size', 'as it were in order');
 verified('flood', 'the last one');
 is(judged('flood', q{
