@@ -699,107 +699,6 @@ cdp_reevaluate_segment(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(difference(fcinfo, definition.version));
 }
 
-/*
- * In a text of a dependent definition, replace the old name by the new one.
- * terms: ids by term, *next: its first term.
- */
-static char *
-rename_in_text(const char *text, const int32 *terms, int nterms, int *next,
-			   int32 id, const char *old, const char *new, const char *dependent)
-{
-	StringInfoData out;
-	const char *quoted = quote_literal_cstr(old);
-	int			length = strlen(quoted);
-	int			copied = 0;
-	List	   *found = NIL;
-	ListCell   *lc;
-
-	foreach(lc, CdpVocabularyReplace(CdpPredicateParse(text), text, NULL))
-	{
-		CdpTerm    *term = (CdpTerm *) lfirst(lc);
-
-		if (*next >= nterms)
-			elog(ERROR, "terms of a predicate do not fit its text");
-		if (terms[(*next)++] == id && term->kind == CDP_TERM_SEGMENT)
-			found = lappend_int(found, term->name_location);
-	}
-	list_sort(found, list_int_cmp);
-
-	initStringInfo(&out);
-	foreach(lc, found)
-	{
-		int			location = lfirst_int(lc);
-
-		if (strncmp(text + location, quoted, length) != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("segment \"%s\" cannot be renamed because \"%s\" writes its name in an unusual way",
-							old, dependent),
-					 errhint("Write in_segment(%s) there.", quoted)));
-		appendBinaryStringInfo(&out, text + copied, location - copied);
-		appendStringInfoString(&out, quote_literal_cstr(new));
-		copied = location + length;
-	}
-	appendStringInfoString(&out, text + copied);
-	return out.data;
-}
-
-/*
- * Segments refer to each other by id; their texts are kept in step.
- */
-static void
-rename_in_dependents(int32 id, const char *old, const char *new)
-{
-	Oid			types[] = {INT4OID, TEXTOID, TEXTOID};
-	CdpUserContext saved;
-	SPITupleTable *rows;
-	uint64		nrows;
-	Datum		values[3];
-
-	values[0] = Int32GetDatum(id);
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	if (SPI_execute_with_args("SELECT id, name, predicate, exit_when, terms"
-							  " FROM cdp.segment_definitions WHERE $1 = ANY (segment_ids)",
-							  1, types, values, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the dependents of a segment");
-	rows = SPI_tuptable;
-	nrows = SPI_processed;
-	for (uint64 i = 0; i < nrows; i++)
-	{
-		HeapTuple	tuple = rows->vals[i];
-		char	   *dependent = SPI_getvalue(tuple, rows->tupdesc, 2);
-		char	   *exit_when = SPI_getvalue(tuple, rows->tupdesc, 4);
-		char		nulls[4] = "   ";
-		bool		isnull;
-		ArrayType  *terms;
-		int			next = 0;
-
-		terms = DatumGetArrayTypeP(SPI_getbinval(tuple, rows->tupdesc, 5, &isnull));
-		values[0] = SPI_getbinval(tuple, rows->tupdesc, 1, &isnull);
-		values[1] = CStringGetTextDatum(rename_in_text(SPI_getvalue(tuple, rows->tupdesc, 3),
-													   (int32 *) ARR_DATA_PTR(terms),
-													   ArrayGetNItems(ARR_NDIM(terms),
-																	  ARR_DIMS(terms)),
-													   &next, id, old, new, dependent));
-		values[2] = (Datum) 0;
-		if (exit_when == NULL)
-			nulls[2] = 'n';
-		else
-			values[2] = CStringGetTextDatum(rename_in_text(exit_when,
-														   (int32 *) ARR_DATA_PTR(terms),
-														   ArrayGetNItems(ARR_NDIM(terms),
-																		  ARR_DIMS(terms)),
-														   &next, id, old, new, dependent));
-		if (SPI_execute_with_args("UPDATE cdp.segment_definitions SET predicate = $2,"
-								  " exit_when = $3 WHERE id = $1",
-								  3, types, values, nulls, false, 0) != SPI_OK_UPDATE)
-			elog(ERROR, "could not rename a segment in its dependents");
-	}
-	SPI_finish();
-	CdpRestoreUser(&saved);
-}
-
 PG_FUNCTION_INFO_V1(cdp_rename_segment);
 
 /*
@@ -820,7 +719,7 @@ cdp_rename_segment(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("segment \"%s\" already exists", new_name)));
-	rename_in_dependents(definition.id, name, new_name);
+	CdpSegmentRenameIn(definition.id, name, new_name);
 	(void) CdpSegmentsExecute("UPDATE cdp.segment_definitions SET name = $2,"
 							" channel = '" CDP_SEGMENT_CHANNEL "' || $2,"
 							" altered_at = cdp.clock() WHERE id = $1",

@@ -396,6 +396,8 @@ extern List *CdpSegmentDependents(int32 id);
 extern List *CdpSegmentIntegers(const char *sql, int32 id);
 /* define.c: a segment is no more. */
 extern void CdpSegmentForget(int32 id);
+/* rename.c: write the new name of a segment in the texts of those who refer to it */
+extern void CdpSegmentRenameIn(int32 id, const char *old, const char *new);
 /* Enabled segments whose members may change with a trait. */
 /*
  * Run a statement with a segment's id as $1 and, when not NULL, a text as $2;
