@@ -125,7 +125,8 @@ static CdpStatement find_backfill = {
 	"SELECT b.kind, b.id, b.replaces IS NOT NULL, b.fresh, t.entity FROM cdp.backfills b"
 	" LEFT JOIN cdp.trait_definitions t ON b.kind = 'trait' AND t.id = coalesce(b.replaces, b.id)"
 	" LEFT JOIN cdp.segment_definitions s ON b.kind = 'segment' AND s.id = b.id"
-	" WHERE coalesce(t.name, s.name) = $1 AND t.hidden IS NOT TRUE ORDER BY b.kind DESC LIMIT 1",
+	" WHERE coalesce(t.name, s.name) = $1 AND t.hidden IS NOT TRUE "
+	" ORDER BY b.kind DESC, b.replaces LIMIT 1",
 	{"text"}
 };
 
