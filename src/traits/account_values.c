@@ -388,12 +388,12 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 	ids_below = palloc(sizeof(int64) * Max(nbelow, 1));
 	for (int r = 0; r < *nrows; r++)
 	{
-		int			n = 0;
+		int			folded = 0;
 
 		CHECK_FOR_INTERRUPTS();
 		for (; next < nbelow && below[next].root == rows[r].id; next++)
 		{
-			ids_below[n++] = below[next].account;
+			ids_below[folded++] = below[next].account;
 			if (below[next].state != NULL && rolled != NULL)
 				CdpNodeCombineSome(rows[r].acc, CdpNodeOpen(set, below[next].state), rolled);
 		}
@@ -404,7 +404,7 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 		if (!any_members)
 			continue;
 		states[r].given = &given[r];
-		member_values(set, totals, rows[r].id, ids_below, n, &given[r]);
+		member_values(set, totals, rows[r].id, ids_below, folded, &given[r]);
 	}
 	CdpProfileEvaluateAll(set, states, *nrows, now);
 	return rows;
