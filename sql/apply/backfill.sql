@@ -24,10 +24,10 @@ CREATE VIEW cdp.progress AS
 		FROM cdp.rule_changes c
 		WHERE c.id = (SELECT max(l.id) FROM cdp.rule_changes l)
 		UNION ALL
-		SELECT CASE WHEN t.entity = 'account' THEN 'account ' ELSE '' END || b.kind || ' ' || COALESCE(o.name, t.name, s.name),
-			CASE WHEN b.kind = 'segment' AND b.id IN (SELECT d.id FROM cdp.definition_depends d
-					JOIN cdp.building_traits g ON g.id = d.trait_id WHERE d.kind IN ('segment', 'segment version')) THEN 'waiting for traits'
-				WHEN b.kind = 'segment' THEN 'waiting'
+		SELECT CASE WHEN t.entity = 'account' THEN 'account ' ELSE '' END || CASE WHEN b.kind = 'trait' THEN 'trait ' ELSE 'segment ' END || COALESCE(o.name, t.name, s.name),
+			CASE WHEN b.kind <> 'trait' AND EXISTS (SELECT FROM cdp.definition_depends d
+					JOIN cdp.building_traits g ON g.id = d.trait_id WHERE d.kind = b.kind AND d.id = b.id) THEN 'waiting for traits'
+				WHEN b.kind <> 'trait' THEN 'waiting'
 				WHEN b.started_at IS NULL THEN 'waiting'
 				WHEN b.position = 9223372036854775807 THEN 'switching'
 				WHEN t.options->>'over' IS NOT NULL THEN 'evaluating members'
@@ -38,7 +38,7 @@ CREATE VIEW cdp.progress AS
 		FROM cdp.backfills b
 		LEFT JOIN cdp.trait_definitions t ON b.kind = 'trait' AND t.id = b.id
 		LEFT JOIN cdp.trait_definitions o ON b.kind = 'trait' AND o.id = b.replaces
-		LEFT JOIN cdp.segment_definitions s ON b.kind = 'segment' AND s.id = b.id
+		LEFT JOIN cdp.segment_definitions s ON b.kind <> 'trait' AND s.id = b.id
 		UNION ALL
 		SELECT 'attachment ' || d.name, CASE WHEN l.started_at IS NULL THEN 'waiting' ELSE 'logging rows' END, l.done,
 			CASE WHEN l.blocks > 0 THEN greatest(l.done, (l.done::float8 * greatest(l.total_blocks, l.blocks) / l.blocks)::bigint) END,

@@ -417,7 +417,7 @@ BEGIN
 						ARRAY(SELECT jsonb_array_elements_text(t->'trait_ids')::int)) n(name, id);
 			IF NOT (t->>'enabled')::boolean OR t->>'exit_when' IS NOT NULL
 				OR t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r)
-				OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'segment' AND b.id = (t->>'id')::int AND b.replaces IS NULL)
+				OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'segment' AND b.id = (t->>'id')::int)
 				OR EXISTS (SELECT FROM cdp.building_traits b WHERE t->'trait_ids' @> to_jsonb(b.id)) THEN
 				-- what it was decides as well, or alone until what it reads is built
 				SELECT array_agg(m.profile_id IS NOT NULL ORDER BY u.acc) INTO vals

@@ -38,7 +38,7 @@ COMMENT ON COLUMN cdp.segment_definitions.trait_ids IS 'by element of trait_name
 CREATE VIEW cdp.waiting_segments AS
 	WITH RECURSIVE s(id) AS (
 		SELECT w.id FROM (
-			SELECT b.id FROM cdp.backfills b WHERE b.kind = 'segment' AND b.replaces IS NULL
+			SELECT b.id FROM cdp.backfills b WHERE b.kind = 'segment'
 			UNION ALL
 			SELECT d.id FROM cdp.building_traits t JOIN cdp.definition_depends d ON d.trait_id = t.id AND d.kind = 'segment') w
 		UNION

@@ -10,7 +10,7 @@ SELECT d.name, d.entity, d.predicate, d.exit_when, d.timezone, d.description,
 		WHEN e.suspended OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
 						 WHERE r.rolname OPERATOR(pg_catalog.=) d.owner::pg_catalog.name) THEN 'suspended'
 		WHEN d.id OPERATOR(pg_catalog.=) ANY (SELECT w.id FROM cdp.waiting_segments w) THEN 'building'
-		WHEN EXISTS (SELECT FROM cdp.backfills b WHERE b.kind OPERATOR(pg_catalog.=) 'segment' AND b.id OPERATOR(pg_catalog.=) d.id) THEN 'altering'
+		WHEN EXISTS (SELECT FROM cdp.backfills b WHERE b.kind OPERATOR(pg_catalog.=) 'segment version' AND b.id OPERATOR(pg_catalog.=) d.id) THEN 'altering'
 		ELSE 'active'
 	END AS state,
 	COALESCE(e.errors, 0) AS errors, cdp.shown_error(e.last_error) AS last_error, e.last_at AS last_error_at,

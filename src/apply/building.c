@@ -113,18 +113,19 @@ static CdpStatement ready_segments = {
 	" WHERE b.kind = 'trait' AND b.replaces IS NULL"
 	" UNION SELECT d.id FROM t JOIN cdp.definition_depends d"
 	" ON d.trait_id = t.id AND d.kind = 'trait'),"
-	" s(id) AS (SELECT d.id FROM t JOIN cdp.definition_depends d"
+	" s(kind, id) AS (SELECT d.kind, d.id FROM t JOIN cdp.definition_depends d"
 	" ON d.trait_id = t.id AND d.kind IN ('segment', 'segment version')"
-	" UNION SELECT d.id FROM s JOIN cdp.segment_definitions d ON s.id = ANY (d.segment_ids))"
-	" SELECT b.id FROM cdp.backfills b WHERE b.kind = 'segment'"
-	" AND (b.replaces IS NOT NULL) = $1 AND b.id NOT IN (SELECT s.id FROM s) ORDER BY b.id",
-	{"bool"}
+	" UNION SELECT 'segment', d.id FROM s JOIN cdp.segment_definitions d"
+	" ON s.kind = 'segment' AND s.id = ANY (d.segment_ids))"
+	" SELECT b.id FROM cdp.backfills b WHERE b.kind = $1"
+	" AND (b.kind, b.id) NOT IN (SELECT s.kind, s.id FROM s) ORDER BY b.id",
+	{"text"}
 };
 
 static CdpStatement find_backfill = {
 	"SELECT b.kind, b.id, b.replaces IS NOT NULL, b.fresh, t.entity FROM cdp.backfills b"
 	" LEFT JOIN cdp.trait_definitions t ON b.kind = 'trait' AND t.id = coalesce(b.replaces, b.id)"
-	" LEFT JOIN cdp.segment_definitions s ON b.kind = 'segment' AND s.id = b.id"
+	" LEFT JOIN cdp.segment_definitions s ON b.kind <> 'trait' AND s.id = b.id"
 	" WHERE coalesce(t.name, s.name) = $1 AND t.hidden IS NOT TRUE "
 	" ORDER BY b.kind DESC, b.replaces LIMIT 1",
 	{"text"}
@@ -439,7 +440,7 @@ CdpBackfillSwitch(void)
 	List	   *segments = NIL;
 	List	   *ready;
 	List	   *altered;
-	Datum		version;
+	Datum		kind;
 	ListCell   *lc;
 	bool		everybody = false;
 	bool		accounts = false;
@@ -465,15 +466,15 @@ CdpBackfillSwitch(void)
 		if (replaces)
 			segments = list_concat_unique_int(segments, CdpSegmentsOfTrait(id));
 	}
-	version = BoolGetDatum(false);
-	ready = run_ids(&ready_segments, &version);
+	kind = CStringGetTextDatum("segment");
+	ready = run_ids(&ready_segments, &kind);
 	foreach(lc, ready)
 	{
 		(void) CdpBackfillEnd("segment", lfirst_int(lc));
 		segments = list_append_unique_int(segments, lfirst_int(lc));
 	}
-	version = BoolGetDatum(true);
-	altered = run_ids(&ready_segments, &version);
+	kind = CStringGetTextDatum("segment version");
+	altered = run_ids(&ready_segments, &kind);
 	if (traits == NIL && ready == NIL && altered == NIL)
 		return false;
 	CdpGenerationBump();

@@ -117,7 +117,7 @@ static const char *building_sql =
 "    OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'trait' AND b.replaces = t.id)))"
 "  OR EXISTS (SELECT FROM cdp.segment_definitions s WHERE s.name = $1"
 "   AND (s.id IN (SELECT w.id FROM cdp.waiting_segments w)"
-"    OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'segment' AND b.id = s.id)))"
+"    OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind <> 'trait' AND b.id = s.id)))"
 "  OR EXISTS (SELECT FROM cdp.attachment_loads l JOIN cdp.attachment_definitions d ON d.id = l.attachment"
 "   WHERE d.name = $1))::int END";
 

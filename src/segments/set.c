@@ -263,7 +263,7 @@ find_unfinished(CdpSegmentSet *set)
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute("SELECT b.id FROM cdp.backfills b WHERE b.kind = 'segment' AND b.replaces IS NULL",
+	if (SPI_execute("SELECT b.id FROM cdp.backfills b WHERE b.kind = 'segment'",
 					snapshot_sees(set->generation), 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the back-fills of segments");
 	for (uint64 i = 0; i < SPI_processed; i++)

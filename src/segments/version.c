@@ -5,9 +5,10 @@
  *	  folded for it first.
  *
  *	  Until that is done the segment goes on as it is.  What it is to be stands
- *	  in its row of cdp.backfills; cdp.definition_depends says, as kind "segment
- *	  version", which traits it needs.  When they are whole the applier stores
- *	  it as if it had just been asked for.
+ *	  in a row of cdp.backfills of kind "segment version"; cdp.definition_depends
+ *	  says, as the same kind, which traits it needs.  When they are whole the
+ *	  applier stores it as if it had just been asked for.  A row of kind "segment"
+ *	  beside it: meanwhile everybody is to be evaluated for what it still is.
  *
  * IDENTIFICATION
  *	  src/segments/version.c
@@ -36,7 +37,7 @@ static CdpStatement keep_version = {
 	" 'exit_when', $3::text, 'timezone', $4::text, 'description', $5::text,"
 	" 'exclude', to_jsonb($6::int[]), 'holdout', $7::float8, 'seed', $8::text, 'owner', $9::text,"
 	" 'options', $10::jsonb)"
-	" WHERE b.kind = 'segment' AND b.id = $1",
+	" WHERE b.kind = '" VERSION_KIND "' AND b.id = $1",
 	{"int4", "text", "text", "text", "text", "int4[]", "float8", "text", "text", "jsonb"}
 };
 
@@ -45,7 +46,7 @@ static CdpStatement read_version = {
 	" FROM cdp.backfills b CROSS JOIN LATERAL jsonb_to_record(b.definition)"
 	" AS d(predicate text, exit_when text, timezone text, description text,"
 	" exclude int[], holdout float8, seed text, owner text, options jsonb)"
-	" WHERE b.kind = 'segment' AND b.id = $1 AND b.replaces IS NOT NULL",
+	" WHERE b.kind = '" VERSION_KIND "' AND b.id = $1",
 	{"int4"}
 };
 
@@ -95,7 +96,7 @@ CdpSegmentVersionKeep(const CdpSegmentDefinition *definition, const CdpReference
 
 	foreach(lc, definition->exclude)
 		exclude[n++] = lfirst_int(lc);
-	CdpBackfillBegin("segment", definition->id, definition->id, false);
+	CdpBackfillBegin(VERSION_KIND, definition->id, definition->id, false);
 	CdpDependsSet(VERSION_KIND, definition->id, references->trait_ids);
 	args[0] = Int32GetDatum(definition->id);
 	args[1] = CStringGetTextDatum(definition->predicate);
@@ -179,7 +180,7 @@ CdpSegmentVersionDrop(int32 id)
 	definition.id = id;
 	if (!CdpSegmentVersionRead(&definition))
 		return false;
-	(void) CdpBackfillEnd("segment", id);
+	(void) CdpBackfillEnd(VERSION_KIND, id);
 	CdpDependsSet(VERSION_KIND, id, NIL);
 	return true;
 }

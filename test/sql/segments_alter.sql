@@ -92,3 +92,19 @@ SELECT cdp.alter_identifier_kind('anonymous_id', priority => 2);
 SELECT cdp.apply(NULL) >= 0;
 SELECT cdp.in_segment('anonymous_id:device', 'known_ones'), (SELECT count(*) FROM cdp.memberships WHERE segment = 'strangers') AS strangers;
 SELECT * FROM cdp.verify();
+
+-- the same while it is being altered, which is given up then
+SET cdp.backfill_at_once = 0;
+SET cdp.backfill_rate = -1;
+SELECT cdp.alter_segment('known_ones', $$known() AND NOT did('Seen')$$);
+SELECT cdp.alter_identifier_kind('anonymous_id', priority => 50);
+SELECT cdp.apply(NULL) >= 0;
+SELECT what, phase FROM cdp.progress ORDER BY what, phase;
+SELECT name, state FROM cdp.segments ORDER BY name;
+SELECT cdp.cancel_backfill('known_ones');
+SELECT what, phase FROM cdp.progress ORDER BY what, phase;
+SET cdp.backfill_rate = 0;
+SELECT cdp.apply(NULL) >= 0;
+SELECT cdp.in_segment('anonymous_id:device', 'known_ones'), (SELECT count(*) FROM cdp.memberships WHERE segment = 'strangers') AS strangers;
+SELECT name, predicate, state FROM cdp.segments ORDER BY name;
+SELECT * FROM cdp.verify();
