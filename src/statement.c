@@ -188,6 +188,15 @@ CdpInt8Array(const int64 *values, int n)
 	return fixed_array(values, n, INT8OID, sizeof(int64));
 }
 
+int
+CdpCompareInt8(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
 Datum
 CdpInt4Array(const int32 *values, int n)
 {

@@ -76,6 +76,9 @@ extern Datum CdpBoolArray(const bool *values, int n);
 /* Varlena or cstring-free elements of a type; isnull may be NULL. */
 extern Datum CdpVarlenaArray(Datum *values, bool *isnull, int n, Oid elemtype);
 
+/* The order of int64, for qsort and its like. */
+extern int CdpCompareInt8(const void *a, const void *b);
+
 /* Column col (1-based) of row i of SPI_tuptable. */
 extern Datum CdpCell(uint64 i, int col, bool *isnull);
 extern int64 CdpCellInt8(uint64 i, int col);	/* error when NULL */

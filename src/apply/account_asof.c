@@ -31,7 +31,7 @@
 
 PG_FUNCTION_INFO_V1(cdp_account_at);
 
-/* Entries that are folded at a time. */
+/* Entries of members that are folded at a time. */
 #define CHUNK			10000
 
 /* Members that are evaluated at a time. */
@@ -96,15 +96,6 @@ typedef struct Question
 } Question;
 
 static int
-compare_int8(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
-static int
 compare_members(const void *a, const void *b)
 {
 	const CdpMembership *x = a;
@@ -112,7 +103,7 @@ compare_members(const void *a, const void *b)
 
 	if (x->profile_id != y->profile_id)
 		return x->profile_id < y->profile_id ? -1 : 1;
-	return compare_int8(&x->account_id, &y->account_id);
+	return CdpCompareInt8(&x->account_id, &y->account_id);
 }
 
 static bool
@@ -129,53 +120,25 @@ rolls_up(CdpTraitSet *traits)
  * states of the accounts.
  */
 static void
-fold_at(Question *q, CdpStatement *statement, Datum arg)
+fold_at(Question *q, CdpStatement *statement, const int64 *ids, int n)
 {
-	MemoryContext context = CurrentMemoryContext;
-	MemoryContext chunk = AllocSetContextCreate(context, "cdp accounts as of",
-												ALLOCSET_DEFAULT_SIZES);
-	Portal		portal;
+	CdpCreditScan scan = { .batch = &q->batch, .until = q->at };
 
-	CdpPrepare(statement);
-	portal = SPI_cursor_open(NULL, statement->plan, &arg, NULL, true);
-	for (;;)
+	CdpCreditScanBegin(&scan, statement, ids, n);
+	while (CdpCreditScanNext(&scan))
 	{
-		CdpAccountSet *set;
-		CdpEntry   *entries;
-		CdpContributions *contributions;
-		CdpCredit	   *found;
-		int			nfound;
-		int			nread;
-		int			nentries = 0;
+		int nfound = CdpCreditsOfAccounts(scan.found, scan.nfound, q->ids, q->n);
 
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextSwitchTo(chunk);
-		SPI_cursor_fetch(portal, true, CHUNK);
-		MemoryContextSwitchTo(chunk);
-		if (SPI_processed == 0)
-			break;
-		set = CdpAccountSetMake(&q->batch);
-		entries = CdpAccountEntriesRead(set, &nread);
-		for (int i = 0; i < nread; i++)
-			if (entries[i].at <= q->at)
-				entries[nentries++] = entries[i];
-		contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
-		CdpTraitsEvaluate(set->traits, NULL, entries, nentries, contributions);
-		found = CdpCreditsFind(set, entries, nentries, contributions, &nfound);
-		nfound = CdpCreditsOfAccounts(found, nfound, q->ids, q->n);
 		for (int i = 0; i < nfound; i++)
 		{
-			const int64 *id = bsearch(&found[i].account, q->ids, q->n, sizeof(int64), compare_int8);
+			const CdpCredit *credit = &scan.found[i];
+			const int64 *id = bsearch(&credit->account, q->ids, q->n, sizeof(int64), CdpCompareInt8);
 
-			CdpNodeFold(q->accs[id - q->ids], &entries[found[i].entry],
-						&contributions[found[i].entry], true);
+			CdpNodeFold(q->accs[id - q->ids], &scan.entries[credit->entry],
+						&scan.contributions[credit->entry], true);
 		}
-		MemoryContextSwitchTo(context);
-		MemoryContextReset(chunk);
 	}
-	MemoryContextSwitchTo(context);
-	SPI_cursor_close(portal);
-	MemoryContextDelete(chunk);
+	CdpCreditScanEnd(&scan);
 }
 
 static void
@@ -185,13 +148,13 @@ fold_accounts(Question *q)
 	int64	   *nodes;
 	int			nnodes;
 
-	fold_at(q, &CdpNobodysEntries, arg);
+	fold_at(q, &CdpNobodysEntries, q->ids, q->n);
 	nnodes = CdpRunHere(&bearing_nodes, &arg, NULL);
 	nodes = palloc(sizeof(int64) * Max(nnodes, 1));
 	for (int i = 0; i < nnodes; i++)
 		nodes[i] = CdpCellInt8(i, 1);
 	SPI_freetuptable(SPI_tuptable);
-	fold_at(q, &CdpOwnedEntries, CdpInt8Array(nodes, nnodes));
+	fold_at(q, &CdpOwnedEntries, nodes, nnodes);
 }
 
 /* ---- members ---- */
@@ -223,7 +186,7 @@ fold_nodes(Question *q, const CdpProfileNode *nodes, CdpNodeAcc **accs, int n)
 		ids[i] = places[i].node_id = nodes[i].node_id;
 		places[i].acc = accs[i];
 	}
-	qsort(places, n, sizeof(Place), compare_int8);
+	qsort(places, n, sizeof(Place), CdpCompareInt8);
 	arg = CdpInt8Array(ids, n);
 	CdpPrepare(&CdpOwnedEntries);
 	portal = SPI_cursor_open(NULL, CdpOwnedEntries.plan, &arg, NULL, true);
@@ -261,7 +224,7 @@ fold_nodes(Question *q, const CdpProfileNode *nodes, CdpNodeAcc **accs, int n)
 		CdpTraitsEvaluate(traits, NULL, entries, nentries, contributions);
 		for (int i = 0; i < nentries; i++)
 		{
-			Place	   *place = bsearch(&entries[i].owner, places, n, sizeof(Place), compare_int8);
+			Place	   *place = bsearch(&entries[i].owner, places, n, sizeof(Place), CdpCompareInt8);
 
 			CdpNodeFold(place->acc, &entries[i], &contributions[i], true);
 		}
@@ -326,7 +289,7 @@ evaluate_members(Question *q, const CdpMembership *members, int n)
 
 	for (int i = 0; i < n; i++)
 		profiles[i] = members[i].profile_id;
-	nprofiles = (int) qunique(profiles, n, sizeof(int64), compare_int8);
+	nprofiles = (int) qunique(profiles, n, sizeof(int64), CdpCompareInt8);
 	arg = CdpInt8Array(profiles, nprofiles);
 	nnodes = (int) CdpRunHere(&nodes_of, &arg, NULL);
 	nodes = palloc0(sizeof(CdpProfileNode) * Max(nnodes, 1));
@@ -490,6 +453,17 @@ account_at(Question *q, int64 id)
 	return CdpAccountJson(q->batch.applier.generation, &row, q->now, nmembers);
 }
 
+static Jsonb *
+read_account_at(FunctionCallInfo fcinfo)
+{
+	Question q;
+	int64 id;
+
+	begin(&q, PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1));
+	id = CdpAccountOfIdentifier(q.batch.applier.generation, PG_GETARG_IDENTIFIER_PP(0));
+	return id == 0 ? NULL : account_at(&q, id);
+}
+
 /*
  * cdp.account_at(account, at) returns jsonb: the account that cdp.account()
  * would have shown then.
@@ -497,38 +471,7 @@ account_at(Question *q, int64 id)
 Datum
 cdp_account_at(PG_FUNCTION_ARGS)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	CdpAsOfCall call;
-	Jsonb	   *volatile result = NULL;
-
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	CdpAsOfBeginCall(&call);
-	PG_TRY();
-	{
-		TimestampTz at = PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1);
-		Question	q;
-		Jsonb	   *json = NULL;
-		int64		id;
-
-		CdpStatementsReadOnly = true;
-		begin(&q, at);
-		id = CdpAccountOfIdentifier(q.batch.applier.generation, PG_GETARG_IDENTIFIER_PP(0));
-		if (id != 0)
-			json = account_at(&q, id);
-		if (json != NULL)
-		{
-			result = MemoryContextAlloc(caller, VARSIZE(json));
-			memcpy(result, json, VARSIZE(json));
-		}
-	}
-	PG_FINALLY();
-	{
-		CdpStatementsReadOnly = false;
-	}
-	PG_END_TRY();
-	CdpAsOfEndCall(&call);
-	if (result == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_JSONB_P(result);
+	return CdpAsOfJson(fcinfo, read_account_at);
 }

@@ -16,10 +16,14 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 #include "apply/accounts.h"
 #include "cdp.h"
 #include "statement.h"
+
+/* Entries that are read at a time. */
+#define CHUNK 10000
 
 /* the accounts that owners of unnamed entries were members of then */
 static CdpStatement credits = {
@@ -48,15 +52,6 @@ CdpStatement CdpNobodysEntries = {
 	" AND e.received_at = n.received_at",
 	{"int8[]"}
 };
-
-static int
-compare_int8(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
 
 /*
  * For which accounts do these entries count?  Those that contribute nothing
@@ -127,7 +122,7 @@ CdpCreditsOfAccounts(CdpCredit *found, int nfound, const int64 *accounts, int na
 	int			n = 0;
 
 	for (int i = 0; i < nfound; i++)
-		if (bsearch(&found[i].account, accounts, naccounts, sizeof(int64), compare_int8) != NULL)
+		if (bsearch(&found[i].account, accounts, naccounts, sizeof(int64), CdpCompareInt8) != NULL)
 			found[n++] = found[i];
 	return n;
 }
@@ -147,8 +142,8 @@ CdpCreditsContributing(CdpCredit *found, int nfound, const CdpContributions *con
 /*
  * The entries that have been fetched, with the accounts that they name.
  */
-CdpEntry *
-CdpAccountEntriesRead(CdpAccountSet *set, int *n)
+static CdpEntry *
+read_entries(CdpAccountSet *set, int *n)
 {
 	CdpEntry   *entries = palloc(sizeof(CdpEntry) * SPI_processed);
 	CdpNaming  *namings = palloc(sizeof(CdpNaming) * SPI_processed);
@@ -212,4 +207,60 @@ CdpNobodysPart(CdpAccountSet *set, CdpEntry *entries, int *n)
 	}
 	*n = nparts;
 	return parts;
+}
+
+void
+CdpCreditScanBegin(CdpCreditScan *scan, CdpStatement *statement, const int64 *ids, int n)
+{
+	Datum arg = CdpInt8Array(ids, n);
+
+	scan->statement = statement;
+	scan->ids = ids;
+	scan->nids = n;
+	scan->context = CurrentMemoryContext;
+	scan->chunk = AllocSetContextCreate(scan->context, "cdp entries of accounts",
+										ALLOCSET_DEFAULT_SIZES);
+	CdpPrepare(statement);
+	scan->portal = SPI_cursor_open(NULL, statement->plan, &arg, NULL, CdpStatementsReadOnly);
+	MemoryContextSwitchTo(scan->context);
+}
+
+bool
+CdpCreditScanNext(CdpCreditScan *scan)
+{
+	CdpEntry *entries;
+	int nread;
+	int n = 0;
+
+	CHECK_FOR_INTERRUPTS();
+	MemoryContextReset(scan->chunk);
+	SPI_cursor_fetch(scan->portal, true, CHUNK);
+	MemoryContextSwitchTo(scan->chunk);
+	if (SPI_processed == 0)
+		return false;
+	if (scan->shared == NULL)
+		scan->set = CdpAccountSetMake(scan->batch);
+	else
+		scan->set = scan->shared;
+	entries = read_entries(scan->set, &nread);
+	scan->total += nread;
+	for (int i = 0; i < nread; i++)
+		if (entries[i].at <= scan->until)
+			entries[n++] = entries[i];
+	entries = CdpNobodysPart(scan->set, entries, &n);
+	scan->entries = entries;
+	scan->contributions = palloc0(sizeof(CdpContributions) * Max(n, 1));
+	CdpTraitsEvaluate(scan->set->traits, scan->only, entries, n, scan->contributions);
+	scan->found = CdpCreditsFind(scan->set, entries, n, scan->contributions, &scan->nfound);
+	if (scan->statement == &CdpNobodysEntries)
+		scan->nfound = CdpCreditsOfAccounts(scan->found, scan->nfound, scan->ids, scan->nids);
+	return true;
+}
+
+void
+CdpCreditScanEnd(CdpCreditScan *scan)
+{
+	MemoryContextSwitchTo(scan->context);
+	SPI_cursor_close(scan->portal);
+	MemoryContextDelete(scan->chunk);
 }

@@ -117,15 +117,6 @@ static CdpStatement next_accounts = {
 	{"int8", "int8"}
 };
 
-static int
-compare_int8(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
 /* Numbers of accounts, each once. */
 typedef struct Ids
 {
@@ -151,15 +142,15 @@ sort_ids(Ids *list)
 {
 	if (list->n < 2)
 		return;
-	qsort(list->ids, list->n, sizeof(int64), compare_int8);
-	list->n = qunique(list->ids, list->n, sizeof(int64), compare_int8);
+	qsort(list->ids, list->n, sizeof(int64), CdpCompareInt8);
+	list->n = qunique(list->ids, list->n, sizeof(int64), CdpCompareInt8);
 }
 
 static bool
 has_id(const Ids *list, int64 id)
 {
 	return list->n > 0 &&
-		bsearch(&id, list->ids, list->n, sizeof(int64), compare_int8) != NULL;
+		bsearch(&id, list->ids, list->n, sizeof(int64), CdpCompareInt8) != NULL;
 }
 
 /* The ids in the first column of what has been run. */

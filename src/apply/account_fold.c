@@ -31,8 +31,7 @@
 #include "cdp.h"
 #include "statement.h"
 
-/* Entries, or nodes, that are worked on at a time. */
-#define CHUNK			10000
+/* Nodes that are worked on at a time. */
 #define CHUNK_NODES		1000
 
 static CdpStatement load_pairs = {
@@ -90,15 +89,6 @@ typedef struct Pair
 	struct varlena *work;		/* anew: what it is so far, but for acc */
 	CdpNodeAcc *acc;			/* NULL: not open */
 } Pair;
-
-static int
-compare_int8(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
 
 /* ---- contributions ---- */
 
@@ -160,8 +150,8 @@ load_credited(CdpAccountSet *set, CdpCredit *found, int n)
 
 	for (int i = 0; i < n; i++)
 		ids[i] = found[i].account;
-	qsort(ids, n, sizeof(int64), compare_int8);
-	CdpAccountsLoad(set, ids, qunique(ids, n, sizeof(int64), compare_int8));
+	qsort(ids, n, sizeof(int64), CdpCompareInt8);
+	CdpAccountsLoad(set, ids, qunique(ids, n, sizeof(int64), CdpCompareInt8));
 	pfree(ids);
 }
 
@@ -282,47 +272,19 @@ close_pairs(CdpAccountSet *set, HTAB *pairs)
 static void
 refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int n)
 {
-	Datum		arg = CdpInt8Array(ids, n);
-	Portal		portal;
-	MemoryContext context = CurrentMemoryContext;
-	MemoryContext chunk = AllocSetContextCreate(context, "cdp accounts anew",
-												ALLOCSET_DEFAULT_SIZES);
+	CdpCreditScan scan = { .batch = set->batch, .shared = set, .until = DT_NOEND };
 
-	CdpPrepare(statement);
-	portal = SPI_cursor_open(NULL, statement->plan, &arg, NULL, false);
-	MemoryContextSwitchTo(context);
-	for (;;)
+	CdpCreditScanBegin(&scan, statement, ids, n);
+	while (CdpCreditScanNext(&scan))
 	{
-		CdpEntry   *entries;
-		CdpContributions *contributions;
-		CdpCredit	   *found;
-		int			nfound;
-		int			nentries;
-
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextSwitchTo(chunk);
-		SPI_cursor_fetch(portal, true, CHUNK);
-		MemoryContextSwitchTo(chunk);
-		if (SPI_processed == 0)
-			break;
-		entries = CdpAccountEntriesRead(set, &nentries);
-		entries = CdpNobodysPart(set, entries, &nentries);
-		contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
-		CdpTraitsEvaluate(set->traits, NULL, entries, nentries, contributions);
-		found = CdpCreditsFind(set, entries, nentries, contributions, &nfound);
-		if (statement == &CdpNobodysEntries)
-			nfound = CdpCreditsOfAccounts(found, nfound, ids, n);
-		load_credited(set, found, nfound);
-		fold_credits(set, pairs, entries, contributions, found, nfound, false);
+		load_credited(set, scan.found, scan.nfound);
+		fold_credits(set, pairs, scan.entries, scan.contributions, scan.found, scan.nfound, false);
 
 		/* what lives on is not this chunk's */
-		MemoryContextSwitchTo(context);
+		MemoryContextSwitchTo(scan.context);
 		close_pairs(set, pairs);
-		MemoryContextReset(chunk);
 	}
-	MemoryContextSwitchTo(context);
-	SPI_cursor_close(portal);
-	MemoryContextDelete(chunk);
+	CdpCreditScanEnd(&scan);
 }
 
 /*
@@ -346,7 +308,7 @@ refold_nodes(CdpAccountSet *set, int64 *nodes, int nnodes, int64 *accounts, int 
 	}
 	if (naccounts > 0)
 	{
-		qsort(accounts, naccounts, sizeof(int64), compare_int8);
+		qsort(accounts, naccounts, sizeof(int64), CdpCompareInt8);
 		args[0] = CdpInt8Array(accounts, naccounts);
 		args[1] = CdpInt8Array(palloc0(sizeof(int64) * naccounts), naccounts);
 		CdpRunHere(&load_pairs, args, NULL);
@@ -484,50 +446,18 @@ add_credits(CdpAccountSet *set, CdpEntry *entries, CdpContributions *contributio
 int64
 CdpAccountsBuild(CdpBatch *batch, Bitmapset *only, int64 *ids, int n, bool nobodys)
 {
-	Datum		arg = CdpInt8Array(ids, n);
-	MemoryContext context = CurrentMemoryContext;
-	MemoryContext chunk = AllocSetContextCreate(context, "cdp accounts built",
-												ALLOCSET_DEFAULT_SIZES);
-	CdpStatement *statement = nobodys ? &CdpNobodysEntries : &CdpOwnedEntries;
-	int64		total = 0;
-	Portal		portal;
+	CdpCreditScan scan = { .batch = batch, .only = only, .until = DT_NOEND };
 
-	CdpPrepare(statement);
-	portal = SPI_cursor_open(NULL, statement->plan, &arg, NULL, false);
-	for (;;)
+	CdpCreditScanBegin(&scan, nobodys ? &CdpNobodysEntries : &CdpOwnedEntries, ids, n);
+	while (CdpCreditScanNext(&scan))
 	{
-		CdpAccountSet *set;
-		CdpEntry   *entries;
-		CdpContributions *contributions;
-		CdpCredit	   *found;
-		int			nentries;
-		int			nfound;
+		int nfound = CdpCreditsContributing(scan.found, scan.nfound, scan.contributions);
 
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextSwitchTo(chunk);
-		SPI_cursor_fetch(portal, true, CHUNK);
-		MemoryContextSwitchTo(chunk);
-		if (SPI_processed == 0)
-			break;
-		total += SPI_processed;
-		set = CdpAccountSetMake(batch);
-		entries = CdpAccountEntriesRead(set, &nentries);
-		entries = CdpNobodysPart(set, entries, &nentries);
-		contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
-		CdpTraitsEvaluate(set->traits, only, entries, nentries, contributions);
-		found = CdpCreditsFind(set, entries, nentries, contributions, &nfound);
-		if (nobodys)
-			nfound = CdpCreditsOfAccounts(found, nfound, ids, n);
-		nfound = CdpCreditsContributing(found, nfound, contributions);
-		add_credits(set, entries, contributions, found, nfound);
-		write_accounts(set);
-		MemoryContextSwitchTo(context);
-		MemoryContextReset(chunk);
+		add_credits(scan.set, scan.entries, scan.contributions, scan.found, nfound);
+		write_accounts(scan.set);
 	}
-	MemoryContextSwitchTo(context);
-	SPI_cursor_close(portal);
-	MemoryContextDelete(chunk);
-	return total;
+	CdpCreditScanEnd(&scan);
+	return scan.total;
 }
 
 /*

@@ -65,15 +65,6 @@ static CdpStatement bearing_nodes = {
 	{"int8[]"}
 };
 
-static int
-compare_int8(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
 static void
 refold_node(CdpAccountSet *set, int64 node, TimestampTz last_seen, TimestampTz at)
 {
@@ -120,13 +111,13 @@ refold_profiles(CdpAccountSet *set, const int64 *profiles, int nprofiles)
 	before = palloc(sizeof(int64) * n);
 	for (int i = 0; i < n; i++)
 		before[i] = profiles[2 * i + 1];
-	qsort(before, n, sizeof(int64), compare_int8);
+	qsort(before, n, sizeof(int64), CdpCompareInt8);
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		CdpNode    *node = graph->active[i];
 
 		if (!node->is_gone && node->old_profile != 0 &&
-			bsearch(&node->old_profile, before, n, sizeof(int64), compare_int8) != NULL)
+			bsearch(&node->old_profile, before, n, sizeof(int64), CdpCompareInt8) != NULL)
 			refold_node(set, node->id, node->disk_last_seen, DT_NOBEGIN);
 	}
 	pfree(before);
@@ -287,8 +278,8 @@ CdpAccountsMoved(CdpAccountSet *set)
 	}
 	if (nprofiles == 0)
 		return;
-	qsort(profiles, nprofiles, sizeof(int64), compare_int8);
-	nprofiles = qunique(profiles, nprofiles, sizeof(int64), compare_int8);
+	qsort(profiles, nprofiles, sizeof(int64), CdpCompareInt8);
+	nprofiles = qunique(profiles, nprofiles, sizeof(int64), CdpCompareInt8);
 
 	arg = CdpInt8Array(profiles, nprofiles);
 	n = CdpRunHere(&bearing_nodes, &arg, NULL);

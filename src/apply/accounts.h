@@ -106,8 +106,6 @@ typedef struct CdpCredit
 /* Entries by owners (int8[]), in front of them the owner; nobody's, by accounts: 0. */
 extern CdpStatement CdpOwnedEntries;
 extern CdpStatement CdpNobodysEntries;
-/* Rows of these that have been fetched, with the accounts that they name. */
-extern CdpEntry *CdpAccountEntriesRead(CdpAccountSet *set, int *n);
 extern CdpEntry *CdpNobodysPart(CdpAccountSet *set, CdpEntry *entries, int *n);
 extern CdpCredit *CdpCreditsFind(CdpAccountSet *set, CdpEntry *entries, int n,
 								 const CdpContributions *contributions, int *ncredits);
@@ -115,6 +113,41 @@ extern int	CdpCreditsOfAccounts(CdpCredit *found, int nfound, const int64 *accou
 								 int naccounts);
 extern int	CdpCreditsContributing(CdpCredit *found, int nfound,
 								   const CdpContributions *contributions);
+
+/*
+ * Some of those entries at a time: what they contribute, and to which accounts.
+ * What is nobody's counts for the accounts that it was asked by only.
+ */
+typedef struct CdpCreditScan
+{
+	/* to be set before it begins */
+	CdpBatch *batch;
+	CdpAccountSet *shared; /* NULL: a set for each chunk */
+	Bitmapset *only; /* traits (indexes); NULL: all */
+	TimestampTz until; /* entries that had happened; DT_NOEND: all */
+
+	/* the chunk: until the next one, like the memory context that is current then */
+	CdpAccountSet *set;
+	CdpEntry *entries;
+	CdpContributions *contributions;
+	CdpCredit *found;
+	int nfound;
+
+	int64 total; /* entries that have been read */
+
+	/* its own */
+	CdpStatement *statement;
+	const int64 *ids; /* in order */
+	int nids;
+	Portal portal;
+	MemoryContext context;
+	MemoryContext chunk;
+} CdpCreditScan;
+
+extern void CdpCreditScanBegin(CdpCreditScan *scan, CdpStatement *statement, const int64 *ids,
+							   int n);
+extern bool CdpCreditScanNext(CdpCreditScan *scan);
+extern void CdpCreditScanEnd(CdpCreditScan *scan);
 
 /* account_fold.c */
 extern void CdpAccountsFold(CdpAccountSet *set);

@@ -527,6 +527,37 @@ CdpAsOfEndCall(CdpAsOfCall *call)
 	AtEOXact_GUC(false, call->nest_level);
 }
 
+Datum
+CdpAsOfJson(FunctionCallInfo fcinfo, Jsonb *(*make)(FunctionCallInfo fcinfo))
+{
+	MemoryContext caller = CurrentMemoryContext;
+	CdpAsOfCall call;
+	Jsonb *volatile result = NULL;
+
+	CdpAsOfBeginCall(&call);
+	PG_TRY();
+	{
+		Jsonb *json;
+
+		CdpStatementsReadOnly = true;
+		json = make(fcinfo);
+		if (json != NULL)
+		{
+			result = MemoryContextAlloc(caller, VARSIZE(json));
+			memcpy(result, json, VARSIZE(json));
+		}
+	}
+	PG_FINALLY();
+	{
+		CdpStatementsReadOnly = false;
+	}
+	PG_END_TRY();
+	CdpAsOfEndCall(&call);
+	if (result == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(result);
+}
+
 /*
  * An identifier of a kind that is not registered, and was not then, is a
  * mistake; of one that was not registered then, nothing was known.

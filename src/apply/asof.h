@@ -66,6 +66,8 @@ typedef struct CdpAsOfCall
 /* asof.c */
 extern void CdpAsOfBeginCall(CdpAsOfCall *call);
 extern void CdpAsOfEndCall(CdpAsOfCall *call);
+/* What a function makes in such a call, which writes nothing; NULL: none. */
+extern Datum CdpAsOfJson(FunctionCallInfo fcinfo, Jsonb *(*make)(FunctionCallInfo fcinfo));
 extern CdpAsOf *CdpAsOfBegin(TimestampTz at, TimestampTz known_at);
 extern void CdpAsOfCheckKind(CdpAsOf *asof, const CdpIdentifier *raw);
 extern bool CdpAsOfHidden(const CdpIdentifier *raw);

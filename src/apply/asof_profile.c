@@ -230,6 +230,29 @@ CdpAsOfProfile(CdpAsOf *asof, CdpNode *root, CdpEntry **entries, int n,
 	MemoryContextDelete(chunk);
 }
 
+static Jsonb *
+read_profile_at(FunctionCallInfo fcinfo)
+{
+	CdpIdentifier *raw = PG_GETARG_IDENTIFIER_PP(0);
+	TimestampTz at = PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1);
+	CdpAsOf *asof = CdpAsOfBegin(at, PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2));
+	TimestampTz applied;
+	int64 generation;
+	CdpProfileNodes nodes;
+	CdpNode *root;
+	CdpEntry **entries;
+	int n;
+
+	CdpAsOfCheckKind(asof, raw);
+	root = CdpAsOfComponent(asof, raw, &entries, &n);
+	if (root == NULL)
+		return NULL;
+	generation = CdpApplierGlance(&applied);
+	CdpAsOfProfile(asof, root, entries, n, CdpTraitSetGet(generation), &nodes);
+	return CdpProfileJson(generation, &nodes,
+						  TIMESTAMP_NOT_FINITE(at) ? CdpReadInstant(applied) : at);
+}
+
 /*
  * cdp.profile_at(identifier, at, known_at) returns jsonb: the profile that
  * cdp.profile() would have shown then.
@@ -237,47 +260,7 @@ CdpAsOfProfile(CdpAsOf *asof, CdpNode *root, CdpEntry **entries, int n,
 Datum
 cdp_profile_at(PG_FUNCTION_ARGS)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	CdpAsOfCall call;
-	Jsonb	   *volatile result = NULL;
-
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	CdpAsOfBeginCall(&call);
-	PG_TRY();
-	{
-		CdpIdentifier *raw = PG_GETARG_IDENTIFIER_PP(0);
-		TimestampTz at = PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1);
-		CdpAsOf    *asof;
-		CdpNode    *root;
-		CdpEntry  **entries;
-		int			n;
-
-		CdpStatementsReadOnly = true;
-		asof = CdpAsOfBegin(at, PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2));
-		CdpAsOfCheckKind(asof, raw);
-		root = CdpAsOfComponent(asof, raw, &entries, &n);
-		if (root != NULL)
-		{
-			TimestampTz applied;
-			int64		generation = CdpApplierGlance(&applied);
-			CdpProfileNodes nodes;
-			Jsonb	   *json;
-
-			CdpAsOfProfile(asof, root, entries, n, CdpTraitSetGet(generation), &nodes);
-			json = CdpProfileJson(generation, &nodes,
-								  TIMESTAMP_NOT_FINITE(at) ? CdpReadInstant(applied) : at);
-			result = MemoryContextAlloc(caller, VARSIZE(json));
-			memcpy(result, json, VARSIZE(json));
-		}
-	}
-	PG_FINALLY();
-	{
-		CdpStatementsReadOnly = false;
-	}
-	PG_END_TRY();
-	CdpAsOfEndCall(&call);
-	if (result == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_JSONB_P(result);
+	return CdpAsOfJson(fcinfo, read_profile_at);
 }

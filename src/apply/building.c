@@ -85,15 +85,6 @@ static CdpStatement next_profiles = {
 	{"int8", "int8", "int8"}
 };
 
-static CdpStatement owned_entries = {
-	"SELECT n.owner, " CDP_EVENTS_COLUMNS
-	" FROM (SELECT unnest($1) AS owner) AS u"
-	" CROSS JOIN LATERAL cdp.entries_of(u.owner) n"
-	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
-	" AND e.received_at = n.received_at",
-	{"int8[]"}
-};
-
 static CdpStatement move_position = {
 	"UPDATE cdp.backfills b SET position = $2, done = b.done + $3,"
 	" started_at = coalesce(b.started_at, clock_timestamp())"
@@ -216,8 +207,8 @@ fold_owned(CdpBatch *batch, Bitmapset *only, const int64 *nodes, int nnodes)
 	Portal		portal;
 	int64		total = 0;
 
-	CdpPrepare(&owned_entries);
-	portal = SPI_cursor_open(NULL, owned_entries.plan, &arg, NULL, false);
+	CdpPrepare(&CdpOwnedEntries);
+	portal = SPI_cursor_open(NULL, CdpOwnedEntries.plan, &arg, NULL, false);
 	chunk = AllocSetContextCreate(old, "cdp backfill", ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{

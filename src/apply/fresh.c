@@ -458,35 +458,16 @@ fresh_profile(CdpIdentifier *raw, int64 profile_id)
 	return known ? CdpProfileJson(generation, &nodes, CdpReadInstant(applied)) : NULL;
 }
 
-static Datum
-fresh(FunctionCallInfo fcinfo, CdpIdentifier *identifier, int64 profile_id)
+static Jsonb *
+fresh_by_identifier(FunctionCallInfo fcinfo)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	CdpAsOfCall call;
-	Jsonb	   *volatile result = NULL;
+	return fresh_profile(PG_GETARG_IDENTIFIER_PP(0), 0);
+}
 
-	CdpAsOfBeginCall(&call);
-	PG_TRY();
-	{
-		Jsonb	   *json;
-
-		CdpStatementsReadOnly = true;
-		json = fresh_profile(identifier, profile_id);
-		if (json != NULL)
-		{
-			result = MemoryContextAlloc(caller, VARSIZE(json));
-			memcpy(result, json, VARSIZE(json));
-		}
-	}
-	PG_FINALLY();
-	{
-		CdpStatementsReadOnly = false;
-	}
-	PG_END_TRY();
-	CdpAsOfEndCall(&call);
-	if (result == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_JSONB_P(result);
+static Jsonb *
+fresh_by_id(FunctionCallInfo fcinfo)
+{
+	return fresh_profile(NULL, PG_GETARG_INT64(0));
 }
 
 /*
@@ -497,7 +478,7 @@ cdp_profile_fresh(PG_FUNCTION_ARGS)
 {
 	if (!PG_GETARG_BOOL(1))
 		return cdp_profile(fcinfo);
-	return fresh(fcinfo, PG_GETARG_IDENTIFIER_PP(0), 0);
+	return CdpAsOfJson(fcinfo, fresh_by_identifier);
 }
 
 /*
@@ -508,5 +489,5 @@ cdp_profile_fresh_by_id(PG_FUNCTION_ARGS)
 {
 	if (!PG_GETARG_BOOL(1))
 		return cdp_profile_by_id(fcinfo);
-	return fresh(fcinfo, NULL, PG_GETARG_INT64(0));
+	return CdpAsOfJson(fcinfo, fresh_by_id);
 }

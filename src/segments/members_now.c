@@ -56,16 +56,6 @@ static CdpStatement due_members = {
 	{ "int8[]", "timestamptz" }
 };
 
-static int
-compare_ids(const void *a, const void *b)
-{
-	int64 x = *(const int64 *) a;
-	int64 y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 :
-								0;
-}
-
 /*
  * What a profile with these values, in these segments, contributes as
  * member_trait says (see CdpTrait); NULL: nothing.
@@ -107,8 +97,8 @@ result_ids(int *n)
 	for (int i = 0; i < *n; i++)
 		ids[i] = CdpCellInt8(i, 1);
 	SPI_freetuptable(SPI_tuptable);
-	qsort(ids, *n, sizeof(int64), compare_ids);
-	*n = (int) qunique(ids, *n, sizeof(int64), compare_ids);
+	qsort(ids, *n, sizeof(int64), CdpCompareInt8);
+	*n = (int) qunique(ids, *n, sizeof(int64), CdpCompareInt8);
 	return ids;
 }
 
@@ -202,7 +192,7 @@ evaluate_members(MembersRead *read, const int64 *profiles, int n)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (bsearch(&memberships[i].account_id, read->ids, read->nids, sizeof(int64),
-					compare_ids) == NULL)
+					CdpCompareInt8) == NULL)
 			continue;
 		if (eval.profile_id != memberships[i].profile_id)
 		{
@@ -241,7 +231,7 @@ CdpMembersNowRead(CdpTraitSet *accounts, const int64 *ids, int n, TimestampTz no
 	read.now = now;
 	sorted = palloc(sizeof(int64) * Max(n, 1));
 	memcpy(sorted, ids, sizeof(int64) * n);
-	qsort(sorted, n, sizeof(int64), compare_ids);
+	qsort(sorted, n, sizeof(int64), CdpCompareInt8);
 	read.ids = sorted;
 	read.nids = n;
 	read.traits = CdpTraitSetGet(accounts->generation);
