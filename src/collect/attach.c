@@ -661,6 +661,60 @@ check_rights(const CdpAttachment *attachment)
 }
 
 /*
+ * Drop triggers with the applier locked out, which would find rows out of reach
+ * whose payload is being copied.  Who writes to a table may ask for the
+ * applier's lock next, and who has that may write: so neither lock is held for
+ * longer than half of deadlock_timeout while the other is waited for.  False
+ * when that was not enough: both are given back, for another try.
+ */
+static bool
+drop_without_applier(char **statements, int n, TimestampTz until)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool alone = false;
+	volatile bool dropped = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int patience = Max(DeadlockTimeout / 2, 1);
+		int nest_level = NewGUCNestLevel();
+
+		CdpApplierLock();
+		alone = true;
+		if (LockTimeout == 0 || LockTimeout > patience)
+			(void) set_config_option("lock_timeout", psprintf("%d", patience), PGC_USERSET,
+									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		for (int i = 0; i < n; i++)
+			execute(statements[i]);
+		AtEOXact_GUC(true, nest_level);
+		ReleaseCurrentSubTransaction();
+		dropped = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (!alone || error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE ||
+			GetCurrentTimestamp() >= until)
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return dropped;
+}
+
+/*
  * cdp.drop_attachment(name text, retract boolean) returns bigint
  */
 Datum
@@ -671,8 +725,7 @@ cdp_drop_attachment(PG_FUNCTION_ARGS)
 	CdpUserContext saved;
 	Datum arg;
 	uint64 n;
-	Oid *relids;
-	char **names;
+	char **statements;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -689,26 +742,30 @@ cdp_drop_attachment(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("attachment \"%s\" does not exist", attachment->name)));
-	/* nor does the applier find rows out of reach whose payload is being copied */
-	if (!attachment->copy)
-		CdpApplierLock();
 	arg = CStringGetTextDatum(attachment->name);
 	n = CdpRun(&find_triggers, &arg, NULL);
-	relids = palloc_array(Oid, n);
-	names = palloc_array(char *, n);
+	statements = palloc_array(char *, n);
 	for (uint64 i = 0; i < n; i++)
 	{
 		bool isnull;
 
-		relids[i] = DatumGetObjectId(CdpCell(i, 1, &isnull));
-		names[i] = pstrdup(NameStr(*DatumGetName(CdpCell(i, 2, &isnull))));
+		statements[i] = psprintf("DROP TRIGGER %s ON %s",
+								 quote_identifier(NameStr(*DatumGetName(CdpCell(i, 2, &isnull)))),
+								 relation_name(DatumGetObjectId(CdpCell(i, 1, &isnull))));
 	}
 	CdpRestoreUser(&saved);
 
 	/* as the caller, who must own the tables */
-	for (uint64 i = 0; i < n; i++)
-		execute(psprintf("DROP TRIGGER %s ON %s", quote_identifier(names[i]),
-						 relation_name(relids[i])));
+	if (attachment->copy)
+		for (uint64 i = 0; i < n; i++)
+			execute(statements[i]);
+	else
+	{
+		TimestampTz until = LockTimeout == 0 ? DT_NOEND : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LockTimeout);
+
+		while (!drop_without_applier(statements, n, until))
+			CHECK_FOR_INTERRUPTS();
+	}
 
 	CdpCaptureBegin(&capture, attachment);
 	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1))

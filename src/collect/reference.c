@@ -35,6 +35,7 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
@@ -54,6 +55,9 @@ PG_FUNCTION_INFO_V1(cdp_entries_properties);
 
 /* Rows that are looked up in one query. */
 #define CHUNK 5000
+
+/* How long a lock is waited for, in ms, unless lock_timeout is shorter. */
+#define MAX_WAIT 1000
 
 static CdpStatement attachment_of_source = {
 	"SELECT a.name FROM cdp.attachment_definitions a WHERE a.source = $1 AND NOT a.copy",
@@ -386,8 +390,9 @@ read_source(Reference *references, int n, Snapshot snapshot, MemoryContext conte
 		int nest_level = NewGUCNestLevel();
 
 		/* whoever keeps the table locked does not keep the applier from the rest ... */
-		(void) set_config_option("lock_timeout", "1s", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+		if (LockTimeout == 0 || LockTimeout > MAX_WAIT)
+			(void) set_config_option("lock_timeout", CppAsString2(MAX_WAIT), PGC_USERSET,
+									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 		/* ... and is not waited for a second time */
 		for (int i = 0; i < n && !references[0].locked; i += CHUNK)
 			references[0].locked = !read_rows(attachment, relid, primary, snapshot,

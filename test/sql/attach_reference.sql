@@ -225,3 +225,18 @@ SELECT cdp.apply();
 SELECT count(*) AS unread FROM cdp.unread_attachments;
 SELECT traits ? 'due' AS due FROM totals WHERE cdp.value(identifier) = 'd';
 SELECT * FROM cdp.verify();
+
+-- Rows are waited for as long as lock_timeout says, and no longer than a second.
+CREATE TABLE waits (id int PRIMARY KEY, who text, filler text);
+SELECT cdp.attach('waits', '{"event": "Wait", "identifiers": {"user_id": "who"},
+	"properties": {"longest": "current_setting(''lock_timeout'')", "filler": "filler"}}', copy => false);
+SET lock_timeout = '300ms';
+INSERT INTO waits VALUES (1, 'e', repeat('x', 50));
+SET lock_timeout = '1s';
+INSERT INTO waits VALUES (2, 'e', repeat('x', 50));
+SET lock_timeout = '300ms';
+SELECT cdp.entry_properties(properties, source, id)->'longest' AS longest FROM cdp.events WHERE source = 'waits' ORDER BY id;
+SET lock_timeout = '2s';
+SELECT cdp.entry_properties(properties, source, id)->'longest' AS longest FROM cdp.events WHERE source = 'waits' ORDER BY id;
+RESET lock_timeout;
+SELECT cdp.entry_properties(properties, source, id)->'longest' AS longest FROM cdp.events WHERE source = 'waits' ORDER BY id;
