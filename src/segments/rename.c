@@ -23,7 +23,8 @@
 
 /*
  * In a text of a dependent definition, replace the old name by the new one.
- * terms: ids by term, *next: its first term.
+ * terms: ids by term, *next: its first term; NULL: the text names segments
+ * that are yet to be looked up.
  */
 static char *
 rename_in_text(const char *text, const int32 *terms, int nterms, int *next,
@@ -39,10 +40,15 @@ rename_in_text(const char *text, const int32 *terms, int nterms, int *next,
 	foreach(lc, CdpVocabularyReplace(CdpPredicateParse(text), text, NULL))
 	{
 		CdpTerm    *term = (CdpTerm *) lfirst(lc);
+		bool		same = term->kind == CDP_TERM_SEGMENT && !term->unnamed;
 
-		if (*next >= nterms)
+		if (terms == NULL)
+			same = same && strcmp(term->name, old) == 0;
+		else if (*next >= nterms)
 			elog(ERROR, "terms of a predicate do not fit its text");
-		if (terms[(*next)++] == id && term->kind == CDP_TERM_SEGMENT)
+		else
+			same &= terms[(*next)++] == id;
+		if (same)
 			found = lappend_int(found, term->name_location);
 	}
 	list_sort(found, list_int_cmp);
@@ -66,9 +72,24 @@ rename_in_text(const char *text, const int32 *terms, int nterms, int *next,
 	return out.data;
 }
 
+/*
+ * Also in what altered segments are to be (version.c).
+ */
 void
 CdpSegmentRenameIn(int32 id, const char *old, const char *new)
 {
+	static const char *const dependents =
+		"SELECT d.id, d.name, d.predicate::text, d.exit_when::text, d.terms"
+		" FROM cdp.segment_definitions d WHERE $1 = ANY (d.segment_ids)"
+		" UNION ALL SELECT d.id, d.name, b.definition->>'predicate', b.definition->>'exit_when', NULL"
+		" FROM cdp.backfills b JOIN cdp.segment_definitions d ON d.id = b.id"
+		" WHERE b.kind = 'segment version'";
+	static const char *const definition =
+		"UPDATE cdp.segment_definitions SET predicate = $2, exit_when = $3 WHERE id = $1";
+	static const char *const version =
+		"UPDATE cdp.backfills SET definition = definition ||"
+		" jsonb_build_object('predicate', $2, 'exit_when', $3)"
+		" WHERE kind = 'segment version' AND id = $1";
 	Oid			types[] = {INT4OID, TEXTOID, TEXTOID};
 	CdpUserContext saved;
 	SPITupleTable *rows;
@@ -78,9 +99,7 @@ CdpSegmentRenameIn(int32 id, const char *old, const char *new)
 	values[0] = Int32GetDatum(id);
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args("SELECT id, name, predicate, exit_when, terms"
-							  " FROM cdp.segment_definitions WHERE $1 = ANY (segment_ids)",
-							  1, types, values, NULL, false, 0) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(dependents, 1, types, values, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the dependents of a segment");
 	rows = SPI_tuptable;
 	nrows = SPI_processed;
@@ -91,28 +110,29 @@ CdpSegmentRenameIn(int32 id, const char *old, const char *new)
 		char	   *exit_when = SPI_getvalue(tuple, rows->tupdesc, 4);
 		char		nulls[4] = "   ";
 		bool		isnull;
-		ArrayType  *terms;
+		Datum		array = SPI_getbinval(tuple, rows->tupdesc, 5, &isnull);
+		int32	   *terms = NULL;
+		int			nterms = 0;
 		int			next = 0;
 
-		terms = DatumGetArrayTypeP(SPI_getbinval(tuple, rows->tupdesc, 5, &isnull));
+		if (!isnull)
+		{
+			ArrayType  *ids = DatumGetArrayTypeP(array);
+
+			terms = (int32 *) ARR_DATA_PTR(ids);
+			nterms = ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids));
+		}
 		values[0] = SPI_getbinval(tuple, rows->tupdesc, 1, &isnull);
-		values[1] = CStringGetTextDatum(rename_in_text(SPI_getvalue(tuple, rows->tupdesc, 3),
-													   (int32 *) ARR_DATA_PTR(terms),
-													   ArrayGetNItems(ARR_NDIM(terms),
-																	  ARR_DIMS(terms)),
-													   &next, id, old, new, dependent));
+		values[1] = CStringGetTextDatum(rename_in_text(SPI_getvalue(tuple, rows->tupdesc, 3), terms,
+													   nterms, &next, id, old, new, dependent));
 		values[2] = (Datum) 0;
 		if (exit_when == NULL)
 			nulls[2] = 'n';
 		else
-			values[2] = CStringGetTextDatum(rename_in_text(exit_when,
-														   (int32 *) ARR_DATA_PTR(terms),
-														   ArrayGetNItems(ARR_NDIM(terms),
-																		  ARR_DIMS(terms)),
-														   &next, id, old, new, dependent));
-		if (SPI_execute_with_args("UPDATE cdp.segment_definitions SET predicate = $2,"
-								  " exit_when = $3 WHERE id = $1",
-								  3, types, values, nulls, false, 0) != SPI_OK_UPDATE)
+			values[2] = CStringGetTextDatum(rename_in_text(exit_when, terms, nterms, &next, id, old,
+														   new, dependent));
+		if (SPI_execute_with_args(terms == NULL ? version : definition, 3, types, values, nulls,
+								  false, 0) != SPI_OK_UPDATE)
 			elog(ERROR, "could not rename a segment in its dependents");
 	}
 	SPI_finish();

@@ -108,3 +108,12 @@ SELECT cdp.apply(NULL) >= 0;
 SELECT cdp.in_segment('anonymous_id:device', 'known_ones'), (SELECT count(*) FROM cdp.memberships WHERE segment = 'strangers') AS strangers;
 SELECT name, predicate, state FROM cdp.segments ORDER BY name;
 SELECT * FROM cdp.verify();
+
+-- what it is to be follows when another segment is renamed
+SET cdp.backfill_rate = -1;
+SELECT cdp.alter_segment('customers', $$did('Order') AND NOT in_segment('strangers') AND NOT did('Gone')$$, exit_when => $$in_segment('strangers') OR did('Gone')$$);
+SELECT cdp.rename_segment('strangers', 'unknown_ones');
+SET cdp.backfill_rate = 0;
+SELECT cdp.apply(NULL) >= 0;
+SELECT predicate, exit_when, state FROM cdp.segments WHERE name = 'customers';
+SELECT * FROM cdp.verify();
