@@ -4,6 +4,7 @@
 #
 #   private_setup        build, copy the installation to a temporary folder,
 #                        install cdp there (the system's is never written)
+#   private_rebuild [make variable]...   put cdp, built otherwise, in its place
 #   private_start [conf line]...   initdb and start a server; exports PGHOST…
 #   private_stop         stop it
 #   as_server CMD...     run as the user that the server runs as
@@ -136,6 +137,20 @@ private_setup()
 	[ -z "$server_user" ] || chown -R "$server_user" "$tmp/src" "$tmp/shared" 2>/dev/null || true
 	mkdir -p "$tmp/pg"
 	[ -z "$server_user" ] || chown "$server_user" "$tmp/pg"
+}
+
+# The sources that it is built from are in $tmp/other.
+private_rebuild()
+{
+	mkdir "$tmp/other"
+	(cd "$repo" && tar -cf - --exclude='*.o' --exclude='*.so' cdp.control Makefile sql src test/redzones.h) |
+		tar -xf - -C "$tmp/other"
+	"${MAKE:-make}" -C "$tmp/other" -s --no-print-directory \
+		-j"$(getconf _NPROCESSORS_ONLN)" "$@" all >"$tmp/build.log" 2>&1 || {
+		cat "$tmp/build.log"
+		return 1
+	}
+	install -m 755 "$tmp/other/cdp.so" "$tmp/root$("$pg_config" --pkglibdir)/cdp.so"
 }
 
 private_start()

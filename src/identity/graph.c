@@ -36,7 +36,7 @@
 #include "statement.h"
 
 /* Components of so many nodes have a timeline, when that spares a replay. */
-#ifndef TIMELINE_MIN			/* tests make it smaller */
+#ifndef TIMELINE_MIN			/* make torture has it smaller */
 #define TIMELINE_MIN	256
 #endif
 

@@ -21,7 +21,7 @@
 #include "utils/hsearch.h"
 
 /* Profiles of more nodes take part in a batch with the nodes that it names. */
-#ifndef CDP_LARGE_PROFILE		/* tests make it smaller */
+#ifndef CDP_LARGE_PROFILE		/* make torture has it smaller */
 #define CDP_LARGE_PROFILE	64
 #endif
 

@@ -32,7 +32,7 @@
 #include "statement.h"
 
 /* Components of at least so many nodes keep a table. */
-#ifndef TABLE_MIN				/* tests make it smaller */
+#ifndef TABLE_MIN				/* make torture has it smaller */
 #define TABLE_MIN	64
 #endif
 
