@@ -460,6 +460,12 @@ take_memory(void)
 static void
 keep_memory(MemoryContext context)
 {
+	/* a batch within this one has left its own */
+	if (kept_memory != NULL)
+	{
+		MemoryContextDelete(context);
+		return;
+	}
 	MemoryContextReset(context);
 	MemoryContextSetParent(context, TopMemoryContext);
 	kept_memory = context;
@@ -731,7 +737,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		((rules != NULL || batch.applier.erasures) && (work & CDP_WORK_HISTORY) != 0))
 		result.more = true;
 	if (!result.more)
-	result.next_timer = when_next();
+		result.next_timer = when_next();
 
 done:
 	result.next_timer = Min(result.next_timer, build_next);

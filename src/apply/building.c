@@ -301,23 +301,46 @@ next_numbers(CdpStatement *statement, int64 after, int64 upto, int limit, int *n
 }
 
 /*
+ * How many nodes, or accounts, make a step of about so many entries?
+ */
+static int
+step_size(double entries_each, int max, int most)
+{
+	return (int) Max(1, Min(most, max / entries_each));
+}
+
+/*
+ * Not at once: there may be many that own nothing, then again those that do.
+ */
+static void
+learn_entries(double *entries_each, int64 entries, int n)
+{
+	if (n > 0)
+		*entries_each = Max(0.5, (3 * *entries_each + entries / (double) n) / 4);
+}
+
+/*
  * The entries that are nobody's of the next accounts.
  */
 static int64
-nobodys_step(CdpBatch *batch, CdpTraitSet *set, Bitmapset *chosen, int64 after, int64 upto)
+nobodys_step(CdpBatch *batch, CdpTraitSet *set, Bitmapset *chosen, int64 after, int64 upto,
+			 int max)
 {
+	static double entries_per_account = 10;
+	int limit = step_size(entries_per_account, max, MAX_ACCOUNTS);
 	int64		last = 0;
 	int64		entries = 0;
 	int			n;
 	int			nread;
 	int64	   *accounts = next_numbers(&next_accounts, after - CDP_NOBODYS_OWNER(0),
-										Min(upto, 0) - CDP_NOBODYS_OWNER(0), MAX_ACCOUNTS,
+										Min(upto, 0) - CDP_NOBODYS_OWNER(0), limit,
 										&n, &last, &nread);
 
 	/* they count from now on: what the step folds is of this position */
-	move(set, chosen, nread == MAX_ACCOUNTS ? CDP_NOBODYS_OWNER(last) : Min(upto, 0), 0);
+	move(set, chosen, nread == limit ? CDP_NOBODYS_OWNER(last) : Min(upto, 0), 0);
 	if (n > 0)
 		entries = CdpAccountsBuild(batch, chosen, accounts, n, true);
+	learn_entries(&entries_per_account, entries, nread);
 	move(set, chosen, set->traits[bms_next_member(chosen, -1)]->built, entries);
 	return entries;
 }
@@ -349,10 +372,10 @@ CdpBackfillStep(CdpBatch *batch, int max)
 	if (cdp_backfill_rate > 0)
 		max = Min(max, cdp_backfill_rate);
 	if (after < 0)
-		return nobodys_step(batch, set, chosen, after, upto);
+		return nobodys_step(batch, set, chosen, after, upto, max);
 	if (after == 0)
 		entries_per_node = Max(1, batch->applier.entries / (double) batch->applier.next_node);
-	limit = (int) Max(1, Min(MAX_NODES, max / entries_per_node));
+	limit = step_size(entries_per_node, max, MAX_NODES);
 
 	nodes = next_numbers(accounts ? &next_bearing : &next_nodes, after, upto, limit,
 						 &n, &last, &nread);
@@ -361,9 +384,7 @@ CdpBackfillStep(CdpBatch *batch, int max)
 	if (n > 0)
 		entries = accounts ? CdpAccountsBuild(batch, chosen, nodes, n, false) :
 			fold_owned(batch, chosen, nodes, n);
-	/* not at once: there may be many that own nothing, then again those that do */
-	if (nread > 0)
-		entries_per_node = Max(0.5, (3 * entries_per_node + entries / (double) nread) / 4);
+	learn_entries(&entries_per_node, entries, nread);
 	move(set, chosen, nread == limit ? last : upto, entries);
 	return entries;
 }

@@ -144,6 +144,15 @@ CALL run(500);
 SELECT count(*) AS exited FROM changes WHERE seq > :seq AND segment = 'buying' AND kind = 'segment_exited';
 SELECT count(*) AS building FROM traits WHERE status <> 'active';
 SELECT * FROM differences();
+-- no more of the entries that are nobody's at a time than a step may take
+INSERT INTO cdp.events (source, type, event, identifiers, message_id)
+SELECT 'many', 'track', 'Bought', ARRAY['group_id:many' || i]::cdp.identifier[], 'many' || i FROM generate_series(1, 400) i;
+SELECT apply();
+SELECT create_trait('seen', aggregate => 'count', entity => 'account');
+SELECT apply(50);
+SELECT done > 0 AS some, done < 150 AS few FROM backfills;
+CALL run(200);
+SELECT sum((traits->>'seen')::int) AS seen FROM accounts WHERE identifier::text LIKE '%many%';
 DROP FUNCTION public.append, public.differences;
 DROP PROCEDURE public.run;
 DROP VIEW public.sums;
