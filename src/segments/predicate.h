@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "nodes/execnodes.h"
+#include "nodes/parsenodes.h"
 #include "nodes/primnodes.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
@@ -141,7 +142,7 @@ typedef struct CdpTerm
  */
 extern List *CdpVocabularyReplace(Node *raw, const char *text, const char *timezone);
 extern int	CdpHiddenColumn(const char *name);
-extern bool CdpVocabularyCall(const struct FuncCall *call);
+extern bool CdpVocabularyCall(const FuncCall *call);
 extern char *CdpTermText(const CdpTerm *term);
 extern int	CdpPredicateErrorPosition(const char *text, int location);
 
