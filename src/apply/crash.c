@@ -12,18 +12,21 @@
  *
  *	  An applier that finds the note of another one knows that it did not come
  *	  back from there.  It takes what was in that batch one at a time, so that the
- *	  next crash says which entry it is; when one has crashed it twice alone it is
- *	  put aside, as one that raises an error is (isolate.c).  Each crash disconnects
- *	  everybody, so it is not narrowed down by halves.  A profile whose time has
- *	  come rests from its second crash on, for longer each time, and so does a step
- *	  of history.
+ *	  next crash says which entry it is.  Each crash disconnects everybody, so it is
+ *	  not narrowed down by halves.
+ *
+ *	  A fault of the process itself (SIGSEGV, SIGABRT and the like) is noted by a
+ *	  handler, on its way down: an entry that has caused two of them alone is put
+ *	  aside, as one that raises an error is (isolate.c).  Without that note somebody
+ *	  has killed the process: an operator, or the system, which has no memory left
+ *	  and may mean others.  That says little about the entry, so it is tried again
+ *	  after pauses that double, and put aside only when the process was killed five
+ *	  times with this entry alone.  A profile whose time has come rests from its
+ *	  second crash on, for longer each time, and so does a step of history.
  *
  *	  Who is ended by the postmaster because somebody else has crashed, or because
- *	  the server is stopped at once, gets SIGQUIT, and takes the note back in its
- *	  handler.  SIGKILL from elsewhere cannot be told from a crash, nor can the
- *	  SIGABRT that PostgreSQL 16 and later send instead with send_abort_for_crash,
- *	  since a PANIC here is one, too; it has to hit the same entry twice, alone, to
- *	  have it put aside.
+ *	  the server is stopped at once, gets SIGQUIT, or, from PostgreSQL 16 on with
+ *	  send_abort_for_crash, SIGABRT, and takes the note back in the handler.
  *
  *	  The mark is one file a database, in pg_stat_tmp, since what this server was
  *	  about to do does not belong into a copy of it: pg_basebackup and pg_rewind
@@ -54,10 +57,19 @@
 #include "apply/apply.h"
 #include "apply/crash.h"
 
-#define MARK_MAGIC 0xCD9A0002
+#define MARK_MAGIC 0xCD9A0003
 
-/* An entry that has crashed the applier alone so many times is put aside. */
+/*
+ * An entry that has crashed the applier alone so many times is put aside, or
+ * alone with which the applier was killed so many times.  Between these are
+ * pauses, in ms: doubling.
+ */
 #define CRASHES_ALONE 2
+#define KILLS_ALONE 5
+#define KILL_PAUSE 2000
+
+/* For the handler of faults: the stack may be what is at fault. */
+#define FAULT_STACK (64 * 1024)
 
 /* Crashes that are no further apart belong together, in us; more of them than so many are followed by pauses, in ms. */
 #define CRASHES_TOGETHER (10 * USECS_PER_MINUTE)
@@ -88,6 +100,7 @@ typedef struct Mark
 	uint32 magic;
 	Oid extension;
 	uint32 busy; /* in this batch: */
+	uint32 fault; /* the signal that the process itself has raised */
 	int32 entries;
 	int32 timers;
 	int64 entry; /* the first of them */
@@ -101,7 +114,8 @@ typedef struct Mark
 	int32 crashes; /* together */
 	TimestampTz crashed_at; /* the last */
 	int64 suspect; /* the entry that was alone in a crash ... */
-	int32 alone; /* ... so many times */
+	int32 alone; /* ... so many times ... */
+	int32 kills; /* ... or when the process was killed */
 	int32 aside_crashes; /* in a row */
 	int32 history_crashes; /* in a row */
 	int32 nprofiles;
@@ -151,6 +165,68 @@ quit(SIGNAL_ARGS)
 }
 
 /*
+ * A fault: note whether it is ours.  Then the signal does what it does without
+ * us: a fault comes again where it was, what abort() or somebody has sent is
+ * pending.
+ */
+static void
+fault(int signo, siginfo_t *info, void *context)
+{
+	uint32 ours = signo;
+	static const uint32 no = 0;
+	bool sent = info->si_code <= 0;
+
+	if (mark_fd >= 0 && sent && info->si_pid == PostmasterPid)
+	{
+		if (pg_pwrite(mark_fd, &no, sizeof(no), offsetof(Mark, busy)) < 0)
+		{
+			/* then it is suspected */
+		}
+	}
+	else if (mark_fd >= 0 && (!sent || info->si_pid == MyProcPid))
+	{
+		if (pg_pwrite(mark_fd, &ours, sizeof(ours), offsetof(Mark, fault)) < 0)
+		{
+			/* then it is taken for killed */
+		}
+	}
+	if (sent)
+		raise(signo);
+}
+
+/*
+ * Faults that nobody else handles.
+ */
+static void
+handle_faults(void)
+{
+	static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS };
+	stack_t stack = { 0 };
+	stack_t before;
+
+	if (sigaltstack(NULL, &before) == 0 && (before.ss_flags & SS_DISABLE) != 0)
+	{
+		stack.ss_sp = MemoryContextAlloc(TopMemoryContext, FAULT_STACK);
+		stack.ss_size = FAULT_STACK;
+		if (sigaltstack(&stack, NULL) != 0)
+			pfree(stack.ss_sp);
+	}
+	for (int i = 0; i < lengthof(signals); i++)
+	{
+		struct sigaction action = { 0 };
+		struct sigaction old;
+
+		if (sigaction(signals[i], NULL, &old) != 0 || (old.sa_flags & SA_SIGINFO) != 0 ||
+			old.sa_handler != SIG_DFL)
+			continue;
+		action.sa_sigaction = fault;
+		action.sa_flags = SA_SIGINFO | SA_RESETHAND | SA_ONSTACK;
+		sigemptyset(&action.sa_mask);
+		(void) sigaction(signals[i], &action, NULL);
+	}
+}
+
+/*
  * A profile was alone in a crash: once is tried again, then it rests.
  */
 static void
@@ -185,6 +261,7 @@ static void
 judge_crash(CdpNarrowing *narrow, CdpCrashed *crashed)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	const char *how = mark.fault != 0 ? "crashed" : "was killed";
 
 	if (TimestampDifferenceExceeds(mark.crashed_at, now, CRASHES_TOGETHER / 1000))
 		mark.crashes = 0;
@@ -199,30 +276,39 @@ judge_crash(CdpNarrowing *narrow, CdpCrashed *crashed)
 		crashed->stuck = true;
 		crashed->pause = Max(crashed->pause,
 							 Min(INT64CONST(1000) << Min(mark.aside_crashes, 10), MAX_HISTORY_REST));
-		crashed->message = psprintf("the applier crashed when entry %lld was put aside",
-									(long long) mark.entry);
+		crashed->message = psprintf("the applier %s when entry %lld was put aside",
+									how, (long long) mark.entry);
 	}
 	else if (mark.history)
 	{
 		mark.history_crashes++;
-		crashed->message = pstrdup("the applier crashed in a step of history");
+		crashed->message = psprintf("the applier %s in a step of history", how);
 	}
 	else if (mark.entries + mark.timers > 1)
 	{
 		mark.careful = mark.entries + mark.timers;
 		narrow->work = mark.entries > 0 ? CDP_WORK_ENTRIES : CDP_WORK_TIMERS;
-		crashed->message = psprintf("the applier crashed in a batch of %d entries and %d profiles whose time had come",
-									mark.entries, mark.timers);
+		crashed->message = psprintf("the applier %s in a batch of %d entries and %d profiles whose time had come",
+									how, mark.entries, mark.timers);
 	}
 	else if (mark.entries == 1)
 	{
-		mark.alone = mark.suspect == mark.entry ? mark.alone + 1 : 1;
+		if (mark.suspect != mark.entry)
+			mark.alone = mark.kills = 0;
 		mark.suspect = mark.entry;
+		if (mark.fault != 0)
+			mark.alone++;
+		else
+		{
+			mark.kills++;
+			if (mark.kills < KILLS_ALONE)
+				crashed->pause = Max(crashed->pause, KILL_PAUSE << (mark.kills - 1));
+		}
 		mark.careful = Max(mark.careful, 1);
 		narrow->work = CDP_WORK_ENTRIES;
-		crashed->message = psprintf("the applier crashed when it applied entry %lld alone",
-									(long long) mark.entry);
-		if (mark.alone >= CRASHES_ALONE)
+		crashed->message = psprintf("the applier %s when it applied entry %lld alone",
+									how, (long long) mark.entry);
+		if (mark.fault != 0 ? mark.alone >= CRASHES_ALONE : mark.kills >= KILLS_ALONE)
 		{
 			narrow->entry = mark.entry;
 			narrow->xid = mark.xid;
@@ -230,8 +316,8 @@ judge_crash(CdpNarrowing *narrow, CdpCrashed *crashed)
 			narrow->error->sqlerrcode = ERRCODE_CRASH_SHUTDOWN;
 			narrow->error->message =
 				MemoryContextStrdup(TopMemoryContext,
-									psprintf("the applier crashed when it applied this entry alone, %d times",
-											 mark.alone));
+									psprintf("the applier %s when it applied this entry alone, %d times",
+											 how, mark.fault != 0 ? mark.alone : mark.kills));
 		}
 	}
 	else
@@ -239,8 +325,8 @@ judge_crash(CdpNarrowing *narrow, CdpCrashed *crashed)
 		crashed_by_profile(mark.profile, now);
 		mark.careful = Max(mark.careful, 1);
 		narrow->work = CDP_WORK_TIMERS;
-		crashed->message = psprintf("the applier crashed when it looked at profile or account %lld alone, whose time had come",
-									(long long) mark.profile);
+		crashed->message = psprintf("the applier %s when it looked at profile or account %lld alone, whose time had come",
+									how, (long long) mark.profile);
 	}
 }
 
@@ -280,9 +366,10 @@ CdpCrashRecall(Oid extension, CdpNarrowing *narrow)
 	mark.nprofiles = n;
 	if (mark.busy)
 		judge_crash(narrow, &crashed);
-	mark.busy = 0;
+	mark.busy = mark.fault = 0;
 	write_mark(sizeof(mark));
 	pqsignal(SIGQUIT, quit);
+	handle_faults();
 
 	narrow->careful = mark.careful;
 	if (narrow->careful > 0)

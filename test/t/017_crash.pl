@@ -1,7 +1,7 @@
 # Entries that do not raise an error but end the applier's process, and with it
 # everybody's: they are found one at a time, put aside, and the stream goes on.
 # So are profiles whose time has come, and steps of history.  Who is ended because
-# somebody else has crashed is not suspected.
+# somebody else has crashed is not suspected, and who is killed not so soon.
 use strict;
 use warnings;
 
@@ -20,12 +20,20 @@ fsync = off
 ));
 $node->start;
 
-# A trigger that ends whoever runs it, as a fault in a function would.
+# Triggers that end whoever runs them: by a fault (the number is no address), or killed.
 $node->safe_psql(
 	'postgres', q(
 	CREATE EXTENSION cdp;
 	SELECT cdp.create_trait('n', aggregate => 'count');
+	CREATE FUNCTION no_address(bigint) RETURNS cstring LANGUAGE internal STRICT AS 'textout';
 	CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		IF current_setting('application_name') = 'cdp applier' THEN
+			PERFORM public.no_address(8);
+		END IF;
+		RETURN NEW;
+	END $$;
+	CREATE FUNCTION killed() RETURNS trigger LANGUAGE plpgsql AS $$
 	BEGIN
 		IF current_setting('application_name') = 'cdp applier' THEN
 			EXECUTE format('COPY (SELECT 1) TO PROGRAM %L', 'kill -9 ' || pg_backend_pid());
@@ -48,7 +56,7 @@ sub append
 sub crashes
 {
 	my ($since) = @_;
-	return scalar(grep { /background worker "cdp applier.*" \(PID \d+\) was terminated by signal 9/ } split /\n/, slurp_file($node->logfile, $since));
+	return scalar(grep { /background worker "cdp applier.*" \(PID \d+\) was terminated by signal 11/ } split /\n/, slurp_file($node->logfile, $since));
 }
 
 sub applied
@@ -120,6 +128,23 @@ $node->safe_psql('postgres', 'DROP TABLE closed');
 $node->restart;
 applied('it is applied');
 is($node->safe_psql('postgres', 'SELECT count(*), (SELECT count(*) FROM cdp.isolated) FROM cdp.profiles'), '321|0', 'and not put aside');
+
+# ---- killed by somebody, three times with the same entry alone: it is tried again
+
+$log = -s $node->logfile;
+$node->safe_psql('postgres', q(
+	CREATE TRIGGER killed BEFORE INSERT ON cdp.identities FOR EACH ROW
+		WHEN (NEW.identifier::text LIKE '%:u322') EXECUTE FUNCTION killed()));
+append(322, 322, '0');
+for my $i (1 .. 3)
+{
+	ok($node->wait_for_log(qr/cdp applier starts after a crash: the applier was killed when it applied entry \d+ alone/, $log), "killed, $i");
+	$log = -s $node->logfile;
+}
+$node->poll_query_until('postgres', 'SELECT true') or die 'the server is gone';
+$node->safe_psql('postgres', 'DROP TRIGGER killed ON cdp.identities');
+applied('it is applied in the end');
+is($node->safe_psql('postgres', 'SELECT count(*), (SELECT count(*) FROM cdp.isolated) FROM cdp.profiles'), '322|0', 'and was never put aside');
 
 # ---- a profile whose time comes, and a step of history
 
