@@ -22,10 +22,10 @@ CREATE FUNCTION cdp.profile_at(identifier cdp.identifier, at timestamptz DEFAULT
 COMMENT ON FUNCTION cdp.profile_at(cdp.identifier, timestamptz, timestamptz) IS
 'what cdp.profile() would show at that instant if the log held only the entries of effective time up to at, and received up to known_at (NULL: all), under the kinds and guards in force at known_at and the traits and segments of now; NULL when the identifier was not known. A segment with exit_when has those who fulfil its predicate. Errors: as cdp.resolve_at()';
 
-CREATE FUNCTION cdp.account_at(account cdp.identifier, at timestamptz DEFAULT NULL) RETURNS jsonb
+CREATE FUNCTION cdp.account_at(account cdp.identifier, at timestamptz DEFAULT NULL, known_at timestamptz DEFAULT NULL) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'cdp_account_at' LANGUAGE C STABLE PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.account_at(cdp.identifier, timestamptz) IS
-'what cdp.account() would show of an account at that instant if no entry of later effective time were there, with the members of that instant, the traits and segments of now, and the persons of now (who is one person is not asked as of then), without last_seen; at: NULL for all that has been applied; NULL when nothing was known of the account. A segment with exit_when has those who fulfil its predicate. Errors: undefined_object (kind)';
+COMMENT ON FUNCTION cdp.account_at(cdp.identifier, timestamptz, timestamptz) IS
+'what cdp.account() would show of an account at that instant if the log held only the entries of effective time up to at, and received up to known_at (NULL: all), under the kinds and guards in force at known_at and the traits, segments and domains of now; without last_seen, account_id: null where it has none now; NULL when nothing was known of the account. A segment with exit_when has those who fulfil its predicate. Errors: as cdp.resolve_at()';
 
 CREATE FUNCTION cdp.profile(identifier cdp.identifier, fresh boolean) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'cdp_profile_fresh' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
@@ -84,7 +84,7 @@ REVOKE ALL ON FUNCTION
 	cdp.resolve_at(cdp.identifier, timestamptz, timestamptz),
 	cdp.identifiers_at(bigint, timestamptz, timestamptz),
 	cdp.identifiers_at(cdp.identifier, timestamptz, timestamptz),
-	cdp.profile_at(cdp.identifier, timestamptz, timestamptz), cdp.account_at(cdp.identifier, timestamptz),
+	cdp.profile_at(cdp.identifier, timestamptz, timestamptz), cdp.account_at(cdp.identifier, timestamptz, timestamptz),
 	cdp.profile(cdp.identifier, boolean), cdp.profile(bigint, boolean),
 	cdp.prune_history()
 	FROM PUBLIC;

@@ -189,7 +189,10 @@ account_json(AccountRead *read, int nmembers)
 
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_key(&state, "account_id");
-	push_number(&state, row->id);
+	if (row->id > 0)
+		push_number(&state, row->id);
+	else
+		push_identifier(&state, NULL);
 	push_key(&state, "identifier");
 	push_identifier(&state, row->identifier);
 	push_key(&state, "traits");

@@ -59,11 +59,20 @@ extern bool CdpAccountInSegment(const CdpIdentifier *identifier, const char *seg
 								bool *known);
 extern const char *CdpCauseName(CdpCause cause);
 
+/* The accounts of a profile at an earlier time, and the values of the first one. */
+typedef struct CdpAccountsThen
+{
+	int naccounts;
+	CdpIdentifier **accounts;
+	const CdpProfileValues *primary; /* NULL: there is none, or nobody asks */
+} CdpAccountsThen;
+
 /*
  * activate/profile.c: what cdp.profile() shows of a profile whose nodes are in
- * memory, at an instant.
+ * memory, at an instant; then NULL: with the accounts of now.
  */
-extern Jsonb *CdpProfileJson(int64 generation, const CdpProfileNodes *nodes, TimestampTz now);
+extern Jsonb *CdpProfileJson(int64 generation, const CdpProfileNodes *nodes,
+							 const CdpAccountsThen *then, TimestampTz now);
 extern Datum cdp_profile(PG_FUNCTION_ARGS);
 extern Datum cdp_profile_by_id(PG_FUNCTION_ARGS);
 

@@ -44,6 +44,7 @@ typedef struct ProfileRead
 	CdpProfileNodes nodes;
 	TimestampTz now;
 	CdpProfileValues values;	/* evaluated once it is asked for */
+	const CdpAccountsThen *then;	/* NULL: accounts as they are */
 } ProfileRead;
 
 static void
@@ -51,7 +52,7 @@ begin_read(ProfileRead *read)
 {
 	TimestampTz applied;
 
-	memset(&read->values, 0, sizeof(CdpProfileValues));
+	memset(read, 0, sizeof(ProfileRead));
 	read->generation = CdpApplierGlance(&applied);
 	read->now = CdpReadInstant(applied);
 	read->traits = CdpTraitSetGet(read->generation);
@@ -101,7 +102,9 @@ evaluate_segments(ProfileRead *read, const Bitmapset *only)
 		CdpProfileEvaluate(read->traits, read->nodes.accs, read->nodes.nnodes,
 						   read->now, &read->values);
 	profile.values = read->values;
-	if (read->segments->primary)
+	if (read->then != NULL)
+		profile.primary = read->then->primary;
+	else if (read->segments->primary)
 		CdpPrimaryAccountRead(read->segments->generation, &profile, read->now);
 	CdpSegmentsEvaluateSome(read->segments, &profile, 1, read->now, only, false);
 	return profile;
@@ -215,6 +218,18 @@ push_segments(JsonbParseState **state, ProfileRead *read)
 	(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
 }
 
+static void
+push_names(JsonbParseState **state, CdpIdentifier **names, int n)
+{
+	if (n == 0)
+		return;
+	push_key(state, "accounts");
+	(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < n; i++)
+		push_string(state, WJB_ELEM, VARDATA_ANY(names[i]), VARSIZE_ANY_EXHDR(names[i]));
+	(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
+}
+
 /*
  * The accounts that it is a member of, the primary one first; nothing at all
  * when there are none.
@@ -227,6 +242,11 @@ push_accounts(JsonbParseState **state, ProfileRead *read)
 	CdpMembership *memberships;
 	int			n;
 
+	if (read->then != NULL)
+	{
+		push_names(state, read->then->accounts, read->then->naccounts);
+		return;
+	}
 	if (!CdpAccountsExist())
 		return;
 	CdpBecomeOwner(&saved);
@@ -237,11 +257,7 @@ push_accounts(JsonbParseState **state, ProfileRead *read)
 		CdpIdentifier **names = CdpAccountNames(memberships, n);
 
 		MemoryContextSwitchTo(context);
-		push_key(state, "accounts");
-		(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
-		for (int i = 0; i < n; i++)
-			push_string(state, WJB_ELEM, VARDATA_ANY(names[i]), VARSIZE_ANY_EXHDR(names[i]));
-		(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
+		push_names(state, names, n);
 	}
 	SPI_finish();
 	CdpRestoreUser(&saved);
@@ -297,7 +313,8 @@ profile_json(ProfileRead *read)
 }
 
 Jsonb *
-CdpProfileJson(int64 generation, const CdpProfileNodes *nodes, TimestampTz now)
+CdpProfileJson(int64 generation, const CdpProfileNodes *nodes, const CdpAccountsThen *then,
+			   TimestampTz now)
 {
 	ProfileRead read = {0};
 
@@ -306,6 +323,7 @@ CdpProfileJson(int64 generation, const CdpProfileNodes *nodes, TimestampTz now)
 	read.traits = CdpTraitSetGet(generation);
 	read.segments = CdpSegmentSetGet(generation, read.traits);
 	read.nodes = *nodes;
+	read.then = then;
 	return profile_json(&read);
 }
 

@@ -3,10 +3,16 @@
  * account_asof.c
  *	  Accounts at earlier times: cdp.account_at().
  *
- *	  The entries that had happened by then and count for the account, and for
- *	  those below it, are folded into states that begin empty; so are those of
- *	  the members of that time, for what members contribute.  Who is one person
- *	  is what it is now: as everywhere with accounts.
+ *	  The answer is what would follow from a log that held only the entries of
+ *	  then (asof.c).  Who has to do with the account is found by what names it
+ *	  now, and by what named it and does not count any more; the clusters of
+ *	  these people are collected, some at a time, and judged anew.  Who was one
+ *	  person says who was a member when, so which entries counted for the
+ *	  account; those are folded into a state that begins empty, and the members
+ *	  of that time are evaluated for what they contributed.
+ *
+ *	  Where traits roll up, the same is done for all accounts that may ever have
+ *	  been below; which of them were, their folded states tell.
  *
  * IDENTIFICATION
  *	  src/apply/account_asof.c
@@ -17,7 +23,6 @@
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "lib/qunique.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -25,215 +30,240 @@
 
 #include "activate/activate.h"
 #include "apply/accounts.h"
-#include "apply/asof.h"
+#include "apply/asof_members.h"
 #include "cdp.h"
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(cdp_account_at);
 
-/* Entries of members that are folded at a time. */
-#define CHUNK			10000
+/* Identifiers whose clusters are collected at a time. */
+#define CHUNK 256
 
-/* Members that are evaluated at a time. */
-#define CHUNK_MEMBERS	256
+/*
+ * The account, and those whose group calls have ever said that they are below
+ * it, or below one of those; with their numbers, where they have one now.
+ */
+#define ACCOUNTS_BELOW(entries) \
+	"WITH RECURSIVE said AS MATERIALIZED (SELECT DISTINCT a.account," \
+	" cdp.verify_parent(jsonb_build_object('parent', p.properties->'parent'), a.account) AS parent" \
+	" FROM (" entries ") x" \
+	" CROSS JOIN LATERAL (SELECT cdp.canonical(i)::text AS account FROM unnest((x.l).identifiers) i" \
+	" JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(i) AND k.entity = 'account') a" \
+	" CROSS JOIN LATERAL (SELECT cdp.entry_properties(cdp.verify_properties(x.l), (x.l).source," \
+	" (x.l).id) AS properties) p" \
+	" WHERE (x.l).type = 'group' AND p.properties ? 'parent')," \
+	" below (account) AS (SELECT $1 UNION SELECT s.account FROM below b" \
+	" JOIN said s ON s.parent = b.account)" \
+	" SELECT b.account, a.account_id FROM below b" \
+	" LEFT JOIN cdp.account_identities a ON a.identifier = b.account::cdp.identifier"
 
-static CdpStatement account_row = {
-	"SELECT a.identifier, a.first_seen FROM cdp.account_identities a WHERE a.account_id = $1",
-	{"int8"}
-};
-
-/* the account, and all below it by what group calls had said of parents */
 static CdpStatement accounts_below = {
-	"WITH RECURSIVE said AS MATERIALIZED (SELECT DISTINCT ON (e.account_id) e.account_id,"
-	" cdp.verify_parent(jsonb_build_object('parent', p.properties->'parent'),"
-	" a.identifier::text) AS parent"
-	" FROM cdp.account_evidence e"
-	" JOIN cdp.account_identities a ON a.account_id = e.account_id"
-	" JOIN cdp.events l ON l.id = e.entry AND l.xid = e.xid AND l.received_at = e.received_at"
-	" CROSS JOIN LATERAL (SELECT cdp.entry_properties(cdp.verify_properties(l), l.source, l.id)"
-	" AS properties) p"
-	" WHERE l.type = 'group' AND e.at <= $2 AND p.properties ? 'parent'"
-	" ORDER BY e.account_id, e.at DESC, e.tie DESC),"
-	" below (account_id) AS (SELECT $1 UNION SELECT s.account_id FROM below b"
-	" JOIN cdp.account_identities a ON a.account_id = b.account_id"
-	" JOIN said s ON s.parent = a.identifier::text)"
-	" SELECT b.account_id FROM below b ORDER BY b.account_id",
-	{"int8", "timestamptz"}
+	ACCOUNTS_BELOW("SELECT l FROM cdp.account_evidence v"
+				   " JOIN cdp.events l ON l.id = v.entry AND l.xid = v.xid"
+				   " AND l.received_at = v.received_at"
+				   " UNION ALL SELECT l FROM (SELECT DISTINCT h.entry, h.xid, h.received_at"
+				   " FROM cdp.history_entries h) h"
+				   " JOIN cdp.events l ON l.id = h.entry AND l.xid = h.xid"
+				   " AND l.received_at = h.received_at"),
+	{ "text" }
 };
 
-static CdpStatement bearing_nodes = {
-	"SELECT DISTINCT j.node_id FROM (SELECT unnest($1) AS account_id) AS u"
+/* what is stored of entries may be by other rules than those asked for */
+static CdpStatement accounts_below_by_log = {
+	ACCOUNTS_BELOW("SELECT l FROM cdp.events l"),
+	{ "text" }
+};
+
+static CdpStatement account_number = {
+	"SELECT $1, (SELECT a.account_id FROM cdp.account_identities a"
+	" WHERE a.identifier = $1::cdp.identifier)",
+	{ "text" }
+};
+
+/* who names these accounts, and whose address means one */
+static CdpStatement bearing_names = {
+	"SELECT DISTINCT i.profile_id, i.identifier"
+	" FROM (SELECT unnest($1) AS account_id) AS u"
 	" JOIN cdp.account_nodes n ON n.account_id = u.account_id"
 	" JOIN cdp.identities i ON i.node_id = n.node_id"
-	" JOIN cdp.identities j ON j.profile_id = i.profile_id",
-	{"int8[]"}
+	" WHERE n.by_domain OR EXISTS (SELECT FROM cdp.account_evidence v"
+	" WHERE v.node_id = n.node_id AND v.account_id = n.account_id)"
+	" ORDER BY i.profile_id, i.identifier",
+	{ "int8[]" }
 };
 
-static CdpStatement nodes_of = {
-	"SELECT i.profile_id, i.node_id, i.identifier, i.first_seen"
-	" FROM (SELECT unnest($1) AS profile_id) AS u"
-	" JOIN cdp.identities i ON i.profile_id = u.profile_id ORDER BY i.profile_id, i.node_id",
-	{"int8[]"}
+static CdpStatement former_addresses = {
+	"SELECT DISTINCT f.identifier FROM cdp.former_identities f"
+	" WHERE cdp.email_domain(f.identifier) IS NOT NULL ORDER BY f.identifier",
+	{ NULL }
 };
+
+/* An account that the question is about. */
+typedef struct Account
+{
+	CdpIdentifier *identifier;
+	int64 id; /* below zero: it has none now */
+	CdpNodeAcc *acc;
+	TimestampTz first_seen; /* DT_NOEND: it was not known */
+	int nmembers;
+} Account;
 
 /* What is asked, and what is known of it. */
 typedef struct Question
 {
-	CdpBatch	batch;			/* definitions only */
-	TimestampTz at;				/* DT_NOEND: all that has happened */
-	TimestampTz now;			/* at which windows are looked at */
-	CdpTraitSet *traits;		/* of accounts */
-	int64	   *ids;			/* the account and those below it, ascending */
-	CdpNodeAcc **accs;
-	int			n;
-	CdpMembership *members;		/* of all of them, by profile */
-	int			nmembers;
-	Bitmapset  *counted;		/* columns of segments whose members are counted */
-	CdpMemberValue *values;		/* what members contribute */
-	int			nvalues;
-	int			maxvalues;
-	MemoryContext context;		/* of what is here */
+	CdpAsOf *asof;
+	int64 generation;
+	TimestampTz now; /* at which windows are looked at */
+	CdpTraitSet *traits; /* of accounts */
+	CdpTraitSet *member_traits; /* of profiles */
+	CdpSegmentSet *segments; /* the same */
+	Bitmapset *counted; /* columns of segments whose members are counted */
+	bool over_members; /* some trait is */
+	Account *accounts;
+	int n;
+	CdpAsOfPlaces *places;
+	HTAB *done; /* identifiers whose clusters have been looked at */
+	CdpMemberValue *values; /* what members contribute */
+	int nvalues;
+	int maxvalues;
+	MemoryContext context; /* of what is here */
 } Question;
 
-static int
-compare_members(const void *a, const void *b)
+/* An entry, by its place, that counts for an account. */
+typedef struct Credit
 {
-	const CdpMembership *x = a;
-	const CdpMembership *y = b;
+	int entry;
+	int place;
+} Credit;
 
-	if (x->profile_id != y->profile_id)
-		return x->profile_id < y->profile_id ? -1 : 1;
-	return CdpCompareInt8(&x->account_id, &y->account_id);
-}
+/* A person, and for what his entries count, in their order. */
+typedef struct Person
+{
+	CdpAsOfPerson is;
+	Credit *credits;
+	int ncredits;
+	int maxcredits;
+	int *places; /* of the accounts that he is a member of in the end */
+	int nplaces;
+} Person;
 
 static bool
-rolls_up(CdpTraitSet *traits)
+is_asked(void *arg, CdpIdentifier *identifier, const CdpKind *kind)
 {
-	for (int i = 0; i < traits->ntraits; i++)
-		if (traits->traits[i]->rollup)
-			return true;
-	return false;
+	return CdpAsOfAskedPlace(((Question *) arg)->places, identifier, kind) >= 0;
+}
+
+/* ---- which entries counted ---- */
+
+static void
+credit(Person *person, int entry, int place)
+{
+	if (person->ncredits == person->maxcredits)
+	{
+		person->maxcredits *= 2;
+		person->credits = repalloc_huge(person->credits, sizeof(Credit) * person->maxcredits);
+	}
+	person->credits[person->ncredits].entry = entry;
+	person->credits[person->ncredits++].place = place;
 }
 
 /*
- * Those of the entries that a statement yields which had happened, into the
- * states of the accounts.
+ * For which of the accounts asked for do the entries count?
  */
 static void
-fold_at(Question *q, CdpStatement *statement, const int64 *ids, int n)
+find_credits(Question *q, Person *person)
 {
-	CdpCreditScan scan = { .batch = &q->batch, .until = q->at };
+	CdpAsOfPerson *is = &person->is;
 
-	CdpCreditScanBegin(&scan, statement, ids, n);
-	while (CdpCreditScanNext(&scan))
+	CdpAsOfPersonBegin(q->places, is);
+	for (int i = 0; i < is->naddresses; i++)
 	{
-		int nfound = CdpCreditsOfAccounts(scan.found, scan.nfound, q->ids, q->n);
+		Account *account = &q->accounts[is->addresses[i].place];
 
-		for (int i = 0; i < nfound; i++)
-		{
-			const CdpCredit *credit = &scan.found[i];
-			const int64 *id = bsearch(&credit->account, q->ids, q->n, sizeof(int64), CdpCompareInt8);
-
-			CdpNodeFold(q->accs[id - q->ids], &scan.entries[credit->entry],
-						&scan.contributions[credit->entry], true);
-		}
+		account->first_seen = Min(account->first_seen, is->addresses[i].since);
 	}
-	CdpCreditScanEnd(&scan);
-}
-
-static void
-fold_accounts(Question *q)
-{
-	Datum		arg = CdpInt8Array(q->ids, q->n);
-	int64	   *nodes;
-	int			nnodes;
-
-	fold_at(q, &CdpNobodysEntries, q->ids, q->n);
-	nnodes = CdpRunHere(&bearing_nodes, &arg, NULL);
-	nodes = palloc(sizeof(int64) * Max(nnodes, 1));
-	for (int i = 0; i < nnodes; i++)
-		nodes[i] = CdpCellInt8(i, 1);
-	SPI_freetuptable(SPI_tuptable);
-	fold_at(q, &CdpOwnedEntries, nodes, nnodes);
-}
-
-/* ---- members ---- */
-
-/* A node's states; compared by number. */
-typedef struct Place
-{
-	int64		node_id;
-	CdpNodeAcc *acc;
-} Place;
-
-/*
- * Fold what these nodes own and had happened into their states.
- */
-static void
-fold_nodes(Question *q, const CdpProfileNode *nodes, CdpNodeAcc **accs, int n)
-{
-	CdpTraitSet *traits = q->batch.traits;
-	MemoryContext context = CurrentMemoryContext;
-	MemoryContext chunk = AllocSetContextCreate(context, "cdp members as of",
-												ALLOCSET_DEFAULT_SIZES);
-	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
-	Place	   *places = palloc(sizeof(Place) * Max(n, 1));
-	Portal		portal;
-	Datum		arg;
-
-	for (int i = 0; i < n; i++)
+	person->maxcredits = 64;
+	person->credits = palloc(sizeof(Credit) * person->maxcredits);
+	person->places = palloc(sizeof(int) * (is->maxsaid + is->naddresses + 1));
+	for (int i = 0; i < is->n; i++)
 	{
-		ids[i] = places[i].node_id = nodes[i].node_id;
-		places[i].acc = accs[i];
-	}
-	qsort(places, n, sizeof(Place), CdpCompareInt8);
-	arg = CdpInt8Array(ids, n);
-	CdpPrepare(&CdpOwnedEntries);
-	portal = SPI_cursor_open(NULL, CdpOwnedEntries.plan, &arg, NULL, true);
-	for (;;)
-	{
-		CdpEntry   *entries;
-		CdpContributions *contributions;
-		int			nentries = 0;
+		CdpEntry *entry = is->entries[i];
 
 		CHECK_FOR_INTERRUPTS();
-		MemoryContextSwitchTo(chunk);
-		SPI_cursor_fetch(portal, true, CHUNK);
-		MemoryContextSwitchTo(chunk);
-		if (SPI_processed == 0)
-			break;
-		entries = palloc(sizeof(CdpEntry) * SPI_processed);
-		for (uint64 r = 0; r < SPI_processed; r++)
+		/* what is said at an instant holds for all entries of that instant */
+		CdpAsOfHear(q->places, is, entry->at);
+		if (entry->naccounts == 0)
 		{
-			Datum		values[CDP_EVENTS_NATTS + 1];
-			bool		isnull[CDP_EVENTS_NATTS + 1];
-			CdpEntry   *entry = &entries[nentries];
+			int n = CdpAsOfMemberships(q->places, is, entry->at, person->places);
 
-			heap_deform_tuple(SPI_tuptable->vals[r], SPI_tuptable->tupdesc, values, isnull);
-			CdpEntryFromRow(entry, values + 1, isnull + 1);
-			if (entry->at > q->at)
-				continue;
-			(void) CdpEntryJudge(entry);
-			entry->owner = DatumGetInt64(values[0]);
-			nentries++;
+			for (int j = 0; j < n; j++)
+				credit(person, i, person->places[j]);
 		}
-		SPI_freetuptable(SPI_tuptable);
-		CdpEntriesReadAll(entries, nentries);
-		CdpGraphReadProperties(q->batch.graph->reading, q->batch.graph->reading_arg, entries, nentries);
-		contributions = palloc0(sizeof(CdpContributions) * Max(nentries, 1));
-		CdpTraitsEvaluate(traits, NULL, entries, nentries, contributions);
-		for (int i = 0; i < nentries; i++)
+		for (int j = 0; j < entry->naccounts; j++)
 		{
-			Place	   *place = bsearch(&entries[i].owner, places, n, sizeof(Place), CdpCompareInt8);
+			int place = CdpAsOfAskedPlace(q->places, entry->accounts[j], NULL);
 
-			CdpNodeFold(place->acc, &entries[i], &contributions[i], true);
+			if (place < 0)
+				continue;
+			q->accounts[place].first_seen = Min(q->accounts[place].first_seen, entry->at);
+			credit(person, i, place);
+		}
+	}
+	person->nplaces = CdpAsOfMemberships(q->places, is, DT_NOEND, person->places);
+}
+
+/* ---- what they contributed ---- */
+
+/*
+ * Fold the entries that count into the accounts; all: and all entries into the
+ * states of their owners.
+ */
+static void
+fold_entries(Question *q, const Person *person, bool all)
+{
+	CdpEntry **entries = person->is.entries;
+	CdpEntry **some = palloc(sizeof(CdpEntry *) * CDP_ASOF_CHUNK);
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext chunk = AllocSetContextCreate(context, "cdp fold", ALLOCSET_DEFAULT_SIZES);
+	int next = 0;
+	int i = 0;
+
+	while (all ? i < person->is.n : next < person->ncredits)
+	{
+		const Credit *of = &person->credits[next];
+		CdpEntry *rows;
+		CdpContributions *contributions;
+		int n = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		for (; n < CDP_ASOF_CHUNK && (all ? i < person->is.n : next < person->ncredits); n++)
+		{
+			if (!all)
+				i = person->credits[next].entry;
+			some[n] = entries[i];
+			while (next < person->ncredits && person->credits[next].entry == i)
+				next++;
+			i++;
+		}
+		MemoryContextSwitchTo(chunk);
+		rows = CdpAsOfReadWhole(q->asof, some, n);
+		if (all)
+			CdpAsOfFold(q->member_traits, rows, n);
+		contributions = palloc0(sizeof(CdpContributions) * n);
+		CdpTraitsEvaluate(q->traits, NULL, rows, n, contributions);
+		for (int r = 0; of < person->credits + next; of++)
+		{
+			while (some[r] != entries[of->entry])
+				r++;
+			/* what is declared is declared of the accounts that are named */
+			if (contributions[r].n > 0 || some[r]->naccounts > 0)
+				CdpNodeFold(q->accounts[of->place].acc, &rows[r], &contributions[r], true);
 		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(chunk);
 	}
-	MemoryContextSwitchTo(context);
-	SPI_cursor_close(portal);
 	MemoryContextDelete(chunk);
+	pfree(some);
 }
 
 /*
@@ -244,14 +274,16 @@ contribute(Question *q, int64 account, const CdpProfileEval *profile)
 {
 	for (int t = 0; t < q->traits->ntraits; t++)
 	{
-		int32		member_trait = q->traits->traits[t]->member_trait;
-		struct NumericData *value = member_trait == 0 ? NULL :
-			CdpMemberContributes(q->batch.traits, member_trait, &profile->values,
-								 profile->after, profile->nafter);
-		bool		known = value == NULL;
+		int32 member_trait = q->traits->traits[t]->member_trait;
+		struct NumericData *value = NULL;
+		bool known;
 		MemoryContext old;
 
+		if (member_trait != 0)
+			value = CdpMemberContributes(q->member_traits, member_trait, &profile->values,
+										 profile->after, profile->nafter);
 		/* several traits of accounts may be over one of members */
+		known = value == NULL;
 		for (int before = 0; before < t && !known; before++)
 			known = q->traits->traits[before]->member_trait == member_trait;
 		if (known)
@@ -259,9 +291,8 @@ contribute(Question *q, int64 account, const CdpProfileEval *profile)
 		old = MemoryContextSwitchTo(q->context);
 		if (q->nvalues == q->maxvalues)
 		{
-			q->maxvalues = Max(64, 2 * q->maxvalues);
-			q->values = q->values == NULL ? palloc(sizeof(CdpMemberValue) * q->maxvalues)
-				: repalloc_huge(q->values, sizeof(CdpMemberValue) * q->maxvalues);
+			q->maxvalues *= 2;
+			q->values = repalloc_huge(q->values, sizeof(CdpMemberValue) * q->maxvalues);
 		}
 		q->values[q->nvalues].account = account;
 		q->values[q->nvalues].member_trait = member_trait;
@@ -272,201 +303,392 @@ contribute(Question *q, int64 account, const CdpProfileEval *profile)
 }
 
 /*
- * Evaluate the profiles of these memberships as of then.
+ * Evaluate a member, whose nodes have their states.
  */
 static void
-evaluate_members(Question *q, const CdpMembership *members, int n)
+evaluate_member(Question *q, const Person *person, const CdpProfileNodes *nodes)
 {
-	int64	   *profiles = palloc(sizeof(int64) * n);
-	CdpProfileNode *nodes;
-	CdpNodeAcc **accs;
-	int64	   *owners;
-	int			nprofiles;
-	int			nnodes;
-	int			first = 0;
-	int			next = 0;
-	Datum		arg;
+	CdpProfileEval eval = { 0 };
 
-	for (int i = 0; i < n; i++)
-		profiles[i] = members[i].profile_id;
-	nprofiles = (int) qunique(profiles, n, sizeof(int64), CdpCompareInt8);
-	arg = CdpInt8Array(profiles, nprofiles);
-	nnodes = (int) CdpRunHere(&nodes_of, &arg, NULL);
-	nodes = palloc0(sizeof(CdpProfileNode) * Max(nnodes, 1));
-	accs = palloc(sizeof(CdpNodeAcc *) * Max(nnodes, 1));
-	owners = palloc(sizeof(int64) * Max(nnodes, 1));
-	for (int i = 0; i < nnodes; i++)
+	eval.identifiers = palloc(sizeof(CdpIdentifier *) * Max(nodes->nnodes, 1));
+	for (int i = 0; i < nodes->nnodes; i++)
+		eval.identifiers[eval.nidentifiers++] = nodes->nodes[i].identifier;
+	CdpProfileEvaluate(q->member_traits, nodes->accs, nodes->nnodes, q->now, &eval.values);
+	if (q->counted != NULL)
 	{
-		owners[i] = CdpCellInt8(i, 1);
-		nodes[i].node_id = CdpCellInt8(i, 2);
-		nodes[i].identifier = CdpCellVarlena(i, 3, CurrentMemoryContext);
-		nodes[i].first_seen = CdpCellInt8(i, 4);
-		accs[i] = CdpNodeOpen(q->batch.traits, NULL);
+		eval.profile_id = CdpAsOfNumber(person->is.root);
+		CdpSegmentsEvaluateSome(q->segments, &eval, 1, q->now, q->counted, false);
 	}
-	SPI_freetuptable(SPI_tuptable);
-	fold_nodes(q, nodes, accs, nnodes);
-
-	for (int p = 0; p < nprofiles; p++)
-	{
-		CdpProfileEval eval = {0};
-		int			last;
-
-		while (first < nnodes && owners[first] < profiles[p])
-			first++;
-		for (last = first; last < nnodes && owners[last] == profiles[p];)
-			last++;
-		eval.profile_id = profiles[p];
-		CdpProfileEvaluate(q->batch.traits, accs + first, last - first, q->now, &eval.values);
-		eval.identifiers = palloc(sizeof(CdpIdentifier *) * Max(last - first, 1));
-		for (int i = first; i < last; i++)
-			if (nodes[i].first_seen <= q->at)
-				eval.identifiers[eval.nidentifiers++] = nodes[i].identifier;
-		if (q->counted != NULL)
-			CdpSegmentsEvaluateSome(q->batch.segments, &eval, 1, q->now, q->counted, false);
-		for (; next < n && members[next].profile_id == profiles[p]; next++)
-			contribute(q, members[next].account_id, &eval);
-	}
+	for (int i = 0; i < person->nplaces; i++)
+		contribute(q, q->accounts[person->places[i]].id, &eval);
 }
 
 static void
-find_contributions(Question *q)
+take_person(Question *q, Person *person)
 {
-	MemoryContext chunk;
-	bool		any = false;
+	CdpProfileNodes nodes;
+	bool all;
 
-	for (int t = 0; t < q->traits->ntraits; t++)
+	find_credits(q, person);
+	for (int i = 0; i < person->nplaces; i++)
+		q->accounts[person->places[i]].nmembers++;
+	all = q->over_members && person->nplaces > 0;
+	if (all)
+		CdpAsOfOpen(person->is.root, q->member_traits, &nodes);
+	fold_entries(q, person, all);
+	if (all)
+		evaluate_member(q, person, &nodes);
+}
+
+/* ---- what was collected ---- */
+
+static int
+by_order(const void *a, const void *b)
+{
+	return CdpEntryCompare(*(CdpEntry *const *) a, *(CdpEntry *const *) b);
+}
+
+static int
+by_root(const void *a, const void *b)
+{
+	CdpEntry *x = *(CdpEntry *const *) a;
+	CdpEntry *y = *(CdpEntry *const *) b;
+	CdpNode *r = CdpNodeRoot(x->owner_node);
+	CdpNode *s = CdpNodeRoot(y->owner_node);
+
+	return r != s ? CdpCompareInt8(&r->id, &s->id) : CdpEntryCompare(x, y);
+}
+
+static int
+roots_by_number(const void *a, const void *b)
+{
+	return CdpCompareInt8(&(*(CdpNode *const *) a)->id, &(*(CdpNode *const *) b)->id);
+}
+
+/*
+ * Entries that are nobody's count for the accounts that they name.
+ */
+static void
+take_nobodys(Question *q, CdpEntry **entries, int n)
+{
+	Person nobody = { .is = { .entries = entries, .n = n } };
+
+	qsort(entries, n, sizeof(CdpEntry *), by_order);
+	find_credits(q, &nobody);
+	fold_entries(q, &nobody, false);
+}
+
+/*
+ * The people who were collected, and their entries.
+ */
+static void
+take_people(Question *q, CdpEntry **entries, int n)
+{
+	CdpGraph *graph = q->asof->graph;
+	CdpNode **roots = palloc(sizeof(CdpNode *) * Max(graph->nactive, 1));
+	int nroots = 0;
+	int next = 0;
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext own = AllocSetContextCreate(context, "cdp person", ALLOCSET_DEFAULT_SIZES);
+
+	for (int i = 0; i < graph->nactive; i++)
+		if (CdpNodeRoot(graph->active[i]) == graph->active[i])
+			roots[nroots++] = graph->active[i];
+	qsort(roots, nroots, sizeof(CdpNode *), roots_by_number);
+	qsort(entries, n, sizeof(CdpEntry *), by_root);
+	for (int i = 0; i < nroots; i++)
 	{
-		int32		member_trait = q->traits->traits[t]->member_trait;
-		int			column = member_trait < 0 ?
-			CdpSegmentColumn(q->batch.segments, -member_trait) : -1;
+		Person person = { .is = { .root = roots[i], .entries = entries + next } };
 
-		any |= member_trait != 0;
-		if (column >= 0)
-			q->counted = bms_add_member(q->counted, column);
+		while (next < n && CdpNodeRoot(entries[next]->owner_node) == roots[i])
+			next++;
+		person.is.n = (int) (entries + next - person.is.entries);
+		MemoryContextSwitchTo(own);
+		take_person(q, &person);
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(own);
 	}
-	if (!any)
-		return;
-	chunk = AllocSetContextCreate(q->context, "cdp members as of", ALLOCSET_DEFAULT_SIZES);
-	for (int i = 0; i < q->nmembers;)
-	{
-		int			end = Min(i + CHUNK_MEMBERS, q->nmembers);
-		MemoryContext old = MemoryContextSwitchTo(chunk);
+	MemoryContextDelete(own);
+}
 
-		CHECK_FOR_INTERRUPTS();
-		/* all memberships of one profile at once */
-		while (end < q->nmembers && q->members[end].profile_id == q->members[end - 1].profile_id)
-			end++;
-		evaluate_members(q, q->members + i, end - i);
-		MemoryContextSwitchTo(old);
+/*
+ * What has been collected, and that it has been looked at.
+ */
+static void
+take_collected(Question *q)
+{
+	CdpAsOf *asof = q->asof;
+	CdpEntry **entries;
+	CdpEntry **nobodys;
+	int n;
+	int nowned = 0;
+	int nnobodys = 0;
+
+	entries = CdpAsOfCounting(asof, &n);
+	CdpGraphReplayDirty(asof->graph);
+	CdpAsOfJudge(asof, entries, n);
+	nobodys = palloc(sizeof(CdpEntry *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		if (entries[i]->withheld)
+			continue;
+		if (entries[i]->owner != 0)
+			entries[nowned++] = entries[i];
+		else if (entries[i]->naccounts > 0)
+		{
+			/* which is not that nobody has asked */
+			entries[i]->owner = -1;
+			nobodys[nnobodys++] = entries[i];
+		}
+	}
+	take_people(q, entries, nowned);
+	take_nobodys(q, nobodys, nnobodys);
+
+	for (int i = 0; i < asof->graph->nactive; i++)
+	{
+		CdpNode *node = asof->graph->active[i];
+		Size size = VARSIZE_ANY(node->identifier);
+		CdpIdentifier **done;
+		bool found;
+
+		if (!CdpAsOfKnows(asof, node))
+			continue;
+		done = hash_search(q->done, &node->identifier, HASH_ENTER, &found);
+		if (!found)
+			*done = memcpy(MemoryContextAlloc(q->context, size), node->identifier, size);
+	}
+}
+
+/* ---- the question ---- */
+
+/*
+ * The account asked for, first, and those that may be below it.
+ */
+static void
+find_accounts(Question *q, CdpIdentifier *identifier)
+{
+	Datum arg = PointerGetDatum(identifier);
+	CdpStatement *statement = &account_number;
+
+	for (int i = 0; i < q->traits->ntraits; i++)
+		if (q->traits->traits[i]->rollup)
+			statement = q->asof->by_index ? &accounts_below : &accounts_below_by_log;
+	q->n = (int) CdpRunHere(statement, &arg, NULL);
+	q->accounts = palloc0(sizeof(Account) * q->n);
+	q->places = CdpAsOfPlacesMake(q->asof, q->generation, q->n);
+	(void) CdpAsOfPlace(q->places, identifier);
+	for (int i = 0; i < q->n; i++)
+	{
+		CdpIdentifier *found = CdpCellVarlena(i, 1, CurrentMemoryContext);
+		int place = CdpAsOfPlace(q->places, found);
+		Account *account = &q->accounts[place];
+		bool isnull;
+		Datum id = CdpCell(i, 2, &isnull);
+
+		account->identifier = found;
+		account->id = isnull ? -1 - place : DatumGetInt64(id);
+		account->acc = CdpNodeOpen(q->traits, NULL);
+		account->first_seen = DT_NOEND;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Identifiers of people who may have been members, but for those that entries
+ * lead to which do not count now.
+ */
+static List *
+find_names(Question *q, int64 *ids, int n)
+{
+	Datum arg = CdpInt8Array(ids, n);
+	List *names = NIL;
+
+	CdpRunHere(&bearing_names, &arg, NULL);
+	for (uint64 r = 0; r < SPI_processed; r++)
+		names = lappend(names, CdpCellVarlena(r, 2, CurrentMemoryContext));
+	SPI_freetuptable(SPI_tuptable);
+	if (!CdpDomainsOn(q->generation))
+		return names;
+	CdpRunHere(&former_addresses, NULL, NULL);
+	for (uint64 r = 0; r < SPI_processed; r++)
+		names = lappend(names, CdpCellVarlena(r, 1, CurrentMemoryContext));
+	SPI_freetuptable(SPI_tuptable);
+	return names;
+}
+
+/*
+ * Collect the clusters around the next of these identifiers.
+ */
+static void
+collect_some(Question *q, List *names, int *next)
+{
+	CdpNode **starts = palloc(sizeof(CdpNode *) * CHUNK);
+	int n = 0;
+
+	CdpAsOfEmpty(q->asof);
+	for (; *next < list_length(names) && n < CHUNK; (*next)++)
+	{
+		CdpIdentifier *identifier = list_nth(names, *next);
+		CdpIdentifier *canonical;
+		CdpKind *kind;
+
+		if (hash_search(q->done, &identifier, HASH_FIND, NULL) != NULL)
+			continue;
+		(void) CdpCanonicalise(q->asof->kinds, identifier, &canonical, &kind);
+		if (canonical != NULL)
+			starts[n++] = CdpAsOfNode(q->asof, canonical, kind);
+	}
+	CdpAsOfCollect(q->asof, starts, n);
+}
+
+static void
+collect(Question *q)
+{
+	int64 *ids = palloc(sizeof(int64) * q->n);
+	int64 *hashes = palloc(sizeof(int64) * q->n);
+	MemoryContext chunk = AllocSetContextCreate(q->context, "cdp account as of",
+												ALLOCSET_DEFAULT_SIZES);
+	List *names = NIL;
+	int next = 0;
+
+	for (int i = 0; i < q->n; i++)
+	{
+		ids[i] = q->accounts[i].id;
+		hashes[i] = CdpIdentifierHash(q->accounts[i].identifier);
+	}
+	q->done = CdpVarlenaTable(q->context, "cdp done", sizeof(CdpIdentifier *), 256);
+	if (q->asof->by_index)
+		names = find_names(q, ids, q->n);
+	q->asof->wanted = is_asked;
+	q->asof->wanted_arg = q;
+	for (bool first = true; first || next < list_length(names); first = false)
+	{
+		MemoryContextSwitchTo(chunk);
+		if (first)
+		{
+			CdpAsOfEmpty(q->asof);
+			CdpAsOfCollectNaming(q->asof, ids, q->n, hashes, q->n);
+		}
+		else
+			collect_some(q, names, &next);
+		take_collected(q);
+		MemoryContextSwitchTo(q->context);
 		MemoryContextReset(chunk);
-		i = end;
+		q->asof->wanted = NULL;
 	}
 	MemoryContextDelete(chunk);
 }
 
-/* ---- the account ---- */
+/*
+ * The account that was asked for, with what those below it had.
+ */
+static CdpAccountRow
+make_row(Question *q)
+{
+	CdpAccountRow row = { 0 };
+	CdpIdentifier **parents = palloc(sizeof(CdpIdentifier *) * q->n);
+	int *below = palloc(sizeof(int) * q->n);
+	bool *is_below = palloc0(sizeof(bool) * q->n);
+	int64 *ids = palloc(sizeof(int64) * q->n);
+	CdpNodeAcc **accs = palloc(sizeof(CdpNodeAcc *) * q->n);
+	int n = 1;
+
+	for (int i = 0; i < q->n; i++)
+	{
+		row.identifier = (struct varlena *) q->accounts[i].identifier;
+		row.acc = q->accounts[i].acc;
+		parents[i] = CdpAccountParent(q->asof->kinds, &row);
+	}
+	below[0] = 0;
+	is_below[0] = true;
+	for (int i = 0; i < n; i++)
+		for (int j = 0; j < q->n; j++)
+			if (!is_below[j] && parents[j] != NULL &&
+				CdpAsOfAskedPlace(q->places, parents[j], NULL) == below[i])
+			{
+				is_below[j] = true;
+				below[n++] = j;
+			}
+	for (int i = 1; i < n; i++)
+	{
+		ids[i - 1] = q->accounts[below[i]].id;
+		accs[i - 1] = q->accounts[below[i]].acc;
+	}
+
+	row.id = q->accounts[0].id;
+	row.identifier = (struct varlena *) q->accounts[0].identifier;
+	row.first_seen = q->accounts[0].first_seen;
+	row.last_seen = DT_NOBEGIN; /* of then is not told */
+	row.parent = (struct varlena *) parents[0];
+	row.acc = q->accounts[0].acc;
+	CdpAccountValues(q->traits, &row, ids, accs, n - 1, q->values, q->nvalues, q->now);
+	return row;
+}
 
 static void
-begin(Question *q, TimestampTz at)
+ask(Question *q, CdpAsOf *asof, CdpIdentifier *account)
 {
 	TimestampTz applied;
-	int64		generation = CdpApplierGlance(&applied);
 
 	memset(q, 0, sizeof(Question));
 	q->context = CurrentMemoryContext;
-	q->at = at;
-	q->now = TIMESTAMP_NOT_FINITE(at) ? CdpReadInstant(applied) : at;
-	CdpIsolatedLoad(generation);
-	q->batch.applier.generation = generation;
-	q->batch.applier.clock = q->now;
-	q->batch.kinds = CdpKindSetGet(generation);
-	q->batch.traits = CdpTraitSetGet(generation);
-	q->batch.segments = CdpSegmentSetGet(generation, q->batch.traits);
-	q->batch.graph = CdpGraphBegin(q->batch.kinds, 1, 0, 0);
-	q->batch.graph->sealed = true;
-	q->traits = CdpAccountTraitSetGet(generation);
+	q->asof = asof;
+	q->generation = CdpApplierGlance(&applied);
+	q->now = TIMESTAMP_NOT_FINITE(asof->at) ? CdpReadInstant(applied) : asof->at;
+	q->traits = CdpAccountTraitSetGet(q->generation);
+	q->member_traits = CdpTraitSetGet(q->generation);
+	q->segments = CdpSegmentSetGet(q->generation, q->member_traits);
+	q->maxvalues = 64;
+	q->values = palloc(sizeof(CdpMemberValue) * q->maxvalues);
+	for (int i = 0; i < q->traits->ntraits; i++)
+	{
+		int32 member_trait = q->traits->traits[i]->member_trait;
+		int column = member_trait < 0 ? CdpSegmentColumn(q->segments, -member_trait) : -1;
+
+		q->over_members |= member_trait != 0;
+		if (column >= 0)
+			q->counted = bms_add_member(q->counted, column);
+	}
+	find_accounts(q, account);
+	collect(q);
 }
 
-/*
- * The account as it was; NULL when nothing was known of it.
- */
-static Jsonb *
-account_at(Question *q, int64 id)
+bool
+CdpAsOfAccountValues(CdpAsOf *asof, CdpIdentifier *account, CdpProfileValues *values)
 {
-	CdpAccountRow row = {0};
-	int64	   *below;
-	CdpNodeAcc **below_accs;
-	int			nbelow = 0;
-	int			nmembers = 0;
-	Datum		args[2];
+	Question q;
 
-	row.id = id;
-	args[0] = Int64GetDatum(id);
-	args[1] = TimestampTzGetDatum(q->at);
-	if (CdpRunHere(&account_row, args, NULL) == 0)
-		return NULL;
-	row.identifier = CdpCellVarlena(0, 1, CurrentMemoryContext);
-	row.first_seen = CdpCellInt8(0, 2);
-	row.last_seen = DT_NOBEGIN; /* of then is not known */
-	SPI_freetuptable(SPI_tuptable);
-	if (row.first_seen > q->at)
-		return NULL;
-
-	if (rolls_up(q->traits))
-	{
-		q->n = (int) CdpRunHere(&accounts_below, args, NULL);
-		q->ids = palloc(sizeof(int64) * q->n);
-		for (int i = 0; i < q->n; i++)
-			q->ids[i] = CdpCellInt8(i, 1);
-		SPI_freetuptable(SPI_tuptable);
-	}
-	else
-	{
-		q->n = 1;
-		q->ids = palloc(sizeof(int64));
-		q->ids[0] = id;
-	}
-	q->accs = palloc(sizeof(CdpNodeAcc *) * q->n);
-	below = palloc(sizeof(int64) * q->n);
-	below_accs = palloc(sizeof(CdpNodeAcc *) * q->n);
-	for (int i = 0; i < q->n; i++)
-	{
-		q->accs[i] = CdpNodeOpen(q->traits, NULL);
-		if (q->ids[i] == id)
-			row.acc = q->accs[i];
-		else
-		{
-			below[nbelow] = q->ids[i];
-			below_accs[nbelow++] = q->accs[i];
-		}
-	}
-	fold_accounts(q);
-
-	q->members = CdpMembersOfAccounts(q->ids, q->n, q->at, &q->nmembers);
-	qsort(q->members, q->nmembers, sizeof(CdpMembership), compare_members);
-	for (int i = 0; i < q->nmembers; i++)
-		nmembers += q->members[i].account_id == id;
-	find_contributions(q);
-
-	row.parent = (struct varlena *) CdpAccountParent(q->batch.kinds, &row);
-	CdpAccountValues(q->traits, &row, below, below_accs, nbelow, q->values, q->nvalues, q->now);
-	return CdpAccountJson(q->batch.applier.generation, &row, q->now, nmembers);
+	ask(&q, asof, account);
+	if (q.accounts[0].first_seen == DT_NOEND)
+		return false;
+	*values = make_row(&q).values;
+	return true;
 }
 
 static Jsonb *
 read_account_at(FunctionCallInfo fcinfo)
 {
+	CdpIdentifier *raw = PG_GETARG_IDENTIFIER_PP(0);
+	CdpAsOf *asof = CdpAsOfBegin(PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1),
+								 PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2));
+	CdpIdentifier *canonical;
+	CdpKind *kind;
+	CdpAccountRow row;
 	Question q;
-	int64 id;
 
-	begin(&q, PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1));
-	id = CdpAccountOfIdentifier(q.batch.applier.generation, PG_GETARG_IDENTIFIER_PP(0));
-	return id == 0 ? NULL : account_at(&q, id);
+	CdpAsOfCheckKind(asof, raw);
+	if (CdpCanonicalise(asof->kinds, raw, &canonical, &kind) != CDP_CANONICAL_ACCOUNT)
+		return NULL;
+	ask(&q, asof, canonical);
+	if (q.accounts[0].first_seen == DT_NOEND)
+		return NULL;
+	row = make_row(&q);
+	return CdpAccountJson(q.generation, &row, q.now, q.accounts[0].nmembers);
 }
 
 /*
- * cdp.account_at(account, at) returns jsonb: the account that cdp.account()
- * would have shown then.
+ * cdp.account_at(account, at, known_at) returns jsonb: the account that
+ * cdp.account() would have shown then.
  */
 Datum
 cdp_account_at(PG_FUNCTION_ARGS)

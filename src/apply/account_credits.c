@@ -221,7 +221,7 @@ CdpCreditScanBegin(CdpCreditScan *scan, CdpStatement *statement, const int64 *id
 	scan->chunk = AllocSetContextCreate(scan->context, "cdp entries of accounts",
 										ALLOCSET_DEFAULT_SIZES);
 	CdpPrepare(statement);
-	scan->portal = SPI_cursor_open(NULL, statement->plan, &arg, NULL, CdpStatementsReadOnly);
+	scan->portal = SPI_cursor_open(NULL, statement->plan, &arg, NULL, false);
 	MemoryContextSwitchTo(scan->context);
 }
 
@@ -229,8 +229,7 @@ bool
 CdpCreditScanNext(CdpCreditScan *scan)
 {
 	CdpEntry *entries;
-	int nread;
-	int n = 0;
+	int n;
 
 	CHECK_FOR_INTERRUPTS();
 	MemoryContextReset(scan->chunk);
@@ -242,11 +241,8 @@ CdpCreditScanNext(CdpCreditScan *scan)
 		scan->set = CdpAccountSetMake(scan->batch);
 	else
 		scan->set = scan->shared;
-	entries = read_entries(scan->set, &nread);
-	scan->total += nread;
-	for (int i = 0; i < nread; i++)
-		if (entries[i].at <= scan->until)
-			entries[n++] = entries[i];
+	entries = read_entries(scan->set, &n);
+	scan->total += n;
 	entries = CdpNobodysPart(scan->set, entries, &n);
 	scan->entries = entries;
 	scan->contributions = palloc0(sizeof(CdpContributions) * Max(n, 1));

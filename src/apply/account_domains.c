@@ -160,22 +160,22 @@ load_settings(int64 generation)
 }
 
 bool
-CdpDomainsOn(CdpBatch *batch)
+CdpDomainsOn(int64 generation)
 {
-	load_settings(batch->applier.generation);
+	load_settings(generation);
 	return settings.kind != NULL;
 }
 
-/*
- * The account that the domain of an address means; NULL: none.
- */
-static CdpIdentifier *
-account_of(CdpKindSet *kinds, const CdpIdentifier *address)
+CdpIdentifier *
+CdpDomainAccount(CdpKindSet *kinds, int64 generation, const CdpIdentifier *address)
 {
 	const char *end = VARDATA_ANY(address) + VARSIZE_ANY_EXHDR(address);
 	const char *domain = end;
 	Domain key;
 
+	load_settings(generation);
+	if (settings.kind == NULL)
+		return NULL;
 	while (domain > VARDATA_ANY(address) && domain[-1] != '@')
 		domain--;
 	key.name = domain;
@@ -217,7 +217,7 @@ find_addresses(CdpBatch *batch, int *n)
 			 node->first_seen == node->disk_first_seen &&
 			 node->last_seen == node->disk_last_seen))
 			continue;
-		account = account_of(batch->kinds, node->identifier);
+		account = CdpDomainAccount(batch->kinds, batch->applier.generation, node->identifier);
 		if (account == NULL)
 			continue;
 		if (*n == max)
@@ -262,7 +262,7 @@ CdpAccountsDomains(CdpAccountSet *set)
 	int n;
 	Datum args[2];
 
-	if (!CdpDomainsOn(set->batch))
+	if (!CdpDomainsOn(set->batch->applier.generation))
 		return;
 	addresses = find_addresses(set->batch, &n);
 	if (n == 0)

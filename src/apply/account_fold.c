@@ -272,7 +272,7 @@ close_pairs(CdpAccountSet *set, HTAB *pairs)
 static void
 refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int n)
 {
-	CdpCreditScan scan = { .batch = set->batch, .shared = set, .until = DT_NOEND };
+	CdpCreditScan scan = { .batch = set->batch, .shared = set };
 
 	CdpCreditScanBegin(&scan, statement, ids, n);
 	while (CdpCreditScanNext(&scan))
@@ -446,7 +446,7 @@ add_credits(CdpAccountSet *set, CdpEntry *entries, CdpContributions *contributio
 int64
 CdpAccountsBuild(CdpBatch *batch, Bitmapset *only, int64 *ids, int n, bool nobodys)
 {
-	CdpCreditScan scan = { .batch = batch, .only = only, .until = DT_NOEND };
+	CdpCreditScan scan = { .batch = batch, .only = only };
 
 	CdpCreditScanBegin(&scan, nobodys ? &CdpNobodysEntries : &CdpOwnedEntries, ids, n);
 	while (CdpCreditScanNext(&scan))

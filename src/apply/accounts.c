@@ -20,7 +20,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
@@ -135,15 +134,6 @@ static CdpStatement accounts_by_id = {
 	{"int8[]"}
 };
 
-static uint32
-name_hash(const void *key, Size keysize)
-{
-	CdpIdentifier *identifier = *(CdpIdentifier *const *) key;
-
-	return hash_bytes((const unsigned char *) VARDATA_ANY(identifier),
-					  VARSIZE_ANY_EXHDR(identifier));
-}
-
 CdpAccountSet *
 CdpAccountSetMake(CdpBatch *batch)
 {
@@ -152,14 +142,8 @@ CdpAccountSetMake(CdpBatch *batch)
 
 	set->batch = batch;
 	set->context = CurrentMemoryContext;
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(CdpIdentifier *);
-	ctl.entrysize = sizeof(CdpAccountName);
-	ctl.hash = name_hash;
-	ctl.match = CdpVarlenaMatch;
-	ctl.hcxt = CurrentMemoryContext;
-	set->names = hash_create("cdp account names", 64, &ctl,
-							 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	set->names = CdpVarlenaTable(CurrentMemoryContext, "cdp account names",
+								 sizeof(CdpAccountName), 64);
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(int64);
 	ctl.entrysize = sizeof(CdpAccount);
@@ -677,7 +661,8 @@ CdpAccountsApply(CdpBatch *batch)
 	for (int i = 0; i < batch->nentries; i++)
 		n += batch->entries[i].naccounts > 0;
 	n += list_length(batch->namings);
-	if (n == 0 && !CdpDomainsOn(batch) && (batch->replaying || !CdpAccountsExist()))
+	if (n == 0 && !CdpDomainsOn(batch->applier.generation) &&
+		(batch->replaying || !CdpAccountsExist()))
 		return;
 
 	namings = palloc(sizeof(CdpNaming) * Max(n, 1));

@@ -83,7 +83,10 @@ extern CdpAccount *CdpAccountById(CdpAccountSet *set, int64 id);
 extern void CdpAccountsRenew(CdpBatch *batch, const int64 *ids, int n);
 
 /* account_domains.c: accounts by the domains of addresses of e-mail */
-extern bool CdpDomainsOn(CdpBatch *batch);
+extern bool CdpDomainsOn(int64 generation);
+/* The account that the domain of an address means; NULL: none. */
+extern CdpIdentifier *CdpDomainAccount(CdpKindSet *kinds, int64 generation,
+									   const CdpIdentifier *address);
 extern void CdpAccountsDomains(CdpAccountSet *set);
 /* The setting has changed: marks all nodes; returns the accounts concerned. */
 extern int64 *CdpDomainsMark(CdpBatch *batch, int *n);
@@ -124,7 +127,6 @@ typedef struct CdpCreditScan
 	CdpBatch *batch;
 	CdpAccountSet *shared; /* NULL: a set for each chunk */
 	Bitmapset *only; /* traits (indexes); NULL: all */
-	TimestampTz until; /* entries that had happened; DT_NOEND: all */
 
 	/* the chunk: until the next one, like the memory context that is current then */
 	CdpAccountSet *set;

@@ -358,6 +358,26 @@ CdpAsOfHidden(const CdpIdentifier *raw)
 		CdpProfileOfIdentifier(-1, raw) == 0;
 }
 
+CdpNode *
+CdpAsOfNode(CdpAsOf *asof, CdpIdentifier *canonical, CdpKind *kind)
+{
+	CdpGraphWant(asof->graph, canonical);
+	CdpGraphLoadWanted(asof->graph);
+	return CdpGraphNodeOf(asof->graph, canonical, kind);
+}
+
+CdpEntry **
+CdpAsOfCounting(CdpAsOf *asof, int *n)
+{
+	CdpEntry  **entries = counting_entries(asof, n);
+
+	*n = drop_undone(entries, *n);
+	make_links(asof, entries, *n);
+	for (int i = 0; i < asof->graph->nactive; i++)
+		asof->graph->active[i]->counted_seen = asof->graph->active[i]->first_seen;
+	return entries;
+}
+
 /*
  * The nodes that were one person with the identifier; NULL when it was not
  * known.  The ring of the result has nodes that are gone in it.  *entries are
@@ -369,20 +389,13 @@ CdpAsOfComponent(CdpAsOf *asof, const CdpIdentifier *raw, CdpEntry ***entries, i
 	CdpIdentifier *canonical;
 	CdpKind    *kind;
 	CdpNode    *start;
-	int			i;
 
 	(void) CdpCanonicalise(asof->kinds, raw, &canonical, &kind);
 	if (canonical == NULL || CdpAsOfHidden(raw))
 		return NULL;
-	CdpGraphWant(asof->graph, canonical);
-	CdpGraphLoadWanted(asof->graph);
-	start = CdpGraphNodeOf(asof->graph, canonical, kind);
-	CdpAsOfCollect(asof, start);
-	*entries = counting_entries(asof, n);
-	*n = drop_undone(*entries, *n);
-	make_links(asof, *entries, *n);
-	for (i = 0; i < asof->graph->nactive; i++)
-		asof->graph->active[i]->counted_seen = asof->graph->active[i]->first_seen;
+	start = CdpAsOfNode(asof, canonical, kind);
+	CdpAsOfCollect(asof, &start, 1);
+	*entries = CdpAsOfCounting(asof, n);
 	if (start->first_seen == DT_NOEND)
 		return NULL;
 	CdpGraphReplayDirty(asof->graph);
@@ -414,6 +427,17 @@ read_by_these_rules(CdpKindSet *kinds, bool *changing)
 
 /* ---- SQL ---- */
 
+void
+CdpAsOfEmpty(CdpAsOf *asof)
+{
+	asof->items = CdpAsOfTable("cdp entries as of", 2 * sizeof(int64), sizeof(CdpLogItem));
+	asof->members = CdpAsOfTable("cdp nodes as of", sizeof(int64), sizeof(CdpMember));
+	asof->graph = CdpGraphBegin(asof->kinds, 1, 0, 0);
+	asof->graph->sealed = true;
+	asof->fresh = asof->pending = asof->sought = NIL;
+	asof->walked = 0;
+}
+
 CdpAsOf *
 CdpAsOfBegin(TimestampTz at, TimestampTz known_at)
 {
@@ -429,10 +453,7 @@ CdpAsOfBegin(TimestampTz at, TimestampTz known_at)
 		CdpGuardsSet(known_at);
 	asof->cursors = CdpCursorsLoad();
 	CdpIsolatedLoad(CdpApplierGlance(NULL));
-	asof->items = CdpAsOfTable("cdp entries as of", 2 * sizeof(int64), sizeof(CdpLogItem));
-	asof->members = CdpAsOfTable("cdp nodes as of", sizeof(int64), sizeof(CdpMember));
-	asof->graph = CdpGraphBegin(asof->kinds, 1, 0, 0);
-	asof->graph->sealed = true;
+	CdpAsOfEmpty(asof);
 
 	if (CdpRun(&history_from, NULL, NULL) == 1)
 	{

@@ -57,6 +57,17 @@ static CdpStatement owned_entries = {
 	{"int8[]", "timestamptz", "timestamptz"}
 };
 
+/* entries that count and are nobody's */
+static CdpStatement nobodys_entries = {
+	"SELECT " IDENTITY_COLUMNS
+	" FROM (SELECT unnest($1) AS account_id) AS u"
+	" JOIN cdp.account_evidence v ON v.node_id = 0 AND v.account_id = u.account_id"
+	" JOIN cdp.events e ON e.xid = v.xid AND e.id = v.entry"
+	" AND e.received_at = v.received_at"
+	" WHERE v.at <= $2 AND v.received_at <= $3",
+	{"int8[]", "timestamptz", "timestamptz"}
+};
+
 static CdpStatement history_entries = {
 	"SELECT " IDENTITY_COLUMNS
 	" FROM (SELECT unnest($1) AS hash) AS u"
@@ -221,6 +232,27 @@ make_known(CdpAsOf *asof, CdpMember *member)
 }
 
 /*
+ * Does an entry name what is asked for beside the cluster?
+ */
+static bool
+is_wanted(CdpAsOf *asof, const CdpEntry *entry)
+{
+	if (asof->wanted == NULL)
+		return false;
+	for (int i = 0; i < entry->naccounts; i++)
+		if (asof->wanted(asof->wanted_arg, entry->accounts[i], NULL))
+			return true;
+	for (int i = 0; i < entry->nnodes; i++)
+	{
+		CdpNode    *node = CdpGraphNode(asof->graph, entry->nodes[i]);
+
+		if (asof->wanted(asof->wanted_arg, node->identifier, node->kind))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Put new items into the graph, and mark what belongs to the cluster.
  */
 static void
@@ -245,7 +277,7 @@ add_fresh(CdpAsOf *asof)
 			member->items = lappend(member->items, item);
 			known |= member->known;
 		}
-		if (known)
+		if (known || is_wanted(asof, item->entry))
 			take_item(asof, item);
 	}
 	list_free(fresh);
@@ -366,7 +398,8 @@ seek_messages(CdpAsOf *asof)
 }
 
 /*
- * Does the entry name an identifier whose hash is in the table?
+ * Does the entry name an identifier whose hash is in the table, or what is asked
+ * for beside the cluster?
  */
 static bool
 names_one(CdpAsOf *asof, HTAB *hashes, Datum identifiers)
@@ -393,7 +426,8 @@ names_one(CdpAsOf *asof, HTAB *hashes, Datum identifiers)
 		if (canonical == NULL)
 			continue;
 		hash = CdpIdentifierHash(canonical);
-		if (hash_search(hashes, &hash, HASH_FIND, NULL) != NULL)
+		if (hash_search(hashes, &hash, HASH_FIND, NULL) != NULL ||
+			(asof->wanted != NULL && asof->wanted(asof->wanted_arg, canonical, kind)))
 			return true;
 	}
 	return false;
@@ -466,40 +500,79 @@ expand_by_reading(CdpAsOf *asof, HTAB *hashes)
 }
 
 /*
- * Collect the entries of the cluster around a node.
+ * Until nothing new is found.
  */
-void
-CdpAsOfCollect(CdpAsOf *asof, CdpNode *start)
+static void
+collect(CdpAsOf *asof)
 {
 	HTAB	   *found = CdpAsOfTable("cdp found", sizeof(int64), sizeof(int64));
+	int			before;
 
-	make_known(asof, member_of(asof, start->id));
-	if (asof->by_index)
+	while (asof->by_index && (asof->pending != NIL || asof->sought != NIL))
 	{
-		while (asof->pending != NIL || asof->sought != NIL)
-		{
-			CHECK_FOR_INTERRUPTS();
-			if (asof->pending != NIL)
-				expand_by_index(asof, found);
-			else
-				seek_messages(asof);
-			add_fresh(asof);
-		}
-		return;
+		CHECK_FOR_INTERRUPTS();
+		if (asof->pending != NIL)
+			expand_by_index(asof, found);
+		else
+			seek_messages(asof);
+		add_fresh(asof);
 	}
+	if (asof->by_index)
+		return;
 
 	/* once more as long as the last time has found something new */
-	while (asof->pending != NIL)
+	do
 	{
-		int			before = list_length(asof->pending);
-
+		before = list_length(asof->pending);
 		expand_by_reading(asof, found);
 		while (asof->sought != NIL)
 		{
 			seek_messages(asof);
 			add_fresh(asof);
 		}
-		if (list_length(asof->pending) == before)
-			break;
+	} while (list_length(asof->pending) > before);
+}
+
+/*
+ * Does the node belong to what has been collected?
+ */
+bool
+CdpAsOfKnows(CdpAsOf *asof, const CdpNode *node)
+{
+	CdpMember  *member = hash_search(asof->members, &node->id, HASH_FIND, NULL);
+
+	return member != NULL && member->known;
+}
+
+/*
+ * Collect the entries of the clusters around these nodes.
+ */
+void
+CdpAsOfCollect(CdpAsOf *asof, CdpNode **starts, int n)
+{
+	for (int i = 0; i < n; i++)
+		make_known(asof, member_of(asof, starts[i]->id));
+	collect(asof);
+}
+
+void
+CdpAsOfCollectNaming(CdpAsOf *asof, const int64 *accounts, int naccounts,
+					 const int64 *hashes, int nhashes)
+{
+	Datum		args[3];
+
+	if (asof->by_index)
+	{
+		args[0] = CdpInt8Array(accounts, naccounts);
+		args[1] = TimestampTzGetDatum(asof->at);
+		args[2] = TimestampTzGetDatum(asof->known_at);
+		CdpRun(&nobodys_entries, args, NULL);
+		take_rows(asof, true);
+		args[0] = CdpInt8Array(hashes, nhashes);
+		args[1] = TimestampTzGetDatum(asof->known_at);
+		CdpRun(&history_entries, args, NULL);
+		take_rows(asof, false);
+		add_fresh(asof);
 	}
+	collect(asof);
 }

@@ -23,14 +23,11 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "apply/asof.h"
+#include "apply/asof_members.h"
 #include "cdp.h"
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(cdp_profile_at);
-
-/* Rows of the log that are folded together. */
-#define CHUNK			10000
 
 static CdpStatement whole_entries = {
 	"SELECT " CDP_EVENTS_COLUMNS ", u.i::int"
@@ -61,8 +58,8 @@ same_text(const text *a, const text *b)
  * Which of the entries do not count by the policies of kinds; releases among
  * them, and those that have been applied, let held ones count.
  */
-static void
-judge_policies(CdpAsOf *asof, CdpEntry **entries, int n)
+void
+CdpAsOfJudge(CdpAsOf *asof, CdpEntry **entries, int n)
 {
 	CdpEntry  **judged;
 	Datum	   *sources;
@@ -121,22 +118,15 @@ judge_policies(CdpAsOf *asof, CdpEntry **entries, int n)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/*
- * Read these entries of the log whole and fold them into the states of their
- * owners.
- */
-static void
-fold_chunk(CdpAsOf *asof, CdpTraitSet *traits, CdpEntry **entries, int n)
+CdpEntry *
+CdpAsOfReadWhole(CdpAsOf *asof, CdpEntry **entries, int n)
 {
-	CdpEntry   *rows = palloc(sizeof(CdpEntry) * n);
-	int64	   *xids = palloc(sizeof(int64) * n);
-	int64	   *ids = palloc(sizeof(int64) * n);
-	TimestampTz *received = palloc(sizeof(TimestampTz) * n);
-	int32	   *places = palloc(sizeof(int32) * n);
-	CdpContributions *contributions;
+	CdpEntry   *rows = palloc(sizeof(CdpEntry) * Max(n, 1));
+	int64	   *xids = palloc(sizeof(int64) * Max(n, 1));
+	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
+	TimestampTz *received = palloc(sizeof(TimestampTz) * Max(n, 1));
+	int32	   *places = palloc(sizeof(int32) * Max(n, 1));
 	Datum		args[4];
-	uint64		r;
-	int			nrows;
 	int			i;
 
 	for (i = 0; i < n; i++)
@@ -150,48 +140,44 @@ fold_chunk(CdpAsOf *asof, CdpTraitSet *traits, CdpEntry **entries, int n)
 	args[1] = CdpInt8Array(ids, n);
 	args[2] = CdpTimestampArray(received, n);
 	args[3] = CdpInt4Array(places, n);
-	nrows = CdpRun(&whole_entries, args, NULL);
-	for (r = 0; r < nrows; r++)
+	if (CdpRun(&whole_entries, args, NULL) != n)
+		elog(ERROR, "an entry that counts is not in the log");
+	for (i = 0; i < n; i++)
 	{
 		Datum		values[CDP_EVENTS_NATTS + 1];
 		bool		isnull[CDP_EVENTS_NATTS + 1];
-		CdpEntry   *entry;
+		int			place;
 
-		heap_deform_tuple(SPI_tuptable->vals[r], SPI_tuptable->tupdesc,
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
 						  values, isnull);
-		entry = entries[DatumGetInt32(values[CDP_EVENTS_NATTS])];
-		CdpEntryFromRow(&rows[r], values, isnull);
-		(void) CdpEntryJudge(&rows[r]);
-		rows[r].owner = entry->owner;
-		rows[r].owner_node = entry->owner_node;
+		place = DatumGetInt32(values[CDP_EVENTS_NATTS]);
+		CdpEntryFromRow(&rows[place], values, isnull);
+		(void) CdpEntryJudge(&rows[place]);
+		rows[place].owner = entries[place]->owner;
+		rows[place].owner_node = entries[place]->owner_node;
 	}
 	SPI_freetuptable(SPI_tuptable);
-	CdpEntriesReadAll(rows, nrows);
-	CdpGraphReadProperties(asof->graph->reading, asof->graph->reading_arg, rows, nrows);
-
-	contributions = palloc0(sizeof(CdpContributions) * Max(nrows, 1));
-	CdpTraitsEvaluate(traits, NULL, rows, nrows, contributions);
-	for (i = 0; i < nrows; i++)
-		CdpNodeFold(rows[i].owner_node->acc, &rows[i], &contributions[i], true);
+	CdpEntriesReadAll(rows, n);
+	CdpGraphReadProperties(asof->graph->reading, asof->graph->reading_arg, rows, n);
+	return rows;
 }
 
-/*
- * The profile that the component was, from the entries of its cluster that
- * count.
- */
 void
-CdpAsOfProfile(CdpAsOf *asof, CdpNode *root, CdpEntry **entries, int n,
-			   CdpTraitSet *traits, CdpProfileNodes *out)
+CdpAsOfFold(CdpTraitSet *traits, CdpEntry *whole, int n)
+{
+	CdpContributions *contributions = palloc0(sizeof(CdpContributions) * Max(n, 1));
+
+	CdpTraitsEvaluate(traits, NULL, whole, n, contributions);
+	for (int i = 0; i < n; i++)
+		CdpNodeFold(whole[i].owner_node->acc, &whole[i], &contributions[i], true);
+}
+
+void
+CdpAsOfOpen(CdpNode *root, CdpTraitSet *traits, CdpProfileNodes *out)
 {
 	CdpNode    *node = root;
-	CdpEntry  **own = palloc(sizeof(CdpEntry *) * Max(n, 1));
-	MemoryContext context = CurrentMemoryContext;
-	MemoryContext chunk;
-	int			nown = 0;
-	int			i;
 
 	memset(out, 0, sizeof(CdpProfileNodes));
-	out->profile_id = CdpAsOfNumber(root);
 	out->nodes = palloc(sizeof(CdpProfileNode) * root->size);
 	out->accs = palloc(sizeof(CdpNodeAcc *) * root->size);
 	do
@@ -208,8 +194,25 @@ CdpAsOfProfile(CdpAsOf *asof, CdpNode *root, CdpEntry **entries, int n,
 		}
 		node = node->next;
 	} while (node != root);
+}
 
-	judge_policies(asof, entries, n);
+/*
+ * The profile that the component was, from the entries of its cluster that
+ * count.
+ */
+void
+CdpAsOfProfile(CdpAsOf *asof, CdpNode *root, CdpEntry **entries, int n,
+			   CdpTraitSet *traits, CdpProfileNodes *out)
+{
+	CdpEntry  **own = palloc(sizeof(CdpEntry *) * Max(n, 1));
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext chunk;
+	int			nown = 0;
+	int			i;
+
+	CdpAsOfOpen(root, traits, out);
+	out->profile_id = CdpAsOfNumber(root);
+	CdpAsOfJudge(asof, entries, n);
 	for (i = 0; i < n; i++)
 	{
 		CdpEntry   *entry = entries[i];
@@ -220,10 +223,12 @@ CdpAsOfProfile(CdpAsOf *asof, CdpNode *root, CdpEntry **entries, int n,
 	/* states are made in the context of their node */
 	chunk = AllocSetContextCreate(context, "cdp fold", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(chunk);
-	for (i = 0; i < nown; i += CHUNK)
+	for (i = 0; i < nown; i += CDP_ASOF_CHUNK)
 	{
+		int			some = Min(CDP_ASOF_CHUNK, nown - i);
+
 		CHECK_FOR_INTERRUPTS();
-		fold_chunk(asof, traits, own + i, Min(CHUNK, nown - i));
+		CdpAsOfFold(traits, CdpAsOfReadWhole(asof, own + i, some), some);
 		MemoryContextReset(chunk);
 	}
 	MemoryContextSwitchTo(context);
@@ -239,6 +244,9 @@ read_profile_at(FunctionCallInfo fcinfo)
 	TimestampTz applied;
 	int64 generation;
 	CdpProfileNodes nodes;
+	CdpAccountsThen then = { 0 };
+	CdpProfileValues values;
+	CdpTraitSet *traits;
 	CdpNode *root;
 	CdpEntry **entries;
 	int n;
@@ -248,8 +256,13 @@ read_profile_at(FunctionCallInfo fcinfo)
 	if (root == NULL)
 		return NULL;
 	generation = CdpApplierGlance(&applied);
-	CdpAsOfProfile(asof, root, entries, n, CdpTraitSetGet(generation), &nodes);
-	return CdpProfileJson(generation, &nodes,
+	traits = CdpTraitSetGet(generation);
+	CdpAsOfProfile(asof, root, entries, n, traits, &nodes);
+	then.accounts = CdpAsOfAccounts(asof, generation, root, entries, n, &then.naccounts);
+	if (then.naccounts > 0 && CdpSegmentSetGet(generation, traits)->primary &&
+		CdpAsOfAccountValues(asof, then.accounts[0], &values))
+		then.primary = &values;
+	return CdpProfileJson(generation, &nodes, &then,
 						  TIMESTAMP_NOT_FINITE(at) ? CdpReadInstant(applied) : at);
 }
 

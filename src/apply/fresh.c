@@ -455,7 +455,7 @@ fresh_profile(CdpIdentifier *raw, int64 profile_id)
 			}
 		}
 	}
-	return known ? CdpProfileJson(generation, &nodes, CdpReadInstant(applied)) : NULL;
+	return known ? CdpProfileJson(generation, &nodes, NULL, CdpReadInstant(applied)) : NULL;
 }
 
 static Jsonb *

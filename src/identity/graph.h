@@ -286,6 +286,9 @@ extern bool CdpGraphPairBarred(CdpGraph *graph, int64 x, int64 y, CdpKind **by);
 extern void CdpGraphPairKeep(CdpGraph *graph, int64 a, int64 b, bool gone, TimestampTz at,
 							 CdpKind *barred_by);
 extern int	CdpVarlenaMatch(const void *key1, const void *key2, Size keysize);
+/* A hash table whose entries begin with a pointer to a varlena, compared by contents. */
+extern HTAB *CdpVarlenaTable(MemoryContext context, const char *name, Size entrysize,
+							 int expected);
 
 /* graph.c */
 /*

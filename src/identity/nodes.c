@@ -112,8 +112,8 @@ CdpVarlenaMatch(const void *key1, const void *key2, Size keysize)
 	return memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a));
 }
 
-static HTAB *
-varlena_table(CdpGraph *graph, const char *name, Size entrysize, int expected)
+HTAB *
+CdpVarlenaTable(MemoryContext context, const char *name, Size entrysize, int expected)
 {
 	HASHCTL		ctl;
 
@@ -122,7 +122,7 @@ varlena_table(CdpGraph *graph, const char *name, Size entrysize, int expected)
 	ctl.entrysize = entrysize;
 	ctl.hash = varlena_hash;
 	ctl.match = CdpVarlenaMatch;
-	ctl.hcxt = graph->resident;
+	ctl.hcxt = context;
 	return hash_create(name, expected, &ctl,
 					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 }
@@ -165,10 +165,10 @@ make_graph(CdpKindSet *kinds, int expected)
 								sizeof(CdpNode), expected);
 	graph->pairs = number_table(graph, "cdp pairs", 2 * sizeof(int64),
 								sizeof(KnownPair), expected);
-	graph->identifiers = varlena_table(graph, "cdp identifiers",
-									   sizeof(CanonicalEntry), expected);
-	graph->raws = varlena_table(graph, "cdp raw identifiers",
-								sizeof(CdpRawIdentifier), expected);
+	graph->identifiers = CdpVarlenaTable(graph->resident, "cdp identifiers",
+										 sizeof(CanonicalEntry), expected);
+	graph->raws = CdpVarlenaTable(graph->resident, "cdp raw identifiers",
+								  sizeof(CdpRawIdentifier), expected);
 
 	graph->limited = palloc(sizeof(int) * Max(nkinds, 1));
 	graph->limiting = palloc(sizeof(CdpKind *) * Max(nkinds, 1));

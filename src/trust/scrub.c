@@ -23,7 +23,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -114,30 +113,14 @@ letters(const char *s, int len)
 	return copy;
 }
 
-static uint32
-known_hash(const void *key, Size keysize)
-{
-	CdpIdentifier *identifier = *(CdpIdentifier *const *) key;
-
-	return hash_bytes((const unsigned char *) VARDATA_ANY(identifier),
-					  VARSIZE_ANY_EXHDR(identifier));
-}
-
 CdpScrubber *
 CdpScrubberMake(CdpKindSet *kinds, CdpIdentifier **identifiers, bool *shared, int n)
 {
 	CdpScrubber *scrubber = palloc0(sizeof(CdpScrubber));
-	HASHCTL		ctl;
 
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(CdpIdentifier *);
-	ctl.entrysize = sizeof(Known);
-	ctl.hash = known_hash;
-	ctl.match = CdpVarlenaMatch;
-	ctl.hcxt = CurrentMemoryContext;
 	scrubber->kinds = kinds;
-	scrubber->identifiers = hash_create("cdp erased identifiers", Max(n, 16), &ctl,
-										HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	scrubber->identifiers = CdpVarlenaTable(CurrentMemoryContext, "cdp erased identifiers",
+											sizeof(Known), Max(n, 16));
 	scrubber->needles = palloc(sizeof(Needle) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{

@@ -1,5 +1,5 @@
--- Accounts at earlier times: as they were shown then, where nothing came late and
--- nobody turned out to be somebody else.
+-- Accounts at earlier times: as they were shown then, where nothing came late;
+-- whoever turned out to be somebody else later, and whatever was undone later.
 SET client_min_messages = error;
 CREATE EXTENSION cdp;
 SET timezone = 'UTC';
@@ -19,7 +19,7 @@ SELECT cdp.create_segment('busy', $$orders_5d > 2 OR any_member(in_segment('acti
 SELECT cdp.create_segment('grown', $$all_members(orders > 1) AND NOT in_segment('busy')$$, entity => 'account');
 SELECT cdp.account_by_domain();
 
--- thirty days; what is shown at the end of each is remembered
+-- some days; what is shown at the end of each is remembered
 CREATE TABLE shown (at timestamptz, account cdp.identifier, was jsonb, members bigint[]);
 CREATE PROCEDURE days(first int, last int) LANGUAGE plpgsql AS $$
 DECLARE
@@ -35,38 +35,59 @@ BEGIN
 				WHEN (d * 3 + i) % 17 = 0 THEN cdp.leave_group('g' || (d + i) % 4, user_id => 'u' || i * d % 9, occurred_at => at - i * interval '1 hour')
 				WHEN (d + i) % 13 = 0 THEN cdp.track('Order', jsonb_build_object('item', 'i' || i), identifiers => ARRAY['group_id:g' || d % 4, 'group_id:g1']::cdp.identifier[], occurred_at => at - i * interval '1 hour')
 				WHEN (d + i) % 19 = 0 THEN cdp.identify('u' || i % 9, jsonb_build_object('age', d + i), identifiers => ARRAY[format('email:u%s@%s.example', i % 9, i % 2)]::cdp.identifier[], occurred_at => at - i * interval '1 hour')
-				ELSE cdp.track(CASE WHEN i % 2 = 0 THEN 'Order' ELSE 'View' END, jsonb_build_object('item', 'i' || (i + d) % 6), user_id => 'u' || (i + d * d) % 9, occurred_at => at - i * interval '1 hour') END;
+				ELSE cdp.track(CASE WHEN i % 2 = 0 THEN 'Order' ELSE 'View' END, jsonb_build_object('item', 'i' || (i + d) % 6), user_id => 'u' || (i + d * d) % 9, occurred_at => at - i * interval '1 hour', message_id => format('m%s.%s', d, i)) END;
 		END LOOP;
+		-- who is somebody else, or has not done it, after all
+		IF d > 8 THEN
+			PERFORM CASE d % 5
+				WHEN 0 THEN cdp.merge(format('user_id:u%s', d % 9)::cdp.identifier, format('user_id:u%s', (d + 4) % 9)::cdp.identifier)
+				WHEN 1 THEN (SELECT cdp.undo(COALESCE(message_id, '#' || id), source) FROM cdp.events WHERE type = 'merge' ORDER BY id DESC LIMIT 1)
+				WHEN 2 THEN cdp.split(format('user_id:u%s', d % 9)::cdp.identifier, format('email:u%s@%s.example', d % 9, d % 2)::cdp.identifier)
+				ELSE (SELECT min(cdp.undo(COALESCE(e.message_id, '#' || e.id), e.source)) FROM (SELECT * FROM cdp.events e WHERE type IN ('group', 'leave', 'track') AND (type <> 'track' OR d % 2 = 0) ORDER BY md5(id::text || d) LIMIT 3) e) END;
+		END IF;
 		COMMIT;
 		PERFORM cdp.apply();
 		INSERT INTO shown SELECT at, a.identifier, cdp.account(a.identifier) - 'last_seen', ARRAY(SELECT m.profile_id FROM cdp.members_of(a.identifier) m ORDER BY 1) FROM cdp.account_identities a;
 		COMMIT;
 	END LOOP;
 END $$;
-CALL days(1, 24);
+CALL days(1, 8);
+SELECT s.at, s.account, s.members FROM shown s WHERE s.members <> ARRAY(SELECT m.profile_id FROM cdp.members_of(s.account, s.at) m ORDER BY 1) LIMIT 5;
+CALL days(9, 18);
 SELECT count(*) AS shown, count(DISTINCT was->'traits') > 60 AS many, count(DISTINCT was->'segments') AS segments, count(DISTINCT was->'parent') AS parents, max((was->>'members')::int) AS members FROM shown;
 SELECT count(DISTINCT s.account) AS accounts, min(s.account::text) AS account FROM shown s WHERE s.account::text LIKE 'domain%';
 
 SELECT s.at, s.account, s.was, n.found FROM shown s CROSS JOIN LATERAL (SELECT cdp.account_at(s.account, s.at) OFFSET 0) n(found) WHERE s.was IS DISTINCT FROM n.found ORDER BY 1, 2 LIMIT 5;
-SELECT s.at, s.account, s.members FROM shown s WHERE s.members <> ARRAY(SELECT m.profile_id FROM cdp.members_of(s.account, s.at) m ORDER BY 1) LIMIT 5;
 -- not known yet, not known at all; now
 SELECT cdp.account_at('group_id:g1', '2025-12-31'), cdp.account_at('group_id:nobody', '2026-01-20'), cdp.account_at('user_id:u1', '2026-01-20'), cdp.account_at(NULL, '2026-01-20');
 SELECT count(*) AS now, (SELECT count(*) FROM cdp.account_identities) AS of_all FROM cdp.account_identities a WHERE cdp.account_at(a.identifier) = cdp.account(a.identifier) - 'last_seen';
 SELECT cdp.account_at('group_id:g1', 'infinity') = cdp.account('group_id:g1') - 'last_seen' AS for_ever, cdp.account_at('group_id:g1', '-infinity');
 SELECT cdp.account_at('no_kind:x', now());
 
--- what comes late, is taken back, or belongs together was so then as well
+-- what comes late was so then as well, but not by what was known; and what is taken
+-- back now was not taken back then
+SET cdp.now = '2026-01-20';
 SELECT cdp.track('Order', '{"item": "late"}', user_id => 'u1', identifiers => '{group_id:g1}', occurred_at => '2026-01-10', message_id => 'late') <> '' AS logged;
+SELECT cdp.apply();
+SELECT (cdp.account_at('group_id:g1', '2026-01-11')->'traits'->>'orders')::int - (s.was->'traits'->>'orders')::int AS more,
+	cdp.account_at('group_id:g1', '2026-01-11', '2026-01-11') = s.was AS by_what_was_known
+FROM shown s WHERE s.account::text = 'group_id:g1' AND s.at = '2026-01-11';
+SET cdp.now = '2026-01-21';
+SELECT cdp.retract('late') <> '' AS logged;
 SELECT cdp.apply();
 SELECT (cdp.account_at('group_id:g1', '2026-01-11')->'traits'->>'orders')::int - (s.was->'traits'->>'orders')::int AS more
 FROM shown s WHERE s.account::text = 'group_id:g1' AND s.at = '2026-01-11';
-SELECT cdp.retract('late') <> '' AS logged;
+-- all that named it is taken back: then it was known, with the number that it has no more
+SELECT cdp.group('gone', '{"seats": 7}', user_id => 'u1', message_id => 'gone') <> '' AS logged;
 SELECT cdp.apply();
-SELECT cdp.account_at('group_id:g1', '2026-01-11')->'traits'->'orders' = s.was->'traits'->'orders' AS as_before
-FROM shown s WHERE s.account::text = 'group_id:g1' AND s.at = '2026-01-11';
+SET cdp.now = '2026-01-22';
+SELECT cdp.retract('gone') <> '' AS logged;
+SELECT cdp.apply();
+SELECT cdp.account('group_id:gone'), n.found - 'traits' AS then, n.found #> '{traits,seats}' AS seats FROM (SELECT cdp.account_at('group_id:gone', '2026-01-21') OFFSET 0) n(found);
 SELECT cdp.merge('user_id:u1', 'user_id:u2') <> '' AS merged;
 SELECT cdp.apply();
 SELECT count(*) AS now, (SELECT count(*) FROM cdp.account_identities) AS of_all FROM cdp.account_identities a WHERE cdp.account_at(a.identifier) = cdp.account(a.identifier) - 'last_seen';
+SELECT s.at, s.account, s.was, n.found FROM shown s CROSS JOIN LATERAL (SELECT cdp.account_at(s.account, s.at, s.at) OFFSET 0) n(found) WHERE s.at > '2026-01-14' AND s.was IS DISTINCT FROM n.found ORDER BY 1, 2 LIMIT 5;
 SELECT * FROM cdp.verify();
 -- nothing is written
 BEGIN READ ONLY;

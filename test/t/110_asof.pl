@@ -1,6 +1,6 @@
-# Who was who: what cdp.identifiers_at(), cdp.resolve_at() and cdp.profile_at() say
-# about random instants must be what a database says that was given only the entries of
-# then, under the kinds of then.
+# Who was who: what cdp.identifiers_at(), cdp.resolve_at(), cdp.profile_at() and
+# cdp.account_at() say about random instants must be what a database says that was given
+# only the entries of then, under the kinds of then.
 #
 #   CDP_STREAMS=60      number of streams, CDP_SEED=n of the first one
 #   CDP_SECONDS=90      begin no stream after this time, 0: no limit
@@ -41,13 +41,20 @@ for my $db ('now', 'then')
 		SELECT cdp.create_trait('lately', aggregate => 'count', within => '3 days');
 		SELECT cdp.create_trait('older', aggregate => 'count', older_than => '2 days', newer_than => '6 days');
 		SELECT cdp.create_segment('busy', 'lately > 1 OR older > 2');
+		SELECT cdp.create_trait('seats', type => 'numeric', entity => 'account');
+		SELECT cdp.create_trait('which', aggregate => 'list', value => 'message_id', entity => 'account');
+		SELECT cdp.create_trait('all_lately', aggregate => 'count', within => '3 days', entity => 'account', options => '{"rollup": true}');
+		SELECT cdp.create_trait('active', aggregate => 'sum', value => 'lately', entity => 'account', options => '{"over": "members", "rollup": true}');
+		SELECT cdp.create_segment('crowded', $$any_member(in_segment('busy')) AND count_members() > 1$$, entity => 'account');
+		SELECT cdp.create_segment('staff', $$account.all_lately > 1 OR account.active > 1$$);
+		SELECT cdp.account_by_domain();
 	});
 }
 
 my $script = PostgreSQL::Test::Utils::tempdir() . '/stream.sql';
 
 my $reset = join("\n", 'SET client_min_messages = warning;',
-	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.merged_profiles, cdp.rule_changes, cdp.rule_cursors, cdp.rejected, cdp.timers, cdp.window_items, cdp.segment_members, cdp.changes, cdp.cursors, cdp.kind_history, cdp.guard_history, cdp.history_entries, cdp.former_identities;},
+	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.merged_profiles, cdp.rule_changes, cdp.rule_cursors, cdp.rejected, cdp.timers, cdp.window_items, cdp.segment_members, cdp.changes, cdp.cursors, cdp.kind_history, cdp.guard_history, cdp.history_entries, cdp.former_identities, cdp.account_identities, cdp.account_evidence, cdp.account_nodes, cdp.account_values, cdp.account_totals, cdp.account_news;},
 	q{DELETE FROM cdp.kind_definitions;},
 	q{UPDATE cdp.identity_rules SET generation = generation + 1;},
 	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity', history_from = '-infinity';});
@@ -95,6 +102,7 @@ sub stream
 	my $days = pick(5, 20);
 	my $copies = pick(0, 0.1, 0.4);
 	my $decide = pick(0, 0.3, 0.5);
+	my $grouped = pick(0, 0.2, 0.5);
 	my (@ids, @entries, @decisions, @rules);
 
 	for my $i (1 .. $people)
@@ -115,7 +123,14 @@ sub stream
 		};
 		push @{ $e->{ids} }, chance(0.7) ? $ids[ ($home + pick(-1, 1)) % @ids ] : pick(@ids)
 		  while (chance(0.5) && @{ $e->{ids} } < 4);
-		if (chance($decide))
+		if (chance($grouped))
+		{
+			$e->{type} = pick('track', 'group', 'group', 'leave');
+			$e->{ids} = [] if $e->{type} ne 'leave' && chance(0.2);
+			push @{ $e->{ids} }, 'group_id:g' . int(rand(3)) while !@{ $e->{ids} } || $e->{ids}[-1] !~ /^group/ || chance(0.2);
+			$e->{properties} = sprintf('{"seats": %d%s}', $i, chance(0.5) ? sprintf(', "parent": "g%d"', int(rand(4))) : '') if $e->{type} eq 'group';
+		}
+		elsif (chance($decide))
 		{
 			$e->{source} = 'manual' if chance(0.9);
 			$e->{message} = "d$i";
@@ -166,7 +181,7 @@ sub row
 	return '(' . join(', ', lit($e->{message}), lit($e->{source}), lit($e->{type}),
 		$e->{type} eq 'track' ? lit('e') : 'NULL::text',
 		$e->{undoes} ? q{'{}'::cdp.identifier[]} : 'ARRAY[' . join(', ', map { lit($_) } @{ $e->{ids} }) . ']::cdp.identifier[]',
-		$e->{undoes} ? lit("{\"entry\": \"$e->{undoes}\"}") . '::jsonb' : 'NULL::jsonb',
+		$e->{undoes} ? lit("{\"entry\": \"$e->{undoes}\"}") . '::jsonb' : lit($e->{properties}) . '::jsonb',
 		lit(stamp($e->{occurred} * 86400)) . '::timestamptz', lit(stamp($e->{received} * 86400)) . '::timestamptz') . ')';
 }
 
@@ -181,6 +196,8 @@ sub names
 	my $badge = grep { $_->[1] =~ /badge/ } @{ $s->{rules} };
 	return join(', ', map { '(' . lit($_) . '::cdp.identifier)' } grep { $badge || !/badge/ } @{ $s->{ids} });
 }
+
+my $accounts = "('group_id:g0'::cdp.identifier), ('group_id:g1'), ('group_id:g2'), ('domain:example.com')";
 
 # everything, in any order, rules as they came
 sub script_now
@@ -213,6 +230,7 @@ sub script_now
 		push @sql, "SELECT 'WRONG NUMBER of ' || v.i FROM (VALUES " . names($s) . ") v (i) WHERE cdp.resolve_at(v.i, $at, $known) IS DISTINCT FROM (SELECT min(coalesce((SELECT n.node_id FROM cdp.identities n WHERE n.identifier = a.identifier), (SELECT max(f.node_id) FROM cdp.former_identities f WHERE f.identifier = a.identifier))) FROM cdp.identifiers_at(v.i, $at, $known) a);"
 		  =~ s/ = a/ OPERATOR(cdp.=) a/gr;
 		push @sql, "SELECT v.i || ' is profile ' || coalesce((cdp.profile_at(v.i, $at, $known) - 'profile_id')::text, 'none') FROM (VALUES " . names($s) . ") v (i);";
+		push @sql, "SELECT v.i || ' is account ' || coalesce((cdp.account_at(v.i, $at, $known) - 'account_id')::text, 'none') FROM (VALUES $accounts) v (i);";
 		push @sql, "SELECT 'NOT AS NOW ' || v.i FROM (VALUES " . names($s) . ") v (i) WHERE cdp.resolve_at(v.i) IS DISTINCT FROM cdp.resolve(v.i);" if !defined $q->[0] && !defined $q->[1];
 		$i++;
 	}
@@ -238,7 +256,8 @@ sub script_then
 		  'SET cdp.now = ' . (defined $q->[0] ? $at : instant($s->{days} + 10)) . ';',
 		  'SELECT cdp.apply() IS NULL;', "SELECT 'QUESTION $i';",
 		  "SELECT v.i || ' is ' || coalesce((SELECT string_agg(b.identifier || ' ' || b.first_seen || ' ' || b.last_seen, ', ' ORDER BY b.identifier) FROM cdp.identities a JOIN cdp.identities b ON b.profile_id = a.profile_id WHERE a.identifier OPERATOR(cdp.=) cdp.canonical(v.i)), 'unknown') FROM (VALUES " . names($s) . ") v (i);",
-		  "SELECT v.i || ' is profile ' || coalesce((cdp.profile((SELECT a.profile_id FROM cdp.identities a WHERE a.identifier OPERATOR(cdp.=) cdp.canonical(v.i))) - 'profile_id')::text, 'none') FROM (VALUES " . names($s) . ") v (i);";
+		  "SELECT v.i || ' is profile ' || coalesce((cdp.profile((SELECT a.profile_id FROM cdp.identities a WHERE a.identifier OPERATOR(cdp.=) cdp.canonical(v.i))) - 'profile_id')::text, 'none') FROM (VALUES " . names($s) . ") v (i);",
+		  "SELECT v.i || ' is account ' || coalesce((cdp.account(v.i) - 'account_id' - 'last_seen')::text, 'none') FROM (VALUES $accounts) v (i);";
 		$i++;
 	}
 	return join("\n", @sql) . "\n";
