@@ -59,6 +59,11 @@ CREATE FUNCTION cdp.unpack_entries(refs bytea, OUT at timestamptz, OUT entry big
 	AS 'MODULE_PATHNAME', 'cdp_unpack_entries' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 10;
 COMMENT ON FUNCTION cdp.unpack_entries(bytea) IS 'internal: packed references to entries as rows';
 
+CREATE FUNCTION cdp.unpack_entries(refs bytea, names int[], OUT at timestamptz, OUT entry bigint,
+	OUT xid bigint, OUT received_at timestamptz) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'cdp_unpack_entries' LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 10;
+COMMENT ON FUNCTION cdp.unpack_entries(bytea, int[]) IS 'internal: those of them that may name certain nodes beside their owner; all, where names is null';
+
 CREATE VIEW cdp.entries AS
 	SELECT i.node_id AS owner, r.at, r.entry, r.xid, r.received_at
 	FROM cdp.identities i CROSS JOIN LATERAL cdp.unpack_entries(i.recent) r
@@ -80,7 +85,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 20 BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION cdp.entries_of(bigint) IS 'internal: the rows of cdp.entries that a node owns';
 
-REVOKE ALL ON FUNCTION cdp.unpack_entries(bytea), cdp.entries_of(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION cdp.unpack_entries(bytea), cdp.unpack_entries(bytea, int[]), cdp.entries_of(bigint) FROM PUBLIC;
 
 -- Those that name identifiers and do not count otherwise, by the policies of
 -- kinds; and the releases of such entries.

@@ -198,6 +198,8 @@ extern void CdpPrimaryNewsForget(void);
 
 /* entries.c: before CdpWriteRows */
 extern void CdpWriteEntries(CdpBatch *batch);
+/* What cdp.unpack_entries() is asked for, to find those that may name one of these nodes. */
+extern ArrayType *CdpEntriesNaming(const int64 *nodes, int n);
 extern void CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now);
 extern void CdpEntryForget(CdpBatch *batch, int64 owner, TimestampTz at, int64 entry);
 

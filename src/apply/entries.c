@@ -11,8 +11,13 @@
  *
  *	  Packed form, after the varlena header: a version byte, the number of
  *	  references, then each as four integers relative to the first one (time,
- *	  number, transaction; time of receipt relative to its own time).  So one
- *	  is appended without unpacking the others.  Their order means nothing.
+ *	  number, transaction; time of receipt relative to its own time) and whom
+ *	  it names beside its owner.  So one is appended without unpacking the
+ *	  others.  Their order means nothing.
+ *
+ *	  Whom it names is 0 for nobody, else some bits of a hash of the node's
+ *	  number, else that it may be anybody.  So entries that name a certain node
+ *	  are found without reading all that its neighbour owns.
  *
  * IDENTIFICATION
  *	  src/apply/entries.c
@@ -22,6 +27,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -38,12 +44,17 @@
 #define MAX_RECENT		16
 #define MAX_PIECE		128
 
+/* Whom an entry names: 14 bits take two bytes. */
+#define NAMES_NOBODY	0
+#define NAMES_ANYBODY	16383
+
 typedef struct Ref
 {
 	TimestampTz at;
 	int64		entry;
 	int64		xid;
 	TimestampTz received_at;
+	int32		names;
 } Ref;
 
 static CdpStatement insert_pieces = {
@@ -106,6 +117,7 @@ get_ref(CdpReader *reader, const Ref *base, Ref *ref)
 	ref->entry = sum(base->entry, CdpGetInt(reader));
 	ref->xid = sum(base->xid, CdpGetInt(reader));
 	ref->received_at = sum(ref->at, CdpGetInt(reader));
+	ref->names = (int32) CdpGetUInt(reader);
 }
 
 static void
@@ -115,6 +127,34 @@ put_ref(StringInfo buf, const Ref *base, const Ref *ref)
 	CdpPutInt(buf, difference(ref->entry, base->entry));
 	CdpPutInt(buf, difference(ref->xid, base->xid));
 	CdpPutInt(buf, difference(ref->received_at, ref->at));
+	CdpPutUInt(buf, ref->names);
+}
+
+static int32
+name_of(int64 node)
+{
+	return 1 + DatumGetUInt32(hash_uint32((uint32) node ^ (uint32) (node >> 32))) % (NAMES_ANYBODY - 1);
+}
+
+static int32
+names_of(const CdpEntry *entry)
+{
+	if (entry->nnodes == 1)
+		return NAMES_NOBODY;
+	return entry->nnodes == 2 ? name_of(entry->nodes[1]) : NAMES_ANYBODY;
+}
+
+/*
+ * What is asked of entries that name one of these nodes beside their owner.
+ */
+ArrayType *
+CdpEntriesNaming(const int64 *nodes, int n)
+{
+	Datum	   *names = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		names[i] = Int32GetDatum(name_of(nodes[i]));
+	return construct_array(names, n, INT4OID, sizeof(int32), true, TYPALIGN_INT);
 }
 
 /*
@@ -282,6 +322,7 @@ CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now)
 			refs[k].entry = entry->id;
 			refs[k].xid = entry->xid;
 			refs[k].received_at = entry->received_at;
+			refs[k].names = names_of(entry);
 		}
 		if (old != NULL)
 			open_refs(&reader, old, &nold);
@@ -402,10 +443,34 @@ CdpEntryForget(CdpBatch *batch, int64 owner, TimestampTz at, int64 entry)
 	SPI_freetuptable(rows);
 }
 
+/*
+ * Those that may name one of these; returns how many are left.
+ */
+static int
+keep_naming(Ref *refs, int n, ArrayType *names)
+{
+	const int32 *sought = (const int32 *) ARR_DATA_PTR(names);
+	int			nsought = ArrayGetNItems(ARR_NDIM(names), ARR_DIMS(names));
+	int			kept = 0;
+	int			i,
+				j;
+
+	for (i = 0; i < n; i++)
+	{
+		bool		keep = refs[i].names == NAMES_ANYBODY;
+
+		for (j = 0; j < nsought && !keep; j++)
+			keep = refs[i].names == sought[j];
+		if (keep)
+			refs[kept++] = refs[i];
+	}
+	return kept;
+}
+
 PG_FUNCTION_INFO_V1(cdp_unpack_entries);
 
 /*
- * cdp.unpack_entries(refs bytea, OUT at, OUT entry, OUT xid, OUT received_at)
+ * cdp.unpack_entries(refs bytea, [names int[],] OUT at, OUT entry, OUT xid, OUT received_at)
  */
 Datum
 cdp_unpack_entries(PG_FUNCTION_ARGS)
@@ -416,11 +481,15 @@ cdp_unpack_entries(PG_FUNCTION_ARGS)
 	if (SRF_IS_FIRSTCALL())
 	{
 		MemoryContext old;
+		Ref		   *all;
 		int			n;
 
 		call = SRF_FIRSTCALL_INIT();
 		old = MemoryContextSwitchTo(call->multi_call_memory_ctx);
-		call->user_fctx = unpack(PG_GETARG_VARLENA_PP(0), 0, &n);
+		all = unpack(PG_ARGISNULL(0) ? NULL : PG_GETARG_VARLENA_PP(0), 0, &n);
+		if (PG_NARGS() > 1 && !PG_ARGISNULL(1))
+			n = keep_naming(all, n, PG_GETARG_ARRAYTYPE_P(1));
+		call->user_fctx = all;
 		call->max_calls = n;
 		if (get_call_result_type(fcinfo, NULL, &call->tuple_desc) != TYPEFUNC_COMPOSITE)
 			elog(ERROR, "return type must be a row type");

@@ -18,18 +18,21 @@
 #include "cdp.h"
 #include "statement.h"
 
+/* Entries that name one of more nodes than that are read, to see whether they do. */
+#define MAX_NAMED	100
+
 static CdpStatement owned_entries = {
 	"SELECT " CDP_EVENTS_COLUMNS ", n.withheld, u.whole"
 	" FROM (SELECT unnest($1) AS owner, unnest($2) AS since, unnest($3) AS until,"
 	" unnest($4) AS whole) AS u"
-	/* as cdp.owned_entries_of() has it, without the pieces of other times */
+	/* as cdp.owned_entries_of() has it, without the pieces of other times and those who name others */
 	" CROSS JOIN LATERAL ("
 	"SELECT r.at, r.entry, r.xid, r.received_at, false AS withheld"
-	" FROM cdp.identities i CROSS JOIN LATERAL cdp.unpack_entries(i.recent) r"
+	" FROM cdp.identities i CROSS JOIN LATERAL cdp.unpack_entries(i.recent, CASE WHEN NOT u.whole THEN $5 END) r"
 	" WHERE i.node_id = u.owner AND r.at >= u.since AND r.at <= u.until"
 	" UNION ALL"
 	" SELECT r.at, r.entry, r.xid, r.received_at, false"
-	" FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs) r"
+	" FROM cdp.entry_pieces p CROSS JOIN LATERAL cdp.unpack_entries(p.refs, CASE WHEN NOT u.whole THEN $5 END) r"
 	" WHERE p.owner = u.owner AND p.until >= u.since AND p.since <= u.until"
 	" AND r.at >= u.since AND r.at <= u.until"
 	" UNION ALL"
@@ -38,7 +41,7 @@ static CdpStatement owned_entries = {
 	" AND w.at >= u.since AND w.at <= u.until) n"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
 	" AND e.received_at = n.received_at",
-	{"int8[]", "timestamptz[]", "timestamptz[]", "bool[]"}
+	{"int8[]", "timestamptz[]", "timestamptz[]", "bool[]", "int4[]"}
 };
 
 static int
@@ -146,7 +149,8 @@ CdpSourcesLoad(CdpBatch *batch, CdpSources *sources, const int64 *nodes, int nno
 	TimestampTz *since;
 	TimestampTz *until;
 	bool	   *whole;
-	Datum		args[4];
+	Datum		args[5];
+	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
 	CdpEntry   *entries;
 	bool	   *wanted;
 	int			nrows;
@@ -168,7 +172,10 @@ CdpSourcesLoad(CdpBatch *batch, CdpSources *sources, const int64 *nodes, int nno
 	args[1] = CdpTimestampArray(since, sources->n);
 	args[2] = CdpTimestampArray(until, sources->n);
 	args[3] = CdpBoolArray(whole, sources->n);
-	CdpRun(&owned_entries, args, NULL);
+	args[4] = PointerGetDatum(nnodes <= MAX_NAMED ? CdpEntriesNaming(nodes, nnodes) : NULL);
+	if (nnodes > MAX_NAMED)
+		nulls[4] = 'n';
+	CdpRun(&owned_entries, args, nulls);
 	nrows = SPI_processed;
 	entries = palloc_extended(sizeof(CdpEntry) * Max((Size) nrows, 1), MCXT_ALLOC_HUGE);
 	wanted = palloc_extended(sizeof(bool) * Max(nrows, 1), MCXT_ALLOC_HUGE);

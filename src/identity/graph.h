@@ -381,6 +381,8 @@ extern bool CdpTimelineJoin(CdpNode *x, CdpNode *y, CdpNode *a, CdpNode *b, Time
 extern bool CdpTimelineKnow(CdpGraph *graph, CdpNode *root);
 extern bool CdpTimelineJoined(CdpNode *a, CdpNode *b, TimestampTz at);
 /* Would the link have been refused at its time, whatever came later? */
+/* How many of the kind with this index in counts were with the node before that time? */
+extern int	CdpTimelineLimited(CdpGraph *graph, CdpNode *node, int slot, TimestampTz at);
 extern bool CdpTimelineRefused(CdpGraph *graph, CdpLink *link, CdpVerdict *verdict,
 							   const char **detail);
 extern CdpNode *CdpTimelineLast(CdpNode *root, TimestampTz *before);
@@ -463,6 +465,13 @@ extern void CdpGraphDirty(CdpNode *a, CdpNode *b);
 extern bool CdpGraphMakeWay(CdpGraph *graph, CdpLink *link, List **ties);
 /* Take out what has become loose, and bring in what was decided by hand. */
 extern void CdpGraphSettleLoose(CdpGraph *graph);
+
+/* merge_late.c */
+/*
+ * Two components that may be joined by hand have, or may have, evidence that is later
+ * than the merge.  Will it be judged as before?  False: that takes a replay.
+ */
+extern bool CdpGraphMergesLate(CdpGraph *graph, CdpNode *a, CdpNode *b, TimestampTz at);
 
 /* place.c: who comes late to a component that is full */
 /*

@@ -336,12 +336,29 @@ find_piece(CdpGraph *graph, CdpLink *cutting, CdpNode *from, CdpNode *other, Pie
 }
 
 /*
- * Does what was refused to the rest have nothing to do with the piece?  The
- * cannot-link between a and b, which is new, is none that was there before.
+ * Did the rest have as many of the kind as there may be, when the piece came to it by
+ * this link and by none else?  Then it has refused the same by itself.
  */
 static bool
-is_of_no_concern(CdpGraph *graph, CdpNode *root, Piece *piece, CdpNode *a, CdpNode *b)
+was_full_before(CdpGraph *graph, Piece *piece, CdpLink *link, int slot)
 {
+	CdpKind    *kind = graph->limiting[slot];
+	CdpNode    *end = link != NULL && link->a == piece->nodes[0] ? link->b : link != NULL ? link->a : NULL;
+
+	return end != NULL && piece->ties == NIL && kind->within == CDP_PERIOD_EVER &&
+		CdpTimelineKnow(graph, CdpNodeRoot(end)) &&
+		CdpTimelineLimited(graph, end, slot, link->was_at) >= kind->max_per_profile;
+}
+
+/*
+ * Does what was refused to the rest have nothing to do with the piece?  link: the one
+ * that is cut, and split: because its ends must not be one person, which is new; NULL:
+ * another one makes the piece leave.
+ */
+static bool
+is_of_no_concern(CdpGraph *graph, CdpNode *root, Piece *piece, CdpLink *link, bool split)
+{
+	int			slot;
 	int			i;
 
 	if (root->refusals & CDP_REFUSALS_UNKNOWN)
@@ -355,12 +372,13 @@ is_of_no_concern(CdpGraph *graph, CdpNode *root, Piece *piece, CdpNode *a, CdpNo
 		CdpNode    *node = piece->nodes[i];
 		CdpCannot  *cannot = NULL;
 
-		if (CdpNodeSlot(graph, node) >= 0)
+		slot = CdpNodeSlot(graph, node);
+		if (slot >= 0 && !was_full_before(graph, piece, link, slot))
 			return false;
 		if (graph->cannot != NULL)
 			cannot = hash_search(graph->cannot, &node->id, HASH_FIND, NULL);
 		if (cannot != NULL &&
-			!((node == a || node == b) && list_length(cannot->others) == 1))
+			!(split && (node == link->a || node == link->b) && list_length(cannot->others) == 1))
 			return false;
 	}
 	return true;
@@ -501,7 +519,7 @@ cut(CdpGraph *graph, CdpLink *link, bool split)
 		find_piece(graph, link, link->a, link->b, piece);
 	if (found && piece->n < root->size &&
 		(piece->ties == NIL || is_tame(graph, piece)) &&
-		is_of_no_concern(graph, root, piece, split ? link->a : NULL, split ? link->b : NULL))
+		is_of_no_concern(graph, root, piece, link, split))
 	{
 		List	   *ties = load_ties(graph, piece);
 		ListCell   *lc;
@@ -545,7 +563,7 @@ leave(CdpGraph *graph, CdpLink *link, CdpNode *from, Piece *piece, List **ties)
 	{
 		if (!find_piece(graph, link, from, others[i], piece) || piece->ties == NIL ||
 			piece->n == root->size || !is_tame(graph, piece) ||
-			!is_of_no_concern(graph, root, piece, NULL, NULL))
+			!is_of_no_concern(graph, root, piece, NULL, false))
 			continue;
 		*ties = load_ties(graph, piece);
 		cut_piece(graph, root, piece);
@@ -741,6 +759,7 @@ merge_comes(CdpGraph *graph, CdpDecided *decided, CdpNode *a, CdpNode *b)
 	CdpVerdict	verdict;
 	CdpLink    *link;
 	bool		found;
+	bool		late;
 
 	/* another merge of the same two may have been there before */
 	link = CdpGraphLink(graph, a, b, true, &found);
@@ -750,8 +769,9 @@ merge_comes(CdpGraph *graph, CdpDecided *decided, CdpNode *a, CdpNode *b)
 	link->tie = decided->tie;
 
 	/* there must be nothing that is later, for which it would make a difference */
+	late = decided->at <= Max(x->evidence_until, y->evidence_until);
 	if (x->dirty || y->dirty || x->nshared > 0 || y->nshared > 0 ||
-		decided->at <= Max(x->evidence_until, y->evidence_until))
+		(late && !CdpGraphMergesLate(graph, a, b, decided->at)))
 	{
 		CdpGraphDirty(a, b);
 		return;
@@ -765,7 +785,13 @@ merge_comes(CdpGraph *graph, CdpDecided *decided, CdpNode *a, CdpNode *b)
 	link->status = link->reason == NULL ? 'a'
 		: verdict == CDP_JOIN_SIZE ? 'r' : 'o';
 	if (verdict == CDP_JOIN_OK)
+	{
 		CdpGraphJoin(graph, a, b, false, link->at);
+
+		/* has the bridge guard something to say to what came after it? */
+		if (late && CdpNodeRoot(a)->joined_until > link->at && CdpNodeRoot(a)->timeline != CDP_YES)
+			CdpGraphDirty(a, b);
+	}
 	else if (link->reason != NULL)
 	{
 		x->refusals |= CdpRefusalOf(link->reason);

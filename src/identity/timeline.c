@@ -568,6 +568,12 @@ limited_then(CdpGraph *graph, CdpNode *node, int slot, TimestampTz at, bool same
 	return n;
 }
 
+int
+CdpTimelineLimited(CdpGraph *graph, CdpNode *node, int slot, TimestampTz at)
+{
+	return CdpNodeRoot(node)->limited == NULL ? 0 : limited_then(graph, node, slot, at, false);
+}
+
 /*
  * By what would the link have been refused at its time?  CDP_JOIN_OK: by none of the
  * rules that are asked here, or it is not known.

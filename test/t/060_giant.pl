@@ -236,6 +236,48 @@ is($node->safe_psql('halves', 'TABLE profile'), '511|1', 'in one profile');
 is(judged('halves', q{SELECT log(format('{device:d,cookie:x%s}', g), '2026-01-05Z') FROM generate_series(1, 300) g; SELECT apply();}), 0, 'which may grow');
 verified('halves', 'early evidence');
 
+# ---- merges by hand of who has evidence that is ahead of them ----
+$node->safe_psql('postgres', 'CREATE DATABASE ahead');
+$node->safe_psql('postgres', "ALTER DATABASE ahead SET cdp.$_") for 'bridge_guard = 200', "now = '2026-03-01Z'";
+$node->safe_psql('ahead', sprintf($setup, 'ahead'));
+$node->safe_psql('ahead', q{
+SELECT log(format('{user_id:hub,cookie:%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 hour')::text) FROM generate_series(1, 300) g;
+SELECT log(format('{device:d,cookie:d%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 hour')::text) FROM generate_series(1, 100) g;
+SELECT log('{user_id:hub,cookie:ahead}', '2026-03-01 00:02Z'), log('{user_id:hub,cookie:1}', '2026-03-01 00:03Z');
+SELECT log('{user_id:ann,cookie:ann}', '2026-02-01Z'), log('{user_id:bob,cookie:bob}', '2026-02-01Z'), log('{user_id:cid,cookie:cid}', '2026-02-01Z');
+SELECT log('{user_id:eve,cookie:2}', '2026-03-01 00:01Z'), log('{user_id:bob,cookie:3}', '2026-03-01 00:01Z'), log('{user_id:cid,cookie:4}', '2026-02-02Z');
+SELECT create_identifier_kind('device', priority => 20);
+SELECT log('{user_id:dan,device:d}', '2026-03-01 00:01Z');
+SELECT apply();
+});
+is(judged('ahead', q{
+SELECT merge('user_id:hub', 'user_id:ann') AS m \gset
+SELECT apply(); SELECT * FROM verify();
+SELECT undo(:'m'); SELECT apply(); SELECT * FROM verify();
+SELECT merge('user_id:hub', 'user_id:ann'); SELECT apply();
+SET cdp.now = '2026-03-01 00:00:01Z'; SELECT merge('cookie:200', 'user_id:cid'); SELECT apply();
+SELECT merge('cookie:9', 'cookie:99'); SELECT apply();
+}), 0, 'what came later, and was refused for its user then, makes no difference');
+is($node->safe_psql('ahead', q{TABLE profile; SELECT refused('user_id:eve', 'cookie:2'), refused('user_id:bob', 'cookie:3')}),
+	"306|3\nrefused limit|refused limit", 'they are together');
+verified('ahead', 'merges before what came');
+is(judged('ahead', q{SELECT merge('user_id:hub', 'user_id:bob'); SELECT apply();}), 1, 'what was refused between the two takes a judgement of all');
+is($node->safe_psql('ahead', q{SELECT refused('user_id:bob', 'cookie:3')}), 'accepted ', 'and is not any more');
+verified('ahead', 'a merge before a refusal');
+is(judged('ahead', q{SELECT merge('device:d', 'user_id:late'); SELECT apply();}), 1, 'so does a user who came later');
+is($node->safe_psql('ahead', q{SELECT refused('user_id:dan', 'device:d'), resolve('cookie:d7') = resolve('user_id:late')}), 'refused limit|t', 'who is refused now');
+verified('ahead', 'a merge before a user');
+$node->safe_psql('ahead', q{
+SELECT log(format('{cookie:e0,cookie:e%s}', g), '2026-02-03Z') FROM generate_series(1, 198) g;
+SELECT log('{cookie:e0,cookie:10}', '2026-03-01 00:02Z'); SELECT apply();
+});
+is($node->safe_psql('ahead', q{SELECT refused('cookie:e0', 'cookie:10')}), 'accepted ', '199 come to the hub');
+is(judged('ahead', q{
+SELECT merge('cookie:e7', 'cookie:new'); SELECT apply();
+}), 1, 'and the bridge guard, to whom it is one too many');
+is($node->safe_psql('ahead', q{SELECT refused('cookie:e0', 'cookie:10')}), 'refused bridge', 'which holds them');
+verified('ahead', 'a merge before what the guard holds');
+
 # ---- a full profile, and a flood of identifiers in disorder ----
 $node->safe_psql('postgres', 'CREATE DATABASE flood');
 $node->safe_psql('postgres', 'ALTER DATABASE flood SET cdp.max_profile_identifiers = 300');
