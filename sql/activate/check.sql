@@ -111,6 +111,10 @@ BEGIN
 	RETURN QUERY SELECT CASE WHEN a.status = 'triggers are missing' THEN 'warning' ELSE 'error' END, 'attachment', a.name, a.status,
 			format('SELECT cdp.sync_attachment(%1$L) says what is in the way; SELECT cdp.drop_attachment(%1$L) ends it', a.name)
 		FROM cdp.attachments a WHERE a.status NOT IN ('ok', 'being loaded');
+	RETURN QUERY SELECT 'error', 'attachment', f.name, 'the mapping does not fit the relation: ' || f.fault,
+			format('its rows wait until it does; then the worker, or SELECT cdp.sync_attachment(%L), logs them', f.name)
+		FROM (SELECT a.name, cdp.attachment_fault(a.name) AS fault FROM cdp.attachments a WHERE a.status IN ('ok', 'being loaded')) f
+		WHERE f.fault IS NOT NULL;
 
 	RETURN QUERY SELECT 'warning', 'segment', s.segment, format('evaluating a profile takes %s µs on average', round(s.evaluation_us)),
 			'every entry of everybody pays for it: a computed trait can keep what is costly, or the expression can be simpler'

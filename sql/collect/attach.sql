@@ -153,8 +153,14 @@ REVOKE EXECUTE ON FUNCTION cdp.drop_attachment(text, boolean) FROM PUBLIC;
 CREATE FUNCTION cdp.sync_attachment(name text, OUT logged bigint, OUT retracted bigint, OUT rejected bigint)
 	AS 'MODULE_PATHNAME', 'cdp_sync_attachment' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.sync_attachment(text) IS
-	'compare the rows of an attached relation with what the log says of them and log the difference: rows that are new or other (logged; the entry before is retracted), rows that are gone (retracted; not looked for when the mapping has a cursor). Makes triggers that are missing, as after a rename-swap. Errors: undefined_object, undefined_table, insufficient_privilege';
+	'compare the rows of an attached relation with what the log says of them and log the difference: rows that are new or other (logged; the entry before is retracted), rows that are gone (retracted; not looked for when the mapping has a cursor). Makes triggers that are missing, as after a rename-swap. Errors: undefined_object, undefined_table, insufficient_privilege, and when the mapping does not fit the relation any more what each row would raise, as undefined_column';
 REVOKE EXECUTE ON FUNCTION cdp.sync_attachment(text) FROM PUBLIC;
+
+CREATE FUNCTION cdp.attachment_fault(name text) RETURNS text
+	AS 'MODULE_PATHNAME', 'cdp_attachment_fault' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.attachment_fault(text) IS
+	'internal: why the mapping of an attachment does not fit its relation as that is now: the message of the error that each row would raise. NULL: it fits, or that cannot be told: there is no such attachment, relation or role, or somebody has locked the relation';
+REVOKE EXECUTE ON FUNCTION cdp.attachment_fault(text) FROM PUBLIC;
 
 CREATE FUNCTION cdp.load_attachment(name text, rows int, OUT logged bigint, OUT finished boolean)
 	AS 'MODULE_PATHNAME', 'cdp_load_attachment' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -203,7 +209,8 @@ BEGIN
 	FOR one, locks IN
 		SELECT a.name, a.capture = 'trigger' FROM cdp.attachments a
 		JOIN cdp.attachment_definitions d ON d.name = a.name
-		WHERE NOT due OR ((a.capture = 'poll' OR a.status <> 'ok')
+		WHERE NOT due OR ((a.capture = 'poll' OR a.status <> 'ok'
+				OR cdp.attachment_fault(a.name) IS NOT NULL)
 			-- what is being loaded is compared by the load, if need be
 			AND NOT EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
 			-- not amid a restore, when the rows may not be there yet

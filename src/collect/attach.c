@@ -42,6 +42,7 @@
 PG_FUNCTION_INFO_V1(cdp_attach);
 PG_FUNCTION_INFO_V1(cdp_drop_attachment);
 PG_FUNCTION_INFO_V1(cdp_sync_attachment);
+PG_FUNCTION_INFO_V1(cdp_attachment_fault);
 
 /* how often a lock is asked for, and how long others may have to wait behind it, in ms */
 #define LOCK_PAUSE 10
@@ -391,6 +392,67 @@ copy_all(CdpAttachment *attachment)
 }
 
 /*
+ * Columns that do not exist, types that do not fit, missing rights: all of it
+ * is told when a table is attached.
+ */
+static void
+try_mapping(const CdpMapping *mapping, Oid relid, Oid role)
+{
+	const char *key = mapping->key;
+	char *from = psprintf("%s AS r", relation_name(relid));
+	CdpUserContext saved;
+
+	if (key == NULL)
+		key = CdpMappingPrimaryKey(relid, false);
+	CdpBecomeRole(role, &saved);
+	execute(psprintf("%s LIMIT 0", CdpMappingQuery(mapping, key, from, NULL)));
+	if (mapping->cursor != NULL)
+		execute(psprintf("SELECT max(%s::timestamptz) - %s::interval FROM (SELECT * FROM %s LIMIT 0) AS r",
+						 mapping->cursor,
+						 quote_literal_cstr(mapping->overlap ? mapping->overlap : "0"),
+						 relation_name(relid)));
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * The same of a relation that may have changed since: the error that each of
+ * its rows would raise.  NULL: there is none, or it cannot be told, since
+ * somebody has locked the relation, or what it is made of.
+ */
+static ErrorData *
+mapping_fault(const CdpAttachment *attachment, Oid relid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData *volatile error = NULL;
+
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		return NULL;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		try_mapping(attachment->mapping, relid, attachment->role);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (!CdpCaptureTolerates(error))
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	return error != NULL && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ? NULL : error;
+}
+
+/*
  * Compare the rows of an attached relation with what the log says of them, and
  * write the difference to the log.
  */
@@ -452,8 +514,17 @@ static void
 synchronise(CdpCapture *capture, CdpAttachment *attachment)
 {
 	CdpOpenAttachment open;
+	ErrorData *fault;
 
 	CdpAttachmentOpen(&open, attachment);
+	/* not each of its rows to cdp.rejected */
+	fault = mapping_fault(attachment, open.relid);
+	if (fault != NULL)
+		ereport(ERROR,
+				(errcode(fault->sqlerrcode),
+				 errmsg("the mapping of attachment \"%s\" does not fit its relation: %s",
+						attachment->name, fault->message),
+				 errhint("Change the relation or the rights on it, or attach it again with another mapping.")));
 	CdpAttachmentSync(capture, &open);
 }
 
@@ -471,29 +542,6 @@ check_name(const char *name)
 				 errdetail("A name has 1 to %d lower-case letters, digits and underscores, and does not begin with a digit.",
 						   MAX_NAME),
 				 errhint("Give it with the argument name.")));
-}
-
-/*
- * Columns that do not exist, types that do not fit, missing rights: all of it
- * is told when a table is attached.
- */
-static void
-try_mapping(const CdpMapping *mapping, Oid relid)
-{
-	const char *key = mapping->key;
-	char *from = psprintf("%s AS r", relation_name(relid));
-	CdpUserContext saved;
-
-	if (key == NULL)
-		key = CdpMappingPrimaryKey(relid, false);
-	CdpBecomeRole(GetUserId(), &saved);
-	execute(psprintf("%s LIMIT 0", CdpMappingQuery(mapping, key, from, NULL)));
-	if (mapping->cursor != NULL)
-		execute(psprintf("SELECT max(%s::timestamptz) - %s::interval FROM (SELECT * FROM %s LIMIT 0) AS r",
-						 mapping->cursor,
-						 quote_literal_cstr(mapping->overlap ? mapping->overlap : "0"),
-						 relation_name(relid)));
-	CdpRestoreUser(&saved);
 }
 
 /*
@@ -590,7 +638,7 @@ cdp_attach(PG_FUNCTION_ARGS)
 				 errhint("Leave out copy => false.")));
 
 	SPI_connect();
-	try_mapping(mapping, relid);
+	try_mapping(mapping, relid, GetUserId());
 
 	CdpBecomeOwner(&saved);
 	LockRelationOid(CdpRelationOid("attachment_definitions"), ShareRowExclusiveLock);
@@ -807,4 +855,34 @@ cdp_sync_attachment(PG_FUNCTION_ARGS)
 	values[1] = Int64GetDatum(capture.retracted);
 	values[2] = Int64GetDatum(capture.rejected);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * cdp.attachment_fault(name text) returns text
+ */
+Datum
+cdp_attachment_fault(PG_FUNCTION_ARGS)
+{
+	CdpAttachment *attachment;
+	ErrorData *fault = NULL;
+	char *message = NULL;
+
+	SPI_connect();
+	attachment = CdpAttachmentGet(text_to_cstring(PG_GETARG_TEXT_PP(0)), true);
+	if (attachment != NULL && OidIsValid(attachment->role))
+	{
+		Oid relid = CdpAttachedRelation(attachment);
+
+		if (OidIsValid(relid))
+			fault = mapping_fault(attachment, relid);
+	}
+	if (fault != NULL)
+	{
+		message = SPI_palloc(strlen(fault->message) + 1);
+		strcpy(message, fault->message);
+	}
+	SPI_finish();
+	if (message == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(message));
 }

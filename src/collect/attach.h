@@ -143,6 +143,8 @@ extern int CdpCaptureTry(CdpCapture *capture, Oid relid, const char *key,
 extern void CdpCaptureKeys(CdpCapture *capture, Oid relid, const char *query);
 /* After TRUNCATE: whatever is not in the table is. */
 extern void CdpCaptureTruncate(CdpCapture *capture, Oid relid, const char *key);
+/* Does an error say something of rows or mapping, and not of the machine or of others? */
+extern bool CdpCaptureTolerates(const ErrorData *error);
 /* What could not be mapped; context: where the error is kept. */
 extern void CdpCaptureRefuse(CdpCapture *capture, MemoryContext context, ErrorData *error, Jsonb *row);
 extern void CdpCaptureWrite(CdpCapture *capture, bool everything);

@@ -436,8 +436,8 @@ plan_of(Oid relid, const char *query, int nargs)
  * Errors that say something of the rows or the mapping, and not of the server
  * or of what the user wants.
  */
-static bool
-tolerable(const ErrorData *error)
+bool
+CdpCaptureTolerates(const ErrorData *error)
 {
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
@@ -594,7 +594,7 @@ attempt(Attempt *what)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		if (!tolerable(error))
+		if (!CdpCaptureTolerates(error))
 			ReThrowError(error);
 	}
 	PG_END_TRY();

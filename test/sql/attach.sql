@@ -78,8 +78,14 @@ SELECT count(*) FROM cdp.rejected;
 ALTER TABLE shop.orders RENAME COLUMN total TO amount;
 INSERT INTO shop.orders VALUES (32, 1, '1000', 'paid', '2026-02-02');
 SELECT detail, sqlstate, payload FROM cdp.rejected;
+SELECT severity, object, finding FROM cdp.check() WHERE topic = 'attachment';
+SELECT cdp.sync_attachment('orders');
+SELECT name, error FROM cdp.sync_attachments(due => true) WHERE name = 'orders';
+SELECT count(*) AS rejected FROM cdp.rejected;
+SELECT severity, object, finding FROM cdp.check() WHERE topic = 'attachment';
+-- what came meanwhile is logged when it fits again, without being asked for
 ALTER TABLE shop.orders RENAME COLUMN amount TO total;
-SELECT logged, retracted, rejected FROM cdp.sync_attachment('orders');
+SELECT name, logged, error FROM cdp.sync_attachments(due => true) WHERE name = 'orders';
 SELECT count(*) FROM cdp.rejected;
 SELECT * FROM state();
 
