@@ -482,7 +482,7 @@ BEGIN
 			SELECT v.vals::text INTO one
 			FROM cdp.verify_trait(CASE name WHEN 'sum_of' THEN 'sum' ELSE 'count' END, CASE name WHEN 'sum_of' THEN 'numeric' ELSE 'bigint' END,
 				named->>'event', CASE WHEN older IS NULL THEN filter ELSE
-					format('(occurred_at AT TIME ZONE %1$L + %2$L::interval) AT TIME ZONE %1$L <= %3$L::timestamptz%4$s', timezone, older, clock, ' AND (' || filter || E'\n)') END,
+					format('occurred_at + %L::interval <= %L::timestamptz%s', older, clock, ' AND (' || filter || E'\n)') END,
 				named->>'value',
 				(named->>'within')::interval, timezone, NULL,
 				entries, incarnations, ats, entry_comps, ncomps, clock) v;

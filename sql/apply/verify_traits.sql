@@ -234,7 +234,7 @@ DECLARE
 	start constant text := CASE WHEN options ? 'granularity'
 		THEN format('date_bin(%L, s.at, ''2000-01-01 00:00+00'')', options->>'granularity') ELSE 's.at' END;
 	shift constant text :=
-		'CASE WHEN s.at < ''3000-01-01'' THEN (' || start || ' AT TIME ZONE $6 + %s) AT TIME ZONE $6 ELSE ''infinity'' END';
+		'CASE WHEN s.at < ''3000-01-01'' THEN ' || start || ' + %s ELSE ''infinity'' END';
 	sorted boolean := true;
 	one text;			-- result as an aggregate of a profile's items
 	part text;			-- or as a query

@@ -35,46 +35,53 @@ floor_div(int64 a, int64 b)
 }
 
 /*
- * ((at AT TIME ZONE tz) + interval) AT TIME ZONE tz, as the server computes it.
+ * Months or days later by the local calendar; DT_NOEND: never.
  */
-TimestampTz
-CdpLocalShift(TimestampTz at, const Interval *interval, pg_tz *zone, bool utc)
+static TimestampTz
+local_later(TimestampTz at, int32 months, int32 days, pg_tz *zone, bool utc)
 {
+	Interval	interval = { .month = months, .day = days };
 	struct pg_tm tm;
 	fsec_t		fsec;
 	int			tz;
 	Timestamp	local = at;
 	TimestampTz result;
 
-	if (utc && interval->month == 0)
-	{
-		int64		span;
-
-		if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &span) ||
-			pg_add_s64_overflow(span, interval->time, &span) ||
-			pg_add_s64_overflow(at, span, &result) ||
-			!IS_VALID_TIMESTAMP(result))
-			return DT_NOEND;
-		return result;
-	}
-	if (!utc)
-	{
-		if (timestamp2tm(at, &tz, &tm, &fsec, NULL, zone) != 0 ||
-			tm2timestamp(&tm, fsec, NULL, &local) != 0)
-			return DT_NOEND;
-	}
+	if (!utc &&
+		(timestamp2tm(at, &tz, &tm, &fsec, NULL, zone) != 0 ||
+		 tm2timestamp(&tm, fsec, NULL, &local) != 0))
+		return DT_NOEND;
 	/* adding an interval must not fail: at most 1000 years, see definition.c */
 	if (local > CDP_WINDOW_LAST)
 		return DT_NOEND;
 	local = DatumGetTimestamp(DirectFunctionCall2(timestamp_pl_interval,
 												  TimestampGetDatum(local),
-												  IntervalPGetDatum(interval)));
+												  IntervalPGetDatum(&interval)));
 	if (utc)
 		return local;
 	if (timestamp2tm(local, NULL, &tm, &fsec, NULL, NULL) != 0)
 		return DT_NOEND;
 	tz = DetermineTimeZoneOffset(&tm, zone);
 	if (tm2timestamp(&tm, fsec, &tz, &result) != 0)
+		return DT_NOEND;
+	return result;
+}
+
+/*
+ * at + interval, as the server computes it in a session of that time zone:
+ * months and days go by the local calendar, hours take as long as they do.
+ */
+TimestampTz
+CdpLocalShift(TimestampTz at, const Interval *interval, pg_tz *zone, bool utc)
+{
+	TimestampTz result = at;
+
+	if (interval->month != 0)
+		result = local_later(result, interval->month, 0, zone, utc);
+	if (interval->day != 0 && result != DT_NOEND)
+		result = local_later(result, 0, interval->day, zone, utc);
+	if (result == DT_NOEND ||
+		pg_add_s64_overflow(result, interval->time, &result) || !IS_VALID_TIMESTAMP(result))
 		return DT_NOEND;
 	return result;
 }
