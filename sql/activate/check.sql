@@ -103,7 +103,7 @@ BEGIN
 	RETURN QUERY SELECT 'warning', 'segment', s.name, format('errors: %s, the last one: %s', s.errors, s.last_error),
 			format('who raises one is left out: see SELECT * FROM cdp.stat_segments WHERE segment = %L', s.name)
 		FROM cdp.segments s WHERE s.state = 'active' AND s.errors > 0 AND s.last_error_at > cdp.clock() - interval '1 day';
-	RETURN QUERY SELECT 'error', 'trait', t.name, format('its owner %I does not exist any more', t.owner), format('SELECT cdp.alter_trait(%L, owner => current_user)', t.name)
+	RETURN QUERY SELECT 'error', 'trait', t.name, format('its owner %I does not exist any more', t.owner), format('SELECT cdp.alter_trait(%L) makes it yours', t.name)
 		FROM cdp.traits t WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = t.owner);
 	RETURN QUERY SELECT 'warning', 'trait', t.name, format('errors: %s, the last one: %s', t.errors, t.last_error), 'what raises one does not count: see cdp.stat_traits'
 		FROM cdp.stat_traits t WHERE t.errors > 0 AND t.last_at > cdp.clock() - interval '1 day';

@@ -24,7 +24,11 @@ CREATE VIEW cdp.progress AS
 		FROM cdp.rule_changes c
 		WHERE c.id = (SELECT max(l.id) FROM cdp.rule_changes l)
 		UNION ALL
-		SELECT CASE WHEN t.entity = 'account' THEN 'account ' ELSE '' END || CASE WHEN b.kind = 'trait' THEN 'trait ' ELSE 'segment ' END || COALESCE(o.name, t.name, s.name),
+		SELECT COALESCE(CASE WHEN b.replaces IS NULL THEN h.name END,
+				CASE WHEN s.hidden THEN (SELECT min(m.name COLLATE "C") FROM cdp.trait_definitions k JOIN cdp.hidden_traits m ON m.id = k.id
+					WHERE k.hidden AND k.key = (-s.id)::text) END,
+				CASE WHEN t.entity = 'account' THEN 'account ' ELSE '' END || CASE WHEN b.kind = 'trait' THEN 'trait ' ELSE 'segment ' END
+					|| COALESCE(o.name, t.name, s.name)),
 			CASE WHEN b.kind <> 'trait' AND EXISTS (SELECT FROM cdp.definition_depends d
 					JOIN cdp.building_traits g ON g.id = d.trait_id WHERE d.kind = b.kind AND d.id = b.id) THEN 'waiting for traits'
 				WHEN b.kind <> 'trait' THEN 'waiting'
@@ -37,6 +41,7 @@ CREATE VIEW cdp.progress AS
 			b.requested_at, b.requested_by, b.started_at
 		FROM cdp.backfills b
 		LEFT JOIN cdp.trait_definitions t ON b.kind = 'trait' AND t.id = b.id
+		LEFT JOIN cdp.hidden_traits h ON h.id = t.id
 		LEFT JOIN cdp.trait_definitions o ON b.kind = 'trait' AND o.id = b.replaces
 		LEFT JOIN cdp.segment_definitions s ON b.kind <> 'trait' AND s.id = b.id
 		UNION ALL
@@ -46,7 +51,7 @@ CREATE VIEW cdp.progress AS
 		FROM cdp.attachment_loads l
 		JOIN cdp.attachment_definitions d ON d.id = l.attachment) p;
 COMMENT ON VIEW cdp.progress IS 'work on history that is under way; no rows: none';
-COMMENT ON COLUMN cdp.progress.what IS 'identity rules, the definition that is being built ($number is an event that a segment asks for), or the attachment whose rows are being logged';
+COMMENT ON COLUMN cdp.progress.what IS 'identity rules, the definition that is being built (with an event: what a segment asks of it), or the attachment whose rows are being logged';
 COMMENT ON COLUMN cdp.progress.phase IS 'rules: waiting for the applier, reading entries by the new rules, or judging again who may be one person; definitions: waiting, waiting for traits, folding entries, evaluating members, switching (whole, and about to be seen); attachments: waiting, logging rows';
 COMMENT ON COLUMN cdp.progress.done IS 'entries read, or identifiers judged, in this phase; entries folded, or (evaluating members) identifiers looked at; rows logged';
 COMMENT ON COLUMN cdp.progress.rate IS 'of them, per second since the start';

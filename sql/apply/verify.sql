@@ -51,6 +51,7 @@ DECLARE
 	due timestamptz[];			-- by comp: when a count changes by itself
 	declared jsonb[];			-- by comp: last writer of each key
 	traits jsonb[];				-- definitions
+	suspended int[] := cdp.suspended_traits();
 	t_names text[] := '{}';
 	t_types text[] := '{}';
 	t_ids int[] := '{}';
@@ -228,7 +229,7 @@ BEGIN
 		traits := pending;
 		pending := '{}';
 		FOREACH t IN ARRAY traits LOOP
-			IF t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r)
+			IF (t->>'id')::int = ANY (suspended)
 				OR (t->>'id')::int IN (SELECT b.id FROM cdp.building_traits b) THEN
 				-- suspended, or without values until it is built
 				vals := array_fill(NULL::text, ARRAY[g.ncomps]);
@@ -324,26 +325,31 @@ BEGIN
 
 	-- the account that each profile's entries have named last, of those that it
 	-- has not left; accounts themselves are looked at further below
-	SELECT array_agg(cdp.account_trait_values(x.account_id, v_clock) ORDER BY p.comp) INTO primaries
-	FROM unnest(profiles) WITH ORDINALITY p(profile, comp)
-	LEFT JOIN (
-		WITH said AS MATERIALIZED (
-			SELECT DISTINCT ON (i.profile_id, e.account_id) i.profile_id, e.account_id, e.at, e.tie, e.leaves
-			FROM cdp.account_evidence e JOIN cdp.identities i ON i.node_id = e.node_id
-			ORDER BY i.profile_id, e.account_id, e.at DESC, e.tie DESC
-		), member AS (
-			SELECT s.profile_id, s.account_id, s.at, s.tie FROM said s WHERE NOT s.leaves
-			UNION ALL
-			-- by the domain of an address
-			SELECT i.profile_id, n.account_id, max(i.first_seen), NULL
-			FROM cdp.account_nodes n JOIN cdp.identities i ON i.node_id = n.node_id
-			WHERE n.by_domain
-			  AND NOT EXISTS (SELECT FROM said s WHERE s.profile_id = i.profile_id AND (s.account_id = n.account_id OR NOT s.leaves))
-			GROUP BY i.profile_id, n.account_id
-		)
+	WITH said AS MATERIALIZED (
+		SELECT DISTINCT ON (i.profile_id, e.account_id) i.profile_id, e.account_id, e.at, e.tie, e.leaves
+		FROM cdp.account_evidence e JOIN cdp.identities i ON i.node_id = e.node_id
+		ORDER BY i.profile_id, e.account_id, e.at DESC, e.tie DESC
+	), member AS (
+		SELECT s.profile_id, s.account_id, s.at, s.tie FROM said s WHERE NOT s.leaves
+		UNION ALL
+		-- by the domain of an address
+		SELECT i.profile_id, n.account_id, max(i.first_seen), NULL
+		FROM cdp.account_nodes n JOIN cdp.identities i ON i.node_id = n.node_id
+		WHERE n.by_domain
+		  AND NOT EXISTS (SELECT FROM said s WHERE s.profile_id = i.profile_id AND (s.account_id = n.account_id OR NOT s.leaves))
+		GROUP BY i.profile_id, n.account_id
+	), latest AS MATERIALIZED (
 		SELECT DISTINCT ON (m.profile_id) m.profile_id, m.account_id
 		FROM member m JOIN cdp.account_identities a ON a.account_id = m.account_id
-		ORDER BY m.profile_id, m.at DESC, m.tie DESC, a.identifier::text COLLATE "C") x ON x.profile_id = p.profile;
+		ORDER BY m.profile_id, m.at DESC, m.tie DESC, a.identifier::text COLLATE "C"
+	), vals AS MATERIALIZED (
+		SELECT l.account_id, cdp.account_trait_values(l.account_id, v_clock) AS traits
+		FROM (SELECT DISTINCT l.account_id FROM latest l) l
+	)
+	SELECT array_agg(v.traits ORDER BY p.comp) INTO primaries
+	FROM unnest(profiles) WITH ORDINALITY p(profile, comp)
+	LEFT JOIN latest x ON x.profile_id = p.profile
+	LEFT JOIN vals v ON v.account_id = x.account_id;
 
 	-- segments: what rows of identities say must agree with the members
 	RETURN QUERY
@@ -404,7 +410,9 @@ BEGIN
 			END IF;
 			IF NOT (s->>'enabled')::boolean
 				OR (s->>'id')::int IN (SELECT w.id FROM cdp.waiting_segments w)
-				OR s->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r) THEN
+				OR s->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r)
+				OR EXISTS (SELECT FROM cdp.segment_errors x WHERE x.segment_id = (s->>'id')::int AND x.suspended)
+				OR EXISTS (SELECT FROM cdp.definition_depends d WHERE d.kind = 'segment' AND d.id = (s->>'id')::int AND d.trait_id = ANY (suspended)) THEN
 				-- keeps the members that it has
 				SELECT array_agg(m.profile_id IS NOT NULL ORDER BY p.comp) INTO vals
 				FROM unnest(profiles) WITH ORDINALITY p(profile, comp)

@@ -115,6 +115,7 @@ SET "TimeZone" = 'UTC'
 AS $function$
 #variable_conflict use_variable
 DECLARE
+	suspended int[] := cdp.suspended_traits();
 	accounts text[];			-- by acc, the number of an account here
 	na int;
 	numbers bigint[];			-- by acc: as it is stored
@@ -307,10 +308,13 @@ BEGIN
 		definitions := pending;
 		pending := '{}';
 		FOREACH t IN ARRAY definitions LOOP
-			IF t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r)
+			IF (t->>'id')::int = ANY (suspended)
 				OR (t->>'id')::int IN (SELECT b.id FROM cdp.building_traits b) THEN
 				-- suspended, or without values until it is built
 				vals := array_fill(NULL::text, ARRAY[na]);
+			ELSIF t->'options'->>'over' = 'members' AND (t->>'key')::int = ANY (suspended) THEN
+				-- what members contributed while it had values
+				SELECT array_agg(u.stored->>(t->>'name') ORDER BY u.acc) INTO vals FROM unnest(stored) WITH ORDINALITY u(stored, acc);
 			ELSIF t->>'aggregate' = 'declared' THEN
 				vals := cdp.verify_declared(declared, COALESCE(t->>'key', t->>'name'), t->>'type', t->>'timezone', t->>'empty');
 			ELSIF t->>'aggregate' = 'expression' THEN
@@ -333,8 +337,10 @@ BEGIN
 					JOIN (SELECT m.acc, CASE WHEN t->'options' ? 'segment'
 								 THEN (SELECT 1 FROM cdp.segment_members s WHERE s.member AND s.profile_id = comp_profiles[m.comp]
 										  AND s.segment_id = (t->'options'->>'segment')::int)
-								 ELSE ((trait_vals[array_position(trait_ids, (t->>'key')::int)])::text[])[m.comp]::numeric END AS val
-						  FROM unnest(member_comps, member_accs) m(comp, acc)) m ON m.acc = b.acc
+								 ELSE u.val::numeric END AS val
+						  FROM unnest(member_comps, member_accs) m(comp, acc)
+						  LEFT JOIN unnest((trait_vals[array_position(trait_ids, (t->>'key')::int)])::text[]) WITH ORDINALITY u(val, comp)
+							  ON u.comp = m.comp) m ON m.acc = b.acc
 					WHERE m.val IS NOT NULL AND m.val NOT IN ('NaN', 'Infinity', '-Infinity')
 					  AND (b.root = b.acc OR COALESCE((t->'options'->>'rollup')::boolean, false))
 					GROUP BY b.root) r ON r.root = a.acc;
@@ -406,7 +412,9 @@ BEGIN
 		FOREACH t IN ARRAY definitions LOOP
 			IF EXISTS (SELECT FROM unnest(definitions) o
 					   WHERE quote_literal(o->>'name') = ANY (cdp.verify_tokens(t->>'predicate'))
-						 AND o->>'name' <> t->>'name' AND NOT o->>'name' = ANY (s_names)) THEN
+						 AND o->>'name' <> t->>'name' AND NOT o->>'name' = ANY (s_names))
+				OR EXISTS (SELECT FROM unnest(definitions) o
+						   WHERE t->'exclude' @> (o->'id') AND NOT o->>'name' = ANY (s_names)) THEN
 				pending := pending || t;
 				CONTINUE;
 			END IF;
@@ -417,6 +425,8 @@ BEGIN
 						ARRAY(SELECT jsonb_array_elements_text(t->'trait_ids')::int)) n(name, id);
 			IF NOT (t->>'enabled')::boolean OR t->>'exit_when' IS NOT NULL
 				OR t->>'owner' <> ALL (SELECT r.rolname FROM pg_roles r)
+				OR EXISTS (SELECT FROM cdp.segment_errors x WHERE x.segment_id = (t->>'id')::int AND x.suspended)
+				OR EXISTS (SELECT FROM cdp.definition_depends d WHERE d.kind = 'segment' AND d.id = (t->>'id')::int AND d.trait_id = ANY (suspended))
 				OR EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'segment' AND b.id = (t->>'id')::int)
 				OR EXISTS (SELECT FROM cdp.building_traits b WHERE t->'trait_ids' @> to_jsonb(b.id)) THEN
 				-- what it was decides as well, or alone until what it reads is built
@@ -473,6 +483,14 @@ BEGIN
 				vals := cdp.verify_expression(array_to_string(tokens, ''), t->>'timezone',
 					COALESCE(n_names, '{}'), n_types, n_vals, s_names, s_vals, '{}', '{}',
 					plain.entries, plain.incarnations, plain.ats, plain.accs, na, clock);
+				-- members of excluded segments, and who is held out
+				SELECT array_agg((u.val::boolean AND NOT EXISTS (
+						SELECT FROM jsonb_array_elements_text(t->'exclude') x
+						JOIN cdp.segment_definitions d ON d.id = x::int
+						WHERE (s_vals[array_position(s_names, d.name)]::boolean[])[u.acc])
+					AND (hashtextextended(format('%s:%s', t->>'seed', u.number) COLLATE "C", 0) & 9223372036854775807) % 1000000
+						>= (t->>'holdout')::float8 * 1000000)::text ORDER BY u.acc)
+				INTO vals FROM unnest(vals, numbers) WITH ORDINALITY u(val, number, acc);
 			END IF;
 			s_names := s_names || (t->>'name');
 			s_vals := s_vals || vals::text;
@@ -483,8 +501,7 @@ BEGIN
 				  WHERE u.val::boolean AND u.number IS NOT NULL) w
 			FULL JOIN (SELECT m.profile_id FROM cdp.memberships m WHERE m.segment = t->>'name') m
 			  ON m.profile_id = w.number
-			WHERE (w.number IS NULL OR m.profile_id IS NULL) AND COALESCE(w.number, m.profile_id) <> ALL (waiting)
-			  AND NOT ((t->>'holdout')::float8 > 0 OR jsonb_array_length(t->'exclude') > 0);
+			WHERE (w.number IS NULL OR m.profile_id IS NULL) AND COALESCE(w.number, m.profile_id) <> ALL (waiting);
 		END LOOP;
 		EXIT WHEN cardinality(pending) = 0;
 		IF NOT progress THEN

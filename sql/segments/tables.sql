@@ -46,6 +46,33 @@ CREATE VIEW cdp.waiting_segments AS
 	SELECT s.id FROM s;
 COMMENT ON VIEW cdp.waiting_segments IS 'internal: segments that are not evaluated yet, because their back-fill or that of what they read is not done';
 
+CREATE VIEW cdp.hidden_traits AS
+	WITH RECURSIVE asked(trait, kind, id) AS (
+		SELECT t.id, 'trait'::text, t.id FROM cdp.trait_definitions t WHERE t.hidden
+		UNION
+		SELECT a.trait, n.kind, n.id FROM asked a CROSS JOIN LATERAL (
+			SELECT d.kind, d.id FROM cdp.trait_definitions h JOIN cdp.definition_depends d ON d.trait_id = h.id
+			WHERE a.kind IN ('trait', 'account') AND h.id = a.id AND h.hidden
+			UNION ALL
+			SELECT 'segment', d.id FROM cdp.segment_definitions h JOIN cdp.segment_definitions d ON h.id = ANY (d.segment_ids)
+			WHERE a.kind = 'segment' AND h.id = a.id AND h.hidden) n)
+	SELECT t.id, CASE WHEN r.name IS NOT NULL THEN r.name
+			WHEN t.aggregate IN ('consent', 'consent_latest') THEN pg_catalog.format('consented(%L)', t.key)
+			ELSE COALESCE((SELECT string_agg(n.name, ', ' ORDER BY n.name COLLATE "C") FROM (
+					SELECT DISTINCT CASE WHEN s.id IS NULL THEN 'trait ' || m.name ELSE 'segment ' || s.name END AS name
+					FROM asked a
+					LEFT JOIN cdp.segment_definitions s ON a.kind IN ('segment', 'segment version') AND s.id = a.id AND NOT s.hidden
+					LEFT JOIN cdp.trait_definitions m ON a.kind IN ('trait', 'account') AND m.id = a.id AND NOT m.hidden
+					WHERE a.trait = t.id AND COALESCE(s.id, m.id) IS NOT NULL) n), t.name)
+				|| COALESCE(': ' || t.event, CASE WHEN t.entity = 'account' OR t.aggregate = 'expression' THEN ': members'
+					ELSE ': ' || t.key END, '')
+		END AS name
+	FROM cdp.trait_definitions t
+	LEFT JOIN cdp.backfills b ON b.kind = 'trait' AND b.id = t.id
+	LEFT JOIN cdp.trait_definitions r ON r.id = b.replaces
+	WHERE t.hidden;
+COMMENT ON VIEW cdp.hidden_traits IS 'internal: how hidden traits are called to users, by who asks for them and what they look at';
+
 -- A row stays when its profile leaves, so that re-entries are numbered.
 CREATE TABLE cdp.segment_members (
 	segment_id int NOT NULL,

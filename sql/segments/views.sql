@@ -35,10 +35,18 @@ COMMENT ON VIEW cdp.memberships IS 'who is in which segment as of the applied cl
 
 CREATE VIEW cdp.stat_segments AS
 SELECT d.name AS segment,
-	COALESCE(v.evaluations, 0)::bigint OPERATOR(pg_catalog.+) cdp.pending_evaluations(d.id) AS evaluations,
+	v.evaluations,
 	v.timed_us OPERATOR(pg_catalog./) NULLIF(v.timed, 0)::float8 AS evaluation_us,
 	COALESCE(e.errors, 0) AS errors, cdp.shown_error(e.last_error) AS last_error, e.last_profile, e.last_at AS last_error_at
 FROM cdp.segment_definitions d
-LEFT JOIN cdp.segment_evaluations v ON v.segment_id OPERATOR(pg_catalog.=) d.id
-LEFT JOIN cdp.segment_errors e ON e.segment_id OPERATOR(pg_catalog.=) d.id;
-COMMENT ON VIEW cdp.stat_segments IS 'work and errors by segment ($number is what segments of accounts ask of members): profiles evaluated by the applier, how long one takes on average in microseconds (by a sample; NULL: not known yet), errors of its predicate, the last one and whose profile raised it';
+CROSS JOIN LATERAL (SELECT d.id OPERATOR(pg_catalog.||) ARRAY(SELECT h.id FROM cdp.segment_definitions h
+	WHERE h.hidden AND h.id OPERATOR(pg_catalog.=) ANY (d.segment_ids)) AS ids) own
+LEFT JOIN LATERAL (SELECT sum(COALESCE(x.evaluations, 0) OPERATOR(pg_catalog.+) cdp.pending_evaluations(i.id))::bigint AS evaluations,
+		sum(x.timed)::bigint AS timed, sum(x.timed_us) AS timed_us
+	FROM unnest(own.ids) i(id) LEFT JOIN cdp.segment_evaluations x ON x.segment_id OPERATOR(pg_catalog.=) i.id) v ON true
+LEFT JOIN LATERAL (SELECT sum(x.errors)::bigint AS errors, max(x.last_at) AS last_at,
+		(array_agg(x.last_error ORDER BY x.last_at DESC))[1] AS last_error,
+		(array_agg(x.last_profile ORDER BY x.last_at DESC))[1] AS last_profile
+	FROM cdp.segment_errors x WHERE x.segment_id OPERATOR(pg_catalog.=) ANY (own.ids)) e ON true
+WHERE NOT d.hidden;
+COMMENT ON VIEW cdp.stat_segments IS 'work and errors by segment, with those of what it asks of members: profiles or accounts evaluated by the applier, how long one takes on average in microseconds (by a sample; NULL: not known yet), errors of its predicate, the last one and whose profile raised it';

@@ -55,6 +55,11 @@ CREATE FUNCTION cdp.drop_trait(name text, cascade boolean DEFAULT false, entity 
 	AS 'MODULE_PATHNAME', 'cdp_drop_trait' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.drop_trait(text, boolean, text) IS 'drop a trait, with cascade also the derived traits that read it. entity: profile or account; NULL: whichever has it, profiles first';
 
+CREATE FUNCTION cdp.suspended_traits() RETURNS int[]
+	AS 'MODULE_PATHNAME', 'cdp_suspended_traits' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cdp.suspended_traits() IS 'internal: ids of traits without values, because their owner''s role is gone or they cannot be compiled, as far as the session has noticed';
+REVOKE ALL ON FUNCTION cdp.suspended_traits() FROM PUBLIC;
+
 CREATE FUNCTION cdp.absolute_time(text) RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_absolute_time' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION cdp.absolute_time(text) IS 'its argument, unless that is a time relative to the clock such as ''now''';

@@ -24,13 +24,14 @@ CREATE VIEW cdp.traits AS
 COMMENT ON VIEW cdp.traits IS 'definitions of traits; status: active, building (no values until history is folded), altering (a new version is being built beside it), suspended (its owner does not exist)';
 
 CREATE VIEW cdp.stat_traits AS
-	SELECT t.name, t.aggregate,
+	SELECT COALESCE(h.name, t.name) AS name, t.aggregate,
 		COALESCE(e.errors, 0) AS errors,
 		COALESCE(e.nulls, 0) AS nulls,
 		cdp.shown_error(e.last_error) AS last_error, e.last_entry, e.last_at
 	FROM cdp.trait_definitions t
+	LEFT JOIN cdp.hidden_traits h ON h.id = t.id
 	LEFT JOIN cdp.trait_errors e ON e.trait_id = t.id;
-COMMENT ON VIEW cdp.stat_traits IS 'how often a trait''s value could not be computed (errors) or was NULL, and the last error; hidden traits of segments are called $number';
+COMMENT ON VIEW cdp.stat_traits IS 'how often a trait''s value could not be computed (errors) or was NULL, and the last error; what a segment asks of an event has the segment''s name and the event''s';
 
 CREATE VIEW cdp.profiles WITH (security_barrier) AS
 	SELECT i.profile_id,

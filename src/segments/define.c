@@ -397,21 +397,16 @@ store_changes(CdpSegmentDefinition *new, const CdpSegmentDefinition *old)
 }
 
 /*
- * The name of a segment; of a hidden one, that of one that asks for it.
+ * Is it suspended already, whatever becomes of its traits?
  */
-static char *
-asking_segment(int32 id)
+static bool
+was_suspended(int32 id)
 {
-	ListCell   *lc;
-
-	foreach(lc, CdpSegmentDependents(id))
-	{
-		char	   *name = CdpSegmentNameById(lfirst_int(lc));
-
-		if (name[0] != '$')
-			return name;
-	}
-	return CdpSegmentNameById(id);
+	return CdpSegmentsExecute("SELECT FROM cdp.segment_definitions d WHERE d.id = $1"
+							  " AND (d.owner <> ALL (SELECT r.rolname FROM pg_catalog.pg_roles r)"
+							  " OR EXISTS (SELECT FROM cdp.segment_errors e"
+							  " WHERE e.segment_id = d.id AND e.suspended))",
+							  id, NULL) > 0;
 }
 
 /*
@@ -445,11 +440,12 @@ trait_altered(int32 old_id, int32 new_id, bool published)
 		if (CdpSegmentColumn(set, lfirst_int(lc)) < 0)
 			set = CdpSegmentSetGet(-1, CdpAccountTraitSetGet(-1));
 		if (CdpSegmentById(set, lfirst_int(lc)) == NULL &&
-			!CdpSegmentWaits(set, CdpSegmentColumn(set, lfirst_int(lc))))
+			!CdpSegmentWaits(set, CdpSegmentColumn(set, lfirst_int(lc))) &&
+			!was_suspended(lfirst_int(lc)))
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 					 errmsg("cannot change the trait because segment \"%s\" could no longer be evaluated",
-							asking_segment(lfirst_int(lc))),
+							CdpSegmentAsking(lfirst_int(lc))),
 					 errhint("Change the segment first.")));
 	}
 	if (CdpBackfillHook != NULL)
@@ -660,6 +656,50 @@ cdp_alter_segment(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(difference(fcinfo, definition.version));
 }
 
+static void
+refuse_suspended(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("segment \"%s\" is not evaluated", name),
+			 errhint("See the column \"state\" of cdp.segments.")));
+}
+
+/*
+ * Does it read anything that is counted for it from entries?
+ */
+static bool
+asks_of_events(int32 id)
+{
+	return CdpSegmentIntegers("SELECT t.id FROM cdp.trait_definitions t"
+							  " JOIN cdp.definition_depends d ON d.trait_id = t.id AND d.kind = 'segment'"
+							  " WHERE t.hidden AND t.entity = 'profile'"
+							  " AND t.aggregate NOT IN ('expression', 'consent', 'consent_latest')"
+							  " AND (d.id = $1 OR d.id IN (SELECT h.id FROM cdp.segment_definitions s"
+							  " JOIN cdp.segment_definitions h ON h.hidden AND h.id = ANY (s.segment_ids)"
+							  " WHERE s.id = $1)) LIMIT 1",
+							  id) != NIL;
+}
+
+/*
+ * Store it as it is, with hidden traits that are new, so that history is folded
+ * for it: nothing was counted while it was suspended.
+ */
+static void
+store_anew(CdpSegmentDefinition *definition)
+{
+	CdpHiddenTraitsAnew(true);
+	PG_TRY();
+	{
+		CdpSegmentStore(definition, true);
+	}
+	PG_FINALLY();
+	{
+		CdpHiddenTraitsAnew(false);
+	}
+	PG_END_TRY();
+}
+
 PG_FUNCTION_INFO_V1(cdp_reevaluate_segment);
 
 /*
@@ -677,6 +717,15 @@ cdp_reevaluate_segment(PG_FUNCTION_ARGS)
 
 	begin_definition();
 	read_own_definition(name, &definition);
+	if (!OidIsValid(get_role_oid(definition.owner, true)))
+		refuse_suspended(name);
+	if (definition.enabled && asks_of_events(definition.id))
+	{
+		tell_of(definition.id);
+		store_anew(&definition);
+		(void) CdpSegmentDefinitionRead(name, &definition);
+		PG_RETURN_DATUM(difference(fcinfo, definition.version));
+	}
 	ids = list_concat_unique_int(CdpSegmentsUnnamedOf(definition.id),
 								 CdpSegmentDependents(definition.id));
 	(void) CdpSegmentsExecute("UPDATE cdp.segment_errors SET suspended = false"
@@ -686,12 +735,9 @@ cdp_reevaluate_segment(PG_FUNCTION_ARGS)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	traits = definition.accounts ? CdpAccountTraitSetGet(-1) : CdpTraitSetGet(-1);
 	set = CdpSegmentSetGet(-1, traits);
-	if (CdpSegmentById(set, definition.id) == NULL ||
-		!OidIsValid(get_role_oid(definition.owner, true)))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("segment \"%s\" is not evaluated", name),
-				 errhint("See the column \"state\" of cdp.segments.")));
+	if (CdpSegmentById(set, definition.id) == NULL &&
+		!CdpSegmentWaits(set, CdpSegmentColumn(set, definition.id)))
+		refuse_suspended(name);
 	tell_of(definition.id);
 	if (CdpBackfillHook != NULL)
 		CdpBackfillHook(NIL, ids, false);

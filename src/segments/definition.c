@@ -316,6 +316,25 @@ CdpSegmentNameById(int32 id)
 }
 
 /*
+ * The name by which a user knows a segment: of a hidden one, that of one that
+ * asks for it.
+ */
+char *
+CdpSegmentAsking(int32 id)
+{
+	ListCell   *lc;
+
+	foreach(lc, CdpSegmentDependents(id))
+	{
+		char	   *name = CdpSegmentNameById(lfirst_int(lc));
+
+		if (name[0] != '$')
+			return name;
+	}
+	return CdpSegmentNameById(id);
+}
+
+/*
  * A segment and those that refer to it, directly or not.
  */
 List *

@@ -39,6 +39,7 @@
 
 #include "cdp.h"
 #include "segments/predicate.h"
+#include "statement.h"
 
 /* Fractions are as fine as this. */
 #define HOLDOUT_PARTS	1000000
@@ -135,7 +136,8 @@ check_owner(CdpSegment *segment)
 
 	if (!OidIsValid(owner))
 	{
-		if (!rules->warned)
+		/* that of a hidden segment owns the one that asks for it, too */
+		if (!rules->warned && !segment->hidden)
 			ereport(WARNING,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
 					 errmsg("segment \"%s\" is suspended: its owner \"%s\" does not exist",
@@ -374,8 +376,12 @@ record_errors(Evaluation *e, TimestampTz now)
 	SPI_connect();
 	if (!columns->told)
 	{
-		if (SPI_execute("UPDATE cdp.segment_errors SET suspended = false WHERE suspended",
-						false, 0) != SPI_OK_UPDATE)
+		Oid			type = INT4ARRAYOID;
+		Datum		ids = CdpInt4Array(columns->ids, columns->n);
+
+		if (SPI_execute_with_args("UPDATE cdp.segment_errors SET suspended = false"
+								  " WHERE suspended AND segment_id = ANY ($1)",
+								  1, &type, &ids, NULL, false, 0) != SPI_OK_UPDATE)
 			elog(ERROR, "could not record errors of a segment");
 		for (int c = 0; c < columns->n; c++)
 		{

@@ -102,10 +102,30 @@ CdpSegmentIdByName(const char *name)
 				   "segment \"%s\" does not exist", NULL);
 }
 
+/*
+ * A suspended trait has no value: who reads it is suspended, too, rather than
+ * that all of its members leave.
+ */
+static void
+check_suspended(ResolveContext *context, const CdpTrait *trait, int location)
+{
+	const char *why = CdpTraitSuspended(trait);
+
+	if (why != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 trait->hidden ? errmsg("%s", why) :
+				 errmsg("trait \"%s\" is suspended: %s", trait->name, why),
+				 CdpPredicateErrorPosition(context->text, location)));
+}
+
 static Node *
 trait_var(ResolveContext *context, const CdpTrait *trait, int location)
 {
-	Var		   *var = makeVar(1, trait->index + 1, trait->type, -1, trait->collation, 0);
+	Var		   *var;
+
+	check_suspended(context, trait, location);
+	var = makeVar(1, trait->index + 1, trait->type, -1, trait->collation, 0);
 
 	var->location = location;
 	if (context->out != NULL)
@@ -137,7 +157,7 @@ term_var(ResolveContext *context, int n, int location)
 		{
 			CdpTrait   *trait = CdpTraitById(context->traits, term->id);
 
-			if (trait == NULL || trait->type != type)
+			if (trait == NULL || (trait->type != type && CdpTraitSuspended(trait) == NULL))
 				elog(ERROR, "hidden trait %d is missing", term->id);
 			return trait_var(context, trait, location);
 		}
@@ -338,6 +358,7 @@ primary_column(ResolveContext *context, const char *name, int location)
 				 : errhint("Declare it: cdp.create_trait('%s', type => '…', entity => 'account').", name),
 				 CdpPredicateErrorPosition(context->text, location)));
 	}
+	check_suspended(context, trait, location);
 	var = makeVar(OUTER_VAR, CDP_ENV_N + trait->index + 1, trait->type, -1, trait->collation, 0);
 	var->location = location;
 	if (context->out != NULL)

@@ -393,6 +393,7 @@ extern void CdpMembersSegmentCheck(const CdpSegmentDefinition *definition,
 								   const CdpReferences *references);
 /* A segment's id first, then those of all that refer to it, directly or not. */
 extern List *CdpSegmentDependents(int32 id);
+extern char *CdpSegmentAsking(int32 id);
 /* Integers, the first column of a query about a segment, run as the owner. */
 extern List *CdpSegmentIntegers(const char *sql, int32 id);
 /* define.c: a segment is no more. */

@@ -18,6 +18,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -478,6 +479,14 @@ cdp_preview_segment(PG_FUNCTION_ARGS)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(oldcontext);
 		CurrentResourceOwner = oldowner;
+		if (error->sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION)
+			ereport(ERROR,
+					(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+					 errmsg("the predicate asks what no segment asks yet, and the transaction is read-only"),
+					 errdetail("History would have to be folded for it."),
+					 errhint("%scdp.matches() tells of one profile without that.",
+							 RecoveryInProgress() ? "Ask on the primary server; " :
+							 "Ask in a transaction that may write; ")));
 		ReThrowError(error);
 	}
 	PG_END_TRY();

@@ -166,6 +166,15 @@ load_definitions(int64 generation, bool accounts, MemoryContext context, int *n)
 	return loaded;
 }
 
+/*
+ * A hidden segment is told by the name of one that asks for it.
+ */
+static const char *
+told_name(const CdpSegment *segment)
+{
+	return segment->hidden ? CdpSegmentAsking(segment->id) : segment->name;
+}
+
 static CdpPredicate
 keep_predicate(const CdpPredicate *predicate)
 {
@@ -237,11 +246,13 @@ compile_definition(CdpSegmentSet *set, CdpTraitSet *traits, LoadedSegment *loade
 		CurrentResourceOwner = oldowner;
 		if (!CdpErrorIsLocal(error->sqlerrcode))
 			ReThrowError(error);
-		ereport(WARNING,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("segment \"%s\" is suspended: %s",
-						loaded->segment.name, error->message),
-				 errhint("Correct it with cdp.alter_segment().")));
+		/* without its owner the one that asks for a hidden segment tells the same */
+		if (!loaded->segment.hidden || OidIsValid(get_role_oid(rules->owner, true)))
+			ereport(WARNING,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("segment \"%s\" is suspended: %s",
+							told_name(&loaded->segment), error->message),
+					 errhint("Correct it with cdp.alter_segment().")));
 		set->columns->broken[rules->column] =
 			MemoryContextStrdup(set->context, error->message);
 		FreeErrorData(error);
@@ -327,7 +338,7 @@ order_segment(CdpSegmentSet *set, CdpTraitSet *traits, LoadedSegment *loaded, in
 			ereport(WARNING,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("segment \"%s\" is suspended: it depends on itself",
-							this->segment.name)));
+							told_name(&this->segment))));
 			set->columns->broken[column] = "it depends on itself";
 			break;
 		}
@@ -542,7 +553,8 @@ CdpPredicateCheckBuilt(const CdpPredicate *predicate, const CdpTraitSet *traits,
 		if (segments->columns->waiting[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("segment \"%s\" is being built", segments->columns->names[i]),
+					 errmsg("segment \"%s\" is being built",
+							told_name(segments->columns->segments[i])),
 					 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
 	}
 }

@@ -28,6 +28,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -407,10 +408,11 @@ create(CdpDefinition *definition)
 
 /*
  * Give an existing trait a new definition.  pending: its version that is being
- * built, NULL if there is none.
+ * built, NULL if there is none.  anew: fold history also when it says the same,
+ * because entries were left out while the trait was suspended.
  */
 static void
-alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
+alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition, bool anew)
 {
 	List	   *depends;
 	List	   *over = NIL;
@@ -444,7 +446,8 @@ alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 		}
 		CdpVersionDrop(pending->id);
 	}
-	if (!CdpDefinitionSame(old, definition) && (folds_entries(old) || folds_entries(definition)))
+	if ((anew || !CdpDefinitionSame(old, definition)) &&
+		(folds_entries(old) || folds_entries(definition)))
 	{
 		bool		accounts = CdpOfAccounts(old);
 		bool		building = CdpTraitById(accounts ? CdpAccountTraitSetFresh() :
@@ -487,7 +490,7 @@ alter(CdpDefinition *old, CdpDefinition *pending, CdpDefinition *definition)
 	if (CdpTraitAlteredHook)
 		CdpTraitAlteredHook(old->id, id, false);
 	publish(definition, id, folds && !later);
-	if (CdpTraitAlteredHook && (!CdpDefinitionSame(old, definition) ||
+	if (CdpTraitAlteredHook && (anew || !CdpDefinitionSame(old, definition) ||
 								!CdpSameText(old->empty, definition->empty)))
 		CdpTraitAlteredHook(old->id, id, true);
 	foreach(lc, over)
@@ -642,6 +645,19 @@ read_pending(CdpDefinition *old)
 	return id == 0 ? NULL : CdpDefinitionReadId(id);
 }
 
+/*
+ * Without its owner, or not to be compiled.
+ */
+static bool
+is_suspended(const CdpDefinition *definition)
+{
+	CdpTrait   *trait = CdpTraitById(CdpOfAccounts(definition) ? CdpAccountTraitSetFresh() :
+									 CdpTraitSetFresh(), definition->id);
+
+	return !OidIsValid(get_role_oid(definition->owner, true)) ||
+		(trait != NULL && trait->rules->suspended);
+}
+
 void
 CdpDefinitionCreate(CdpDefinition *definition)
 {
@@ -651,7 +667,7 @@ CdpDefinitionCreate(CdpDefinition *definition)
 void
 CdpDefinitionAlter(CdpDefinition *old, CdpDefinition *definition)
 {
-	alter(old, read_pending(old), definition);
+	alter(old, read_pending(old), definition, is_suspended(old));
 }
 
 PG_FUNCTION_INFO_V1(cdp_create_trait);
@@ -687,7 +703,7 @@ cdp_create_trait(PG_FUNCTION_ARGS)
 				 errmsg("trait \"%s\" already exists, skipping",
 						definition->name)));
 	else if (strcmp(if_exists, "replace") == 0 || old->implicit)
-		alter(old, read_pending(old), definition);
+		alter(old, read_pending(old), definition, is_suspended(old));
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -718,7 +734,8 @@ cdp_alter_trait(PG_FUNCTION_ARGS)
 						  text_to_cstring(PG_GETARG_TEXT_PP(ARG_ENTITY)));
 	pending = read_pending(old);
 	/* what is not asked for stays as it was asked for last */
-	alter(old, pending, definition_from_arguments(fcinfo, pending ? pending : old));
+	alter(old, pending, definition_from_arguments(fcinfo, pending ? pending : old),
+		  is_suspended(old));
 	PG_RETURN_VOID();
 }
 
@@ -734,9 +751,10 @@ check_no_dependants(CdpDefinition *definition, const char *verb, bool also_trait
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args("SELECT string_agg(COALESCE('trait ' || t.name,"
+	if (SPI_execute_with_args("SELECT string_agg(COALESCE(h.name, 'trait ' || t.name,"
 							  " d.kind || ' ' || COALESCE(s.name, d.id::text)), ', ' ORDER BY d.kind, d.id)"
 							  " FROM cdp.definition_depends d"
+							  " LEFT JOIN cdp.hidden_traits h ON h.id = d.id AND d.kind = 'trait'"
 							  " LEFT JOIN cdp.trait_definitions t"
 							  " ON t.id = d.id AND d.kind = 'trait'"
 							  " LEFT JOIN cdp.segment_definitions s"

@@ -138,7 +138,7 @@ extern bool CdpBackfillEnd(const char *kind, int32 id);
 /* How far the traits of the set are built, as the applier leaves it. */
 extern void CdpTraitsBuilt(CdpTraitSet *set);
 /* Its owner is gone, or it does not compile: nothing is folded into it. */
-extern bool CdpTraitSuspended(const CdpTrait *trait);
+extern const char *CdpTraitSuspended(const CdpTrait *trait);	/* why, or NULL */
 /* The version that is being built for a trait, 0: none. */
 extern int32 CdpVersionOf(int32 trait_id);
 /*
@@ -391,6 +391,11 @@ extern const char *CdpTransientKey(const struct CdpDefinition *definition);
 extern CdpTraitSet *CdpTraitSetWith(int64 generation, List *transient);
 /* An expression's text with the column "from" called "to". */
 extern char *CdpRenameColumn(const char *expression, const char *from, const char *to);
+/*
+ * From now on CdpHiddenTrait finds none of those that there are (they may have
+ * missed entries); false: it does again.
+ */
+extern void CdpHiddenTraitsAnew(bool anew);
 /* Say that definition (kind, id) reads exactly these traits (ids). */
 extern void CdpDependsSet(const char *kind, int32 id, const List *trait_ids);
 /* Delete hidden traits that nothing depends on any more. */

@@ -371,8 +371,7 @@ compile_as_owner(DerivedState *state, CdpTrait *trait)
 	if (!OidIsValid(rules->owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("owner \"%s\" of trait \"%s\" does not exist",
-						rules->definition->owner, trait->name)));
+				 errmsg("its owner \"%s\" does not exist", rules->definition->owner)));
 	GetUserIdAndSecContext(&userid, &sec_context);
 	if (rules->owner != userid)
 		SetUserIdAndSecContext(rules->owner,
@@ -382,6 +381,23 @@ compile_as_owner(DerivedState *state, CdpTrait *trait)
 	else
 		compile_basic(state->set, trait);
 	SetUserIdAndSecContext(userid, sec_context);
+}
+
+/*
+ * A hidden trait means nothing to a user: the segments that read it are
+ * suspended, too, and tell why.  It has a name when it is a purpose.
+ */
+static void
+warn_suspended(const CdpTrait *trait, const ErrorData *error)
+{
+	bool		purpose = CDP_AGG_OF_CONSENT(trait->aggregate);
+
+	if (trait->hidden && !purpose)
+		return;
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("%s \"%s\" is suspended: %s", purpose ? "purpose" : "trait",
+					purpose ? trait->rules->definition->key : trait->name, error->message)));
 }
 
 /*
@@ -428,11 +444,9 @@ compile(DerivedState *state, CdpTrait *trait)
 		state->trait = outer;
 		state->path = list_truncate(state->path, depth);
 		/* an altered definition may have made a circle: that is never stored */
-		ereport(WARNING,
-				(errcode(edata->sqlerrcode),
-				 errmsg("trait \"%s\" is suspended: %s", trait->name,
-						edata->message)));
+		warn_suspended(trait, edata);
 		rules->suspended = true;
+		rules->why = pstrdup(edata->message);
 		rules->compiling = false;
 		rules->group = -1;
 		rules->has_empty = false;
@@ -476,9 +490,11 @@ derived_column(void *arg, const char *name, int location)
 				 errdetail("The circle is %s.", cycle.data)));
 	}
 	compile(state, trait);
+	/* of a class that suspends what reads it, and stops nobody else */
 	if (trait->rules->suspended)
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 trait->hidden ? errmsg("%s", trait->rules->why) :
 				 errmsg("trait \"%s\" is suspended", trait->name)));
 	var = makeVar(1, trait->index + 1, trait->type, -1, trait->collation, 0);
 	var->location = location;

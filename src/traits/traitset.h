@@ -99,6 +99,7 @@ typedef struct CdpTraitRules
 {
 	CdpDefinition *definition;
 	bool		suspended;		/* owner is gone or it does not compile: folds nothing, is NULL */
+	char	   *why;			/* it is suspended */
 	bool		compiling;		/* on the path of derived traits being compiled */
 	bool		compiled;
 	Oid			owner;

@@ -147,10 +147,29 @@ CdpTraitsBuilt(CdpTraitSet *set)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-bool
+const char *
 CdpTraitSuspended(const CdpTrait *trait)
 {
-	return trait->rules->suspended;
+	return trait->rules->suspended ? trait->rules->why : NULL;
+}
+
+PG_FUNCTION_INFO_V1(cdp_suspended_traits);
+
+/*
+ * cdp.suspended_traits(): ids, as this session has compiled the definitions.
+ */
+Datum
+cdp_suspended_traits(PG_FUNCTION_ARGS)
+{
+	CdpTraitSet *sets[] = {CdpTraitSetGet(-1), CdpAccountTraitSetGet(-1)};
+	int32	   *ids = palloc(sizeof(int32) * Max(sets[0]->ntraits + sets[1]->ntraits, 1));
+	int			n = 0;
+
+	for (int i = 0; i < lengthof(sets); i++)
+		for (int k = 0; k < sets[i]->ntraits; k++)
+			if (CdpTraitSuspended(sets[i]->traits[k]) != NULL)
+				ids[n++] = sets[i]->traits[k]->id;
+	PG_RETURN_DATUM(CdpInt4Array(ids, n));
 }
 
 int32

@@ -52,7 +52,7 @@ SELECT count(*) FROM preview_segment('month > 1');
 
 -- steps, and entries between them
 SELECT apply(500);
-SELECT what, phase, done BETWEEN 1 AND total - 1 AS in_the_middle FROM progress WHERE what LIKE 'trait %' ORDER BY what;
+SELECT what, phase, done BETWEEN 1 AND total - 1 AS in_the_middle FROM progress WHERE what LIKE 'trait %' OR what LIKE '%: Viewed' ORDER BY what;
 SELECT * FROM differences();
 SELECT append(3001, 4000);
 SELECT cdp.merge('user_id:u1', 'user_id:u199') IS NOT NULL AS merged;

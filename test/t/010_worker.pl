@@ -270,6 +270,8 @@ is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE 
 	'0', 'no worker on a standby');
 (undef, undef, $err) = $standby->psql('a', 'SELECT cdp.start_worker()');
 like($err, qr/during recovery/, 'nor can one be started there');
+(undef, undef, $err) = $standby->psql('a', q{SELECT cdp.preview_segment($$did('Never asked before')$$)});
+like($err, qr/asks what no segment asks yet.*HINT:.*primary/s, 'a preview that would have to fold history says so');
 $node->stop('fast');
 $standby->promote;
 ok($standby->poll_query_until('postgres', "SELECT count(*) = 1 FROM ($applier 'a') a"), 'a promoted standby has an applier');
