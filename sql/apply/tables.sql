@@ -163,6 +163,10 @@ CREATE TABLE cdp.isolated (
 );
 COMMENT ON TABLE cdp.isolated IS 'entries that are put aside because processing them raised an error (or crashed the applier: sqlstate 57P02), so that the others go on; see cdp.retry_rejected()';
 
+-- Who has many entries, of which retention or an erasure has taken some.
+CREATE TABLE cdp.refolds (owner bigint PRIMARY KEY);
+COMMENT ON TABLE cdp.refolds IS 'internal: identifiers (node_id) with many entries whose traits still have what expired or erased entries added to them, until the pass through the log is over';
+
 -- Changes of the rules of identity that history has not gone through yet.
 CREATE TABLE cdp.identity_rules (
 	one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -221,6 +225,7 @@ SELECT pg_extension_config_dump('cdp.releases', '');
 SELECT pg_extension_config_dump('cdp.rejected', '');
 SELECT pg_extension_config_dump('cdp.rejected_id_seq', '');
 SELECT pg_extension_config_dump('cdp.isolated', '');
+SELECT pg_extension_config_dump('cdp.refolds', '');
 SELECT pg_extension_config_dump('cdp.timers', '');
 SELECT pg_extension_config_dump('cdp.identity_rules', '');
 SELECT pg_extension_config_dump('cdp.rule_changes', '');

@@ -46,6 +46,7 @@ DECLARE
 	entry_comps int[];
 	profiles bigint[];			-- by comp: smallest node number
 	stored jsonb[];				-- by comp: values that the incremental state gives
+	unfolded bigint[];			-- profiles with a row of cdp.refolds
 	waiting bigint[];			-- profiles whose timer is due and not handled yet, or who wait for news
 	primaries jsonb[];			-- by comp: values of the primary account
 	due timestamptz[];			-- by comp: when a count changes by itself
@@ -198,6 +199,11 @@ BEGIN
 	FULL JOIN cdp.decisions d ON d.entry = w.entry
 	WHERE w.effective IS DISTINCT FROM d.effective;
 
+	-- whose states are computed anew at the end of a pass of retention, or of an erasure
+	unfolded := ARRAY(SELECT i.profile_id FROM cdp.refolds r JOIN cdp.identities i ON i.node_id = r.owner);
+	SELECT array_agg(CASE WHEN p.profile <> ALL (unfolded) THEN p.profile END ORDER BY p.comp) INTO profiles
+	FROM unnest(profiles) WITH ORDINALITY p(profile, comp);
+
 	-- traits
 	SELECT array_agg(c.comp ORDER BY o.seq) INTO entry_comps
 	FROM unnest(g.owners) WITH ORDINALITY o(node, seq)
@@ -318,7 +324,7 @@ BEGIN
 
 	-- When many timers are due at once they are handled in batches; until then
 	-- members are as of before.
-	waiting := ARRAY(SELECT m.profile_id FROM cdp.timers m WHERE m.at <= v_clock UNION SELECT n.profile_id FROM cdp.account_news n
+	waiting := ARRAY(SELECT m.profile_id FROM cdp.timers m WHERE m.at <= v_clock UNION SELECT n.profile_id FROM cdp.account_news n UNION SELECT unnest(unfolded)
 		-- who will be told when an account's time is handled
 		UNION SELECT i.profile_id FROM cdp.timers m JOIN cdp.account_nodes n ON n.account_id = m.profile_id
 			JOIN cdp.identities i ON i.node_id = n.node_id WHERE m.at <= v_clock);

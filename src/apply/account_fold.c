@@ -479,7 +479,8 @@ fold_batch(CdpAccountSet *set)
 
 		if (!batch->counts[i] || entry->reject_reason != NULL || entry->withheld ||
 			(entry->naccounts == 0 && !set->computed) ||
-			hash_search(set->refold, &entry->owner, HASH_FIND, NULL) != NULL)
+			hash_search(set->refold, &entry->owner, HASH_FIND, NULL) != NULL ||
+			CdpRefoldIsDeferred(batch, entry->owner))
 			continue;
 		entries[n] = *entry;
 		if (entry->owner == 0)

@@ -645,6 +645,7 @@ CdpReplay(void)
 		 " WHERE profile_id = node_id ON CONFLICT (profile_id) DO NOTHING"),
 		"DELETE FROM cdp.entry_pieces",
 		"DELETE FROM cdp.withheld_entries",
+		"DELETE FROM cdp.refolds",
 		"DELETE FROM cdp.releases",
 		"DELETE FROM cdp.links",
 		"DELETE FROM cdp.decisions",

@@ -267,6 +267,12 @@ fold_entries(CdpBatch *batch)
 		if (contributions[i].n == 0 && entry->type != CDP_ENTRY_IDENTIFY)
 			continue;
 		node = entry->owner_node;
+		/* it is in his states as it was, and all of them are computed anew later */
+		if (CdpRefoldIsDeferred(batch, entry->owner))
+		{
+			node->row_changed = true;
+			continue;
+		}
 		if (node->acc == NULL)
 			node->acc = CdpNodeOpen(batch->traits, node->state);
 		CdpNodeFold(node->acc, entry, &contributions[i], true);

@@ -96,6 +96,8 @@ typedef struct CdpBatch
 	int			ndue;
 	int64	   *due;			/* whose timers are due: profiles, accounts */
 	List	   *refolded;		/* int64 *: owners to be folded anew for accounts */
+	int			ndeferred;
+	int64	   *deferred;		/* owners, in order, who are folded anew later, see refold.c */
 	bool		told;			/* members of accounts have been asked to be evaluated */
 } CdpBatch;
 
@@ -131,6 +133,12 @@ extern void CdpWithdraw(CdpBatch *batch, List *entries);
 extern void CdpRenewEvidence(CdpBatch *batch, List *nodes);
 extern void CdpRefold(CdpBatch *batch, const int64 *owners, int nowners,
 					  CdpEntry *entries, int n);
+
+/* refold.c: owners with many entries that retention or an erasure takes some of */
+extern int	CdpRefoldsDefer(CdpBatch *batch, int64 *owners, int n);
+extern bool CdpRefoldIsDeferred(const CdpBatch *batch, int64 owner);
+extern bool CdpRefoldsPending(void);
+extern bool CdpRefoldsStep(CdpBatch *batch, CdpCursorSet *applied);
 
 /* withhold.c: entries that do not count by the policies of kinds */
 extern void CdpWithhold(CdpBatch *batch);
@@ -201,7 +209,7 @@ extern void CdpWriteEntries(CdpBatch *batch);
 /* What cdp.unpack_entries() is asked for, to find those that may name one of these nodes. */
 extern ArrayType *CdpEntriesNaming(const int64 *nodes, int n);
 extern void CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now);
-extern void CdpEntryForget(CdpBatch *batch, int64 owner, TimestampTz at, int64 entry);
+extern void CdpEntriesForget(CdpBatch *batch, CdpEntry *entries, int n);
 
 /* accounts.c, after CdpWriteRows */
 extern void CdpAccountsNote(CdpBatch *batch, CdpEntry *entry, bool gone);

@@ -31,6 +31,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/timestamp.h"
 
 #include "apply/batch.h"
@@ -64,9 +65,14 @@ static CdpStatement insert_pieces = {
 };
 
 static CdpStatement find_pieces = {
-	"SELECT p.ctid, p.refs FROM cdp.entry_pieces p"
-	" WHERE p.owner = $1 AND p.until >= $2 AND p.since <= $2",
-	{"int8", "timestamptz"}
+	"SELECT p.ctid, p.since, p.until FROM cdp.entry_pieces p"
+	" WHERE p.owner = $1 AND p.until >= $2 AND p.since <= $3",
+	{"int8", "timestamptz", "timestamptz"}
+};
+
+static CdpStatement read_pieces = {
+	"SELECT p.ctid, p.refs FROM cdp.entry_pieces p WHERE p.ctid = ANY ($1)",
+	{"tid[]"}
 };
 
 static CdpStatement replace_piece = {
@@ -377,70 +383,170 @@ CdpWriteEntries(CdpBatch *batch)
 	pfree(counting);
 }
 
-/*
- * Without this entry; false when it is not among them.
- */
-static bool
-without(struct varlena *old, TimestampTz at, int64 entry, struct varlena **new)
+/* By time, then number. */
+static int
+entry_order(const void *a, const void *b)
 {
-	int			n;
-	Ref		   *refs = unpack(old, 0, &n);
-	int			i;
+	const CdpEntry *x = *(const CdpEntry *const *) a;
+	const CdpEntry *y = *(const CdpEntry *const *) b;
 
-	for (i = 0; i < n; i++)
-		if (refs[i].at == at && refs[i].entry == entry)
-			break;
-	if (i == n)
-		return false;
-	memmove(refs + i, refs + i + 1, sizeof(Ref) * (n - i - 1));
-	*new = pack(NULL, refs, n - 1);
-	return true;
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id ? 1 : 0;
+}
+
+static int
+owner_order(const void *a, const void *b)
+{
+	const CdpEntry *x = *(const CdpEntry *const *) a;
+	const CdpEntry *y = *(const CdpEntry *const *) b;
+
+	if (x->owner != y->owner)
+		return x->owner < y->owner ? -1 : 1;
+	return entry_order(a, b);
 }
 
 /*
- * An entry does not count any more.  Written at once, for who withdraws it
- * reads the others; its owner is active.
+ * The first of the entries, in order, that is not before this time; n: none.
  */
-void
-CdpEntryForget(CdpBatch *batch, int64 owner, TimestampTz at, int64 entry)
+static int
+first_since(CdpEntry **entries, int n, TimestampTz at)
 {
+	int			low = 0;
+	int			high = n;
+
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+
+		if (entries[middle]->at < at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/*
+ * Without these entries, which are in order; false when none is among them.
+ */
+static bool
+without(struct varlena *old, CdpEntry **entries, int nentries, struct varlena **new)
+{
+	int			n;
+	Ref		   *refs = unpack(old, 0, &n);
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		int			k = first_since(entries, nentries, refs[i].at);
+
+		while (k < nentries && entries[k]->at == refs[i].at && entries[k]->id < refs[i].entry)
+			k++;
+		if (k == nentries || entries[k]->at != refs[i].at || entries[k]->id != refs[i].entry)
+			refs[kept++] = refs[i];
+	}
+	if (kept < n)
+		*new = pack(NULL, refs, kept);
+	pfree(refs);
+	return kept < n;
+}
+
+/*
+ * The pieces of an owner that may have one of the entries, which are in order.
+ */
+static Datum
+pieces_with(int64 owner, CdpEntry **entries, int n)
+{
+	Datum		args[3];
+	Datum	   *found;
+	uint64		nrows;
+	int			nfound = 0;
+
+	args[0] = Int64GetDatum(owner);
+	args[1] = TimestampTzGetDatum(entries[0]->at);
+	args[2] = TimestampTzGetDatum(entries[n - 1]->at);
+	nrows = CdpRunHere(&find_pieces, args, NULL);
+	found = palloc(sizeof(Datum) * Max(nrows, 1));
+	for (uint64 r = 0; r < nrows; r++)
+	{
+		int			k = first_since(entries, n, CdpCellInt8(r, 2));
+		bool		isnull;
+
+		if (k < n && entries[k]->at <= CdpCellInt8(r, 3))
+			found[nfound++] = datumCopy(CdpCell(r, 1, &isnull), false, sizeof(ItemPointerData));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return PointerGetDatum(construct_array(found, nfound, TIDOID, sizeof(ItemPointerData), false,
+										   TYPALIGN_SHORT));
+}
+
+/*
+ * These entries of one owner, in order, do not count any more.
+ */
+static void
+forget(CdpBatch *batch, CdpEntry **entries, int n)
+{
+	int64		owner = entries[0]->owner;
 	CdpNode    *node = CdpGraphNode(batch->graph, owner);
 	struct varlena *left;
 	Datum		args[2];
 	char		nulls[2] = {' ', ' '};
 	SPITupleTable *rows;
 	uint64		nrows;
-	uint64		r;
 
-	if (recent_of(node) != NULL && without(recent_of(node), at, entry, &left))
+	if (recent_of(node) != NULL && without(recent_of(node), entries, n, &left))
 	{
 		node->new_recent = left;
 		node->recent_changed = true;
 		args[0] = Int64GetDatum(owner);
 		args[1] = PointerGetDatum(left);
 		nulls[1] = left == NULL ? 'n' : ' ';
-		CdpRun(&replace_recent, args, nulls);
-		return;
+		CdpRunHere(&replace_recent, args, nulls);
 	}
-	args[0] = Int64GetDatum(owner);
-	args[1] = TimestampTzGetDatum(at);
-	nrows = CdpRun(&find_pieces, args, NULL);
+	args[0] = pieces_with(owner, entries, n);
+	if (ARR_NDIM(DatumGetArrayTypeP(args[0])) == 0)
+		return;
+	nrows = CdpRunHere(&read_pieces, args, NULL);
 	rows = SPI_tuptable;
-	for (r = 0; r < nrows; r++)
+	for (uint64 r = 0; r < nrows; r++)
 	{
 		bool		isnull;
-		struct varlena *refs;
 
+		CHECK_FOR_INTERRUPTS();
 		SPI_tuptable = rows;
 		args[0] = CdpCell(r, 1, &isnull);
-		refs = CdpCellVarlena(r, 2, CurrentMemoryContext);
-		if (!without(refs, at, entry, &left))
+		if (!without(CdpCellVarlena(r, 2, CurrentMemoryContext), entries, n, &left))
 			continue;
 		args[1] = PointerGetDatum(left);
-		CdpRun(left == NULL ? &delete_piece : &replace_piece, args, NULL);
-		break;
+		CdpRunHere(left == NULL ? &delete_piece : &replace_piece, args, NULL);
 	}
 	SPI_freetuptable(rows);
+}
+
+/*
+ * Entries do not count any more.  Written at once, for who withdraws them reads
+ * the others; their owners, where they have one, are active.
+ */
+void
+CdpEntriesForget(CdpBatch *batch, CdpEntry *entries, int n)
+{
+	CdpEntry  **order = palloc(sizeof(CdpEntry *) * Max(n, 1));
+	int			norder = 0;
+	int			end;
+
+	for (int i = 0; i < n; i++)
+		if (entries[i].owner != 0)
+			order[norder++] = &entries[i];
+	qsort(order, norder, sizeof(CdpEntry *), owner_order);
+	for (int i = 0; i < norder; i = end)
+	{
+		end = i + 1;
+		while (end < norder && order[end]->owner == order[i]->owner)
+			end++;
+		forget(batch, order + i, end - i);
+	}
+	pfree(order);
 }
 
 /*

@@ -696,7 +696,7 @@ sweep(CdpErasureRows *rows)
 		CdpRunHere(&set_layout, args, NULL);
 	}
 	if (erasure->position >= pages)
-		return finish(rows);
+		return CdpRefoldsStep(rows->batch, rows->applied) ? 1 : finish(rows);
 	args[0] = Int64GetDatum(erasure->position);
 	args[1] = Int64GetDatum(erasure->position + step);
 	CdpRunHere(&sweep_pages, args, NULL);

@@ -59,5 +59,7 @@ extern void CdpErasureTakeRows(CdpErasureRows *rows, bool owned);
 extern bool CdpErasureConsentOnly(CdpErasureRows *rows, CdpEntry *entry, Datum *values, bool *isnull);
 /* Write them, and what follows from it. */
 extern void CdpErasureExchange(CdpErasureRows *rows);
+/* Evaluate and write a batch that has been folded: what changes is not for an entry. */
+extern void CdpErasureWrite(CdpBatch *batch);
 
 #endif							/* CDP_APPLY_ERASE_H */

@@ -573,6 +573,17 @@ other_copies(CdpErasureRows *rows, CdpReadings **list, int n)
 	return result;
 }
 
+void
+CdpErasureWrite(CdpBatch *batch)
+{
+	CdpProfilesCollect(batch);
+	for (int i = 0; i < batch->nprofiles; i++)
+		if (batch->profiles[i]->cause == CDP_CAUSE_ENTRY ||
+			batch->profiles[i]->cause == CDP_CAUSE_RETRACTION)
+			batch->profiles[i]->cause = CDP_CAUSE_ERASURE;
+	CdpBatchWrite(batch);
+}
+
 /*
  * Write the rows, and exchange what they did for what they do; entries that have
  * not been applied do nothing so far.  Then the batch is to be written.
@@ -654,11 +665,6 @@ CdpErasureExchange(CdpErasureRows *rows)
 	batch->applier.duplicates = duplicates;
 	batch->nread = 0;
 
-	CdpProfilesCollect(batch);
-	for (int i = 0; i < batch->nprofiles; i++)
-		if (batch->profiles[i]->cause == CDP_CAUSE_ENTRY ||
-			batch->profiles[i]->cause == CDP_CAUSE_RETRACTION)
-			batch->profiles[i]->cause = CDP_CAUSE_ERASURE;
-	CdpBatchWrite(batch);
+	CdpErasureWrite(batch);
 	forget_names(rows->exchanged);
 }

@@ -252,14 +252,14 @@ CdpRetentionDue(CdpBatch *batch)
 	TimestampTz now = CdpClock();
 
 	if (CdpTableIsVoid("retention_rules"))
-		return false;
+		return CdpRefoldsPending();
 	go_back();
 	if (pass.generation != batch->applier.generation || now < pass.begun)
 	{
 		pass.going = false;
 		pass.next = DT_NOBEGIN;
 	}
-	return pass.going || now >= pass.next;
+	return pass.going || now >= pass.next || CdpRefoldsPending();
 }
 
 /*
@@ -310,6 +310,12 @@ CdpRetentionStep(CdpBatch *batch, CdpCursorSet *applied, bool *more)
 	int64		step;
 	int64		n = 0;
 
+	if (!pass.going && (now < pass.next || CdpTableIsVoid("retention_rules")))
+	{
+		(void) CdpRefoldsStep(batch, applied);
+		*more = CdpRefoldsPending();
+		return 1;
+	}
 	if (!pass.going)
 	{
 		pass.going = true;
@@ -365,6 +371,7 @@ CdpRetentionStep(CdpBatch *batch, CdpCursorSet *applied, bool *more)
 	{
 		pass.going = false;
 		pass.next = now + PASS_EVERY;
+		*more = CdpRefoldsPending();
 	}
 	return n;
 }

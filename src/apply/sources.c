@@ -77,7 +77,7 @@ CdpSourceAdd(CdpSources *sources, int64 owner, TimestampTz since, TimestampTz un
 void
 CdpSourceAddFor(CdpBatch *batch, CdpSources *sources, int64 owner, const CdpNode *node)
 {
-	if (batch->rereading || batch->replaying || batch->graph->reading != NULL ||
+	if ((batch->rereading && !batch->erasing) || batch->replaying || batch->graph->reading != NULL ||
 		batch->nemptied > 0)
 		CdpSourceAdd(sources, owner, DT_NOBEGIN, DT_NOEND, false);
 	else

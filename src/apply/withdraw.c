@@ -619,6 +619,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	CdpContributions *contributions;
 	CdpContributions *of_accounts;
 	int64	   *owners = palloc(sizeof(int64) * n);
+	int64	   *credited = palloc(sizeof(int64) * n);
 	int64	   *ids = palloc(sizeof(int64) * n);
 	int64	   *named;
 	int64	   *unseen;
@@ -628,6 +629,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	int			nunseen;
 	int			nsought;
 	int			nowners = 0;
+	int			ncredited = 0;
 	int			nids = 0;
 	int			max = 0;
 	CdpEntry   *entries;
@@ -670,18 +672,17 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 		max += old[i].nnodes;
 		if (old[i].owner == 0)
 			continue;
-		CdpEntryForget(batch, old[i].owner, old[i].at, old[i].id);
 		ids[nids++] = old[i].id;
 		if (contributions[i].n > 0 || CdpEntryUnknown(&old[i]) || old[i].type == CDP_ENTRY_IDENTIFY ||
 			old[i].naccounts > 0)
 			owners[nowners++] = old[i].owner;
 		/* but perhaps to those of accounts, whose traits are others */
 		else if (of_accounts[i].n > 0)
-			batch->refolded = lappend(batch->refolded,
-									  &CdpGraphNode(batch->graph, old[i].owner)->id);
+			credited[ncredited++] = old[i].owner;
 	}
 	pfree(contributions);
 	pfree(of_accounts);
+	CdpEntriesForget(batch, old, n);
 	CdpWithheldWithdraw(batch, old, n);
 
 	named = palloc(sizeof(int64) * Max(max, 1));
@@ -693,7 +694,10 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	nnamed = sort_unique(named, nnamed);
 	if (nnamed == 0)
 		return;
-	nowners = sort_unique(owners, nowners);
+	nowners = CdpRefoldsDefer(batch, owners, sort_unique(owners, nowners));
+	ncredited = CdpRefoldsDefer(batch, credited, sort_unique(credited, ncredited));
+	for (i = 0; i < ncredited; i++)
+		batch->refolded = lappend(batch->refolded, &CdpGraphNode(batch->graph, credited[i])->id);
 	nids = sort_unique(ids, nids);
 	nlinks = resting_links(batch, old, n, ids, nids, &links);
 	unseen = palloc(sizeof(int64) * nnamed);

@@ -523,7 +523,7 @@ look_at_owners(CdpBatch *batch, List *nodes)
 		}
 		else
 		{
-			CdpEntryForget(batch, entry->owner, entry->at, entry->id);
+			CdpEntriesForget(batch, entry, 1);
 			CdpAccountsNote(batch, entry, true);
 			add_column(&kept, entry);
 		}
