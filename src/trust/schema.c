@@ -186,11 +186,27 @@ pattern_of(const char *pattern, int len, const char *pointer, const char *keywor
 {
 	const char *why;
 	CdpPattern *translated = CdpPatternTranslate(pattern, len, &why);
+	MemoryContext old = CurrentMemoryContext;
 
 	if (translated == NULL)
 		unsupported(pointer, keyword, why);
 	/* it may be no regular expression at all: now, and not at each entry */
-	(void) CdpPatternMatches(translated, "", 0);
+	PG_TRY();
+	{
+		(void) CdpPatternMatches(translated, "", 0);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_INVALID_REGULAR_EXPRESSION)
+			PG_RE_THROW();
+		FlushErrorState();
+		invalid(pointer, keyword, error->message);
+	}
+	PG_END_TRY();
 	return translated;
 }
 

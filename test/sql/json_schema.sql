@@ -43,6 +43,8 @@ FROM (VALUES ('unevaluatedProperties', 'false'::json), ('unevaluatedItems', 'fal
 	('format', '"idn-hostname"'), ('format', '"iri-reference"'), ('$ref', '"other.json"'), ('$ref', '"https://example.com/a"'), ('requierd', '[]')) k (k, v)
 ORDER BY k COLLATE "C", v::text COLLATE "C";
 
+-- a pattern that is none is refused with its place
+SELECT cdp.schema_check('{"properties": {"a": {"pattern": "(a"}}}');
 -- patterns that can take forever are refused, or look at so much only
 SELECT p AS pattern, left(judge('"aa"', json_build_object('pattern', p)), 40) AS found
 FROM unnest('{(a)\\1,^(a*)(a*)(a*)\\1\\2\\3b$,\\2,a(?=a),(?<!b)a,(?:a)+}'::text[]) p;
