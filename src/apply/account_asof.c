@@ -343,12 +343,6 @@ take_person(Question *q, Person *person)
 /* ---- what was collected ---- */
 
 static int
-by_order(const void *a, const void *b)
-{
-	return CdpEntryCompare(*(CdpEntry *const *) a, *(CdpEntry *const *) b);
-}
-
-static int
 by_root(const void *a, const void *b)
 {
 	CdpEntry *x = *(CdpEntry *const *) a;
@@ -373,7 +367,7 @@ take_nobodys(Question *q, CdpEntry **entries, int n)
 {
 	Person nobody = { .is = { .entries = entries, .n = n } };
 
-	qsort(entries, n, sizeof(CdpEntry *), by_order);
+	qsort(entries, n, sizeof(CdpEntry *), CdpAsOfByOrder);
 	find_credits(q, &nobody);
 	fold_entries(q, &nobody, false);
 }

@@ -31,7 +31,7 @@ static CdpStatement credits = {
 	" unnest($3) AS at) AS u"
 	" JOIN cdp.identities o ON o.node_id = u.node_id"
 	" CROSS JOIN LATERAL " CDP_MEMBERSHIPS("o.profile_id", "u.at") " y",
-	{"int8[]", "int8[]", "timestamptz[]"}
+	{ "int8[]", "int8[]", "timestamptz[]" }
 };
 
 CdpStatement CdpOwnedEntries = {
@@ -40,7 +40,7 @@ CdpStatement CdpOwnedEntries = {
 	" CROSS JOIN LATERAL cdp.entries_of(u.owner) n"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
 	" AND e.received_at = n.received_at",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 CdpStatement CdpNobodysEntries = {
@@ -50,7 +50,7 @@ CdpStatement CdpNobodysEntries = {
 	" JOIN cdp.account_evidence v ON v.node_id = 0 AND v.account_id = u.account_id) n"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
 	" AND e.received_at = n.received_at",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 /*
@@ -59,15 +59,15 @@ CdpStatement CdpNobodysEntries = {
  */
 CdpCredit *
 CdpCreditsFind(CdpAccountSet *set, CdpEntry *entries, int n,
-			 const CdpContributions *contributions, int *ncredits)
+			   const CdpContributions *contributions, int *ncredits)
 {
-	int64	   *places = palloc(sizeof(int64) * Max(n, 1));
-	int64	   *nodes = palloc(sizeof(int64) * Max(n, 1));
+	int64 *places = palloc(sizeof(int64) * Max(n, 1));
+	int64 *nodes = palloc(sizeof(int64) * Max(n, 1));
 	TimestampTz *ats = palloc(sizeof(TimestampTz) * Max(n, 1));
-	CdpCredit	   *result;
-	int			nasked = 0;
-	int			max = 0;
-	Datum		args[3];
+	CdpCredit *result;
+	int nasked = 0;
+	int max = 0;
+	Datum args[3];
 
 	*ncredits = 0;
 	for (int i = 0; i < n; i++)
@@ -119,7 +119,7 @@ CdpCreditsFind(CdpAccountSet *set, CdpEntry *entries, int n,
 int
 CdpCreditsOfAccounts(CdpCredit *found, int nfound, const int64 *accounts, int naccounts)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (int i = 0; i < nfound; i++)
 		if (bsearch(&found[i].account, accounts, naccounts, sizeof(int64), CdpCompareInt8) != NULL)
@@ -131,7 +131,7 @@ CdpCreditsOfAccounts(CdpCredit *found, int nfound, const int64 *accounts, int na
 int
 CdpCreditsContributing(CdpCredit *found, int nfound, const CdpContributions *contributions)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (int i = 0; i < nfound; i++)
 		if (contributions[found[i].entry].n > 0)
@@ -145,15 +145,15 @@ CdpCreditsContributing(CdpCredit *found, int nfound, const CdpContributions *con
 static CdpEntry *
 read_entries(CdpAccountSet *set, int *n)
 {
-	CdpEntry   *entries = palloc(sizeof(CdpEntry) * SPI_processed);
-	CdpNaming  *namings = palloc(sizeof(CdpNaming) * SPI_processed);
+	CdpEntry *entries = palloc(sizeof(CdpEntry) * SPI_processed);
+	CdpNaming *namings = palloc(sizeof(CdpNaming) * SPI_processed);
 
 	*n = (int) SPI_processed;
 	for (int i = 0; i < *n; i++)
 	{
-		Datum		values[CDP_EVENTS_NATTS + 1];
-		bool		isnull[CDP_EVENTS_NATTS + 1];
-		int64		owner;
+		Datum values[CDP_EVENTS_NATTS + 1];
+		bool isnull[CDP_EVENTS_NATTS + 1];
+		int64 owner;
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, isnull);
 		CdpEntryFromRow(&entries[i], values + 1, isnull + 1);
@@ -177,9 +177,9 @@ read_entries(CdpAccountSet *set, int *n)
 CdpEntry *
 CdpNobodysPart(CdpAccountSet *set, CdpEntry *entries, int *n)
 {
-	CdpEntry   *parts;
-	int			max = 0;
-	int			nparts = 0;
+	CdpEntry *parts;
+	int max = 0;
+	int nparts = 0;
 
 	if (set->traits->nbuilding == 0)
 		return entries;

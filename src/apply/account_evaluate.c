@@ -26,13 +26,13 @@
 #include "cdp.h"
 #include "statement.h"
 
-#define CHUNK	1000
+#define CHUNK 1000
 
 static CdpStatement values_of = {
 	"SELECT v.account_id, v.trait_id, v.profile_id, v.value"
 	" FROM (SELECT unnest($1) AS profile_id) AS u"
 	" JOIN cdp.account_values v ON v.profile_id = u.profile_id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement delete_values = {
@@ -41,13 +41,13 @@ static CdpStatement delete_values = {
 	" unnest($3) AS profile_id) AS u"
 	" WHERE v.profile_id = u.profile_id AND v.account_id = u.account_id"
 	" AND v.trait_id = u.trait_id",
-	{"int8[]", "int4[]", "int8[]"}
+	{ "int8[]", "int4[]", "int8[]" }
 };
 
 static CdpStatement insert_values = {
 	"INSERT INTO cdp.account_values (account_id, trait_id, profile_id, value)"
 	" SELECT unnest($1), unnest($2), unnest($3), unnest($4)",
-	{"int8[]", "int4[]", "int8[]", "numeric[]"}
+	{ "int8[]", "int4[]", "int8[]", "numeric[]" }
 };
 
 static CdpStatement add_totals = {
@@ -55,7 +55,7 @@ static CdpStatement add_totals = {
 	" SELECT unnest($1), unnest($2), unnest($3), unnest($4)"
 	" ON CONFLICT (account_id, trait_id) DO UPDATE"
 	" SET n = t.n + excluded.n, total = t.total + excluded.total",
-	{"int8[]", "int4[]", "int8[]", "numeric[]"}
+	{ "int8[]", "int4[]", "int8[]", "numeric[]" }
 };
 
 static CdpStatement above = {
@@ -65,26 +65,26 @@ static CdpStatement above = {
 	" UNION SELECT p.account_id, p.parent"
 	" FROM up JOIN cdp.account_identities p ON p.identifier = up.parent)"
 	" SELECT account_id FROM up",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement by_name = {
 	"SELECT a.account_id FROM (SELECT unnest($1) AS t) AS u"
 	" JOIN cdp.account_identities a ON a.identifier = u.t::cdp.identifier",
-	{"text[]"}
+	{ "text[]" }
 };
 
 static CdpStatement due_accounts = {
 	"SELECT a.account_id FROM (SELECT unnest($1) AS account_id) AS u"
 	" JOIN cdp.account_identities a ON a.account_id = u.account_id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement update_parents = {
 	"UPDATE cdp.account_identities a SET parent = u.parent::cdp.identifier"
 	" FROM (SELECT unnest($1) AS account_id, unnest($2) AS parent) AS u"
 	" WHERE a.account_id = u.account_id",
-	{"int8[]", "text[]"}
+	{ "int8[]", "text[]" }
 };
 
 static CdpStatement update_accounts = {
@@ -92,37 +92,37 @@ static CdpStatement update_accounts = {
 	" timer = nullif(u.timer, 'infinity')"
 	" FROM (SELECT unnest($1) AS account_id, unnest($2) AS segments,"
 	" unnest($3) AS timer) AS u WHERE a.account_id = u.account_id",
-	{"int8[]", "text[]", "timestamptz[]"}
+	{ "int8[]", "text[]", "timestamptz[]" }
 };
 
 static CdpStatement upsert_timers = {
 	"INSERT INTO cdp.timers AS t (profile_id, at) SELECT unnest($1), unnest($2)"
 	" ON CONFLICT (profile_id) DO UPDATE SET at = excluded.at",
-	{"int8[]", "timestamptz[]"}
+	{ "int8[]", "timestamptz[]" }
 };
 
 static CdpStatement delete_timers = {
 	"DELETE FROM cdp.timers t USING unnest($1) AS u (id) WHERE t.profile_id = u.id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement delete_totals = {
 	"DELETE FROM cdp.account_totals t USING unnest($1) AS u (id) WHERE t.account_id = u.id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement next_accounts = {
 	"SELECT a.account_id FROM cdp.account_identities a WHERE a.account_id > $1"
 	" ORDER BY a.account_id LIMIT $2",
-	{"int8", "int8"}
+	{ "int8", "int8" }
 };
 
 /* Numbers of accounts, each once. */
 typedef struct Ids
 {
-	int			n;
-	int			max;
-	int64	   *ids;
+	int n;
+	int max;
+	int64 *ids;
 } Ids;
 
 static void
@@ -131,8 +131,7 @@ add_id(Ids *list, int64 id)
 	if (list->n == list->max)
 	{
 		list->max = Max(64, 2 * list->max);
-		list->ids = list->ids == NULL ? palloc(sizeof(int64) * list->max)
-			: repalloc(list->ids, sizeof(int64) * list->max);
+		list->ids = list->ids == NULL ? palloc(sizeof(int64) * list->max) : repalloc(list->ids, sizeof(int64) * list->max);
 	}
 	list->ids[list->n++] = id;
 }
@@ -166,25 +165,25 @@ add_result(Ids *list)
 
 typedef struct Contribution
 {
-	int64		account;		/* hash key, all three */
-	int64		trait;
-	int64		profile;
-	Numeric		before;			/* NULL: nothing */
-	Numeric		after;
+	int64 account; /* hash key, all three */
+	int64 trait;
+	int64 profile;
+	Numeric before; /* NULL: nothing */
+	Numeric after;
 } Contribution;
 
 typedef struct Change
 {
-	int64		account;		/* hash key, with trait */
-	int64		trait;
-	int64		n;
-	Numeric		total;
+	int64 account; /* hash key, with trait */
+	int64 trait;
+	int64 n;
+	Numeric total;
 } Change;
 
 static HTAB *
 make_table(const char *name, int nkeys, Size entrysize)
 {
-	HASHCTL		ctl;
+	HASHCTL ctl;
 
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = nkeys * sizeof(int64);
@@ -196,8 +195,8 @@ make_table(const char *name, int nkeys, Size entrysize)
 static Contribution *
 contribution_of(HTAB *table, int64 account, int64 trait, int64 profile)
 {
-	int64		key[3] = {account, trait, profile};
-	bool		found;
+	int64 key[3] = { account, trait, profile };
+	bool found;
 	Contribution *contribution = hash_search(table, key, HASH_ENTER, &found);
 
 	if (!found)
@@ -208,9 +207,9 @@ contribution_of(HTAB *table, int64 account, int64 trait, int64 profile)
 static void
 count_change(HTAB *changes, Contribution *c, Numeric value, int sign)
 {
-	int64		key[2] = {c->account, c->trait};
-	bool		found;
-	Change	   *change = hash_search(changes, key, HASH_ENTER, &found);
+	int64 key[2] = { c->account, c->trait };
+	bool found;
+	Change *change = hash_search(changes, key, HASH_ENTER, &found);
 
 	if (!found)
 	{
@@ -226,10 +225,11 @@ count_change(HTAB *changes, Contribution *c, Numeric value, int sign)
 static int
 compare_profiles(const void *a, const void *b)
 {
-	int64		x = *(const int64 *) a;
-	int64		y = (*(CdpProfile *const *) b)->id;
+	int64 x = *(const int64 *) a;
+	int64 y = (*(CdpProfile *const *) b)->id;
 
-	return x < y ? -1 : x > y ? 1 : 0;
+	return x < y ? -1 : x > y ? 1 :
+								0;
 }
 
 /*
@@ -238,17 +238,17 @@ compare_profiles(const void *a, const void *b)
 static void
 write_contributions(HTAB *table, Ids *touched)
 {
-	long		max = Max(hash_get_num_entries(table), 1);
-	HTAB	   *changes = make_table("cdp totals", 2, sizeof(Change));
+	long max = Max(hash_get_num_entries(table), 1);
+	HTAB *changes = make_table("cdp totals", 2, sizeof(Change));
 	HASH_SEQ_STATUS seq;
 	Contribution *c;
-	Change	   *change;
-	int64	   *accounts = palloc(sizeof(int64) * max);
-	int32	   *traits = palloc(sizeof(int32) * max);
-	int64	   *profiles = palloc(sizeof(int64) * max);
-	Datum	   *values = palloc(sizeof(Datum) * max);
-	Datum		args[4];
-	int			n;
+	Change *change;
+	int64 *accounts = palloc(sizeof(int64) * max);
+	int32 *traits = palloc(sizeof(int32) * max);
+	int64 *profiles = palloc(sizeof(int64) * max);
+	Datum *values = palloc(sizeof(Datum) * max);
+	Datum args[4];
+	int n;
 
 	for (int pass = 0; pass < 2; pass++)
 	{
@@ -256,7 +256,7 @@ write_contributions(HTAB *table, Ids *touched)
 		hash_seq_init(&seq, table);
 		while ((c = hash_seq_search(&seq)) != NULL)
 		{
-			Numeric		value = pass == 0 ? c->before : c->after;
+			Numeric value = pass == 0 ? c->before : c->after;
 
 			if (value == NULL ||
 				(c->before != NULL && c->after != NULL &&
@@ -304,13 +304,13 @@ write_contributions(HTAB *table, Ids *touched)
 static void
 member_values(CdpBatch *batch, CdpTraitSet *accounts, Ids *touched)
 {
-	CdpGraph   *graph = batch->graph;
-	HTAB	   *table = make_table("cdp contributions", 3, sizeof(Contribution));
-	Ids			profiles = {0};
-	Ids			now = {0};
+	CdpGraph *graph = batch->graph;
+	HTAB *table = make_table("cdp contributions", 3, sizeof(Contribution));
+	Ids profiles = { 0 };
+	Ids now = { 0 };
 	CdpMembership *memberships;
-	Datum		arg;
-	int			n;
+	Datum arg;
+	int n;
 
 	for (int i = 0; i < batch->nprofiles; i++)
 		if (batch->profiles[i]->values.values != NULL)
@@ -320,7 +320,7 @@ member_values(CdpBatch *batch, CdpTraitSet *accounts, Ids *touched)
 		}
 	for (int i = 0; i < graph->nactive; i++)
 	{
-		CdpNode    *node = graph->active[i];
+		CdpNode *node = graph->active[i];
 
 		if (node->old_profile == node->id && (node->is_gone || node->profile != node->id))
 			add_id(&profiles, node->id);
@@ -332,10 +332,11 @@ member_values(CdpBatch *batch, CdpTraitSet *accounts, Ids *touched)
 	CdpRunHere(&values_of, &arg, NULL);
 	for (uint64 r = 0; r < SPI_processed; r++)
 	{
-		bool		isnull;
+		bool isnull;
 
 		contribution_of(table, CdpCellInt8(r, 1), DatumGetInt32(CdpCell(r, 2, &isnull)),
-						CdpCellInt8(r, 3))->before =
+						CdpCellInt8(r, 3))
+			->before =
 			(Numeric) CdpCellVarlena(r, 4, CurrentMemoryContext);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -349,15 +350,16 @@ member_values(CdpBatch *batch, CdpTraitSet *accounts, Ids *touched)
 
 		for (int t = 0; t < accounts->ntraits; t++)
 		{
-			int32		member = accounts->traits[t]->member_trait;
-			Numeric		value = member == 0 ? NULL :
-				CdpMemberContributes(batch->traits, member, &(*profile)->values,
-									 (*profile)->node->new_segments,
-									 (*profile)->node->nnew_segments);
+			int32 member = accounts->traits[t]->member_trait;
+			Numeric value = member == 0 ? NULL :
+										  CdpMemberContributes(batch->traits, member, &(*profile)->values,
+															   (*profile)->node->new_segments,
+															   (*profile)->node->nnew_segments);
 
 			if (value != NULL)
 				contribution_of(table, memberships[i].account_id, member,
-								memberships[i].profile_id)->after = value;
+								memberships[i].profile_id)
+					->after = value;
 		}
 	}
 	write_contributions(table, touched);
@@ -402,7 +404,7 @@ CdpAccountsOverMembers(CdpBatch *batch)
 void
 CdpAccountsMemberValues(CdpBatch *batch)
 {
-	Ids			touched = {0};
+	Ids touched = { 0 };
 
 	if (CdpAccountsOverMembers(batch))
 		member_values(batch, CdpAccountTraitSetGet(batch->applier.generation), &touched);
@@ -413,8 +415,8 @@ CdpAccountsMemberValues(CdpBatch *batch)
 CdpIdentifier *
 CdpAccountParent(CdpKindSet *kinds, CdpAccountRow *row)
 {
-	Jsonb	   *value = CdpNodeDeclaredValue(row->acc, "parent");
-	JsonbValue	v;
+	Jsonb *value = CdpNodeDeclaredValue(row->acc, "parent");
+	JsonbValue v;
 
 	if (value == NULL || !JB_ROOT_IS_SCALAR(value) || !JsonbExtractScalar(&value->root, &v) ||
 		(v.type != jbvString && v.type != jbvNumeric))
@@ -437,20 +439,20 @@ CdpAccountParent(CdpKindSet *kinds, CdpAccountRow *row)
 static void
 renew_parents(CdpBatch *batch, CdpAccountRow *rows, int n, bool rollup, Ids *touched)
 {
-	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
-	Datum	   *parents = palloc(sizeof(Datum) * Max(n, 1));
-	bool	   *nulls = palloc(sizeof(bool) * Max(n, 1));
-	Datum	   *names = palloc(sizeof(Datum) * 2 * Max(n, 1));
-	int			nnames = 0;
-	int			nchanged = 0;
-	Datum		args[2];
+	int64 *ids = palloc(sizeof(int64) * Max(n, 1));
+	Datum *parents = palloc(sizeof(Datum) * Max(n, 1));
+	bool *nulls = palloc(sizeof(bool) * Max(n, 1));
+	Datum *names = palloc(sizeof(Datum) * 2 * Max(n, 1));
+	int nnames = 0;
+	int nchanged = 0;
+	Datum args[2];
 
 	for (int i = 0; i < n; i++)
 	{
 		CdpIdentifier *parent = CdpAccountParent(batch->kinds, &rows[i]);
 
 		if (parent == NULL ? rows[i].parent == NULL :
-			rows[i].parent != NULL && CdpVarlenaMatch(&parent, &rows[i].parent, 0) == 0)
+							 rows[i].parent != NULL && CdpVarlenaMatch(&parent, &rows[i].parent, 0) == 0)
 			continue;
 		ids[nchanged] = rows[i].id;
 		nulls[nchanged] = parent == NULL;
@@ -493,8 +495,8 @@ typedef struct Passages
 {
 	CdpPassage *entered;
 	CdpPassage *left;
-	int			nentered;
-	int			nleft;
+	int nentered;
+	int nleft;
 } Passages;
 
 static void
@@ -522,8 +524,8 @@ leave(CdpBatch *batch, CdpAccountSet *set, CdpSegmentSet *segments, Passages *pa
 {
 	HASH_SEQ_STATUS seq;
 	CdpAccount *account;
-	Ids			gone = {0};
-	Datum		arg;
+	Ids gone = { 0 };
+	Datum arg;
 
 	hash_seq_init(&seq, set->by_id);
 	while ((account = hash_seq_search(&seq)) != NULL)
@@ -533,8 +535,9 @@ leave(CdpBatch *batch, CdpAccountSet *set, CdpSegmentSet *segments, Passages *pa
 		add_id(&gone, account->id);
 		for (int i = 0; i < account->nsegments; i++)
 			pass(batch, segments, passages, account->segments[i], account->id, false,
-				 batch->erasing ? CDP_CAUSE_ERASURE :
-				 batch->rereading ? CDP_CAUSE_DEFINITION : CDP_CAUSE_RETRACTION,
+				 batch->erasing		  ? CDP_CAUSE_ERASURE :
+					 batch->rereading ? CDP_CAUSE_DEFINITION :
+										CDP_CAUSE_RETRACTION,
 				 batch->applier.clock);
 	}
 	if (gone.n == 0)
@@ -554,22 +557,22 @@ evaluate(CdpBatch *batch, CdpTraitSet *traits, CdpSegmentSet *segments, Ids *tou
 	TimestampTz clock = batch->applier.clock;
 	CdpAccountRow *rows;
 	CdpProfileEval *evals;
-	Passages	passages = {0};
-	int64	   *ids;
-	Datum	   *texts;
-	bool	   *nulls;
+	Passages passages = { 0 };
+	int64 *ids;
+	Datum *texts;
+	bool *nulls;
 	TimestampTz *timers;
-	Ids			unset = {0};
-	Ids			set = {0};
-	Ids			shown = {0};
-	int64	   *hashes;
+	Ids unset = { 0 };
+	Ids set = { 0 };
+	Ids shown = { 0 };
+	int64 *hashes;
 	TimestampTz *set_at;
-	bool		rollup = false;
-	int			n;
-	int			nchanged = 0;
-	int			maxleft = 0;
-	int			maxentered = 0;
-	Datum		args[3];
+	bool rollup = false;
+	int n;
+	int nchanged = 0;
+	int maxleft = 0;
+	int maxentered = 0;
+	Datum args[3];
 
 	for (int t = 0; t < traits->ntraits; t++)
 		rollup |= traits->traits[t]->rollup;
@@ -589,7 +592,7 @@ evaluate(CdpBatch *batch, CdpTraitSet *traits, CdpSegmentSet *segments, Ids *tou
 	/* those that are gone have been asked for what is above them only */
 	if (gone != NULL)
 	{
-		int			kept = 0;
+		int kept = 0;
 
 		for (int i = 0; i < n; i++)
 		{
@@ -637,7 +640,7 @@ evaluate(CdpBatch *batch, CdpTraitSet *traits, CdpSegmentSet *segments, Ids *tou
 	hashes = palloc(sizeof(int64) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
-		int64		hash = CdpPrimaryHash(batch->segments, traits, &rows[i].values);
+		int64 hash = CdpPrimaryHash(batch->segments, traits, &rows[i].values);
 
 		if (hash == rows[i].shown)
 			continue;
@@ -649,12 +652,12 @@ evaluate(CdpBatch *batch, CdpTraitSet *traits, CdpSegmentSet *segments, Ids *tou
 	{
 		CdpProfileEval *eval = &evals[i];
 		CdpAccount *account = gone == NULL ? NULL : CdpAccountById(gone, rows[i].id);
-		CdpCause	why = account != NULL ? account->cause : cause;
+		CdpCause why = account != NULL ? account->cause : cause;
 		TimestampTz timer = rows[i].timer;
 		TimestampTz at = clock;
-		bool		changed = false;
-		int			b = 0;
-		int			a = 0;
+		bool changed = false;
+		int b = 0;
+		int a = 0;
 
 		if (has_id(due, rows[i].id) && (account == NULL || !account->touched))
 		{
@@ -723,16 +726,16 @@ evaluate(CdpBatch *batch, CdpTraitSet *traits, CdpSegmentSet *segments, Ids *tou
 void
 CdpAccountsEvaluate(CdpAccountSet *set)
 {
-	CdpBatch   *batch = set->batch;
+	CdpBatch *batch = set->batch;
 	CdpSegmentSet *segments = CdpSegmentSetGet(batch->applier.generation, set->traits);
 	HASH_SEQ_STATUS seq;
 	CdpAccount *account;
-	Ids			touched = {0};
-	Ids			due = {0};
+	Ids touched = { 0 };
+	Ids due = { 0 };
 
 	if (batch->ndue > 0)
 	{
-		Datum		arg = CdpInt8Array(batch->due, batch->ndue);
+		Datum arg = CdpInt8Array(batch->due, batch->ndue);
 
 		CdpRunHere(&due_accounts, &arg, NULL);
 		add_result(&due);
@@ -764,13 +767,13 @@ CdpAccountsEvaluateAll(CdpBatch *batch)
 {
 	CdpTraitSet *traits = CdpAccountTraitSetGet(batch->applier.generation);
 	CdpSegmentSet *segments = CdpSegmentSetGet(batch->applier.generation, traits);
-	Ids			none = {0};
-	int64		after = 0;
+	Ids none = { 0 };
+	int64 after = 0;
 
 	for (;;)
 	{
-		Ids			ids = {0};
-		Datum		args[2];
+		Ids ids = { 0 };
+		Datum args[2];
 
 		CHECK_FOR_INTERRUPTS();
 		args[0] = Int64GetDatum(after);

@@ -32,62 +32,62 @@
 #include "statement.h"
 
 /* Nodes that are worked on at a time. */
-#define CHUNK_NODES		1000
+#define CHUNK_NODES 1000
 
 static CdpStatement load_pairs = {
 	"SELECT n.account_id, n.node_id, n.state"
 	" FROM (SELECT unnest($1) AS account_id, unnest($2) AS node_id) AS u"
 	" JOIN cdp.account_nodes n ON n.account_id = u.account_id AND n.node_id = u.node_id",
-	{"int8[]", "int8[]"}
+	{ "int8[]", "int8[]" }
 };
 
 static CdpStatement load_nodes = {
 	"SELECT n.account_id, n.node_id, n.state"
 	" FROM (SELECT unnest($1) AS node_id) AS u"
 	" JOIN cdp.account_nodes n ON n.node_id = u.node_id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement write_pairs = {
 	"INSERT INTO cdp.account_nodes AS n (account_id, node_id, state)"
 	" SELECT unnest($1), unnest($2), unnest($3)"
 	" ON CONFLICT (account_id, node_id) DO UPDATE SET state = excluded.state",
-	{"int8[]", "int8[]", "node_state[]"}
+	{ "int8[]", "int8[]", "node_state[]" }
 };
 
 static CdpStatement write_states = {
 	"UPDATE cdp.account_identities a SET state = u.state"
 	" FROM (SELECT unnest($1) AS account_id, unnest($2) AS state) AS u"
 	" WHERE a.account_id = u.account_id",
-	{"int8[]", "node_state[]"}
+	{ "int8[]", "node_state[]" }
 };
 
 static CdpStatement states_of = {
 	"SELECT n.state FROM cdp.account_nodes n WHERE n.account_id = $1 AND n.state IS NOT NULL",
-	{"int8"}
+	{ "int8" }
 };
 
 static CdpStatement next_nodes = {
 	"SELECT DISTINCT j.node_id FROM (SELECT DISTINCT i.profile_id"
 	" FROM cdp.account_nodes n JOIN cdp.identities i ON i.node_id = n.node_id) p"
 	" JOIN cdp.identities j ON j.profile_id = p.profile_id ORDER BY j.node_id",
-	{NULL}
+	{ NULL }
 };
 
 static CdpStatement nobodys_accounts = {
 	"SELECT n.account_id FROM cdp.account_nodes n WHERE n.node_id = 0 ORDER BY 1",
-	{NULL}
+	{ NULL }
 };
 
 /* What a node's entries add up to for an account; hash entry. */
 typedef struct Pair
 {
-	int64		account;		/* hash key, with node */
-	int64		node;
-	struct varlena *state;		/* as the row has it */
-	bool		anew;			/* begins with nothing */
-	struct varlena *work;		/* anew: what it is so far, but for acc */
-	CdpNodeAcc *acc;			/* NULL: not open */
+	int64 account; /* hash key, with node */
+	int64 node;
+	struct varlena *state; /* as the row has it */
+	bool anew; /* begins with nothing */
+	struct varlena *work; /* anew: what it is so far, but for acc */
+	CdpNodeAcc *acc; /* NULL: not open */
 } Pair;
 
 /* ---- contributions ---- */
@@ -95,7 +95,7 @@ typedef struct Pair
 static HTAB *
 make_pairs(void)
 {
-	HASHCTL		ctl;
+	HASHCTL ctl;
 
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = 2 * sizeof(int64);
@@ -107,9 +107,9 @@ make_pairs(void)
 static Pair *
 pair_of(HTAB *pairs, int64 account, int64 node, bool anew)
 {
-	int64		key[2] = {account, node};
-	bool		found;
-	Pair	   *pair = hash_search(pairs, key, HASH_ENTER, &found);
+	int64 key[2] = { account, node };
+	bool found;
+	Pair *pair = hash_search(pairs, key, HASH_ENTER, &found);
 
 	if (!found)
 	{
@@ -126,7 +126,7 @@ read_pairs(HTAB *pairs, bool anew)
 {
 	for (uint64 r = 0; r < SPI_processed; r++)
 	{
-		Pair	   *pair = pair_of(pairs, CdpCellInt8(r, 1), CdpCellInt8(r, 2), anew);
+		Pair *pair = pair_of(pairs, CdpCellInt8(r, 1), CdpCellInt8(r, 2), anew);
 
 		pair->state = CdpCellVarlena(r, 3, CurrentMemoryContext);
 	}
@@ -146,7 +146,7 @@ account_acc(CdpAccountSet *set, CdpAccount *account)
 static void
 load_credited(CdpAccountSet *set, CdpCredit *found, int n)
 {
-	int64	   *ids = palloc(sizeof(int64) * Max(n, 1));
+	int64 *ids = palloc(sizeof(int64) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
 		ids[i] = found[i].account;
@@ -165,8 +165,8 @@ fold_credits(CdpAccountSet *set, HTAB *pairs, CdpEntry *entries,
 {
 	for (int i = 0; i < n; i++)
 	{
-		CdpEntry   *entry = &entries[found[i].entry];
-		Pair	   *pair = pair_of(pairs, found[i].account, Max(entry->owner, 0), !new);
+		CdpEntry *entry = &entries[found[i].entry];
+		Pair *pair = pair_of(pairs, found[i].account, Max(entry->owner, 0), !new);
 
 		CHECK_FOR_INTERRUPTS();
 		if (pair->acc == NULL)
@@ -194,15 +194,15 @@ static void
 write_all_pairs(CdpAccountSet *set, HTAB *pairs)
 {
 	TimestampTz clock = set->batch->applier.clock;
-	long		max = Max(hash_get_num_entries(pairs), 1);
-	int64	   *accounts = palloc(sizeof(int64) * max);
-	int64	   *nodes = palloc(sizeof(int64) * max);
-	Datum	   *states = palloc(sizeof(Datum) * max);
-	bool	   *nulls = palloc(sizeof(bool) * max);
-	int			n = 0;
+	long max = Max(hash_get_num_entries(pairs), 1);
+	int64 *accounts = palloc(sizeof(int64) * max);
+	int64 *nodes = palloc(sizeof(int64) * max);
+	Datum *states = palloc(sizeof(Datum) * max);
+	bool *nulls = palloc(sizeof(bool) * max);
+	int n = 0;
 	HASH_SEQ_STATUS seq;
-	Pair	   *pair;
-	Datum		args[3];
+	Pair *pair;
+	Datum args[3];
 
 	hash_seq_init(&seq, pairs);
 	while ((pair = hash_seq_search(&seq)) != NULL)
@@ -224,7 +224,7 @@ write_all_pairs(CdpAccountSet *set, HTAB *pairs)
 			{
 				account->rebuild = true;
 				account->touched = true;
-				account->lost |= state == NULL;	/* perhaps the pair goes */
+				account->lost |= state == NULL; /* perhaps the pair goes */
 			}
 		}
 		accounts[n] = pair->account;
@@ -248,7 +248,7 @@ static void
 close_pairs(CdpAccountSet *set, HTAB *pairs)
 {
 	HASH_SEQ_STATUS seq;
-	Pair	   *pair;
+	Pair *pair;
 
 	hash_seq_init(&seq, pairs);
 	while ((pair = hash_seq_search(&seq)) != NULL)
@@ -293,12 +293,12 @@ refold(CdpAccountSet *set, HTAB *pairs, CdpStatement *statement, int64 *ids, int
 static void
 refold_nodes(CdpAccountSet *set, int64 *nodes, int nnodes, int64 *accounts, int naccounts)
 {
-	HTAB	   *pairs = make_pairs();
-	int64	   *ids;
+	HTAB *pairs = make_pairs();
+	int64 *ids;
 	HASH_SEQ_STATUS seq;
-	Pair	   *pair;
-	int			n = 0;
-	Datum		args[2];
+	Pair *pair;
+	int n = 0;
+	Datum args[2];
 
 	if (nnodes > 0)
 	{
@@ -334,12 +334,12 @@ static void
 combine_nodes(CdpAccountSet *set, CdpAccount *account)
 {
 	TimestampTz clock = set->batch->applier.clock;
-	Datum		arg = Int64GetDatum(account->id);
+	Datum arg = Int64GetDatum(account->id);
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext chunk = AllocSetContextCreate(context, "cdp account combination",
 												ALLOCSET_DEFAULT_SIZES);
 	struct varlena *closed = NULL;
-	Portal		portal;
+	Portal portal;
 
 	CdpPrepare(&states_of);
 	portal = SPI_cursor_open(NULL, states_of.plan, &arg, NULL, false);
@@ -382,14 +382,14 @@ combine_nodes(CdpAccountSet *set, CdpAccount *account)
 static void
 write_accounts(CdpAccountSet *set)
 {
-	long		max = Max(hash_get_num_entries(set->by_id), 1);
-	int64	   *ids = palloc(sizeof(int64) * max);
-	Datum	   *states = palloc(sizeof(Datum) * max);
-	bool	   *nulls = palloc(sizeof(bool) * max);
-	int			n = 0;
+	long max = Max(hash_get_num_entries(set->by_id), 1);
+	int64 *ids = palloc(sizeof(int64) * max);
+	Datum *states = palloc(sizeof(Datum) * max);
+	bool *nulls = palloc(sizeof(bool) * max);
+	int n = 0;
 	HASH_SEQ_STATUS seq;
 	CdpAccount *account;
-	Datum		args[2];
+	Datum args[2];
 
 	/* combining loads no accounts */
 	hash_seq_init(&seq, set->by_id);
@@ -419,10 +419,10 @@ static void
 add_credits(CdpAccountSet *set, CdpEntry *entries, CdpContributions *contributions,
 			CdpCredit *found, int n)
 {
-	HTAB	   *pairs;
-	int64	   *accounts;
-	int64	   *nodes;
-	Datum		args[2];
+	HTAB *pairs;
+	int64 *accounts;
+	int64 *nodes;
+	Datum args[2];
 
 	if (n == 0)
 		return;
@@ -466,16 +466,16 @@ CdpAccountsBuild(CdpBatch *batch, Bitmapset *only, int64 *ids, int n, bool nobod
 static void
 fold_batch(CdpAccountSet *set)
 {
-	CdpBatch   *batch = set->batch;
-	CdpEntry   *entries = palloc(sizeof(CdpEntry) * Max(batch->nentries, 1));
+	CdpBatch *batch = set->batch;
+	CdpEntry *entries = palloc(sizeof(CdpEntry) * Max(batch->nentries, 1));
 	CdpContributions *contributions;
-	CdpCredit	   *found;
-	int			nfound;
-	int			n = 0;
+	CdpCredit *found;
+	int nfound;
+	int n = 0;
 
 	for (int i = 0; i < batch->nentries; i++)
 	{
-		CdpEntry   *entry = &batch->entries[i];
+		CdpEntry *entry = &batch->entries[i];
 
 		if (!batch->counts[i] || entry->reject_reason != NULL || entry->withheld ||
 			(entry->naccounts == 0 && !set->computed) ||
@@ -485,7 +485,7 @@ fold_batch(CdpAccountSet *set)
 		entries[n] = *entry;
 		if (entry->owner == 0)
 		{
-			bool		anew = false;
+			bool anew = false;
 
 			for (int j = 0; j < entry->naccounts; j++)
 				anew |= CdpAccountFind(set, entry->accounts[j])->nobodys;
@@ -510,22 +510,22 @@ fold_batch(CdpAccountSet *set)
 void
 CdpAccountsFold(CdpAccountSet *set)
 {
-	CdpBatch   *batch = set->batch;
+	CdpBatch *batch = set->batch;
 	HASH_SEQ_STATUS seq;
 	CdpAccount *account;
-	int64	   *node;
-	int64	   *nodes;
-	int64	   *accounts;
-	int			nnodes = 0;
-	int			naccounts = 0;
-	ListCell   *lc;
+	int64 *node;
+	int64 *nodes;
+	int64 *accounts;
+	int nnodes = 0;
+	int naccounts = 0;
+	ListCell *lc;
 
 	if (set->computed)
 		CdpAccountsMoved(set);
 	foreach(lc, batch->refolded)
 	{
-		int64		id = *(int64 *) lfirst(lc);
-		CdpNode    *owner = CdpGraphNode(batch->graph, id);
+		int64 id = *(int64 *) lfirst(lc);
+		CdpNode *owner = CdpGraphNode(batch->graph, id);
 
 		/* a node that is gone has no entries left: then only its pairs go */
 		if (owner != NULL)
@@ -538,8 +538,8 @@ CdpAccountsFold(CdpAccountSet *set)
 		more = false;
 		for (int i = 0; i < batch->nentries; i++)
 		{
-			CdpEntry   *entry = &batch->entries[i];
-			bool		anew = false;
+			CdpEntry *entry = &batch->entries[i];
+			bool anew = false;
 
 			if (entry->owner != 0 || !batch->counts[i] || entry->reject_reason != NULL)
 				continue;
@@ -590,8 +590,8 @@ CdpAccountsRefoldAll(CdpBatch *batch)
 	for (int pass = 0; pass < 2; pass++)
 	{
 		CdpStatement *statement = pass == 0 ? &next_nodes : &nobodys_accounts;
-		int64	   *ids;
-		int			n = CdpRunHere(statement, NULL, NULL);
+		int64 *ids;
+		int n = CdpRunHere(statement, NULL, NULL);
 
 		ids = palloc(sizeof(int64) * Max(n, 1));
 		for (int i = 0; i < n; i++)
@@ -600,7 +600,7 @@ CdpAccountsRefoldAll(CdpBatch *batch)
 		for (int i = 0; i < n; i += CHUNK_NODES)
 		{
 			CdpAccountSet *set;
-			int			some = Min(CHUNK_NODES, n - i);
+			int some = Min(CHUNK_NODES, n - i);
 
 			MemoryContextSwitchTo(chunk);
 			set = CdpAccountSetMake(batch);

@@ -44,7 +44,7 @@ static CdpStatement late_nodes = {
 	" NOT u.leaves OR EXISTS (SELECT FROM cdp.identities i"
 	" JOIN cdp.account_nodes n ON n.node_id = i.node_id"
 	" WHERE i.profile_id = o.profile_id AND n.account_id = u.account_id AND n.by_domain))",
-	{"int8[]", "int8[]", "timestamptz[]", "text[]", "bool[]"}
+	{ "int8[]", "int8[]", "timestamptz[]", "text[]", "bool[]" }
 };
 
 /* nodes that may have entries from these instants on */
@@ -52,7 +52,7 @@ static CdpStatement later_nodes = {
 	"SELECT j.node_id, j.last_seen, u.at"
 	" FROM (SELECT unnest($1) AS profile_id, unnest($2) AS at) AS u"
 	" JOIN cdp.identities j ON j.profile_id = u.profile_id WHERE j.last_seen >= u.at",
-	{"int8[]", "timestamptz[]"}
+	{ "int8[]", "timestamptz[]" }
 };
 
 /* the nodes of profiles, and which of them have evidence */
@@ -62,13 +62,13 @@ static CdpStatement bearing_nodes = {
 	" OR EXISTS (SELECT FROM cdp.account_nodes n WHERE n.node_id = i.node_id AND n.by_domain)"
 	" FROM (SELECT unnest($1) AS profile_id) AS u"
 	" JOIN cdp.identities i ON i.profile_id = u.profile_id ORDER BY i.node_id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static void
 refold_node(CdpAccountSet *set, int64 node, TimestampTz last_seen, TimestampTz at)
 {
-	CdpNode    *known = CdpGraphNode(set->batch->graph, node);
+	CdpNode *known = CdpGraphNode(set->batch->graph, node);
 
 	/* what the batch itself brings is folded by what is known now */
 	if (known != NULL && known->batch == set->batch->graph->batch)
@@ -95,10 +95,10 @@ refold_rows(CdpAccountSet *set)
 static void
 refold_profiles(CdpAccountSet *set, const int64 *profiles, int nprofiles)
 {
-	CdpGraph   *graph = set->batch->graph;
-	int64	   *before;
-	int			n = nprofiles / 2;
-	Datum		arg;
+	CdpGraph *graph = set->batch->graph;
+	int64 *before;
+	int n = nprofiles / 2;
+	Datum arg;
 
 	if (nprofiles == 0)
 		return;
@@ -114,7 +114,7 @@ refold_profiles(CdpAccountSet *set, const int64 *profiles, int nprofiles)
 	qsort(before, n, sizeof(int64), CdpCompareInt8);
 	for (int i = 0; i < graph->nactive; i++)
 	{
-		CdpNode    *node = graph->active[i];
+		CdpNode *node = graph->active[i];
 
 		if (!node->is_gone && node->old_profile != 0 &&
 			bsearch(&node->old_profile, before, n, sizeof(int64), CdpCompareInt8) != NULL)
@@ -131,17 +131,17 @@ refold_profiles(CdpAccountSet *set, const int64 *profiles, int nprofiles)
 void
 CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n)
 {
-	CdpGraph   *graph = set->batch->graph;
-	int			max = 1;
-	int			rows = 0;
-	int64	   *nodes;
-	int64	   *accounts;
+	CdpGraph *graph = set->batch->graph;
+	int max = 1;
+	int rows = 0;
+	int64 *nodes;
+	int64 *accounts;
 	TimestampTz *ats;
-	Datum	   *ties;
-	bool	   *leaves;
-	int64	   *profiles;
-	int			nprofiles = 0;
-	Datum		args[5];
+	Datum *ties;
+	bool *leaves;
+	int64 *profiles;
+	int nprofiles = 0;
+	Datum args[5];
 
 	for (int i = 0; i < n; i++)
 		max += namings[i].entry->naccounts;
@@ -153,14 +153,14 @@ CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n)
 	profiles = palloc(sizeof(int64) * 2 * (n + 1));
 	for (int i = 0; i < n; i++)
 	{
-		CdpEntry   *entry = namings[i].entry;
+		CdpEntry *entry = namings[i].entry;
 
 		if (entry->owner == 0)
 			continue;
 		if (namings[i].gone)
 		{
 			/* rare: all of the profile, and where its node was before */
-			CdpNode    *node = CdpGraphNode(graph, entry->owner);
+			CdpNode *node = CdpGraphNode(graph, entry->owner);
 
 			profiles[nprofiles++] = node->profile;
 			profiles[nprofiles++] = node->old_profile;
@@ -199,7 +199,7 @@ void
 CdpAccountsLateDomains(CdpAccountSet *set, const int64 *profiles, const TimestampTz *since,
 					   int n, const int64 *lost, int nlost)
 {
-	Datum		args[2];
+	Datum args[2];
 
 	if (n > 0)
 	{
@@ -214,15 +214,15 @@ CdpAccountsLateDomains(CdpAccountSet *set, const int64 *profiles, const Timestam
 /* The nodes with evidence among those of a profile; hash entry. */
 typedef struct Bearing
 {
-	int64		profile;		/* hash key */
-	List	   *nodes;			/* int64 * */
+	int64 profile; /* hash key */
+	List *nodes; /* int64 * */
 } Bearing;
 
 static Bearing *
 bearing_of(HTAB *table, int64 profile)
 {
-	bool		found;
-	Bearing    *bearing = hash_search(table, &profile, HASH_ENTER, &found);
+	bool found;
+	Bearing *bearing = hash_search(table, &profile, HASH_ENTER, &found);
 
 	if (!found)
 		bearing->nodes = NIL;
@@ -232,8 +232,8 @@ bearing_of(HTAB *table, int64 profile)
 static bool
 same_nodes(const List *a, const List *b)
 {
-	ListCell   *lc;
-	ListCell   *ld;
+	ListCell *lc;
+	ListCell *ld;
 
 	if (list_length(a) != list_length(b))
 		return false;
@@ -251,23 +251,23 @@ same_nodes(const List *a, const List *b)
 void
 CdpAccountsMoved(CdpAccountSet *set)
 {
-	CdpGraph   *graph = set->batch->graph;
-	int64	   *profiles = NULL;
-	int			nprofiles = 0;
-	HASHCTL		ctl;
-	HTAB	   *was;
-	HTAB	   *is;
-	int64	   *nodes;
-	int64	   *olds;
-	int64	   *news;
+	CdpGraph *graph = set->batch->graph;
+	int64 *profiles = NULL;
+	int nprofiles = 0;
+	HASHCTL ctl;
+	HTAB *was;
+	HTAB *is;
+	int64 *nodes;
+	int64 *olds;
+	int64 *news;
 	TimestampTz *seen;
-	uint64		n;
-	bool		any = false;
-	Datum		arg;
+	uint64 n;
+	bool any = false;
+	Datum arg;
 
 	for (int i = 0; i < graph->nactive; i++)
 	{
-		CdpNode    *node = graph->active[i];
+		CdpNode *node = graph->active[i];
 
 		if (node->is_gone || node->old_profile == 0 || node->old_profile == node->profile)
 			continue;
@@ -295,9 +295,9 @@ CdpAccountsMoved(CdpAccountSet *set)
 	seen = palloc(sizeof(TimestampTz) * Max(n, 1));
 	for (uint64 r = 0; r < n; r++)
 	{
-		CdpNode    *known = CdpGraphNode(graph, CdpCellInt8(r, 1));
-		bool		isnull;
-		bool		bears = DatumGetBool(CdpCell(r, 4, &isnull));
+		CdpNode *known = CdpGraphNode(graph, CdpCellInt8(r, 1));
+		bool isnull;
+		bool bears = DatumGetBool(CdpCell(r, 4, &isnull));
 
 		nodes[r] = CdpCellInt8(r, 1);
 		news[r] = CdpCellInt8(r, 2);

@@ -28,13 +28,13 @@
 #include "statement.h"
 
 /* Accounts that are looked at again at a time. */
-#define RENEW_CHUNK		1000
+#define RENEW_CHUNK 1000
 
 static CdpStatement load_accounts = {
 	"SELECT a.account_id, a.identifier, a.first_seen, a.last_seen"
 	" FROM (SELECT unnest($1) AS t) AS u"
 	" JOIN cdp.account_identities a ON a.identifier = u.t::cdp.identifier",
-	{"text[]"}
+	{ "text[]" }
 };
 
 static CdpStatement insert_accounts = {
@@ -42,20 +42,20 @@ static CdpStatement insert_accounts = {
 	" SELECT u.account_id, u.identifier::cdp.identifier, u.first_seen, u.last_seen"
 	" FROM (SELECT unnest($1) AS account_id, unnest($2) AS identifier,"
 	" unnest($3) AS first_seen, unnest($4) AS last_seen) AS u",
-	{"int8[]", "text[]", "timestamptz[]", "timestamptz[]"}
+	{ "int8[]", "text[]", "timestamptz[]", "timestamptz[]" }
 };
 
 static CdpStatement update_seen = {
 	"UPDATE cdp.account_identities a SET first_seen = u.first_seen, last_seen = u.last_seen"
 	" FROM (SELECT unnest($1) AS account_id, unnest($2) AS first_seen,"
 	" unnest($3) AS last_seen) AS u WHERE a.account_id = u.account_id",
-	{"int8[]", "timestamptz[]", "timestamptz[]"}
+	{ "int8[]", "timestamptz[]", "timestamptz[]" }
 };
 
 static CdpStatement delete_accounts = {
 	"DELETE FROM cdp.account_identities a USING unnest($1) AS u (account_id)"
 	" WHERE a.account_id = u.account_id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement insert_evidence = {
@@ -63,14 +63,14 @@ static CdpStatement insert_evidence = {
 	" (node_id, account_id, at, tie, leaves, entry, xid, received_at)"
 	" SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6),"
 	" unnest($7), unnest($8)",
-	{"int8[]", "int8[]", "timestamptz[]", "text[]", "bool[]", "int8[]", "int8[]",
-	"timestamptz[]"}
+	{ "int8[]", "int8[]", "timestamptz[]", "text[]", "bool[]", "int8[]", "int8[]",
+	  "timestamptz[]" }
 };
 
 static CdpStatement insert_pairs = {
 	"INSERT INTO cdp.account_nodes (account_id, node_id)"
 	" SELECT DISTINCT unnest($1), unnest($2) ON CONFLICT DO NOTHING",
-	{"int8[]", "int8[]"}
+	{ "int8[]", "int8[]" }
 };
 
 static CdpStatement delete_evidence = {
@@ -79,14 +79,14 @@ static CdpStatement delete_evidence = {
 	" unnest($4) AS entry) AS u"
 	" WHERE e.node_id = u.node_id AND e.account_id = u.account_id AND e.at = u.at"
 	" AND e.entry = u.entry",
-	{"int8[]", "int8[]", "timestamptz[]", "int8[]"}
+	{ "int8[]", "int8[]", "timestamptz[]", "int8[]" }
 };
 
 /* entries that are nobody's, whatever account they named */
 static CdpStatement delete_nobodys = {
 	"DELETE FROM cdp.account_evidence e USING unnest($1) AS u (entry)"
 	" WHERE e.node_id = 0 AND e.entry = u.entry RETURNING e.account_id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement forget_evidence = {
@@ -99,7 +99,7 @@ static CdpStatement forget_evidence = {
 	" WHERE n.node_id = u.node_id AND n.by_domain RETURNING n.account_id)"
 	" SELECT account_id FROM evidence UNION SELECT account_id FROM pairs"
 	" UNION SELECT account_id FROM states",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement delete_pairs = {
@@ -107,7 +107,7 @@ static CdpStatement delete_pairs = {
 	" WHERE n.account_id = u.account_id AND n.state IS NULL AND NOT n.by_domain AND NOT EXISTS"
 	" (SELECT FROM cdp.account_evidence e WHERE e.node_id = n.node_id"
 	" AND e.account_id = n.account_id)",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement times_of = {
@@ -123,7 +123,7 @@ static CdpStatement times_of = {
 	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) UNION ALL SELECT i.last_seen"
 	" FROM cdp.identities i WHERE n.by_domain AND i.node_id = n.node_id) l"
 	" GROUP BY u.account_id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement accounts_by_id = {
@@ -131,14 +131,14 @@ static CdpStatement accounts_by_id = {
 	" a.segments, a.timer"
 	" FROM (SELECT unnest($1) AS account_id) AS u"
 	" JOIN cdp.account_identities a ON a.account_id = u.account_id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 CdpAccountSet *
 CdpAccountSetMake(CdpBatch *batch)
 {
 	CdpAccountSet *set = palloc0(sizeof(CdpAccountSet));
-	HASHCTL		ctl;
+	HASHCTL ctl;
 
 	set->batch = batch;
 	set->context = CurrentMemoryContext;
@@ -155,7 +155,7 @@ CdpAccountSetMake(CdpBatch *batch)
 	set->traits = CdpAccountTraitSetGet(batch->applier.generation);
 	for (int i = 0; i < set->traits->ntraits; i++)
 	{
-		CdpTrait   *trait = set->traits->traits[i];
+		CdpTrait *trait = set->traits->traits[i];
 
 		set->computed |= trait->aggregate != CDP_AGG_DECLARED &&
 			trait->aggregate != CDP_AGG_EXPRESSION && trait->member_trait == 0;
@@ -174,7 +174,7 @@ CdpAccountFind(CdpAccountSet *set, CdpIdentifier *identifier)
 static struct varlena *
 copy_varlena(MemoryContext context, const struct varlena *value)
 {
-	Size		size = VARSIZE_ANY(value);
+	Size size = VARSIZE_ANY(value);
 
 	return memcpy(MemoryContextAlloc(context, size), value, size);
 }
@@ -182,7 +182,7 @@ copy_varlena(MemoryContext context, const struct varlena *value)
 static CdpAccount *
 add_account(CdpAccountSet *set, int64 id, CdpIdentifier *identifier)
 {
-	bool		found;
+	bool found;
 	CdpAccount *account = hash_search(set->by_id, &id, HASH_ENTER, &found);
 	CdpAccountName *name;
 
@@ -225,9 +225,9 @@ CdpAccountById(CdpAccountSet *set, int64 id)
 void
 CdpAccountsLoad(CdpAccountSet *set, const int64 *ids, int n)
 {
-	int64	   *wanted = palloc(sizeof(int64) * Max(n, 1));
-	int			nwanted = 0;
-	Datum		arg;
+	int64 *wanted = palloc(sizeof(int64) * Max(n, 1));
+	int nwanted = 0;
+	Datum arg;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -243,8 +243,8 @@ CdpAccountsLoad(CdpAccountSet *set, const int64 *ids, int n)
 	for (uint64 r = 0; r < SPI_processed; r++)
 	{
 		CdpAccount *account = CdpAccountById(set, CdpCellInt8(r, 1));
-		bool		isnull;
-		Datum		value;
+		bool isnull;
+		Datum value;
 
 		if (account == NULL)
 		{
@@ -261,7 +261,7 @@ CdpAccountsLoad(CdpAccountSet *set, const int64 *ids, int n)
 		value = CdpCell(r, 7, &isnull);
 		if (!isnull)
 		{
-			ArrayType  *array = (ArrayType *)
+			ArrayType *array = (ArrayType *)
 				copy_varlena(set->context, (struct varlena *) DatumGetArrayTypeP(value));
 
 			account->nsegments = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
@@ -282,10 +282,10 @@ CdpAccountsLoad(CdpAccountSet *set, const int64 *ids, int n)
 void
 CdpAccountsFind(CdpAccountSet *set, CdpNaming *namings, int n)
 {
-	Datum	   *wanted;
-	Datum		arg;
-	int			nwanted = 0;
-	int			max = 0;
+	Datum *wanted;
+	Datum arg;
+	int nwanted = 0;
+	int max = 0;
 
 	for (int i = 0; i < n; i++)
 		max += namings[i].entry->naccounts;
@@ -294,7 +294,7 @@ CdpAccountsFind(CdpAccountSet *set, CdpNaming *namings, int n)
 	{
 		for (int j = 0; j < namings[i].entry->naccounts; j++)
 		{
-			bool		found;
+			bool found;
 			CdpAccountName *name = hash_search(set->names, &namings[i].entry->accounts[j],
 											   HASH_ENTER, &found);
 
@@ -338,13 +338,13 @@ CdpAccountsFind(CdpAccountSet *set, CdpNaming *namings, int n)
 static void
 take_out(CdpAccountSet *set, CdpNaming *namings, int n)
 {
-	int64	   *nodes;
-	int64	   *accounts;
+	int64 *nodes;
+	int64 *accounts;
 	TimestampTz *ats;
-	int64	   *entries;
-	Datum		args[4];
-	int			nrows = 0;
-	int			max = 0;
+	int64 *entries;
+	Datum args[4];
+	int nrows = 0;
+	int max = 0;
 
 	for (int i = 0; i < n; i++)
 		max += namings[i].entry->naccounts;
@@ -390,12 +390,12 @@ take_out(CdpAccountSet *set, CdpNaming *namings, int n)
 static void
 take_out_nobodys(CdpAccountSet *set)
 {
-	CdpBatch   *batch = set->batch;
-	int			nentries = batch->nentries + batch->nremoved;
-	int64	   *entries = palloc(sizeof(int64) * Max(nentries, 1));
-	int64	   *accounts;
-	int			naccounts;
-	Datum		arg;
+	CdpBatch *batch = set->batch;
+	int nentries = batch->nentries + batch->nremoved;
+	int64 *entries = palloc(sizeof(int64) * Max(nentries, 1));
+	int64 *accounts;
+	int naccounts;
+	Datum arg;
 
 	for (int i = 0; i < batch->nentries; i++)
 		entries[i] = batch->entries[i].id;
@@ -429,17 +429,17 @@ take_out_nobodys(CdpAccountSet *set)
 static void
 put_in(CdpAccountSet *set, CdpNaming *namings, int n)
 {
-	int			max = 0;
-	int			nrows = 0;
-	int64	   *nodes;
-	int64	   *accounts;
+	int max = 0;
+	int nrows = 0;
+	int64 *nodes;
+	int64 *accounts;
 	TimestampTz *ats;
-	Datum	   *ties;
-	Datum	   *leaves;
-	int64	   *entries;
-	int64	   *xids;
+	Datum *ties;
+	Datum *leaves;
+	int64 *entries;
+	int64 *xids;
 	TimestampTz *received;
-	Datum		args[8];
+	Datum args[8];
 
 	for (int i = 0; i < n; i++)
 		if (!namings[i].gone)
@@ -456,7 +456,7 @@ put_in(CdpAccountSet *set, CdpNaming *namings, int n)
 	received = palloc(sizeof(TimestampTz) * max);
 	for (int i = 0; i < n; i++)
 	{
-		CdpEntry   *entry = namings[i].entry;
+		CdpEntry *entry = namings[i].entry;
 
 		for (int j = 0; j < entry->naccounts && !namings[i].gone; j++)
 		{
@@ -484,22 +484,19 @@ put_in(CdpAccountSet *set, CdpNaming *namings, int n)
 	CdpRunHere(&insert_pairs, args, NULL);
 }
 
-/*
- * All columns of accounts that may be gone.
- */
-static void
-load_lost(CdpAccountSet *set)
+static int64 *
+lost_accounts(CdpAccountSet *set, int *n)
 {
 	HASH_SEQ_STATUS seq;
 	CdpAccount *account;
-	int64	   *ids = palloc(sizeof(int64) * Max(hash_get_num_entries(set->by_id), 1));
-	int			n = 0;
+	int64 *ids = palloc(sizeof(int64) * Max(hash_get_num_entries(set->by_id), 1));
 
+	*n = 0;
 	hash_seq_init(&seq, set->by_id);
 	while ((account = hash_seq_search(&seq)) != NULL)
 		if (account->lost)
-			ids[n++] = account->id;
-	CdpAccountsLoad(set, ids, n);
+			ids[(*n)++] = account->id;
+	return ids;
 }
 
 /*
@@ -508,20 +505,12 @@ load_lost(CdpAccountSet *set)
 static void
 renew_times(CdpAccountSet *set)
 {
-	HASH_SEQ_STATUS seq;
-	CdpAccount *account;
-	int64	   *ids = palloc(sizeof(int64) * Max(hash_get_num_entries(set->by_id), 1));
-	int			n = 0;
-	Datum		arg;
+	int n;
+	int64 *ids = lost_accounts(set, &n);
+	Datum arg;
 
-	hash_seq_init(&seq, set->by_id);
-	while ((account = hash_seq_search(&seq)) != NULL)
-	{
-		if (!account->lost)
-			continue;
-		account->gone = true;
-		ids[n++] = account->id;
-	}
+	for (int i = 0; i < n; i++)
+		CdpAccountById(set, ids[i])->gone = true;
 	if (n == 0)
 		return;
 	arg = CdpInt8Array(ids, n);
@@ -529,9 +518,8 @@ renew_times(CdpAccountSet *set)
 	CdpRunHere(&times_of, &arg, NULL);
 	for (uint64 r = 0; r < SPI_processed; r++)
 	{
-		int64		id = CdpCellInt8(r, 1);
+		CdpAccount *account = CdpAccountById(set, CdpCellInt8(r, 1));
 
-		account = hash_search(set->by_id, &id, HASH_FIND, NULL);
 		account->gone = false;
 		account->first_seen = CdpCellInt8(r, 2);
 		account->last_seen = CdpCellInt8(r, 3);
@@ -547,10 +535,10 @@ renew_times(CdpAccountSet *set)
 static void
 forget_nodes(CdpAccountSet *set)
 {
-	CdpBatch   *batch = set->batch;
-	Datum		arg = CdpInt8Array(batch->emptied, batch->nemptied);
-	int			n;
-	int64	   *ids;
+	CdpBatch *batch = set->batch;
+	Datum arg = CdpInt8Array(batch->emptied, batch->nemptied);
+	int n;
+	int64 *ids;
 
 	n = CdpRunHere(&forget_evidence, &arg, NULL);
 	ids = palloc(sizeof(int64) * Max(n, 1));
@@ -578,24 +566,24 @@ write_accounts(CdpAccountSet *set)
 {
 	HASH_SEQ_STATUS seq;
 	CdpAccount *account;
-	int			max = Max(hash_get_num_entries(set->by_id), 1);
-	int64	   *ids = palloc(sizeof(int64) * max);
+	int max = Max(hash_get_num_entries(set->by_id), 1);
+	int64 *ids = palloc(sizeof(int64) * max);
 	TimestampTz *first = palloc(sizeof(TimestampTz) * max);
 	TimestampTz *last = palloc(sizeof(TimestampTz) * max);
-	Datum	   *names = palloc(sizeof(Datum) * max);
-	Datum		args[4];
+	Datum *names = palloc(sizeof(Datum) * max);
+	Datum args[4];
 
 	/* what is new, what has other times, what is gone; each once */
 	for (int pass = 0; pass < 3; pass++)
 	{
-		int			n = 0;
+		int n = 0;
 
 		hash_seq_init(&seq, set->by_id);
 		while ((account = hash_seq_search(&seq)) != NULL)
 		{
-			if (pass == 0 ? !account->is_new || account->gone :
-				pass == 1 ? account->is_new || account->gone || !account->seen_changed :
-				!account->gone || account->is_new)
+			if (pass == 0	  ? !account->is_new || account->gone :
+					pass == 1 ? account->is_new || account->gone || !account->seen_changed :
+								!account->gone || account->is_new)
 				continue;
 			ids[n] = account->id;
 			first[n] = account->first_seen;
@@ -637,7 +625,7 @@ write_accounts(CdpAccountSet *set)
 void
 CdpAccountsNote(CdpBatch *batch, CdpEntry *entry, bool gone)
 {
-	CdpNaming  *naming;
+	CdpNaming *naming;
 
 	if (entry->naccounts == 0)
 		return;
@@ -653,10 +641,11 @@ CdpAccountsNote(CdpBatch *batch, CdpEntry *entry, bool gone)
 void
 CdpAccountsApply(CdpBatch *batch)
 {
-	CdpNaming  *namings;
+	CdpNaming *namings;
 	CdpAccountSet *set;
-	ListCell   *lc;
-	int			n = 0;
+	ListCell *lc;
+	int64 *lost;
+	int n = 0;
 
 	for (int i = 0; i < batch->nentries; i++)
 		n += batch->entries[i].naccounts > 0;
@@ -671,7 +660,7 @@ CdpAccountsApply(CdpBatch *batch)
 		namings[n++] = *(CdpNaming *) lfirst(lc);
 	for (int i = 0; i < batch->nentries; i++)
 	{
-		CdpEntry   *entry = &batch->entries[i];
+		CdpEntry *entry = &batch->entries[i];
 
 		if (entry->naccounts == 0 || !batch->counts[i] || entry->reject_reason != NULL ||
 			entry->withheld)
@@ -693,7 +682,9 @@ CdpAccountsApply(CdpBatch *batch)
 	write_accounts(set);
 	if (!batch->replaying)
 		CdpAccountsFold(set);
-	load_lost(set);
+	/* all columns of those that may be gone */
+	lost = lost_accounts(set, &n);
+	CdpAccountsLoad(set, lost, n);
 	renew_times(set);
 	if (!batch->replaying)
 		CdpAccountsEvaluate(set);
@@ -721,7 +712,7 @@ CdpAccountsRenew(CdpBatch *batch, const int64 *ids, int n)
 	batch->rereading = true;
 	for (int i = 0; i < n; i += RENEW_CHUNK)
 	{
-		int			some = Min(RENEW_CHUNK, n - i);
+		int some = Min(RENEW_CHUNK, n - i);
 		CdpAccountSet *set;
 
 		CHECK_FOR_INTERRUPTS();

@@ -18,56 +18,56 @@
 /* An account that the batch has to do with. */
 typedef struct CdpAccount
 {
-	int64		id;				/* hash key of by_id */
+	int64 id; /* hash key of by_id */
 	CdpIdentifier *identifier;
-	bool		is_new;			/* has no row yet */
-	bool		gone;			/* no entry names it any more: row to be deleted */
-	bool		lost;			/* evidence was withdrawn: ask for its times anew */
-	bool		seen_changed;
+	bool is_new; /* has no row yet */
+	bool gone; /* no entry names it any more: row to be deleted */
+	bool lost; /* evidence was withdrawn: ask for its times anew */
+	bool seen_changed;
 	TimestampTz first_seen;
 	TimestampTz last_seen;
-	bool		loaded;			/* what follows is as the row has it */
+	bool loaded; /* what follows is as the row has it */
 	struct varlena *state;
 	struct varlena *parent;
-	int			nsegments;
-	int32	   *segments;
-	TimestampTz timer;			/* DT_NOEND: none */
+	int nsegments;
+	int32 *segments;
+	TimestampTz timer; /* DT_NOEND: none */
 
 	/* what the batch makes of it */
-	bool		made;			/* the batch has inserted its row */
-	bool		touched;		/* to be evaluated */
-	CdpCause	cause;
-	bool		nobodys;		/* entries that are nobody's are to be folded anew */
-	bool		rebuild;		/* something was taken away: combine its nodes anew */
-	CdpNodeAcc *acc;			/* of state; NULL: not opened */
-	bool		folded;			/* acc differs from state */
+	bool made; /* the batch has inserted its row */
+	bool touched; /* to be evaluated */
+	CdpCause cause;
+	bool nobodys; /* entries that are nobody's are to be folded anew */
+	bool rebuild; /* something was taken away: combine its nodes anew */
+	CdpNodeAcc *acc; /* of state; NULL: not opened */
+	bool folded; /* acc differs from state */
 	struct varlena *new_state;
 } CdpAccount;
 
 /* The same by identifier. */
 typedef struct CdpAccountName
 {
-	CdpIdentifier *identifier;	/* hash key, compared by contents */
-	CdpAccount *account;		/* NULL: asked for, unknown */
+	CdpIdentifier *identifier; /* hash key, compared by contents */
+	CdpAccount *account; /* NULL: asked for, unknown */
 } CdpAccountName;
 
 /* Accounts of a batch; lives as long as it. */
 typedef struct CdpAccountSet
 {
-	CdpBatch   *batch;
+	CdpBatch *batch;
 	CdpTraitSet *traits;
 	MemoryContext context;
-	bool		computed;		/* some trait is computed from entries */
-	HTAB	   *names;
-	HTAB	   *by_id;			/* id -> CdpAccount */
-	HTAB	   *refold;			/* nodes whose entries are to be folded anew */
+	bool computed; /* some trait is computed from entries */
+	HTAB *names;
+	HTAB *by_id; /* id -> CdpAccount */
+	HTAB *refold; /* nodes whose entries are to be folded anew */
 } CdpAccountSet;
 
 /* An entry that names accounts, and what it says of them. */
 typedef struct CdpNaming
 {
-	CdpEntry   *entry;
-	bool		gone;			/* it says so no more */
+	CdpEntry *entry;
+	bool gone; /* it says so no more */
 } CdpNaming;
 
 /* accounts.c */
@@ -102,8 +102,8 @@ extern void CdpAccountsMoved(CdpAccountSet *set);
 /* An entry and an account that it counts for. */
 typedef struct CdpCredit
 {
-	int			entry;
-	int64		account;
+	int entry;
+	int64 account;
 } CdpCredit;
 
 /* Entries by owners (int8[]), in front of them the owner; nobody's, by accounts: 0. */
@@ -112,10 +112,10 @@ extern CdpStatement CdpNobodysEntries;
 extern CdpEntry *CdpNobodysPart(CdpAccountSet *set, CdpEntry *entries, int *n);
 extern CdpCredit *CdpCreditsFind(CdpAccountSet *set, CdpEntry *entries, int n,
 								 const CdpContributions *contributions, int *ncredits);
-extern int	CdpCreditsOfAccounts(CdpCredit *found, int nfound, const int64 *accounts,
-								 int naccounts);
-extern int	CdpCreditsContributing(CdpCredit *found, int nfound,
-								   const CdpContributions *contributions);
+extern int CdpCreditsOfAccounts(CdpCredit *found, int nfound, const int64 *accounts,
+								int naccounts);
+extern int CdpCreditsContributing(CdpCredit *found, int nfound,
+								  const CdpContributions *contributions);
 
 /*
  * Some of those entries at a time: what they contribute, and to which accounts.
@@ -167,4 +167,4 @@ extern CdpIdentifier *CdpAccountParent(CdpKindSet *kinds, CdpAccountRow *row);
 extern void CdpAccountsEvaluate(CdpAccountSet *set);
 extern void CdpAccountsEvaluateAll(CdpBatch *batch);
 
-#endif							/* CDP_APPLY_ACCOUNTS_H */
+#endif /* CDP_APPLY_ACCOUNTS_H */

@@ -189,8 +189,8 @@ compare_memberships(const void *a, const void *b)
 					  (int) VARSIZE_ANY_EXHDR(x->account) - (int) VARSIZE_ANY_EXHDR(y->account);
 }
 
-static int
-compare_entries(const void *a, const void *b)
+int
+CdpAsOfByOrder(const void *a, const void *b)
 {
 	return CdpEntryCompare(*(CdpEntry *const *) a, *(CdpEntry *const *) b);
 }
@@ -212,7 +212,7 @@ CdpAsOfAccounts(CdpAsOf *asof, int64 generation, CdpNode *root, CdpEntry **entri
 		if (entries[i]->owner != 0 && !entries[i]->withheld &&
 			CdpNodeRoot(entries[i]->owner_node) == root)
 			person.entries[person.n++] = entries[i];
-	qsort(person.entries, person.n, sizeof(CdpEntry *), compare_entries);
+	qsort(person.entries, person.n, sizeof(CdpEntry *), CdpAsOfByOrder);
 	CdpAsOfPersonBegin(places, &person);
 	CdpAsOfHear(places, &person, DT_NOEND);
 	found = palloc(sizeof(int) * (person.maxsaid + person.naddresses + 1));

@@ -66,6 +66,8 @@ extern int CdpAsOfPlace(CdpAsOfPlaces *places, CdpIdentifier *account);
 extern int CdpAsOfAskedPlace(CdpAsOfPlaces *places, CdpIdentifier *identifier,
 							 const CdpKind *kind);
 
+/* Of pointers to entries, for qsort. */
+extern int CdpAsOfByOrder(const void *a, const void *b);
 /* root, entries and n are filled in. */
 extern void CdpAsOfPersonBegin(CdpAsOfPlaces *places, CdpAsOfPerson *person);
 /* What his entries say up to and at this instant. */

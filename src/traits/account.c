@@ -32,7 +32,7 @@
 bool
 CdpOverMembers(const CdpDefinition *definition)
 {
-	JsonbValue	v;
+	JsonbValue v;
 
 	return CdpOfAccounts(definition) && definition->options != NULL &&
 		JB_ROOT_IS_OBJECT(definition->options) &&
@@ -48,7 +48,7 @@ CdpOverMembers(const CdpDefinition *definition)
 static int32
 member_segment(const CdpDefinition *definition)
 {
-	JsonbValue	v;
+	JsonbValue v;
 
 	if (!definition->hidden || definition->options == NULL ||
 		getKeyJsonValueFromContainer((JsonbContainer *) &definition->options->root, "segment", 7,
@@ -77,12 +77,12 @@ static void
 check_options(const Jsonb *options)
 {
 	JsonbIterator *it = JsonbIteratorInit((JsonbContainer *) &options->root);
-	JsonbValue	v;
+	JsonbValue v;
 	JsonbIteratorToken token;
 
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
-		char	   *name;
+		char *name;
 
 		if (token != WJB_KEY)
 			continue;
@@ -101,9 +101,9 @@ check_options(const Jsonb *options)
 void
 CdpPrepareOverMembers(CdpDefinition *definition)
 {
-	CdpDefinition hidden = {0};
+	CdpDefinition hidden = { 0 };
 	StringInfoData text;
-	List	   *depends;
+	List *depends;
 
 	if (member_segment(definition) != 0)
 	{
@@ -201,14 +201,15 @@ CdpMemberTraitDepends(const CdpDefinition *definition, int32 old_id, int32 id)
 void
 CdpMemberTraitRename(int32 hidden_id, const char *from, const char *to)
 {
-	List	   *ids = CdpDefinitionIds("SELECT id FROM cdp.definition_depends"
-									   " WHERE trait_id = $1 AND kind = 'account'", hidden_id);
+	List *ids = CdpDefinitionIds("SELECT id FROM cdp.definition_depends"
+								 " WHERE trait_id = $1 AND kind = 'account'",
+								 hidden_id);
 	CdpTraitSet *set = CdpAccountTraitSetFresh();
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, ids)
 	{
-		CdpTrait   *trait = CdpTraitById(set, lfirst_int(lc));
+		CdpTrait *trait = CdpTraitById(set, lfirst_int(lc));
 		CdpDefinition changed;
 
 		if (trait == NULL)
@@ -234,14 +235,14 @@ CdpHiddenOverMembers(const char *filter, int32 segment, const char *timezone, bo
 		" WHERE t.hidden AND t.entity = 'account' AND t.aggregate = 'count'"
 		" AND t.filter IS NOT DISTINCT FROM $1 AND t.timezone = $2 AND t.owner = $3"
 		" AND t.options = $4 ORDER BY t.id LIMIT 1";
-	CdpDefinition definition = {0};
-	Oid			types[] = { TEXTOID, TEXTOID, TEXTOID, JSONBOID };
-	Datum		values[4] = {0};
-	char		nulls[5] = "    ";
+	CdpDefinition definition = { 0 };
+	Oid types[] = { TEXTOID, TEXTOID, TEXTOID, JSONBOID };
+	Datum values[4] = { 0 };
+	char nulls[5] = "    ";
 	const char *options = segment == 0 ? "{\"over\": \"members\"}" :
-		psprintf("{\"over\": \"members\", \"segment\": %d}", segment);
+										 psprintf("{\"over\": \"members\", \"segment\": %d}", segment);
 	CdpUserContext saved;
-	bool		isnull;
+	bool isnull;
 
 	CdpApplierLock();
 	definition.name = "_members";

@@ -33,7 +33,7 @@ static CdpStatement load_rows = {
 	" a.segments, a.timer, a.shown"
 	" FROM (SELECT DISTINCT unnest($1) AS account_id) AS u"
 	" JOIN cdp.account_identities a ON a.account_id = u.account_id ORDER BY a.account_id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement load_below = {
@@ -46,7 +46,7 @@ static CdpStatement load_below = {
 	" SELECT d.root, d.account_id, a.state FROM d"
 	" JOIN cdp.account_identities a ON a.account_id = d.account_id"
 	" WHERE d.account_id <> d.root ORDER BY d.root, d.account_id",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 static CdpStatement load_totals = {
@@ -57,7 +57,7 @@ static CdpStatement load_totals = {
 	" AND v.trait_id = t.trait_id ORDER BY v.value DESC LIMIT 1)"
 	" FROM (SELECT DISTINCT unnest($1) AS account_id) AS u"
 	" JOIN cdp.account_totals t ON t.account_id = u.account_id WHERE t.n > 0",
-	{"int8[]"}
+	{ "int8[]" }
 };
 
 /*
@@ -78,26 +78,26 @@ static CdpStatement load_other_totals = {
 	" GROUP BY v.account_id, v.trait_id) x"
 	" ON x.account_id = t.account_id AND x.trait_id = t.trait_id"
 	" WHERE t.n > COALESCE(x.n, 0)",
-	{"int8[]", "int8[]"}
+	{ "int8[]", "int8[]" }
 };
 
 /* An account below another. */
 typedef struct Below
 {
-	int64		root;
-	int64		account;
+	int64 root;
+	int64 account;
 	struct varlena *state;
 } Below;
 
 /* What the members of one account contribute to one trait; hash entry. */
 typedef struct Total
 {
-	int64		account;		/* hash key, with trait */
-	int64		trait;			/* id of the hidden trait */
-	int64		n;
-	Numeric		sum;
-	Numeric		least;
-	Numeric		greatest;
+	int64 account; /* hash key, with trait */
+	int64 trait; /* id of the hidden trait */
+	int64 n;
+	Numeric sum;
+	Numeric least;
+	Numeric greatest;
 } Total;
 
 static Numeric
@@ -138,7 +138,7 @@ combine_totals(Total *into, const Total *total)
 static HTAB *
 make_totals(void)
 {
-	HASHCTL		ctl;
+	HASHCTL ctl;
 
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = 2 * sizeof(int64);
@@ -153,10 +153,10 @@ add_values(HTAB *totals, const CdpMemberValue *values, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		int64		key[2] = {values[i].account, values[i].member_trait};
-		Total		one = {.n = 1, .sum = values[i].value, .least = values[i].value, .greatest = values[i].value};
-		bool		found;
-		Total	   *total = hash_search(totals, key, HASH_ENTER, &found);
+		int64 key[2] = { values[i].account, values[i].member_trait };
+		Total one = { .n = 1, .sum = values[i].value, .least = values[i].value, .greatest = values[i].value };
+		bool found;
+		Total *total = hash_search(totals, key, HASH_ENTER, &found);
 
 		if (!found)
 			total->n = 0;
@@ -171,8 +171,8 @@ add_values(HTAB *totals, const CdpMemberValue *values, int n)
 static HTAB *
 read_totals(const int64 *ids, int n, const CdpMembersNow *now)
 {
-	Datum		args[2];
-	HTAB	   *totals = make_totals();
+	Datum args[2];
+	HTAB *totals = make_totals();
 
 	args[0] = CdpInt8Array(ids, n);
 	if (now == NULL || now->nprofiles == 0)
@@ -184,9 +184,9 @@ read_totals(const int64 *ids, int n, const CdpMembersNow *now)
 	}
 	for (uint64 r = 0; r < SPI_processed; r++)
 	{
-		bool		isnull;
-		int64		key[2] = {CdpCellInt8(r, 1), DatumGetInt32(CdpCell(r, 2, &isnull))};
-		Total	   *total = hash_search(totals, key, HASH_ENTER, NULL);
+		bool isnull;
+		int64 key[2] = { CdpCellInt8(r, 1), DatumGetInt32(CdpCell(r, 2, &isnull)) };
+		Total *total = hash_search(totals, key, HASH_ENTER, NULL);
 
 		total->n = CdpCellInt8(r, 3);
 		total->sum = cell_numeric(r, 4);
@@ -202,8 +202,8 @@ read_totals(const int64 *ids, int n, const CdpMembersNow *now)
 static void
 add_total(Total *into, HTAB *totals, int64 account, int32 trait)
 {
-	int64		key[2] = {account, trait};
-	Total	   *total = hash_search(totals, key, HASH_FIND, NULL);
+	int64 key[2] = { account, trait };
+	Total *total = hash_search(totals, key, HASH_FIND, NULL);
 
 	if (total != NULL)
 		combine_totals(into, total);
@@ -258,8 +258,8 @@ member_values(CdpTraitSet *set, HTAB *totals, int64 account, const int64 *below,
 	given->isnull = palloc(sizeof(bool) * set->ntraits);
 	for (int i = 0; i < set->ntraits; i++)
 	{
-		CdpTrait   *trait = set->traits[i];
-		Total		total = {0};
+		CdpTrait *trait = set->traits[i];
+		Total total = { 0 };
 
 		given->isnull[i] = true;
 		if (trait->member_trait == 0)
@@ -277,7 +277,7 @@ member_values(CdpTraitSet *set, HTAB *totals, int64 account, const int64 *below,
 static Bitmapset *
 rolled_traits(CdpTraitSet *set)
 {
-	Bitmapset  *rolled = NULL;
+	Bitmapset *rolled = NULL;
 
 	for (int i = 0; i < set->ntraits; i++)
 		if (set->traits[i]->rollup && set->traits[i]->member_trait == 0)
@@ -290,10 +290,10 @@ CdpAccountValues(CdpTraitSet *set, CdpAccountRow *row, const int64 *below,
 				 CdpNodeAcc **below_accs, int nbelow, const CdpMemberValue *contributions,
 				 int ncontributions, TimestampTz now)
 {
-	Bitmapset  *rolled = rolled_traits(set);
-	CdpProfileStates states = {0};
-	CdpProfileValues given = {0};
-	HTAB	   *totals = make_totals();
+	Bitmapset *rolled = rolled_traits(set);
+	CdpProfileStates states = { 0 };
+	CdpProfileValues given = { 0 };
+	HTAB *totals = make_totals();
 
 	for (int i = 0; i < nbelow && rolled != NULL; i++)
 		CdpNodeCombineSome(row->acc, below_accs[i], rolled);
@@ -310,22 +310,22 @@ CdpAccountRow *
 CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 				CdpMembersNowFunction members, int *nrows)
 {
-	Datum		arg = CdpInt8Array(ids, n);
+	Datum arg = CdpInt8Array(ids, n);
 	CdpAccountRow *rows;
 	CdpProfileStates *states;
 	CdpProfileValues *given;
-	Bitmapset  *rolled = rolled_traits(set);
-	bool		any_rolled = false;
-	bool		any_members = false;
-	Below	   *below = NULL;
-	int64	   *ids_below;
-	int			nbelow = 0;
-	int			next = 0;
-	HTAB	   *totals = NULL;
+	Bitmapset *rolled = rolled_traits(set);
+	bool any_rolled = false;
+	bool any_members = false;
+	Below *below = NULL;
+	int64 *ids_below;
+	int nbelow = 0;
+	int next = 0;
+	HTAB *totals = NULL;
 
 	for (int i = 0; i < set->ntraits; i++)
 	{
-		CdpTrait   *trait = set->traits[i];
+		CdpTrait *trait = set->traits[i];
 
 		any_members |= trait->member_trait != 0;
 		any_rolled |= trait->rollup;
@@ -335,8 +335,8 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 	rows = palloc0(sizeof(CdpAccountRow) * Max(*nrows, 1));
 	for (int r = 0; r < *nrows; r++)
 	{
-		bool		isnull;
-		Datum		value;
+		bool isnull;
+		Datum value;
 
 		rows[r].id = CdpCellInt8(r, 1);
 		rows[r].identifier = CdpCellVarlena(r, 2, CurrentMemoryContext);
@@ -347,7 +347,7 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 		value = CdpCell(r, 7, &isnull);
 		if (!isnull)
 		{
-			ArrayType  *array = DatumGetArrayTypePCopy(value);
+			ArrayType *array = DatumGetArrayTypePCopy(value);
 
 			rows[r].nsegments = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 			rows[r].segments = (int32 *) ARR_DATA_PTR(array);
@@ -372,8 +372,8 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 	}
 	if (any_members)
 	{
-		int64	   *all = palloc(sizeof(int64) * (*nrows + nbelow + 1));
-		int			nall = 0;
+		int64 *all = palloc(sizeof(int64) * (*nrows + nbelow + 1));
+		int nall = 0;
 
 		for (int r = 0; r < *nrows; r++)
 			all[nall++] = rows[r].id;
@@ -388,7 +388,7 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 	ids_below = palloc(sizeof(int64) * Max(nbelow, 1));
 	for (int r = 0; r < *nrows; r++)
 	{
-		int			folded = 0;
+		int folded = 0;
 
 		CHECK_FOR_INTERRUPTS();
 		for (; next < nbelow && below[next].root == rows[r].id; next++)
