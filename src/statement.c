@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * statement.c
- *	  Statements that are prepared once per backend and run over arrays.
+ *	  Statements that are prepared once per backend and run over arrays, or
+ *	  over rows that they read like a table (as triggers read transition tables).
  *
  *	  Plans are kept until the extension is dropped and made again: their
  *	  argument types (cdp.node_state and the like) have other OIDs then.
@@ -21,11 +22,18 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/queryenvironment.h"
 #include "utils/rel.h"
 
 #include "cdp.h"
 #include "compat.h"
 #include "statement.h"
+
+/* The name by which statements read the rows that they are given. */
+#define GIVEN	"given"
+
+/* What the planner is told of them, so that plans are those for a few rows. */
+#define EXPECTED_ROWS	10
 
 bool		CdpStatementsReadOnly = false;
 const char CdpBatchMemory[] = "cdp batch";
@@ -33,9 +41,68 @@ const char CdpBatchMemory[] = "cdp batch";
 static CdpStatement *prepared = NULL;
 static Oid	prepared_in = InvalidOid;
 
+/*
+ * Make the rows visible to statements, or their columns only.  What SPI keeps
+ * about them is to outlive any context of the caller.
+ */
+static EphemeralNamedRelation
+show_given(CdpStatement *statement, Tuplestorestate *rows)
+{
+	MemoryContext context = MemoryContextSwitchTo(TopTransactionContext);
+	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+	int			rc;
+
+	relation->md.name = GIVEN;
+	relation->md.tupdesc = statement->desc;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = EXPECTED_ROWS;
+	relation->reldata = rows;
+	/* an error that was caught may have left one */
+	(void) SPI_unregister_relation(GIVEN);
+	rc = SPI_register_relation(relation);
+	if (rc < 0)
+		elog(ERROR, "SPI_register_relation failed: %s", SPI_result_code_string(rc));
+	MemoryContextSwitchTo(context);
+	return relation;
+}
+
+static void
+hide_given(EphemeralNamedRelation relation)
+{
+	(void) SPI_unregister_relation(GIVEN);
+	pfree(relation);
+}
+
+static void
+describe_given(CdpStatement *statement)
+{
+	MemoryContext context = MemoryContextSwitchTo(TopMemoryContext);
+	TupleDesc	desc;
+	int			n = 0;
+	int			i;
+
+	if (statement->desc != NULL)
+		FreeTupleDesc(statement->desc);
+	statement->desc = NULL;
+	while (statement->given[n].name != NULL)
+		n++;
+	desc = CreateTemplateTupleDesc(n);
+	for (i = 0; i < n; i++)
+	{
+		Oid			type;
+		int32		typmod;
+
+		CdpParseType(statement->given[i].type, &type, &typmod);
+		TupleDescInitEntry(desc, i + 1, statement->given[i].name, type, typmod, 0);
+	}
+	statement->desc = desc;
+	MemoryContextSwitchTo(context);
+}
+
 static void
 prepare(CdpStatement *statement)
 {
+	EphemeralNamedRelation relation = NULL;
 	Oid			types[CDP_STATEMENT_ARGS];
 	int			nargs = 0;
 	SPIPlanPtr	plan;
@@ -48,10 +115,17 @@ prepare(CdpStatement *statement)
 		nargs++;
 	}
 
+	if (statement->given[0].name != NULL)
+	{
+		describe_given(statement);
+		relation = show_given(statement, NULL);
+	}
 	plan = SPI_prepare(statement->sql, nargs, types);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s",
 			 SPI_result_code_string(SPI_result));
+	if (relation != NULL)
+		hide_given(relation);
 	SPI_keepplan(plan);
 	statement->plan = plan;
 	statement->next = prepared;
@@ -71,6 +145,9 @@ CdpPrepare(CdpStatement *statement)
 
 			SPI_freeplan(prepared->plan);
 			prepared->plan = NULL;
+			if (prepared->desc != NULL)
+				FreeTupleDesc(prepared->desc);
+			prepared->desc = NULL;
 			prepared->next = NULL;
 			prepared = next;
 		}
@@ -123,6 +200,45 @@ CdpRunHere(CdpStatement *statement, Datum *args, const char *nulls)
 	uint64		n = CdpRun(statement, args, nulls);
 
 	MemoryContextSwitchTo(context);
+	return n;
+}
+
+CdpGiven *
+CdpGive(CdpStatement *statement)
+{
+	CdpGiven   *given = palloc(sizeof(CdpGiven));
+
+	given->n = 0;
+	given->statement = statement;
+	given->rows = NULL;
+	return given;
+}
+
+void
+CdpGiveRow(CdpGiven *given, Datum *values, bool *isnull)
+{
+	if (given->rows == NULL)
+	{
+		CdpPrepare(given->statement);
+		/* in memory, however many they are */
+		given->rows = tuplestore_begin_heap(false, false, MAX_KILOBYTES);
+	}
+	tuplestore_putvalues(given->rows, given->statement->desc, values, isnull);
+	given->n++;
+}
+
+uint64
+CdpRunGiven(CdpGiven *given, Datum *args, const char *nulls)
+{
+	EphemeralNamedRelation relation;
+	uint64		n;
+
+	if (given->n == 0)
+		return 0;
+	relation = show_given(given->statement, given->rows);
+	n = CdpRun(given->statement, args, nulls);
+	hide_given(relation);
+	tuplestore_end(given->rows);
 	return n;
 }
 

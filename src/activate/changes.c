@@ -45,15 +45,12 @@
 static CdpStatement insert_changes = {
 	"INSERT INTO cdp.changes (epoch, seq, kind, entity, profile_id, segment,"
 	" payload, cause, occurred_at, at)"
-	" SELECT $1, u.seq, u.kind, coalesce(u.entity, 'profile'),"
-	" nullif(u.profile_id, 0), u.segment, u.payload,"
-	" u.cause, u.occurred_at, $2"
-	" FROM (SELECT unnest($3) AS seq, unnest($4) AS kind, "
-	" unnest($5) AS profile_id, unnest($6) AS segment, "
-	" unnest($7) AS payload, unnest($8) AS cause, "
-	" unnest($9) AS occurred_at, unnest($10) AS entity) AS u",
-	{"int4", "timestamptz", "int8[]", "text[]", "int8[]", "text[]", "jsonb[]",
-	"text[]", "timestamptz[]", "text[]"}
+	" SELECT $1, g.seq, g.kind, g.entity, g.profile_id, g.segment, g.payload,"
+	" g.cause, g.occurred_at, $2 FROM given g",
+	{"int4", "timestamptz"},
+	.given = {{"seq", "int8"}, {"kind", "text"}, {"entity", "text"},
+	{"profile_id", "int8"}, {"segment", "text"}, {"payload", "jsonb"},
+	{"cause", "text"}, {"occurred_at", "timestamptz"}}
 };
 
 static CdpStatement count_skipped = {
@@ -168,63 +165,34 @@ void
 CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
 				TimestampTz at)
 {
-	int			n = list->n;
-	int64	   *seqs;
-	int64	   *profiles;
-	TimestampTz *occurred;
-	Datum	   *kinds,
-			   *segments,
-			   *payloads,
-			   *causes;
-	Datum	   *entities;
-	bool	   *nosegment,
-			   *nopayload,
-			   *noentity;
+	CdpGiven   *given = CdpGive(&insert_changes);
+	Datum		args[2];
 	int			i;
-	Datum		args[10];
 
-	if (n == 0)
+	if (list->n == 0)
 		return;
-	seqs = palloc(sizeof(int64) * n);
-	profiles = palloc(sizeof(int64) * n);
-	occurred = palloc(sizeof(TimestampTz) * n);
-	kinds = palloc(sizeof(Datum) * n);
-	segments = palloc(sizeof(Datum) * n);
-	payloads = palloc(sizeof(Datum) * n);
-	causes = palloc(sizeof(Datum) * n);
-	entities = palloc(sizeof(Datum) * n);
-	noentity = palloc(sizeof(bool) * n);
-	nosegment = palloc(sizeof(bool) * n);
-	nopayload = palloc(sizeof(bool) * n);
-	for (i = 0; i < n; i++)
+	for (i = 0; i < list->n; i++)
 	{
 		CdpChange  *change = &list->items[i];
+		Datum		values[8];
+		bool		isnull[8] = {false};
 
-		seqs[i] = first_seq + i;
-		profiles[i] = change->profile_id;
-		occurred[i] = change->occurred_at;
-		kinds[i] = CStringGetTextDatum(change->kind);
-		noentity[i] = change->entity == NULL;
-		entities[i] = noentity[i] ? (Datum) 0
-			: CStringGetTextDatum(change->entity);
-		nosegment[i] = change->segment == NULL;
-		segments[i] = nosegment[i] ? (Datum) 0
-			: CStringGetTextDatum(change->segment->name);
-		nopayload[i] = change->payload == NULL;
-		payloads[i] = PointerGetDatum(change->payload);
-		causes[i] = CStringGetTextDatum(CdpCauseName(change->cause));
+		values[0] = Int64GetDatum(first_seq + i);
+		values[1] = CStringGetTextDatum(change->kind);
+		values[2] = CStringGetTextDatum(change->entity ? change->entity : "profile");
+		values[3] = Int64GetDatum(change->profile_id);
+		isnull[3] = change->profile_id == 0;
+		isnull[4] = change->segment == NULL;
+		values[4] = isnull[4] ? (Datum) 0 : CStringGetTextDatum(change->segment->name);
+		values[5] = PointerGetDatum(change->payload);
+		isnull[5] = change->payload == NULL;
+		values[6] = CStringGetTextDatum(CdpCauseName(change->cause));
+		values[7] = TimestampTzGetDatum(change->occurred_at);
+		CdpGiveRow(given, values, isnull);
 	}
 	args[0] = Int32GetDatum(epoch);
 	args[1] = TimestampTzGetDatum(at);
-	args[2] = CdpInt8Array(seqs, n);
-	args[3] = CdpVarlenaArray(kinds, NULL, n, TEXTOID);
-	args[4] = CdpInt8Array(profiles, n);
-	args[5] = CdpVarlenaArray(segments, nosegment, n, TEXTOID);
-	args[6] = CdpVarlenaArray(payloads, nopayload, n, JSONBOID);
-	args[7] = CdpVarlenaArray(causes, NULL, n, TEXTOID);
-	args[8] = CdpTimestampArray(occurred, n);
-	args[9] = CdpVarlenaArray(entities, noentity, n, TEXTOID);
-	CdpRun(&insert_changes, args, NULL);
+	(void) CdpRunGiven(given, args, NULL);
 	if (cdp_emit_logical && XLogLogicalInfoActive())
 		emit_logical(list, epoch, first_seq, at);
 }

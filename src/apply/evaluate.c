@@ -31,21 +31,18 @@
 static CdpStatement enter_segments = {
 	"INSERT INTO cdp.segment_members AS m"
 	" (segment_id, profile_id, member, entered_at, entries)"
-	" SELECT u.segment_id, u.profile_id, true, u.at, 1"
-	" FROM (SELECT unnest($1) AS segment_id, unnest($2) AS profile_id, "
-	" unnest($3) AS at) AS u"
+	" SELECT g.segment_id, g.profile_id, true, g.at, 1 FROM given g"
 	" ON CONFLICT (segment_id, profile_id) DO UPDATE SET member = true,"
 	" entered_at = excluded.entered_at, entries = m.entries + 1"
 	" RETURNING m.segment_id, m.profile_id, m.entries",
-	{"int4[]", "int8[]", "timestamptz[]"}
+	.given = {{"segment_id", "int4"}, {"profile_id", "int8"}, {"at", "timestamptz"}}
 };
 
 static CdpStatement leave_segments = {
 	"UPDATE cdp.segment_members m SET member = false"
-	" FROM (SELECT unnest($1) AS segment_id, "
-	" unnest($2) AS profile_id) AS u"
-	" WHERE m.segment_id = u.segment_id AND m.profile_id = u.profile_id",
-	{"int4[]", "int8[]"}
+	" FROM given g"
+	" WHERE m.segment_id = g.segment_id AND m.profile_id = g.profile_id",
+	.given = {{"segment_id", "int4"}, {"profile_id", "int8"}}
 };
 
 /*
@@ -179,6 +176,18 @@ entry_payload(int32 number)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
+static void
+add_passage(CdpGiven *given, CdpPassage *passage)
+{
+	Datum		values[3];
+	bool		isnull[3] = {false};
+
+	values[0] = Int32GetDatum(passage->segment);
+	values[1] = Int64GetDatum(passage->profile);
+	values[2] = TimestampTzGetDatum(passage->at);
+	CdpGiveRow(given, values, isnull);
+}
+
 /*
  * Write passages; those that enter learn how often the profile has entered.
  */
@@ -186,37 +195,20 @@ void
 CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
 				 CdpPassage *left, int nleft)
 {
-	int			max = Max(Max(nentered, nleft), 1);
-	int32	   *segments = palloc(sizeof(int32) * max);
-	int64	   *profiles = palloc(sizeof(int64) * max);
-	TimestampTz *ats = palloc(sizeof(TimestampTz) * max);
 	Jsonb	   *payloads[8] = {NULL};
-	Datum		args[3];
+	CdpGiven   *given = CdpGive(&leave_segments);
 	int			i;
 
 	for (i = 0; i < nleft; i++)
-	{
-		segments[i] = left[i].segment;
-		profiles[i] = left[i].profile;
-	}
-	if (nleft > 0)
-	{
-		args[0] = CdpInt4Array(segments, nleft);
-		args[1] = CdpInt8Array(profiles, nleft);
-		CdpRun(&leave_segments, args, NULL);
-	}
+		add_passage(given, &left[i]);
+	(void) CdpRunGiven(given, NULL, NULL);
+
+	given = CdpGive(&enter_segments);
 	for (i = 0; i < nentered; i++)
-	{
-		segments[i] = entered[i].segment;
-		profiles[i] = entered[i].profile;
-		ats[i] = entered[i].at;
-	}
+		add_passage(given, &entered[i]);
 	if (nentered > 0)
 	{
-		args[0] = CdpInt4Array(segments, nentered);
-		args[1] = CdpInt8Array(profiles, nentered);
-		args[2] = CdpTimestampArray(ats, nentered);
-		CdpRun(&enter_segments, args, NULL);
+		(void) CdpRunGiven(given, NULL, NULL);
 		if (SPI_processed != nentered)
 			elog(ERROR, "unexpected number of memberships");
 
@@ -243,9 +235,6 @@ CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
 		}
 		SPI_freetuptable(SPI_tuptable);
 	}
-	pfree(segments);
-	pfree(profiles);
-	pfree(ats);
 }
 
 /*

@@ -31,31 +31,25 @@ static CdpStatement new_epoch = {
 	{"int4", "int4", "int8", "int4", "timestamptz"}
 };
 
+#define NODE_COLUMNS \
+	{"node_id", "int8"}, {"profile_id", "int8"}, {"first_seen", "timestamptz"}, \
+	{"last_seen", "timestamptz"}, {"timer", "timestamptz"}, {"state", "node_state"}, \
+	{"recent", "bytea"}
+
 static CdpStatement insert_nodes = {
 	"INSERT INTO cdp.identities (node_id, profile_id, first_seen, last_seen,"
-	" timer, identifier, state, segments, recent)"
-	" SELECT u.node_id, u.profile_id, u.first_seen, u.last_seen,"
-	" nullif(u.timer, 'infinity'), u.identifier::cdp.identifier, u.state,"
-	" u.segments::int[], u.recent"
-	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
-	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
-	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent, "
-	" unnest($8) AS segments, unnest($9) AS identifier) AS u",
-	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
-	"node_state[]", "bytea[]", "text[]", "text[]"}
+	" timer, state, recent, segments, identifier)"
+	" SELECT g.node_id, g.profile_id, g.first_seen, g.last_seen, g.timer, g.state,"
+	" g.recent, g.segments, g.identifier FROM given g",
+	.given = {NODE_COLUMNS, {"segments", "int[]"}, {"identifier", "identifier"}}
 };
 
 static CdpStatement update_nodes = {
-	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
-	" first_seen = u.first_seen, last_seen = u.last_seen,"
-	" timer = nullif(u.timer, 'infinity'), state = u.state,"
-	" recent = u.recent"
-	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
-	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
-	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent) AS u"
-	" WHERE i.node_id = u.node_id",
-	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
-	"node_state[]", "bytea[]"}
+	"UPDATE cdp.identities i SET profile_id = g.profile_id,"
+	" first_seen = g.first_seen, last_seen = g.last_seen,"
+	" timer = g.timer, state = g.state, recent = g.recent"
+	" FROM given g WHERE i.node_id = g.node_id",
+	.given = {NODE_COLUMNS}
 };
 
 static CdpStatement delete_nodes = {
@@ -69,17 +63,11 @@ static CdpStatement delete_nodes = {
 
 /* the same for rows whose segments change as well: a row is written once */
 static CdpStatement update_nodes_and_segments = {
-	"UPDATE cdp.identities i SET profile_id = u.profile_id,"
-	" first_seen = u.first_seen, last_seen = u.last_seen,"
-	" timer = nullif(u.timer, 'infinity'), state = u.state,"
-	" recent = u.recent, segments = u.segments::int[]"
-	" FROM (SELECT unnest($1) AS node_id, unnest($2) AS profile_id, "
-	" unnest($3) AS first_seen, unnest($4) AS last_seen, "
-	" unnest($5) AS timer, unnest($6) AS state, unnest($7) AS recent, "
-	" unnest($8) AS segments) AS u"
-	" WHERE i.node_id = u.node_id",
-	{"int8[]", "int8[]", "timestamptz[]", "timestamptz[]", "timestamptz[]",
-	"node_state[]", "bytea[]", "text[]"}
+	"UPDATE cdp.identities i SET profile_id = g.profile_id,"
+	" first_seen = g.first_seen, last_seen = g.last_seen,"
+	" timer = g.timer, state = g.state, recent = g.recent, segments = g.segments"
+	" FROM given g WHERE i.node_id = g.node_id",
+	.given = {NODE_COLUMNS, {"segments", "int[]"}}
 };
 
 static CdpStatement upsert_timers = {
@@ -108,99 +96,36 @@ static CdpStatement insert_rejected = {
 	{"int8[]", "int8[]", "text[]", "text[]", "text[]", "text[]", "text[]", "bool[]"}
 };
 
-typedef struct Columns
-{
-	int			n;
-	int64	   *ids;
-	int64	   *profiles;
-	TimestampTz *first;
-	TimestampTz *last;
-	TimestampTz *timers;
-	Datum	   *identifiers;
-	Datum	   *states;
-	bool	   *nostate;
-	Datum	   *recent;
-	bool	   *norecent;
-	Datum	   *segments;
-	bool	   *nosegments;
-} Columns;
-
-static void
-make_columns(Columns *c, long max)
-{
-	max = Max(max, 1);
-	c->n = 0;
-	c->ids = palloc(sizeof(int64) * max);
-	c->profiles = palloc(sizeof(int64) * max);
-	c->first = palloc(sizeof(TimestampTz) * max);
-	c->last = palloc(sizeof(TimestampTz) * max);
-	c->timers = palloc(sizeof(TimestampTz) * max);
-	c->identifiers = palloc(sizeof(Datum) * max);
-	c->states = palloc(sizeof(Datum) * max);
-	c->nostate = palloc(sizeof(bool) * max);
-	c->recent = palloc(sizeof(Datum) * max);
-	c->norecent = palloc(sizeof(bool) * max);
-	c->segments = palloc(sizeof(Datum) * max);
-	c->nosegments = palloc(sizeof(bool) * max);
-}
-
 /*
- * int[] as text, for a column of arrays that unnest cannot yield.
+ * A row for one of the statements on cdp.identities, which share their columns.
  */
-static Datum
-segments_text(const int32 *segments, int n)
-{
-	StringInfoData buf;
-	int			i;
-
-	initStringInfo(&buf);
-	appendStringInfoChar(&buf, '{');
-	for (i = 0; i < n; i++)
-		appendStringInfo(&buf, "%s%d", i > 0 ? "," : "", segments[i]);
-	appendStringInfoChar(&buf, '}');
-	return PointerGetDatum(cstring_to_text_with_len(buf.data, buf.len));
-}
-
 static void
-add_row(Columns *c, CdpNode *node, CdpBatch *batch)
+add_row(CdpGiven *given, CdpNode *node, CdpBatch *batch)
 {
-	int			i = c->n++;
 	struct varlena *state = node->state;
 	struct varlena *recent = node->recent_changed ? node->new_recent : node->recent;
+	Datum		values[9];
+	bool		isnull[9] = {false};
 
 	if (node->folded)
 		state = node->new_state = CdpNodeStore(node->acc, node->id, batch->applier.clock,
 											   batch->graph->resident);
 
-	c->ids[i] = node->id;
-	c->profiles[i] = node->profile;
-	c->first[i] = node->first_seen;
-	c->last[i] = node->last_seen;
-	c->timers[i] = node->new_timer;
-	c->identifiers[i] = PointerGetDatum(node->identifier);
-	c->states[i] = PointerGetDatum(state);
-	c->nostate[i] = state == NULL;
-	c->recent[i] = PointerGetDatum(recent);
-	c->norecent[i] = recent == NULL;
-	c->nosegments[i] = node->nnew_segments == 0;
-	c->segments[i] = c->nosegments[i] ? (Datum) 0
-		: segments_text(node->new_segments, node->nnew_segments);
-}
-
-/*
- * Columns as the arguments that the statements on cdp.identities share.
- */
-static void
-columns_args(Columns *c, Oid state_type, Datum *args)
-{
-	args[0] = CdpInt8Array(c->ids, c->n);
-	args[1] = CdpInt8Array(c->profiles, c->n);
-	args[2] = CdpTimestampArray(c->first, c->n);
-	args[3] = CdpTimestampArray(c->last, c->n);
-	args[4] = CdpTimestampArray(c->timers, c->n);
-	args[5] = CdpVarlenaArray(c->states, c->nostate, c->n, state_type);
-	args[6] = CdpVarlenaArray(c->recent, c->norecent, c->n, BYTEAOID);
-	args[7] = CdpVarlenaArray(c->segments, c->nosegments, c->n, TEXTOID);
+	values[0] = Int64GetDatum(node->id);
+	values[1] = Int64GetDatum(node->profile);
+	values[2] = TimestampTzGetDatum(node->first_seen);
+	values[3] = TimestampTzGetDatum(node->last_seen);
+	values[4] = TimestampTzGetDatum(node->new_timer);
+	isnull[4] = node->new_timer == DT_NOEND;
+	values[5] = PointerGetDatum(state);
+	isnull[5] = state == NULL;
+	values[6] = PointerGetDatum(recent);
+	isnull[6] = recent == NULL;
+	isnull[7] = node->nnew_segments == 0;
+	values[7] = isnull[7] ? (Datum) 0
+		: CdpInt4Array(node->new_segments, node->nnew_segments);
+	values[8] = PointerGetDatum(node->identifier);
+	CdpGiveRow(given, values, isnull);
 }
 
 /*
@@ -210,12 +135,11 @@ void
 CdpWriteRows(CdpBatch *batch)
 {
 	int			max = batch->graph->nactive;
-	Oid			state_type = CdpTypeOid("node_state");
 	CdpNode    *node;
 	CdpNumbered *all;
-	Columns		new;
-	Columns		changed;
-	Columns		moved;			/* changed, segments included */
+	CdpGiven   *new = CdpGive(&insert_nodes);
+	CdpGiven   *changed = CdpGive(&update_nodes);
+	CdpGiven   *moved = CdpGive(&update_nodes_and_segments);
 	int64	   *gone = palloc(sizeof(int64) * Max(max, 1));
 	int64	   *set = palloc(sizeof(int64) * Max(max, 1));
 	TimestampTz *set_at = palloc(sizeof(TimestampTz) * Max(max, 1));
@@ -224,7 +148,7 @@ CdpWriteRows(CdpBatch *batch)
 	int			nset = 0;
 	int			nunset = 0;
 	int			i;
-	Datum		args[9];
+	Datum		args[2];
 
 	if (max == 0)
 		return;
@@ -240,9 +164,6 @@ CdpWriteRows(CdpBatch *batch)
 	}
 	CdpNumberedSort(all, max);
 
-	make_columns(&new, max);
-	make_columns(&changed, max);
-	make_columns(&moved, max);
 	for (i = 0; i < max; i++)
 	{
 		node = all[i].item;
@@ -252,7 +173,7 @@ CdpWriteRows(CdpBatch *batch)
 			if (!node->is_new && batch->replaying)
 			{
 				node->profile = node->id;
-				add_row(&changed, node, batch);
+				add_row(changed, node, batch);
 			}
 			else if (!node->is_new)
 				gone[ngone++] = node->id;
@@ -261,13 +182,13 @@ CdpWriteRows(CdpBatch *batch)
 			continue;
 		}
 		if (node->is_new)
-			add_row(&new, node, batch);
+			add_row(new, node, batch);
 		else if (node->segments_changed)
-			add_row(&moved, node, batch);
+			add_row(moved, node, batch);
 		else if (node->row_changed || node->folded || node->recent_changed ||
 				 node->profile != node->old_profile ||
 				 node->new_timer != node->timer)
-			add_row(&changed, node, batch);
+			add_row(changed, node, batch);
 		if (node->new_timer != node->timer)
 		{
 			if (node->new_timer == DT_NOEND)
@@ -286,22 +207,9 @@ CdpWriteRows(CdpBatch *batch)
 		CdpRun(&delete_nodes, args, NULL);
 		CdpChunksDelete(gone, ngone);
 	}
-	if (changed.n > 0)
-	{
-		columns_args(&changed, state_type, args);
-		CdpRun(&update_nodes, args, NULL);
-	}
-	if (moved.n > 0)
-	{
-		columns_args(&moved, state_type, args);
-		CdpRun(&update_nodes_and_segments, args, NULL);
-	}
-	if (new.n > 0)
-	{
-		columns_args(&new, state_type, args);
-		args[8] = CdpVarlenaArray(new.identifiers, NULL, new.n, TEXTOID);
-		CdpRun(&insert_nodes, args, NULL);
-	}
+	(void) CdpRunGiven(changed, NULL, NULL);
+	(void) CdpRunGiven(moved, NULL, NULL);
+	(void) CdpRunGiven(new, NULL, NULL);
 	if (nunset > 0)
 	{
 		args[0] = CdpInt8Array(unset, nunset);

@@ -80,12 +80,13 @@ static CdpStatement delete_links = {
 
 static CdpStatement upsert_links = {
 	"INSERT INTO cdp.links AS l (a, b, entry, at, tie, ord, origin, status, reason, detail)"
-	" SELECT unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9), unnest($10)"
+	" SELECT g.a, g.b, g.entry, g.at, g.tie, g.ord, g.origin, g.status, g.reason, g.detail FROM given g"
 	" ON CONFLICT (a, b, origin) DO UPDATE SET entry = excluded.entry,"
 	" at = excluded.at, tie = excluded.tie, ord = excluded.ord,"
 	" status = excluded.status, reason = excluded.reason, detail = excluded.detail",
-	{"int8[]", "int8[]", "int8[]", "timestamptz[]", "text[]", "int4[]",
-	"text[]", "text[]", "text[]", "text[]"}
+	.given = {{"a", "int8"}, {"b", "int8"}, {"entry", "int8"}, {"at", "timestamptz"},
+	{"tie", "text"}, {"ord", "int4"}, {"origin", "text"}, {"status", "text"},
+	{"reason", "text"}, {"detail", "text"}}
 };
 
 static CdpStatement update_last = {
@@ -741,25 +742,15 @@ CdpGraphWriteLinks(CdpGraph *graph)
 	LinkEntry  *entry;
 	long		max;
 	int64	   *a,
-			   *b,
-			   *entries;
-	TimestampTz *ats;
-	int32	   *ords;
-	Datum	   *ties,
-			   *origins,
-			   *statuses,
-			   *reasons,
-			   *details;
-	bool	   *nulls;
-	bool	   *nodetail;
-	Datum		event = PointerGetDatum(cstring_to_text("event"));
-	Datum		manual = PointerGetDatum(cstring_to_text("manual"));
-	int			n = 0;
-	Datum		args[10];
+			   *b;
+	CdpGiven   *given;
+	Datum		event;
+	Datum		manual;
 
 	if (graph->mark > 0)
 	{
 		int64	   *ids = palloc(sizeof(int64) * Max(graph->nactive, 1));
+		int			n = 0;
 		int			i;
 
 		for (i = 0; i < graph->nactive; i++)
@@ -770,11 +761,11 @@ CdpGraphWriteLinks(CdpGraph *graph)
 		}
 		if (n > 0)
 		{
-			args[0] = CdpInt8Array(ids, n);
-			CdpRun(&delete_manual, args, NULL);
+			Datum		arg = CdpInt8Array(ids, n);
+
+			CdpRun(&delete_manual, &arg, NULL);
 		}
 		pfree(ids);
-		n = 0;
 	}
 	if (graph->links == NULL)
 		return;
@@ -782,57 +773,37 @@ CdpGraphWriteLinks(CdpGraph *graph)
 	max = Max(hash_get_num_entries(graph->links), 1);
 	a = palloc(sizeof(int64) * max);
 	b = palloc(sizeof(int64) * max);
-	entries = palloc(sizeof(int64) * max);
-	ats = palloc(sizeof(TimestampTz) * max);
-	ords = palloc(sizeof(int32) * max);
-	ties = palloc(sizeof(Datum) * max);
-	origins = palloc(sizeof(Datum) * max);
-	statuses = palloc(sizeof(Datum) * max);
-	reasons = palloc(sizeof(Datum) * max);
-	nulls = palloc(sizeof(bool) * max);
-	details = palloc(sizeof(Datum) * max);
-	nodetail = palloc(sizeof(bool) * max);
-
 	delete_gone(graph, false, a, b);
 	delete_gone(graph, true, a, b);
 
+	event = CStringGetTextDatum("event");
+	manual = CStringGetTextDatum("manual");
+	given = CdpGive(&upsert_links);
 	hash_seq_init(&seq, graph->links);
 	while ((entry = hash_seq_search(&seq)) != NULL)
 	{
 		CdpLink    *link = entry->link;
 
+		Datum		values[10];
+		bool		isnull[10] = {false};
+
 		if (link->gone || !(link->changed || link->manual))
 			continue;
-		a[n] = link->a->id;
-		b[n] = link->b->id;
-		entries[n] = link->entry;
-		ats[n] = link->at;
-		ties[n] = PointerGetDatum(link->tie);
-		ords[n] = link->ord;
-		origins[n] = link->manual ? manual : event;
-		statuses[n] = PointerGetDatum(cstring_to_text(status_text(link->status)));
-		nulls[n] = link->reason == NULL;
-		reasons[n] = nulls[n] ? (Datum) 0
-			: PointerGetDatum(cstring_to_text(link->reason));
-		nodetail[n] = link->detail == NULL;
-		details[n] = nodetail[n] ? (Datum) 0
-			: PointerGetDatum(cstring_to_text(link->detail));
-		n++;
+		values[0] = Int64GetDatum(link->a->id);
+		values[1] = Int64GetDatum(link->b->id);
+		values[2] = Int64GetDatum(link->entry);
+		values[3] = TimestampTzGetDatum(link->at);
+		values[4] = PointerGetDatum(link->tie);
+		values[5] = Int32GetDatum(link->ord);
+		values[6] = link->manual ? manual : event;
+		values[7] = CStringGetTextDatum(status_text(link->status));
+		isnull[8] = link->reason == NULL;
+		values[8] = isnull[8] ? (Datum) 0 : CStringGetTextDatum(link->reason);
+		isnull[9] = link->detail == NULL;
+		values[9] = isnull[9] ? (Datum) 0 : CStringGetTextDatum(link->detail);
+		CdpGiveRow(given, values, isnull);
 	}
-	if (n > 0)
-	{
-		args[0] = CdpInt8Array(a, n);
-		args[1] = CdpInt8Array(b, n);
-		args[2] = CdpInt8Array(entries, n);
-		args[3] = CdpTimestampArray(ats, n);
-		args[4] = CdpVarlenaArray(ties, NULL, n, TEXTOID);
-		args[5] = CdpInt4Array(ords, n);
-		args[6] = CdpVarlenaArray(origins, NULL, n, TEXTOID);
-		args[7] = CdpVarlenaArray(statuses, NULL, n, TEXTOID);
-		args[8] = CdpVarlenaArray(reasons, nulls, n, TEXTOID);
-		args[9] = CdpVarlenaArray(details, nodetail, n, TEXTOID);
-		CdpRun(&upsert_links, args, NULL);
-	}
+	(void) CdpRunGiven(given, NULL, NULL);
 	if (graph->nnewest > 0)
 		write_last(graph);
 }
