@@ -44,19 +44,32 @@
 #include "apply/batch.h"
 #include "apply/crash.h"
 #include "cdp.h"
+#include "direct.h"
 #include "statement.h"
 #include "trust/audit.h"
 #include "trust/plan.h"
 
-static CdpStatement load_applier = {
-	"SELECT a.generation, a.next_node, a.next_seq, a.epoch, a.clock, a.entries,"
-	" a.duplicates, a.rejected, a.token, EXISTS (SELECT FROM cdp.backfills),"
-	" e.epoch, e.incarnation, e.system_identifier, e.timeline,"
-	" a.paused_at IS NOT NULL, EXISTS (SELECT FROM cdp.erasure_identifiers i"
-	" JOIN cdp.erasures r ON r.id = i.erasure WHERE r.state <> 'requested')"
-	" FROM cdp.applier a LEFT JOIN LATERAL"
-	" (SELECT * FROM cdp.epochs e ORDER BY e.epoch DESC LIMIT 1) e ON true",
-	{NULL}
+static CdpDirect load_applier = {
+	"applier",
+	{"generation", "next_node", "next_seq", "epoch", "clock", "entries", "duplicates",
+	"rejected", "token", "paused_at"}
+};
+
+static CdpDirect load_epochs = {
+	"epochs", {"epoch", "incarnation", "system_identifier", "timeline"}
+};
+
+static CdpStatement any_backfills = {
+	"SELECT 1 FROM cdp.backfills LIMIT 1",
+	{NULL},
+	"backfills"
+};
+
+static CdpStatement any_erasures = {
+	"SELECT 1 FROM cdp.erasure_identifiers i"
+	" JOIN cdp.erasures r ON r.id = i.erasure WHERE r.state <> 'requested' LIMIT 1",
+	{NULL},
+	"erasure_identifiers"
 };
 
 static CdpStatement make_applier = {
@@ -103,6 +116,45 @@ CdpAttempt CdpAttempted;
 /* bytes of a batch's memory that are kept for the next one: enough for 1,000 entries */
 #define KEPT_MEMORY ((Size) 8 * 1024 * 1024)
 
+static void
+take_applier(Datum *values, bool *isnull, void *arg)
+{
+	CdpApplier *applier = arg;
+
+	applier->generation = DatumGetInt64(values[0]);
+	applier->next_node = DatumGetInt64(values[1]);
+	applier->next_seq = DatumGetInt64(values[2]);
+	applier->epoch = DatumGetInt32(values[3]);
+	applier->clock = DatumGetTimestampTz(values[4]);
+	applier->entries = DatumGetInt64(values[5]);
+	applier->duplicates = DatumGetInt64(values[6]);
+	applier->rejected = DatumGetInt64(values[7]);
+	applier->token = DatumGetInt64(values[8]);
+	applier->paused = !isnull[9];
+}
+
+static void
+take_epoch(Datum *values, bool *isnull, void *arg)
+{
+	CdpEpoch   *last = arg;
+
+	if (DatumGetInt32(values[0]) < last->epoch)
+		return;
+	last->epoch = DatumGetInt32(values[0]);
+	last->incarnation = DatumGetInt32(values[1]);
+	last->system_identifier = DatumGetInt64(values[2]);
+	last->timeline = DatumGetInt32(values[3]);
+}
+
+static bool
+any(CdpStatement *statement)
+{
+	bool		found = CdpRun(statement, NULL, NULL) > 0;
+
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
 /*
  * The row of cdp.applier, made when it is not there.
  */
@@ -110,35 +162,16 @@ void
 CdpApplierLoad(CdpBatch *batch)
 {
 	CdpApplier *applier = &batch->applier;
-	bool		isnull;
 
-	if (CdpRun(&load_applier, NULL, NULL) == 0)
+	if (CdpReadDirect(&load_applier, take_applier, applier) == 0)
 	{
 		CdpRun(&make_applier, NULL, NULL);
-		CdpRun(&load_applier, NULL, NULL);
+		(void) CdpReadDirect(&load_applier, take_applier, applier);
 	}
-	applier->generation = CdpCellInt8(0, 1);
-	applier->next_node = CdpCellInt8(0, 2);
-	applier->next_seq = CdpCellInt8(0, 3);
-	applier->epoch = DatumGetInt32(CdpCell(0, 4, &isnull));
-	applier->clock = CdpCellInt8(0, 5);
-	applier->entries = CdpCellInt8(0, 6);
-	applier->duplicates = CdpCellInt8(0, 7);
-	applier->rejected = CdpCellInt8(0, 8);
-	applier->token = CdpCellInt8(0, 9);
-	applier->backfills = DatumGetBool(CdpCell(0, 10, &isnull));
-	batch->last_epoch.epoch = DatumGetInt32(CdpCell(0, 11, &isnull));
-	if (isnull)
-		batch->last_epoch.epoch = -1;
-	else
-	{
-		batch->last_epoch.incarnation = DatumGetInt32(CdpCell(0, 12, &isnull));
-		batch->last_epoch.system_identifier = CdpCellInt8(0, 13);
-		batch->last_epoch.timeline = DatumGetInt32(CdpCell(0, 14, &isnull));
-	}
-	applier->paused = DatumGetBool(CdpCell(0, 15, &isnull));
-	applier->erasures = DatumGetBool(CdpCell(0, 16, &isnull));
-	SPI_freetuptable(SPI_tuptable);
+	batch->last_epoch.epoch = -1;
+	(void) CdpReadDirect(&load_epochs, take_epoch, &batch->last_epoch);
+	applier->backfills = any(&any_backfills);
+	applier->erasures = any(&any_erasures);
 
 	/* the applied clock never goes back */
 	batch->previous = applier->clock;

@@ -38,16 +38,21 @@
 #include "utils/timestamp.h"
 
 #include "apply/cursor.h"
+#include "direct.h"
 #include "statement.h"
 
 /* xmax of a snapshot that sees every entry of a restored incarnation */
 #define EVERYTHING	((uint64) PG_INT64_MAX)
 
-static CdpStatement load_cursors = {
-	"SELECT i.id, c.incarnation, c.done::text, c.target::text, c.position_xid,"
-	" c.position_id FROM cdp.incarnation i LEFT JOIN cdp.cursors c ON true"
-	" ORDER BY i.id, c.incarnation",
-	{NULL}
+static CdpDirect load_incarnation = {"incarnation", {"id"}};
+
+static CdpDirect load_cursors = {
+	"cursors", {"incarnation", "done", "target", "position_xid", "position_id"}
+};
+
+static CdpDirect load_change = {
+	"rule_cursors",
+	{"incarnation", "done", "target", "position_xid", "position_id", "change"}
 };
 
 /* $1: whatever runs beside it */
@@ -99,13 +104,6 @@ static CdpStatement make_cursor = {
 	" target = excluded.target, position_xid = excluded.position_xid,"
 	" position_id = excluded.position_id",
 	{"int4", "text", "text", "int8", "int8"}
-};
-
-static CdpStatement load_change = {
-	"SELECT i.id, c.incarnation, c.done::text, c.target::text, c.position_xid,"
-	" c.position_id FROM cdp.incarnation i"
-	" LEFT JOIN cdp.rule_cursors c ON c.change = $1 ORDER BY i.id, c.incarnation",
-	{"int8"}
 };
 
 static CdpStatement write_change = {
@@ -235,61 +233,99 @@ CdpSnapshotNow(void)
 	return snapshot;
 }
 
+static CdpSnapshot *
+stored_snapshot(Datum value)
+{
+	return CdpSnapshotParse(DatumGetCString(DirectFunctionCall1(pg_snapshot_out, value)));
+}
+
+static void
+take_incarnation(Datum *values, bool *isnull, void *arg)
+{
+	CdpCursorSet *set = arg;
+
+	set->incarnation = DatumGetInt32(values[0]);
+}
+
+static void
+take_cursor(Datum *values, bool *isnull, void *arg)
+{
+	CdpCursorSet *set = arg;
+	CdpCursor  *cursor;
+
+	if (set->cursors == NULL)
+		set->cursors = palloc(sizeof(CdpCursor));
+	else
+		set->cursors = repalloc(set->cursors, sizeof(CdpCursor) * (set->n + 1));
+	cursor = &set->cursors[set->n++];
+	cursor->on_disk = true;
+	cursor->incarnation = DatumGetInt32(values[0]);
+	cursor->done = isnull[1] ? simple_snapshot(1) : stored_snapshot(values[1]);
+	cursor->target = isnull[2] ? NULL : stored_snapshot(values[2]);
+	cursor->position_xid = DatumGetInt64(values[3]);
+	cursor->position_id = DatumGetInt64(values[4]);
+	if (cursor->incarnation == set->incarnation)
+		set->active = true;
+}
+
+/* the cursors of one change of the rules */
+typedef struct ChangeCursors
+{
+	int64		change;
+	CdpCursorSet *set;
+} ChangeCursors;
+
+static void
+take_change(Datum *values, bool *isnull, void *arg)
+{
+	ChangeCursors *change = arg;
+
+	if (DatumGetInt64(values[5]) == change->change)
+		take_cursor(values, isnull, change->set);
+}
+
 static CdpCursorSet *
-load_cursor_set(CdpStatement *statement, Datum *args)
+new_cursor_set(void)
 {
 	CdpCursorSet *set = palloc0(sizeof(CdpCursorSet));
-	bool		isnull;
-	uint64		i;
 
-	CdpRun(statement, args, NULL);
-	set->cursors = palloc0(sizeof(CdpCursor) * (SPI_processed + 1));
-	for (i = 0; i < SPI_processed; i++)
-	{
-		CdpCursor  *cursor = &set->cursors[set->n];
-		int32		incarnation = DatumGetInt32(CdpCell(i, 1, &isnull));
-		Datum		value;
-
-		if (i > 0 && incarnation != set->incarnation)
-			break;
-		set->incarnation = incarnation;
-		value = CdpCell(i, 2, &isnull);
-		if (isnull)
-			continue;			/* there is no cursor */
-		set->n++;
-		cursor->on_disk = true;
-		cursor->incarnation = DatumGetInt32(value);
-		value = CdpCell(i, 3, &isnull);
-		cursor->done = isnull ? simple_snapshot(1)
-			: CdpSnapshotParse(TextDatumGetCString(value));
-		value = CdpCell(i, 4, &isnull);
-		cursor->target = isnull ? NULL
-			: CdpSnapshotParse(TextDatumGetCString(value));
-		cursor->position_xid = CdpCellInt8(i, 5);
-		cursor->position_id = CdpCellInt8(i, 6);
-		if (cursor->incarnation == set->incarnation)
-			set->active = true;
-	}
-	if (i == 0 || i < SPI_processed)
+	if (CdpReadDirect(&load_incarnation, take_incarnation, set) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"cdp.incarnation\" does not hold exactly one row")));
-	SPI_freetuptable(SPI_tuptable);
 	return set;
+}
+
+static int
+incarnation_order(const void *a, const void *b)
+{
+	int32		x = ((const CdpCursor *) a)->incarnation;
+	int32		y = ((const CdpCursor *) b)->incarnation;
+
+	return x < y ? -1 : x > y ? 1 : 0;
 }
 
 CdpCursorSet *
 CdpCursorsLoad(void)
 {
-	return load_cursor_set(&load_cursors, NULL);
+	CdpCursorSet *set = new_cursor_set();
+
+	(void) CdpReadDirect(&load_cursors, take_cursor, set);
+	if (set->n > 1)
+		qsort(set->cursors, set->n, sizeof(CdpCursor), incarnation_order);
+	return set;
 }
 
 CdpCursorSet *
 CdpCursorsLoadChange(int64 change)
 {
-	Datum		arg = Int64GetDatum(change);
+	CdpCursorSet *set = new_cursor_set();
+	ChangeCursors cursors = {change, set};
 
-	return load_cursor_set(&load_change, &arg);
+	(void) CdpReadDirect(&load_change, take_change, &cursors);
+	if (set->n > 1)
+		qsort(set->cursors, set->n, sizeof(CdpCursor), incarnation_order);
+	return set;
 }
 
 CdpCursorSet *

@@ -23,10 +23,12 @@
 
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "cdp.h"
+#include "direct.h"
 #include "identity/graph.h"
 #include "statement.h"
 
@@ -63,34 +65,13 @@ static struct
 	int64		token;			/* 0: a batch is at work, or one has failed */
 }			resident;
 
-static CdpStatement load_by_identifier = {
-	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer, j.recent"
-	" FROM (SELECT unnest($1) AS t) AS u"
-	" JOIN cdp.identities i ON i.identifier = u.t::cdp.identifier"
-	" CROSS JOIN LATERAL (SELECT * FROM cdp.identities j"
-	" WHERE j.profile_id = i.profile_id OFFSET 0) AS j",
-	{"text[]"}
+static CdpDirect load_nodes = {
+	"identities",
+	{"node_id", "identifier", "profile_id", "first_seen", "last_seen", "state", "segments",
+	"timer", "recent"}
 };
 
-static CdpStatement load_by_profile = {
-	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer, j.recent"
-	" FROM (SELECT unnest($1) AS profile_id) AS u"
-	" CROSS JOIN LATERAL (SELECT * FROM cdp.identities j"
-	" WHERE j.profile_id = u.profile_id OFFSET 0) AS j",
-	{"int8[]"}
-};
-
-static CdpStatement load_by_node = {
-	"SELECT j.node_id, j.identifier, j.profile_id, j.first_seen, j.last_seen,"
-	" j.state, j.segments, j.timer, j.recent"
-	" FROM (SELECT unnest($1) AS node_id) AS u"
-	" JOIN cdp.identities i ON i.node_id = u.node_id"
-	" CROSS JOIN LATERAL (SELECT * FROM cdp.identities j"
-	" WHERE j.profile_id = i.profile_id OFFSET 0) AS j",
-	{"int8[]"}
-};
+static CdpDirect find_profile = {"identities", {"profile_id"}};
 
 static uint32
 varlena_hash(const void *key, Size keysize)
@@ -639,77 +620,115 @@ add_node(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
 	return node;
 }
 
+typedef struct Loading
+{
+	CdpGraph   *graph;
+	List	   *loaded;			/* CdpNode * */
+} Loading;
+
+static struct varlena *
+keep_value(CdpGraph *graph, Datum value, bool isnull)
+{
+	MemoryContext old;
+	struct varlena *copy;
+
+	if (isnull)
+		return NULL;
+	old = MemoryContextSwitchTo(graph->resident);
+	copy = PG_DETOAST_DATUM_COPY(value);
+	MemoryContextSwitchTo(old);
+	return copy;
+}
+
 /*
- * Take the rows of SPI_tuptable in: whole profiles, in any order, some of
- * which may be here already.
+ * Take a row in that may be here already.
  */
 static void
-load_rows(CdpGraph *graph)
+take_node(Datum *values, bool *isnull, void *arg)
 {
-	uint64		nrows = SPI_processed;
-	CdpNode   **loaded;
-	uint64		nloaded = 0;
-	uint64		i;
+	Loading    *loading = arg;
+	CdpGraph   *graph = loading->graph;
+	int64		id = DatumGetInt64(values[0]);
+	CdpIdentifier *identifier;
+	CdpNode    *node = CdpGraphNode(graph, id);
 
-	loaded = palloc(sizeof(CdpNode *) * Max(nrows, 1));
-	for (i = 0; i < nrows; i++)
+	if (node != NULL)
 	{
-		int64		id = CdpCellInt8(i, 1);
-		CdpIdentifier *identifier;
-		CdpNode    *node;
-		bool		isnull;
-		Datum		value;
-
-		node = CdpGraphNode(graph, id);
-		if (node != NULL)
-		{
-			CdpGraphActivate(graph, node);
-			continue;
-		}
-		identifier = CdpCellVarlena(i, 2, graph->resident);
-		node = add_node(graph, id, identifier,
-						CdpKindLookup(graph->kinds,
-									  VARDATA_ANY(identifier),
-									  CdpIdentifierKindLength(identifier)));
-		node->old_profile = CdpCellInt8(i, 3);
-		node->first_seen = CdpCellInt8(i, 4);
-		node->counted_seen = node->first_seen;
-		node->last_seen = CdpCellInt8(i, 5);
-		node->disk_first_seen = node->first_seen;
-		node->disk_last_seen = node->last_seen;
-		node->state = CdpCellVarlena(i, 6, graph->resident);
-		value = CdpCell(i, 7, &isnull);
-		if (!isnull)
-		{
-			ArrayType  *array = DatumGetArrayTypeP(value);
-
-			node->nsegments = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
-			node->segments = MemoryContextAlloc(graph->resident,
-												sizeof(int32) * Max(node->nsegments, 1));
-			memcpy(node->segments, ARR_DATA_PTR(array),
-				   sizeof(int32) * node->nsegments);
-		}
-		node->recent = CdpCellVarlena(i, 9, graph->resident);
-		value = CdpCell(i, 8, &isnull);
-		if (!isnull)
-			node->timer = node->new_timer = DatumGetTimestampTz(value);
-		CdpGraphSingle(graph, node);
-		node->refusals = CDP_REFUSALS_UNKNOWN;
-		loaded[nloaded++] = node;
+		CdpGraphActivate(graph, node);
+		return;
 	}
-	for (i = 0; i < nloaded; i++)
+	identifier = keep_value(graph, values[1], false);
+	node = add_node(graph, id, identifier,
+					CdpKindLookup(graph->kinds,
+								  VARDATA_ANY(identifier),
+								  CdpIdentifierKindLength(identifier)));
+	node->old_profile = DatumGetInt64(values[2]);
+	node->first_seen = DatumGetTimestampTz(values[3]);
+	node->counted_seen = node->first_seen;
+	node->last_seen = DatumGetTimestampTz(values[4]);
+	node->disk_first_seen = node->first_seen;
+	node->disk_last_seen = node->last_seen;
+	node->state = keep_value(graph, values[5], isnull[5]);
+	if (!isnull[6])
 	{
-		CdpNode    *root = CdpGraphNode(graph, loaded[i]->old_profile);
+		ArrayType  *array = DatumGetArrayTypeP(values[6]);
+
+		node->nsegments = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+		node->segments = MemoryContextAlloc(graph->resident,
+											sizeof(int32) * Max(node->nsegments, 1));
+		memcpy(node->segments, ARR_DATA_PTR(array),
+			   sizeof(int32) * node->nsegments);
+	}
+	if (!isnull[7])
+		node->timer = node->new_timer = DatumGetTimestampTz(values[7]);
+	node->recent = keep_value(graph, values[8], isnull[8]);
+	CdpGraphSingle(graph, node);
+	node->refusals = CDP_REFUSALS_UNKNOWN;
+	loading->loaded = lappend(loading->loaded, node);
+}
+
+/*
+ * Load whole profiles; brings them into order.
+ */
+static void
+load_profiles(CdpGraph *graph, int64 *profiles, int n)
+{
+	CdpProber  *prober;
+	Loading		loading = {graph, NIL};
+	ListCell   *lc;
+	int			i;
+
+	if (n == 0)
+		return;
+	pg_qsort(profiles, n, sizeof(int64), CdpCompareInt8);
+	prober = CdpProbeBegin(&load_nodes, "identities_profile");
+	for (i = 0; i < n; i++)
+	{
+		if (i > 0 && profiles[i] == profiles[i - 1])
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		(void) CdpProbe(prober, Int64GetDatum(profiles[i]), take_node, &loading);
+	}
+	CdpProbeEnd(prober);
+	foreach(lc, loading.loaded)
+	{
+		CdpNode    *node = lfirst(lc);
+		CdpNode    *root = CdpGraphNode(graph, node->old_profile);
 
 		if (root == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
 					 errmsg("profile %lld has no identifier of that number",
-							(long long) loaded[i]->old_profile)));
-		CdpGraphJoin(graph, loaded[i], root, false, DT_NOBEGIN);
+							(long long) node->old_profile)));
+		CdpGraphJoin(graph, node, root, false, DT_NOBEGIN);
 	}
-	pfree(loaded);
-	SPI_freetuptable(SPI_tuptable);
+	list_free(loading.loaded);
+}
+
+static void
+take_profile(Datum *values, bool *isnull, void *arg)
+{
+	*(int64 *) arg = DatumGetInt64(values[0]);
 }
 
 CdpNode *
@@ -724,12 +743,11 @@ CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind)
 }
 
 /*
- * Activate those of the nodes that are here; look the others up.
+ * Activate those of the nodes that are here; returns how many are not.
  */
-static void
-add_numbers(CdpGraph *graph, CdpStatement *statement, const int64 *ids, int n)
+static int
+activate_known(CdpGraph *graph, const int64 *ids, int n, int64 *missing)
 {
-	int64	   *missing = palloc(sizeof(int64) * Max(n, 1));
 	int			nmissing = 0;
 	int			i;
 
@@ -742,26 +760,38 @@ add_numbers(CdpGraph *graph, CdpStatement *statement, const int64 *ids, int n)
 		else
 			missing[nmissing++] = ids[i];
 	}
-	if (nmissing > 0)
-	{
-		Datum		arg = CdpInt8Array(missing, nmissing);
-
-		CdpRun(statement, &arg, NULL);
-		load_rows(graph);
-	}
-	pfree(missing);
+	return nmissing;
 }
 
 void
 CdpGraphAddProfiles(CdpGraph *graph, const int64 *profiles, int n)
 {
-	add_numbers(graph, &load_by_profile, profiles, n);
+	int64	   *missing = palloc(sizeof(int64) * Max(n, 1));
+
+	load_profiles(graph, missing, activate_known(graph, profiles, n, missing));
+	pfree(missing);
 }
 
 void
 CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n)
 {
-	add_numbers(graph, &load_by_node, nodes, n);
+	int64	   *missing = palloc(sizeof(int64) * Max(n, 1));
+	int			nmissing = activate_known(graph, nodes, n, missing);
+	int			nprofiles = 0;
+	int			i;
+
+	if (nmissing > 0)
+	{
+		CdpProber  *prober = CdpProbeBegin(&find_profile, "identities_pkey");
+
+		for (i = 0; i < nmissing; i++)
+			if (CdpProbe(prober, Int64GetDatum(missing[i]), take_profile,
+						 &missing[nprofiles]) > 0)
+				nprofiles++;
+		CdpProbeEnd(prober);
+	}
+	load_profiles(graph, missing, nprofiles);
+	pfree(missing);
 }
 
 /*
@@ -814,7 +844,10 @@ varlena_order(const void *x, const void *y)
 void
 CdpGraphLoadWanted(CdpGraph *graph)
 {
-	Datum		arg;
+	CdpProber  *prober;
+	int64	   *profiles;
+	int			n = 0;
+	int			i;
 
 	if (graph->nwanted == 0)
 		return;
@@ -825,10 +858,17 @@ CdpGraphLoadWanted(CdpGraph *graph)
 		return;
 	}
 	qsort(graph->wanted, graph->nwanted, sizeof(Datum), varlena_order);
-	/* a cdp.identifier looks like a text in memory */
-	arg = CdpVarlenaArray(graph->wanted, NULL, graph->nwanted, TEXTOID);
-	CdpRun(&load_by_identifier, &arg, NULL);
-	load_rows(graph);
+	profiles = palloc_extended(sizeof(int64) * (Size) graph->nwanted, MCXT_ALLOC_HUGE);
+	prober = CdpProbeBegin(&find_profile, "identities_identifier");
+	for (i = 0; i < graph->nwanted; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (CdpProbe(prober, graph->wanted[i], take_profile, &profiles[n]) > 0)
+			n++;
+	}
+	CdpProbeEnd(prober);
+	load_profiles(graph, profiles, n);
+	pfree(profiles);
 	graph->nwanted = 0;
 }
 

@@ -1,0 +1,188 @@
+/*-------------------------------------------------------------------------
+ *
+ * direct.c
+ *	  Rows read without a statement: of small tables, and by keys.
+ *
+ * IDENTIFICATION
+ *	  src/direct.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/skey.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "executor/tuptable.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "cdp.h"
+#include "compat.h"
+#include "direct.h"
+#include "statement.h"
+
+static void
+find_columns(CdpDirect *direct, Oid relid)
+{
+	int			i;
+
+	direct->relid = InvalidOid;
+	for (i = 0; direct->columns[i] != NULL; i++)
+	{
+		direct->numbers[i] = get_attnum(relid, direct->columns[i]);
+		if (direct->numbers[i] == InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("column \"%s\" of table \"cdp.%s\" does not exist",
+							direct->columns[i], direct->table),
+					 errhint("Run ALTER EXTENSION cdp UPDATE.")));
+	}
+	direct->relid = relid;
+}
+
+static Relation
+open_table(CdpDirect *direct)
+{
+	Relation	rel = table_open(CdpRelationOid(direct->table), AccessShareLock);
+
+	if (RelationGetRelid(rel) != direct->relid)
+		find_columns(direct, RelationGetRelid(rel));
+	return rel;
+}
+
+/*
+ * What SPI would see: what is committed by now, unless the caller may not write.
+ */
+static void
+begin_reading(void)
+{
+	if (CdpStatementsReadOnly)
+		return;
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+end_reading(void)
+{
+	if (!CdpStatementsReadOnly)
+		PopActiveSnapshot();
+}
+
+static void
+take_columns(CdpDirect *direct, TupleTableSlot *slot, Datum *values, bool *isnull)
+{
+	int			i;
+
+	for (i = 0; direct->columns[i] != NULL; i++)
+		values[i] = slot_getattr(slot, direct->numbers[i], &isnull[i]);
+}
+
+int
+CdpReadDirect(CdpDirect *direct, CdpDirectRow row, void *arg)
+{
+	Relation	rel = open_table(direct);
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	Datum		values[CDP_DIRECT_COLUMNS];
+	bool		isnull[CDP_DIRECT_COLUMNS];
+	int			n = 0;
+
+	begin_reading();
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	slot = table_slot_create(rel, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		take_columns(direct, slot, values, isnull);
+		row(values, isnull, arg);
+		n++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	end_reading();
+	table_close(rel, NoLock);
+	return n;
+}
+
+struct CdpProber
+{
+	CdpDirect  *direct;
+	Relation	rel;
+	Relation	index;
+	IndexScanDesc scan;			/* NULL: the index is of no use, the table is read */
+	TupleTableSlot *slot;
+	ScanKeyData key;
+};
+
+CdpProber *
+CdpProbeBegin(CdpDirect *direct, const char *name)
+{
+	CdpProber  *prober = palloc(sizeof(CdpProber));
+	Relation	index;
+	Oid			equal;
+	bool		usable;
+
+	prober->direct = direct;
+	prober->rel = open_table(direct);
+	prober->index = index = index_open(CdpRelationOid(name), AccessShareLock);
+	prober->slot = table_slot_create(prober->rel, NULL);
+	begin_reading();
+
+	/* the planner's condition: it was built anew, without what older snapshots need */
+	usable = !index->rd_index->indcheckxmin ||
+		TransactionIdPrecedes(HeapTupleHeaderGetXmin(index->rd_indextuple->t_data),
+							  TransactionXmin);
+	equal = get_opfamily_member(index->rd_opfamily[0], index->rd_opcintype[0],
+								index->rd_opcintype[0], BTEqualStrategyNumber);
+	ScanKeyEntryInitialize(&prober->key, 0,
+						   usable ? 1 : index->rd_index->indkey.values[0],
+						   BTEqualStrategyNumber, InvalidOid,
+						   index->rd_indcollation[0], get_opcode(equal), (Datum) 0);
+	prober->scan = usable ? CdpIndexBeginScan(prober->rel, index, GetActiveSnapshot(), 1, 0)
+		: NULL;
+	return prober;
+}
+
+int
+CdpProbe(CdpProber *prober, Datum key, CdpDirectRow row, void *arg)
+{
+	TableScanDesc scan = NULL;
+	Datum		values[CDP_DIRECT_COLUMNS];
+	bool		isnull[CDP_DIRECT_COLUMNS];
+	int			n = 0;
+
+	prober->key.sk_argument = key;
+	if (prober->scan != NULL)
+		index_rescan(prober->scan, &prober->key, 1, NULL, 0);
+	else
+		scan = table_beginscan(prober->rel, GetActiveSnapshot(), 1, &prober->key);
+	while (scan == NULL ? index_getnext_slot(prober->scan, ForwardScanDirection, prober->slot)
+		   : table_scan_getnextslot(scan, ForwardScanDirection, prober->slot))
+	{
+		take_columns(prober->direct, prober->slot, values, isnull);
+		row(values, isnull, arg);
+		n++;
+	}
+	if (scan != NULL)
+		table_endscan(scan);
+	return n;
+}
+
+void
+CdpProbeEnd(CdpProber *prober)
+{
+	if (prober->scan != NULL)
+		index_endscan(prober->scan);
+	end_reading();
+	ExecDropSingleTupleTableSlot(prober->slot);
+	index_close(prober->index, NoLock);
+	table_close(prober->rel, NoLock);
+	pfree(prober);
+}

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * direct.h
+ *	  Rows read without a statement: of small tables, and by keys.
+ *
+ *	  What a statement takes to begin and to end with is ten times what reading
+ *	  a row takes, and every batch reads a few tables of one row and looks up a
+ *	  few identifiers.
+ *
+ * IDENTIFICATION
+ *	  src/direct.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CDP_DIRECT_H
+#define CDP_DIRECT_H
+
+#include "postgres.h"
+
+#include "access/attnum.h"
+
+#define CDP_DIRECT_COLUMNS	12
+
+/* A table and the columns to read; static data. */
+typedef struct CdpDirect
+{
+	const char *table;
+	const char *columns[CDP_DIRECT_COLUMNS + 1];	/* NULL-terminated */
+	Oid			relid;			/* the table that the numbers are of */
+	AttrNumber	numbers[CDP_DIRECT_COLUMNS];
+} CdpDirect;
+
+/*
+ * A row: the columns in their order.  The values last until the function returns.
+ */
+typedef void (*CdpDirectRow) (Datum *values, bool *isnull, void *arg);
+
+/* Read all rows of a table in schema cdp, in no order; returns how many. */
+extern int	CdpReadDirect(CdpDirect *direct, CdpDirectRow row, void *arg);
+
+/* Rows by the first column of an index, asked for one key after the other. */
+typedef struct CdpProber CdpProber;
+
+extern CdpProber *CdpProbeBegin(CdpDirect *direct, const char *index);
+extern int	CdpProbe(CdpProber *prober, Datum key, CdpDirectRow row, void *arg);
+extern void CdpProbeEnd(CdpProber *prober);
+
+#endif							/* CDP_DIRECT_H */
