@@ -428,9 +428,9 @@ first_since(CdpEntry **entries, int n, TimestampTz at)
 }
 
 /*
- * Without these entries, which are in order; false when none is among them.
+ * Without these entries, which are in order; returns how many were among them.
  */
-static bool
+static int
 without(struct varlena *old, CdpEntry **entries, int nentries, struct varlena **new)
 {
 	int			n;
@@ -449,7 +449,7 @@ without(struct varlena *old, CdpEntry **entries, int nentries, struct varlena **
 	if (kept < n)
 		*new = pack(NULL, refs, kept);
 	pfree(refs);
-	return kept < n;
+	return n - kept;
 }
 
 /*
@@ -494,8 +494,11 @@ forget(CdpBatch *batch, CdpEntry **entries, int n)
 	char		nulls[2] = {' ', ' '};
 	SPITupleTable *rows;
 	uint64		nrows;
+	int			found = 0;
 
-	if (recent_of(node) != NULL && without(recent_of(node), entries, n, &left))
+	if (recent_of(node) != NULL)
+		found = without(recent_of(node), entries, n, &left);
+	if (found > 0)
 	{
 		node->new_recent = left;
 		node->recent_changed = true;
@@ -504,6 +507,8 @@ forget(CdpBatch *batch, CdpEntry **entries, int n)
 		nulls[1] = left == NULL ? 'n' : ' ';
 		CdpRunHere(&replace_recent, args, nulls);
 	}
+	if (found == n)
+		return;
 	args[0] = pieces_with(owner, entries, n);
 	if (ARR_NDIM(DatumGetArrayTypeP(args[0])) == 0)
 		return;
@@ -516,7 +521,7 @@ forget(CdpBatch *batch, CdpEntry **entries, int n)
 		CHECK_FOR_INTERRUPTS();
 		SPI_tuptable = rows;
 		args[0] = CdpCell(r, 1, &isnull);
-		if (!without(CdpCellVarlena(r, 2, CurrentMemoryContext), entries, n, &left))
+		if (without(CdpCellVarlena(r, 2, CurrentMemoryContext), entries, n, &left) == 0)
 			continue;
 		args[1] = PointerGetDatum(left);
 		CdpRunHere(left == NULL ? &delete_piece : &replace_piece, args, NULL);
