@@ -8,6 +8,7 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = PostgreSQL::Test::Cluster->new('crash');
 $node->init(allows_streaming => 1);
@@ -44,10 +45,26 @@ $node->safe_psql(
 		WHEN (NEW.identifier::text LIKE '%:poison%') EXECUTE FUNCTION fault();
 ));
 
+# Whom the commit wakes may crash before the answer has come, and the server may
+# be about to start again.
+sub say_it
+{
+	my ($sql) = @_;
+	my $stderr = '';
+	for my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		my $code = $node->psql('postgres', $sql, stderr => \$stderr);
+		return if $code == 0 || $stderr =~ /server closed the connection|terminating connection/;
+		die "psql: $code: $stderr" if $stderr !~ /connection to server .* failed/;
+		usleep(100_000);
+	}
+	die "the server does not come back: $stderr";
+}
+
 sub append
 {
 	my ($from, $to, $poison) = @_;
-	return $node->safe_psql('postgres', qq(
+	return say_it(qq(
 		INSERT INTO cdp.events (message_id, event, identifiers)
 		SELECT 'm' || i, 'x', ARRAY['user_id:' || CASE WHEN i IN ($poison) THEN 'poison' ELSE 'u' END || i]::cdp.identifier[]
 		FROM generate_series($from, $to) i));
@@ -141,8 +158,8 @@ for my $i (1 .. 3)
 	ok($node->wait_for_log(qr/cdp applier starts after a crash: the applier was killed when it applied entry \d+ alone/, $log), "killed, $i");
 	$log = -s $node->logfile;
 }
-$node->poll_query_until('postgres', 'SELECT true') or die 'the server is gone';
-$node->safe_psql('postgres', 'DROP TRIGGER killed ON cdp.identities');
+$node->poll_query_until('postgres', 'DROP TRIGGER IF EXISTS killed ON cdp.identities; SELECT true', "DROP TRIGGER\nt")
+	or die 'the server is gone';
 applied('it is applied in the end');
 is($node->safe_psql('postgres', 'SELECT count(*), (SELECT count(*) FROM cdp.isolated) FROM cdp.profiles'), '322|0', 'and was never put aside');
 
@@ -177,7 +194,7 @@ is(crashes($log), 3, 'the profile rests');
 $node->safe_psql('postgres', 'DROP TRIGGER fault ON cdp.identities');
 
 $log = -s $node->logfile;
-$node->safe_psql('postgres', q(
+say_it(q(
 	CREATE TRIGGER fault BEFORE UPDATE OR DELETE ON cdp.backfills FOR EACH ROW EXECUTE FUNCTION fault();
 	SET cdp.backfill_at_once = 0;
 	SELECT cdp.create_trait('latest', aggregate => 'last', value => 'occurred_at')));
