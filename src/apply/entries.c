@@ -445,6 +445,8 @@ without(struct varlena *old, CdpEntry **entries, int nentries, struct varlena **
 			k++;
 		if (k == nentries || entries[k]->at != refs[i].at || entries[k]->id != refs[i].entry)
 			refs[kept++] = refs[i];
+		else
+			entries[k]->counted = true;
 	}
 	if (kept < n)
 		*new = pack(NULL, refs, kept);
@@ -531,7 +533,8 @@ forget(CdpBatch *batch, CdpEntry **entries, int n)
 
 /*
  * Entries do not count any more.  Written at once, for who withdraws them reads
- * the others; their owners, where they have one, are active.
+ * the others; their owners, where they have one, are active.  Sets counted where
+ * they did.
  */
 void
 CdpEntriesForget(CdpBatch *batch, CdpEntry *entries, int n)
@@ -541,8 +544,11 @@ CdpEntriesForget(CdpBatch *batch, CdpEntry *entries, int n)
 	int			end;
 
 	for (int i = 0; i < n; i++)
+	{
+		entries[i].counted = false;
 		if (entries[i].owner != 0)
 			order[norder++] = &entries[i];
+	}
 	qsort(order, norder, sizeof(CdpEntry *), owner_order);
 	for (int i = 0; i < norder; i = end)
 	{

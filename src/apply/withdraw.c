@@ -491,6 +491,29 @@ CdpRefold(CdpBatch *batch, const int64 *owners, int nowners, CdpEntry *entries,
 }
 
 /*
+ * The entry does not count any more, and did: can the states of its owner be had
+ * without folding all of its entries anew?
+ */
+static bool
+unfold(CdpBatch *batch, CdpEntry *entry, CdpContributions *contributions)
+{
+	CdpNode    *node = CdpGraphNode(batch->graph, entry->owner);
+
+	if (batch->rereading || batch->replaying || batch->graph->reading != NULL ||
+		batch->nemptied > 0 || CdpEntryUnknown(entry) || entry->type == CDP_ENTRY_IDENTIFY ||
+		entry->naccounts > 0)
+		return false;
+	if (node->acc == NULL)
+		node->acc = CdpNodeOpen(batch->traits, node->state);
+	if (!CdpNodeUnfold(node->acc, entry, contributions, batch->applier.clock))
+		return false;
+	node->folded = true;
+	node->row_changed = true;
+	CdpGraphUncombine(CdpNodeRoot(node));
+	return true;
+}
+
+/*
  * Those of the nodes, which are in order, whose first or last time may be that
  * of one of the entries, or of entries that somebody owned who is emptied.
  */
@@ -659,6 +682,7 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	of_accounts = palloc0(sizeof(CdpContributions) * n);
 	CdpTraitsEvaluate(CdpAccountTraitSetGet(batch->applier.generation), NULL, old, n,
 					  of_accounts);
+	CdpEntriesForget(batch, old, n);
 	for (i = 0; i < n; i++)
 	{
 		int64	   *id = palloc(sizeof(int64));
@@ -673,8 +697,8 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 		if (old[i].owner == 0)
 			continue;
 		ids[nids++] = old[i].id;
-		if (contributions[i].n > 0 || CdpEntryUnknown(&old[i]) || old[i].type == CDP_ENTRY_IDENTIFY ||
-			old[i].naccounts > 0)
+		if ((contributions[i].n > 0 || CdpEntryUnknown(&old[i]) || old[i].type == CDP_ENTRY_IDENTIFY ||
+			 old[i].naccounts > 0) && !(old[i].counted && unfold(batch, &old[i], &contributions[i])))
 			owners[nowners++] = old[i].owner;
 		/* but perhaps to those of accounts, whose traits are others */
 		else if (of_accounts[i].n > 0)
@@ -682,7 +706,6 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 	}
 	pfree(contributions);
 	pfree(of_accounts);
-	CdpEntriesForget(batch, old, n);
 	CdpWithheldWithdraw(batch, old, n);
 
 	named = palloc(sizeof(int64) * Max(max, 1));

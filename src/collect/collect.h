@@ -116,6 +116,7 @@ typedef struct CdpEntry
 	struct List *violations;	/* … and what it finds, if more follows than a number */
 	Jsonb	   *whole;			/* properties as in values, if a plan leaves some out; or NULL */
 	bool		undone;			/* counts for nothing because an undo names it */
+	bool		counted;		/* did until it was withdrawn: no policy kept it from counting */
 	bool		withheld;		/* a policy keeps it from counting … */
 	bool		held;			/* … unless it is released */
 	const struct CdpKind *withheld_by;	/* whose policy */

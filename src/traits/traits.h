@@ -189,6 +189,13 @@ extern void CdpNodeReset(CdpNodeAcc *acc, const Bitmapset *only);
 /* Fold an entry in; identify entries write their declared traits (skipped when only != NULL). */
 extern void CdpNodeFold(CdpNodeAcc *acc, const CdpEntry *entry,
 						const CdpContributions *contributions, bool declared);
+/*
+ * traits/unfold.c: take out again what an entry added that is of no declared traits.
+ * False: the states must be folded anew, whatever has become of them.  clock: windows
+ * that have ended by then have ended for good.
+ */
+extern bool CdpNodeUnfold(CdpNodeAcc *acc, const CdpEntry *entry,
+						  const CdpContributions *contributions, TimestampTz clock);
 /* traits/combine.c: add what one has to the other, which shares it from then on. */
 extern void CdpNodeCombine(CdpNodeAcc *into, CdpNodeAcc *from);
 extern void CdpNodeCombineSome(CdpNodeAcc *into, CdpNodeAcc *from, const Bitmapset *only);
