@@ -92,8 +92,13 @@ static CdpStatement bearing_names = {
 	{ "int8[]" }
 };
 
+/* whose number is gone, and who never had one: a copy that was received later outdid all */
 static CdpStatement former_addresses = {
-	"SELECT DISTINCT f.identifier FROM cdp.former_identities f"
+	"SELECT DISTINCT f.identifier FROM (SELECT g.identifier FROM cdp.former_identities g"
+	" UNION ALL SELECT cdp.canonical(i) FROM (SELECT DISTINCT h.entry, h.xid, h.received_at"
+	" FROM cdp.history_entries h) h"
+	" JOIN cdp.events l ON l.id = h.entry AND l.xid = h.xid AND l.received_at = h.received_at"
+	" CROSS JOIN LATERAL unnest(l.identifiers) i) AS f"
 	" WHERE cdp.email_domain(f.identifier) IS NOT NULL ORDER BY f.identifier",
 	{ NULL }
 };

@@ -1,6 +1,6 @@
 # Who was who: what cdp.identifiers_at(), cdp.resolve_at(), cdp.profile_at() and
 # cdp.account_at() say about random instants must be what a database says that was given
-# only the entries of then, under the kinds of then.
+# only the entries of then, under the kinds and guards of then.
 #
 #   CDP_STREAMS=60      number of streams, CDP_SEED=n of the first one
 #   CDP_SECONDS=90      begin no stream after this time, 0: no limit
@@ -54,6 +54,7 @@ for my $db ('now', 'then')
 my $script = PostgreSQL::Test::Utils::tempdir() . '/stream.sql';
 
 my $reset = join("\n", 'SET client_min_messages = warning;',
+	'RESET cdp.max_profile_identifiers; RESET cdp.bridge_guard; RESET cdp.max_new_identifiers_per_hour;',
 	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.merged_profiles, cdp.rule_changes, cdp.rule_cursors, cdp.rejected, cdp.timers, cdp.window_items, cdp.segment_members, cdp.changes, cdp.cursors, cdp.kind_history, cdp.guard_history, cdp.history_entries, cdp.former_identities, cdp.account_identities, cdp.account_evidence, cdp.account_nodes, cdp.account_values, cdp.account_totals, cdp.account_news;},
 	q{DELETE FROM cdp.kind_definitions;},
 	q{UPDATE cdp.identity_rules SET generation = generation + 1;},
@@ -85,6 +86,12 @@ my @mild = (
 	q{alter_identifier_kind('user_id', policy => 'refuse')},
 	q{alter_identifier_kind('user_id', policy => 'quarantine')},
 );
+# guards, as they are set
+sub guards
+{
+	return join(' ', 'SET cdp.max_profile_identifiers = ' . pick(2, 3, 4, 10000) . ';',
+		'SET cdp.bridge_guard = ' . pick(0, 1, 2) . ';', 'SET cdp.max_new_identifiers_per_hour = ' . pick(0, 1, 2, 1000) . ';');
+}
 my @strong = (
 	q{alter_identifier_kind('email', links => false)},
 	q{alter_identifier_kind('email', blocked => ARRAY['p1@example.com'])},
@@ -170,6 +177,9 @@ sub stream
 			push @rules, [ $day, $rule ] unless $done{$rule}++;
 		}
 	}
+	# guards have days of their own, among those of kinds
+	push @rules, map { [ int(rand($days)), undef, guards() ] } 1 .. 1 + int(rand(2)) if chance(0.4);
+	@rules = sort { $a->[0] <=> $b->[0] } @rules;
 	my @asked = map { [ chance(0.3) ? undef : int(rand($days)), chance(0.3) ? undef : int(rand($days)) ] } 1 .. $questions - 1;
 	push @asked, [ undef, undef ];
 	return { entries => \@entries, rules => \@rules, ids => \@ids, asked => \@asked, days => $days };
@@ -193,11 +203,20 @@ sub instant { my ($day) = @_; return defined $day ? lit(stamp($day * 86400)) : '
 sub names
 {
 	my ($s) = @_;
-	my $badge = grep { $_->[1] =~ /badge/ } @{ $s->{rules} };
+	my $badge = grep { ($_->[1] // '') =~ /badge/ } @{ $s->{rules} };
 	return join(', ', map { '(' . lit($_) . '::cdp.identifier)' } grep { $badge || !/badge/ } @{ $s->{ids} });
 }
 
 my $accounts = "('group_id:g0'::cdp.identifier), ('group_id:g1'), ('group_id:g2'), ('domain:example.com')";
+
+# a change of kinds, or guards with which the applier goes on from then on
+sub change
+{
+	my ($rule, $apply) = @_;
+	my ($day, $call, $guards) = @$rule;
+	return ($guards, $apply ? ('SELECT cdp.rejudge();', 'SELECT cdp.apply() IS NULL;') : ()) unless defined $call;
+	return "SELECT cdp.$call;";
+}
 
 # everything, in any order, rules as they came
 sub script_now
@@ -211,14 +230,15 @@ sub script_now
 	for my $e (@entries)
 	{
 		push @sql, "INSERT INTO cdp.events ($columns) VALUES " . row($e) . ';';
-		push @sql, 'SELECT cdp.apply() IS NULL;' if chance(0.6);
+		# the guards of the first batch are those that held before
+		push @sql, 'SELECT cdp.apply() IS NULL;' if chance(0.6) || $e == $entries[0];
 		if (@rules && chance(0.1))
 		{
 			my $rule = shift @rules;
-			push @sql, 'SET cdp.now = ' . instant($rule->[0]) . ';', "SELECT cdp.$rule->[1];";
+			push @sql, 'SET cdp.now = ' . instant($rule->[0]) . ';', change($rule, 1);
 		}
 	}
-	push @sql, map { ('SET cdp.now = ' . instant($_->[0]) . ';', "SELECT cdp.$_->[1];") } @rules;
+	push @sql, map { ('SET cdp.now = ' . instant($_->[0]) . ';', change($_, 1)) } @rules;
 	push @sql, 'SET cdp.now = ' . instant($s->{days} + 10) . ';', 'SELECT cdp.apply() IS NULL;';
 	my $i = 0;
 	for my $q (@{ $s->{asked} })
@@ -250,7 +270,7 @@ sub script_then
 		for my $rule (@{ $s->{rules} })
 		{
 			next if defined $q->[1] && $rule->[0] > $q->[1];
-			push @sql, "SELECT cdp.$rule->[1];";
+			push @sql, change($rule, 0);
 		}
 		push @sql, "INSERT INTO cdp.events ($columns) SELECT $columns FROM staged WHERE cdp.effective_at(occurred_at, received_at) <= coalesce($at, 'infinity'::timestamptz) AND received_at <= coalesce($known, 'infinity'::timestamptz) ORDER BY n;",
 		  'SET cdp.now = ' . (defined $q->[0] ? $at : instant($s->{days} + 10)) . ';',
