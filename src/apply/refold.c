@@ -3,7 +3,7 @@
  * refold.c
  *	  States of owners with many entries, computed anew at the end.
  *
- *	  States cannot be subtracted from, so whoever takes entries away folds the
+ *	  States can hardly be subtracted from, so whoever takes entries away folds the
  *	  owner's others anew (withdraw.c).  A step of retention or of an erasure that
  *	  takes a few of an owner's million entries would read all of them, and so
  *	  would the next one.  Such owners are put down in cdp.refolds instead.  Their

@@ -3,9 +3,9 @@
  * withdraw.c
  *	  Take back what entries did that do not count any more.
  *
- *	  States cannot be subtracted from (a minimum does not remember the second
- *	  smallest), so what an entry touched is computed anew from the entries
- *	  that still count: the owner's states, the times of the nodes that it
+ *	  States can hardly be subtracted from (a minimum does not remember the second
+ *	  smallest; traits/unfold.c does what can be done), so what an entry touched is
+ *	  computed anew from the entries that still count: the owner's states, the times of the nodes that it
  *	  named, and the evidence that rested on it, each of these only where it
  *	  can be another one.  All entries that name a node are owned by it or by a
  *	  node that evidence or a decision connects it with, and that is of no
@@ -279,14 +279,18 @@ static void
 add_owners_around(CdpBatch *batch, const int64 *nodes, int n, CdpSources *sources)
 {
 	Datum		arg = CdpInt8Array(nodes, n);
+	CdpNode    *node = NULL;
 	uint64		r;
 
 	CdpRun(&neighbours, &arg, NULL);
 	for (r = 0; r < SPI_processed; r++)
 	{
-		CdpNode    *node = CdpGraphNode(batch->graph, CdpCellInt8(r, 1));
+		int64		id = CdpCellInt8(r, 1);
 		CdpNode    *other = CdpGraphNode(batch->graph, CdpCellInt8(r, 2));
 
+		/* one may have a million neighbours */
+		if (node == NULL || node->id != id)
+			node = CdpGraphNode(batch->graph, id);
 		if (other == NULL || !is_stronger(batch, node, other))
 			CdpSourceAddFor(batch, sources, CdpCellInt8(r, 2), node);
 	}
@@ -499,7 +503,7 @@ unfold(CdpBatch *batch, CdpEntry *entry, CdpContributions *contributions)
 {
 	CdpNode    *node = CdpGraphNode(batch->graph, entry->owner);
 
-	if (batch->rereading || batch->replaying || batch->graph->reading != NULL ||
+	if (batch->rereading || batch->replaying || batch->erasing || batch->graph->reading != NULL ||
 		batch->nemptied > 0 || CdpEntryUnknown(entry) || entry->type == CDP_ENTRY_IDENTIFY ||
 		entry->naccounts > 0)
 		return false;

@@ -749,6 +749,26 @@ split_goes(CdpGraph *graph, CdpNode *a, CdpNode *b)
 }
 
 /*
+ * May the bridge guard hold links between the two?  They are accepted when the two are
+ * joined otherwise.
+ */
+static bool
+may_be_held(CdpGraph *graph, CdpNode *x, CdpNode *y)
+{
+	CdpNode    *roots[2] = {x->size <= y->size ? x : y, x->size <= y->size ? y : x};
+	int			i;
+
+	for (i = 0; i < 2 && x != y; i++)
+	{
+		if (roots[i]->refusals & CDP_REFUSALS_UNKNOWN)
+			CdpRefusalsKnow(graph, roots[i]);
+		if ((roots[i]->refusals & CDP_REFUSAL(CDP_JOIN_BRIDGE)) == 0)
+			return false;
+	}
+	return x != y;
+}
+
+/*
  * Two are merged by hand, which breaks no limit.
  */
 static void
@@ -770,7 +790,7 @@ merge_comes(CdpGraph *graph, CdpDecided *decided, CdpNode *a, CdpNode *b)
 
 	/* there must be nothing that is later, for which it would make a difference */
 	late = decided->at <= Max(x->evidence_until, y->evidence_until);
-	if (x->dirty || y->dirty || x->nshared > 0 || y->nshared > 0 ||
+	if (x->dirty || y->dirty || x->nshared > 0 || y->nshared > 0 || may_be_held(graph, x, y) ||
 		(late && !CdpGraphMergesLate(graph, a, b, decided->at)))
 	{
 		CdpGraphDirty(a, b);

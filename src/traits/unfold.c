@@ -34,7 +34,7 @@ same_order(const CdpState *state, const CdpEntry *entry)
 }
 
 /*
- * One less of a number of entries; the last one takes the state with it.
+ * One less of a number of entries, of which others are left.
  */
 static bool
 one_less(CdpState *state)
@@ -81,13 +81,13 @@ CdpNodeUnfold(CdpNodeAcc *acc, const CdpEntry *entry, const CdpContributions *co
 			  TimestampTz clock)
 {
 	MemoryContext old = MemoryContextSwitchTo(acc->context);
-	bool		result = true;
+	bool result = true;
 
 	for (int i = 0; i < contributions->n && result; i++)
 	{
 		CdpContribution *item = &contributions->items[i];
 		CdpTraitRules *rules = acc->set->traits[item->trait]->rules;
-		CdpState   *state;
+		CdpState *state;
 
 		if (rules->state.windowed)
 		{

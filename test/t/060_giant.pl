@@ -277,6 +277,9 @@ SELECT merge('cookie:e7', 'cookie:new'); SELECT apply();
 }), 1, 'and the bridge guard, to whom it is one too many');
 is($node->safe_psql('ahead', q{SELECT refused('cookie:e0', 'cookie:10')}), 'refused bridge', 'which holds them');
 verified('ahead', 'a merge before what the guard holds');
+is(judged('ahead', q{SET cdp.now = '2026-04-01Z'; SELECT merge('cookie:e1', 'cookie:11'); SELECT apply();}), 1, 'so does a merge after it');
+is($node->safe_psql('ahead', q{SELECT refused('cookie:e0', 'cookie:10')}), 'accepted ', 'by which they are together');
+verified('ahead', 'a merge after what the guard holds');
 
 # ---- a full profile, and a flood of identifiers in disorder ----
 $node->safe_psql('postgres', 'CREATE DATABASE flood');
