@@ -87,6 +87,7 @@ our @more_traits = (
 	qq{'best_days', aggregate => 'longest_streak', timezone => 'Asia/Kathmandu'},
 	qq{'best_weeks', aggregate => 'longest_streak', options => '{"unit": "week"}', since => '2026-02-01'},
 	qq{'before', aggregate => 'count', older_than => '7 days', newer_than => '1 month', timezone => 'America/New_York'},
+	qq{'views_hours', aggregate => 'count', within => '1 day 30 hours', older_than => '90 minutes', timezone => 'Europe/Berlin'},
 	qq{'long_ago', aggregate => 'sum', value => \$\$$revenue\$\$, older_than => '1 month', timezone => 'Europe/London'},
 	qq{'since_march', aggregate => 'count', since => '2026-03-01', within => '90 days'},
 	qq{'lines', aggregate => 'count', each => \$\$properties->'items'\$\$, event => 'Order Completed'},
