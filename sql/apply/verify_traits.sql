@@ -410,6 +410,9 @@ DECLARE
 	conversion text := CASE WHEN type::regtype = 'jsonb'::regtype THEN 'NULLIF(%s, ''null'')::text'
 							WHEN (SELECT t.typcategory = 'D' FROM pg_type t WHERE t.oid = type::regtype)
 							THEN '(cdp.absolute_time(%s #>> ''{}'')::' || type || ')::text'
+							WHEN (SELECT t.typcategory = 'A' FROM pg_type t WHERE t.oid = type::regtype)
+							THEN '((CASE WHEN jsonb_typeof(%1$s) = ''array'' THEN (SELECT COALESCE(array_agg(x.e ORDER BY x.n), ''{}'')
+								FROM jsonb_array_elements_text(%1$s) WITH ORDINALITY x(e, n))::text ELSE %1$s #>> ''{}'' END)::' || type || ')::text'
 							ELSE '((%s #>> ''{}'')::' || type || ')::text' END;
 BEGIN
 	PERFORM set_config('TimeZone', COALESCE(timezone, 'UTC'), true);

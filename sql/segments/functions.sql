@@ -44,10 +44,10 @@ COMMENT ON FUNCTION cdp.preview_segment(cdp.predicate, text, text, text, text[],
 	'how many profiles, or (entity account) accounts, a segment so defined would have now; unknown: the predicate is NULL, errors: it raises an error; neither are members; with a segment: what is not given is as in its definition (UTC for the time zone otherwise), its entity among it, and enter, leave: how many would if it were altered so';
 
 CREATE FUNCTION cdp.explain_segment(name text, identifier cdp.identifier,
-	OUT term text, OUT value text, OUT needed text) RETURNS SETOF record
+	OUT term text, OUT value text, OUT needed text, OUT changes_at timestamptz) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'cdp_explain_segment' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.explain_segment(text, cdp.identifier) IS
-	'why a profile is, or is not, in a segment; or the account that the identifier names in one of accounts: each trait and behaviour that it reads with its value now, each condition and what it amounts to, and what follows; needed: what would have to change for the membership to change';
+	'why a profile is, or is not, in a segment; or the account that the identifier names in one of accounts: each trait and behaviour that it reads with its value now, each condition and what it amounts to, and what follows; needed: what would have to change for the membership to change; changes_at: the first instant at which the value becomes another if nothing but time passes, NULL: none, or not within the next 1,000 instants at which anything does';
 
 CREATE FUNCTION cdp.matches(profile_id bigint, predicate cdp.predicate,
 	timezone text DEFAULT 'UTC') RETURNS boolean

@@ -440,7 +440,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 			touched[n++] = batch->profiles[i];
 
 	evals = palloc0(sizeof(CdpProfileEval) * Max(n, 1));
-	nodes = palloc(sizeof(CdpProfileStates) * Max(n, 1));
+	nodes = palloc0(sizeof(CdpProfileStates) * Max(n, 1));
 	for (i = 0; i < n; i++)
 	{
 		nodes[i].nodes = open_states(batch, touched[i], &nodes[i].nnodes);

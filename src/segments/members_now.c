@@ -209,6 +209,7 @@ evaluate_members(MembersRead *read, const int64 *profiles, int n)
 			eval.identifiers = CdpProfileIdentifiers(&nodes);
 			if (read->counted != NULL)
 				CdpSegmentsEvaluateSome(read->segments, &eval, 1, read->now, read->counted, false);
+			read->out->next = Min(read->out->next, eval.values.next);
 		}
 		if (eval.values.values != NULL)
 			contribute(read, &memberships[i], &eval);
@@ -223,6 +224,7 @@ CdpMembersNowRead(CdpTraitSet *accounts, const int64 *ids, int n, TimestampTz no
 	MemoryContext chunk;
 	int64 *sorted;
 
+	out->next = DT_NOEND;
 	out->profiles = due_profiles(ids, n, now, &out->nprofiles);
 	if (out->nprofiles == 0)
 		return out;

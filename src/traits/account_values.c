@@ -383,7 +383,7 @@ CdpAccountsRead(CdpTraitSet *set, const int64 *ids, int n, TimestampTz now,
 		pfree(all);
 	}
 
-	states = palloc(sizeof(CdpProfileStates) * Max(*nrows, 1));
+	states = palloc0(sizeof(CdpProfileStates) * Max(*nrows, 1));
 	given = palloc0(sizeof(CdpProfileValues) * Max(*nrows, 1));
 	ids_below = palloc(sizeof(int64) * Max(nbelow, 1));
 	for (int r = 0; r < *nrows; r++)

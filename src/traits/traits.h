@@ -233,6 +233,7 @@ typedef struct CdpProfileStates
 	int			nnodes;
 	CdpProfileValues *out;
 	const CdpProfileValues *given;	/* of traits with a member_trait; NULL: none */
+	const Bitmapset *only;		/* indexes of the computed traits to look at; NULL: all */
 } CdpProfileStates;
 
 /* The values of all traits of many profiles, as of now. */
@@ -291,6 +292,7 @@ typedef struct CdpMembersNow
 	int			nvalues;
 	int			max;
 	CdpMemberValue *values;
+	TimestampTz next;			/* when one of those changes by itself */
 } CdpMembersNow;
 
 /* Tells what that is for members of these accounts, as of now. */

@@ -320,11 +320,14 @@ compile_basic(CdpTraitSet *set, CdpTrait *trait)
 	if (trait->aggregate == CDP_AGG_DECLARED)
 	{
 		Oid			input;
+		Oid			element;
 
 		set_type(trait, CdpTypeFromName(definition->type, &rules->typmod));
 		getTypeInputInfo(trait->type, &input, &rules->typioparam);
 		fmgr_info_cxt(input, &rules->input, CurrentMemoryContext);
-		rules->pinned = TypeCategory(trait->type) == TYPCATEGORY_DATETIME;
+		element = get_element_type(trait->type);
+		rules->pinned = TypeCategory(OidIsValid(element) ? element : trait->type) ==
+			TYPCATEGORY_DATETIME;
 		compile_empty(trait);
 		return;
 	}

@@ -26,6 +26,7 @@
 #include "utils/datetime.h"
 #include "utils/fmgroids.h"
 #include "utils/json.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/resowner.h"
@@ -246,6 +247,57 @@ find_declared(CdpNodeAcc **nodes, int nnodes, const char *key)
 }
 
 /*
+ * A JSON array as the text of an array of SQL: elements as their text, those
+ * that are no scalars as JSON.
+ */
+static char *
+array_text(Jsonb *array)
+{
+	StringInfoData out;
+	JsonbIterator *it = JsonbIteratorInit(&array->root);
+	JsonbValue	v;
+	JsonbIteratorToken token;
+
+	initStringInfo(&out);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		char	   *element;
+
+		CHECK_FOR_INTERRUPTS();
+		if (token != WJB_ELEM)
+			continue;
+		appendStringInfoChar(&out, out.len == 0 ? '{' : ',');
+		if (v.type == jbvNull)
+		{
+			appendStringInfoString(&out, "NULL");
+			continue;
+		}
+		if (v.type == jbvString)
+			element = pnstrdup(v.val.string.val, v.val.string.len);
+		else if (v.type == jbvBool)
+			element = pstrdup(v.val.boolean ? "true" : "false");
+		else if (v.type == jbvNumeric)
+			element = DatumGetCString(DirectFunctionCall1(numeric_out,
+														  NumericGetDatum(v.val.numeric)));
+		else
+			element = JsonbToCString(NULL, v.val.binary.data, v.val.binary.len);
+		appendStringInfoChar(&out, '"');
+		for (const char *p = element; *p != '\0'; p++)
+		{
+			if (*p == '"' || *p == '\\')
+				appendStringInfoChar(&out, '\\');
+			appendStringInfoChar(&out, *p);
+		}
+		appendStringInfoChar(&out, '"');
+		pfree(element);
+	}
+	if (out.len == 0)
+		appendStringInfoChar(&out, '{');
+	appendStringInfoChar(&out, '}');
+	return out.data;
+}
+
+/*
  * A declared trait's value in its type: by way of text, as a cast would.
  */
 static void
@@ -286,6 +338,8 @@ declared_value(CdpProfileStates *profile, CdpTrait *trait)
 			string = DatumGetCString(DirectFunctionCall1(numeric_out,
 														 NumericGetDatum(v.val.numeric)));
 	}
+	else if (JB_ROOT_IS_ARRAY(declared->value) && OidIsValid(get_element_type(trait->type)))
+		string = array_text(declared->value);
 	else
 		string = JsonbToCString(NULL, &declared->value->root,
 								VARSIZE(declared->value));
@@ -497,7 +551,8 @@ computed_values(CdpTraitSet *set, CdpProfileStates *profile, TimestampTz now)
 
 		if (rules->suspended || trait->building ||
 			trait->aggregate == CDP_AGG_DECLARED ||
-			trait->aggregate == CDP_AGG_EXPRESSION)
+			trait->aggregate == CDP_AGG_EXPRESSION ||
+			(profile->only != NULL && !bms_is_member(i, profile->only)))
 			continue;
 		if (trait->member_trait != 0)
 		{
@@ -561,7 +616,7 @@ void
 CdpProfileEvaluate(CdpTraitSet *set, CdpNodeAcc **nodes, int nnodes,
 				   TimestampTz now, CdpProfileValues *out)
 {
-	CdpProfileStates profile = {nodes, nnodes, out, NULL};
+	CdpProfileStates profile = {nodes, nnodes, out};
 
 	CdpProfileEvaluateAll(set, &profile, 1, now);
 }

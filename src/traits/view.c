@@ -126,6 +126,10 @@ append_column(StringInfo query, CdpTrait *trait)
 	if (trait->type == JSONBOID)
 		appendStringInfo(query, ", x.v -> %s AS %s", key,
 						 quote_identifier(trait->name));
+	else if (OidIsValid(get_element_type(trait->type)))
+		appendStringInfo(query, ", (SELECT r.a FROM jsonb_to_record("
+						 "jsonb_build_object('a', x.v -> %s)) r(a %s)) AS %s", key, type,
+						 quote_identifier(trait->name));
 	else
 		appendStringInfo(query, ", (x.v ->> %s)::%s AS %s", key, type,
 						 quote_identifier(trait->name));
