@@ -2,6 +2,8 @@
 # flushed to disk, with the worker paused and running; and with listeners.  On a
 # server of its own with the worker, fsync and synchronous_commit on.
 #
+#   CLIENTS_PARTS="writers listeners"   which of it; listeners take a minute a run
+#
 # shellcheck shell=bash
 
 # rate WORK VARIANT RUN CLIENTS FILE: seconds a transaction, as a line
@@ -37,7 +39,7 @@ listening()
 
 bench_clients()
 {
-	local run n
+	local run n wanted=${CLIENTS_PARTS:-writers listeners}
 	private_stop
 	as_server rm -rf "$tmp/pg/data"
 	private_start "fsync = on" "shared_preload_libraries = 'cdp'" \
@@ -50,19 +52,22 @@ bench_clients()
 		INSERT INTO bench.plain (event, identifiers, properties) VALUES ('Signed Up', ARRAY[CAST('user_id' || chr(58) || 'u' || :n AS cdp.identifier)], '{"plan" : "team"}');
 	EOT
 	sed 's/bench.plain/cdp.events/' "$tmp/insert.sql" >"$tmp/log.sql"
-	for ((run = 1; run <= runs; run++)); do
-		rate clients plain "$run" 16 "$tmp/insert.sql"
-		sql bench_clients <<<"SELECT cdp.stop_worker()" >/dev/null
-		rate clients paused "$run" 16 "$tmp/log.sql"
-		sql bench_clients <<<"SELECT cdp.start_worker()" >/dev/null
-		applied
-		rate clients running "$run" 16 "$tmp/log.sql"
-		applied
-	done
-	line "16 clients, worker paused: rate, of INSERTs into a plain table" \
-		"$(ratio clients paused plain wall inverse)" "goal: at least 0.9"
-	line "16 clients, worker running: rate, of INSERTs into a plain table" \
-		"$(ratio clients running plain wall inverse)" "goal: at least 0.7"
+	if [[ $wanted = *writers* ]]; then
+		for ((run = 1; run <= runs; run++)); do
+			rate clients plain "$run" 16 "$tmp/insert.sql"
+			sql bench_clients <<<"SELECT cdp.stop_worker()" >/dev/null
+			rate clients paused "$run" 16 "$tmp/log.sql"
+			sql bench_clients <<<"SELECT cdp.start_worker()" >/dev/null
+			applied
+			rate clients running "$run" 16 "$tmp/log.sql"
+			applied
+		done
+		line "16 clients, worker paused: rate, of INSERTs into a plain table" \
+			"$(ratio clients paused plain wall inverse)" "goal: at least 0.9"
+		line "16 clients, worker running: rate, of INSERTs into a plain table" \
+			"$(ratio clients running plain wall inverse)" "goal: at least 0.7"
+	fi
+	[[ $wanted = *listeners* ]] || return 0
 	# with and without are measured next to each other, each first in turn
 	for ((run = 1; run <= runs; run++)); do
 		for n in 1 10 50; do
