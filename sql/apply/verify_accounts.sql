@@ -296,11 +296,15 @@ BEGIN
 	FROM cdp.trait_definitions d WHERE d.entity = 'account';
 	-- some count the members of segments of profiles, which are compared elsewhere
 	IF EXISTS (SELECT FROM unnest(pending) d WHERE d->'options' ? 'segment') THEN
-		SELECT array_agg(o.profile_id ORDER BY c.comp) INTO comp_profiles
-		FROM generate_series(1, (SELECT max(c) FROM unnest(entry_comps) c)) c(comp)
+		SELECT array_agg(COALESCE(o.profile_id, w.profile_id) ORDER BY c.comp) INTO comp_profiles
+		FROM generate_series(1, (SELECT max(c) FROM unnest(entry_comps || node_comps) c)) c(comp)
 		LEFT JOIN (SELECT DISTINCT ON (k.comp) k.comp, i.profile_id
 				   FROM cdp.identities i CROSS JOIN LATERAL cdp.entries_of(i.node_id) n
-				   JOIN unnest(entries, entry_comps) k(entry, comp) ON k.entry = n.entry) o ON o.comp = c.comp;
+				   JOIN unnest(entries, entry_comps) k(entry, comp) ON k.entry = n.entry) o ON o.comp = c.comp
+		-- whom only a merge or a split by hand has named owns no entry
+		LEFT JOIN (SELECT DISTINCT ON (n.comp) n.comp, i.profile_id
+				   FROM cdp.identities i
+				   JOIN unnest(node_names, node_comps) n(name, comp) ON n.name = i.identifier::text) w ON w.comp = c.comp;
 	END IF;
 	pending := COALESCE(pending, '{}');
 	LOOP

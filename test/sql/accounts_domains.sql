@@ -130,6 +130,15 @@ SELECT cdp.drop_identifier_kind('company');
 SELECT cdp.alter_identifier_kind('email', normaliser => 'lower');
 SELECT * FROM cdp.verify();
 
+-- Who is named by nobody but a split by hand is a member, too.
+SELECT cdp.create_segment('mailed', $$any_member(has_identifier('email'))$$, entity => 'account');
+SELECT cdp.split('user_id:gus', 'email:gus@dolt.com') IS NOT NULL AS split;
+SELECT cdp.apply() AS applied;
+SELECT account FROM members WHERE account::text ~ 'dolt';
+SELECT cdp.account('company:dolt.com')->'segments' AS segments;
+SELECT * FROM cdp.verify();
+SELECT cdp.drop_segment('mailed');
+
 -- Who is erased is a member of nothing; an account with no address is gone.
 SELECT cdp.retract('eve') IS NOT NULL AS retracted;
 SELECT cdp.erase('email:ada@acme.com') IS NOT NULL AS erased;

@@ -155,7 +155,8 @@ $state_sql =~ s/\n\s*/ /g;
 my $accounts_sql = q{
 SELECT format('DIFFERENCE account_at %s: %s, is %s', a.identifier, cdp.account_at(a.identifier), cdp.account(a.identifier))
 FROM cdp.account_identities a
-WHERE cdp.account_at(a.identifier) IS DISTINCT FROM cdp.account(a.identifier) - 'last_seen' AND NOT EXISTS (SELECT FROM cdp.rule_changes) LIMIT 3;};
+WHERE cdp.account_at(a.identifier) IS DISTINCT FROM cdp.account(a.identifier) - 'last_seen' AND NOT EXISTS (SELECT FROM cdp.rule_changes)
+  AND NOT EXISTS (SELECT FROM cdp.backfills WHERE kind = 'segment') LIMIT 3;};
 my $verify_sql =
   q{SELECT 'DIFFERENCE ' || station || ' | ' || key || ' | expected ' || COALESCE(expected::text, '-') || ' | found ' || COALESCE(found::text, '-') FROM cdp.verify() WHERE key <> 'change of rules';} . $accounts_sql;
 
