@@ -585,7 +585,7 @@ static CdpAccountRow
 make_row(Question *q)
 {
 	CdpAccountRow row = { 0 };
-	CdpIdentifier **parents = palloc(sizeof(CdpIdentifier *) * q->n);
+	int *parents = palloc(sizeof(int) * q->n); /* places; -1: none of these */
 	int *below = palloc(sizeof(int) * q->n);
 	bool *is_below = palloc0(sizeof(bool) * q->n);
 	int64 *ids = palloc(sizeof(int64) * q->n);
@@ -594,20 +594,27 @@ make_row(Question *q)
 
 	for (int i = 0; i < q->n; i++)
 	{
+		CdpIdentifier *parent;
+
 		row.identifier = (struct varlena *) q->accounts[i].identifier;
 		row.acc = q->accounts[i].acc;
-		parents[i] = CdpAccountParent(q->asof->kinds, &row);
+		parent = CdpAccountParent(q->asof->kinds, &row);
+		if (i == 0)
+			row.parent = (struct varlena *) parent;
+		parents[i] = parent != NULL ? CdpAsOfAskedPlace(q->places, parent, NULL) : -1;
 	}
 	below[0] = 0;
 	is_below[0] = true;
 	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		for (int j = 0; j < q->n; j++)
-			if (!is_below[j] && parents[j] != NULL &&
-				CdpAsOfAskedPlace(q->places, parents[j], NULL) == below[i])
+			if (!is_below[j] && parents[j] == below[i])
 			{
 				is_below[j] = true;
 				below[n++] = j;
 			}
+	}
 	for (int i = 1; i < n; i++)
 	{
 		ids[i - 1] = q->accounts[below[i]].id;
@@ -616,10 +623,9 @@ make_row(Question *q)
 
 	row.id = q->accounts[0].id;
 	row.identifier = (struct varlena *) q->accounts[0].identifier;
+	row.acc = q->accounts[0].acc;
 	row.first_seen = q->accounts[0].first_seen;
 	row.last_seen = DT_NOBEGIN; /* of then is not told */
-	row.parent = (struct varlena *) parents[0];
-	row.acc = q->accounts[0].acc;
 	CdpAccountValues(q->traits, &row, ids, accs, n - 1, q->values, q->nvalues, q->now);
 	return row;
 }
