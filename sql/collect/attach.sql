@@ -159,7 +159,7 @@ REVOKE EXECUTE ON FUNCTION cdp.sync_attachment(text) FROM PUBLIC;
 CREATE FUNCTION cdp.attachment_fault(name text) RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_attachment_fault' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.attachment_fault(text) IS
-	'internal: why the mapping of an attachment does not fit its relation as that is now: the message of the error that each row would raise. NULL: it fits, or that cannot be told: there is no such attachment, relation or role, or somebody has locked the relation';
+	'internal: why the mapping of an attachment does not fit its relation as that is now: the message of the error that each row would raise. NULL: it fits, or that cannot be told: there is no such attachment, relation or role, or somebody has locked the relation, or the error says nothing of the mapping';
 REVOKE EXECUTE ON FUNCTION cdp.attachment_fault(text) FROM PUBLIC;
 
 CREATE FUNCTION cdp.load_attachment(name text, rows int, OUT logged bigint, OUT finished boolean)

@@ -417,7 +417,9 @@ try_mapping(const CdpMapping *mapping, Oid relid, Oid role)
 /*
  * The same of a relation that may have changed since: the error that each of
  * its rows would raise.  NULL: there is none, or it cannot be told, since
- * somebody has locked the relation, or what it is made of.
+ * somebody has locked the relation, or what it is made of, or the error says
+ * nothing of the mapping.  It is asked of all relations in one query, so what
+ * is wrong with one must not stop the others.
  */
 static ErrorData *
 mapping_fault(const CdpAttachment *attachment, Oid relid)
@@ -445,11 +447,13 @@ mapping_fault(const CdpAttachment *attachment, Oid relid)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		if (!CdpCaptureTolerates(error))
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
+		if (!CdpCaptureTolerates(error) || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+			error = NULL;
 	}
 	PG_END_TRY();
-	return error != NULL && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ? NULL : error;
+	return error;
 }
 
 /*

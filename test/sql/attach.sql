@@ -196,3 +196,16 @@ SELECT cdp.drop_attachment(name) FROM cdp.attachments WHERE name <> 'customers' 
 SELECT (SELECT count(*) FROM cdp.attached_rows) AS rows, (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'cdp%') AS triggers;
 SELECT * FROM state();
 SELECT * FROM cdp.verify();
+
+-- an error of one that says nothing of its mapping does not keep the others from
+-- being looked at
+CREATE SCHEMA odd;
+CREATE FUNCTION odd.one() RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 1; END';
+CREATE TABLE odd.things (id int PRIMARY KEY);
+CREATE VIEW odd.others AS SELECT 7 AS id;
+SELECT cdp.attach('odd.things', '{"identifiers": {"user_id": "id"}, "event": "Thing", "properties": {"one": "odd.one()"}}');
+SELECT cdp.attach('odd.others', '{"identifiers": {"user_id": "id"}, "event": "Other", "key": "id"}', load => false);
+CREATE OR REPLACE FUNCTION odd.one() RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RAISE 'broken' USING ERRCODE = 'internal_error'; END $$;
+SELECT count(*) FROM cdp.check() WHERE topic = 'attachment' AND object IN ('things', 'others');
+SELECT name, logged, error FROM cdp.sync_attachments(due => true) WHERE name IN ('things', 'others');
+SELECT cdp.sync_attachment('things');
