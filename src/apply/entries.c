@@ -605,7 +605,12 @@ cdp_unpack_entries(PG_FUNCTION_ARGS)
 		old = MemoryContextSwitchTo(call->multi_call_memory_ctx);
 		all = unpack(PG_ARGISNULL(0) ? NULL : PG_GETARG_VARLENA_PP(0), 0, &n);
 		if (PG_NARGS() > 1 && !PG_ARGISNULL(1))
+		{
+			if (array_contains_nulls(PG_GETARG_ARRAYTYPE_P(1)))
+				ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("names must not contain nulls"));
 			n = keep_naming(all, n, PG_GETARG_ARRAYTYPE_P(1));
+		}
 		call->user_fctx = all;
 		call->max_calls = n;
 		if (get_call_result_type(fcinfo, NULL, &call->tuple_desc) != TYPEFUNC_COMPOSITE)

@@ -207,6 +207,12 @@ SELECT statement, max(outcome) FILTER (WHERE role = 'reader') AS reader, max(out
 	max(outcome) FILTER (WHERE role = 'nobody') AS nobody
 FROM work JOIN outcome USING (n) GROUP BY n, statement ORDER BY n;
 
+-- What a reader may call is safe whatever it is given.
+SET ROLE regress_access_reader;
+SELECT count(*) FROM cdp.unpack_entries('\x0101020202020a', array_fill(NULL::int, '{130000000}'));
+SELECT entry, xid FROM cdp.unpack_entries('\x0101020202020a', '{7,10}');
+RESET ROLE;
+
 -- Taken away again, as a whole.
 SELECT cdp.revoke_access(r::regrole) FROM unnest('{regress_access_reader,regress_access_writer,regress_access_bulk,
 	regress_access_consumer,regress_access_operator,regress_access_privacy}'::text[]) r;
