@@ -60,16 +60,6 @@ static CdpStatement delete_refold = {
 	{ "int8" }
 };
 
-static int
-number_order(const void *a, const void *b)
-{
-	int64 x = *(const int64 *) a;
-	int64 y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 :
-								0;
-}
-
 /*
  * Of these owners, in order, who are to be folded anew: leave those with many
  * entries for later.  Returns how many are left.
@@ -94,7 +84,7 @@ CdpRefoldsDefer(CdpBatch *batch, int64 *owners, int n)
 			memcpy(many, batch->deferred, sizeof(int64) * batch->ndeferred);
 		for (uint64 r = 0; r < found; r++)
 			many[batch->ndeferred++] = CdpCellInt8(r, 1);
-		qsort(many, batch->ndeferred, sizeof(int64), number_order);
+		qsort(many, batch->ndeferred, sizeof(int64), CdpCompareInt8);
 		batch->deferred = many;
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -112,7 +102,7 @@ bool
 CdpRefoldIsDeferred(const CdpBatch *batch, int64 owner)
 {
 	return batch->ndeferred > 0 &&
-		bsearch(&owner, batch->deferred, batch->ndeferred, sizeof(int64), number_order) != NULL;
+		bsearch(&owner, batch->deferred, batch->ndeferred, sizeof(int64), CdpCompareInt8) != NULL;
 }
 
 /*

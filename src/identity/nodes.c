@@ -785,9 +785,12 @@ CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n)
 		CdpProber  *prober = CdpProbeBegin(&find_profile, "identities_pkey");
 
 		for (i = 0; i < nmissing; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
 			if (CdpProbe(prober, Int64GetDatum(missing[i]), take_profile,
 						 &missing[nprofiles]) > 0)
 				nprofiles++;
+		}
 		CdpProbeEnd(prober);
 	}
 	load_profiles(graph, missing, nprofiles);
