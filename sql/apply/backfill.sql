@@ -25,12 +25,10 @@ CREATE VIEW cdp.progress AS
 		WHERE c.id = (SELECT max(l.id) FROM cdp.rule_changes l)
 		UNION ALL
 		SELECT COALESCE(CASE WHEN b.replaces IS NULL THEN h.name END,
-				CASE WHEN s.hidden THEN (SELECT min(m.name COLLATE "C") FROM cdp.trait_definitions k JOIN cdp.hidden_traits m ON m.id = k.id
-					WHERE k.hidden AND k.key = (-s.id)::text) END,
+				CASE WHEN s.hidden THEN q.name END,
 				CASE WHEN t.entity = 'account' THEN 'account ' ELSE '' END || CASE WHEN b.kind = 'trait' THEN 'trait ' ELSE 'segment ' END
 					|| COALESCE(o.name, t.name, s.name)),
-			CASE WHEN b.kind <> 'trait' AND EXISTS (SELECT FROM cdp.definition_depends d
-					JOIN cdp.building_traits g ON g.id = d.trait_id WHERE d.kind = b.kind AND d.id = b.id) THEN 'waiting for traits'
+			CASE WHEN b.kind <> 'trait' AND w.id IS NOT NULL THEN 'waiting for traits'
 				WHEN b.kind <> 'trait' THEN 'waiting'
 				WHEN b.started_at IS NULL THEN 'waiting'
 				WHEN b.position = 9223372036854775807 THEN 'switching'
@@ -44,6 +42,11 @@ CREATE VIEW cdp.progress AS
 		LEFT JOIN cdp.hidden_traits h ON h.id = t.id
 		LEFT JOIN cdp.trait_definitions o ON b.kind = 'trait' AND o.id = b.replaces
 		LEFT JOIN cdp.segment_definitions s ON b.kind <> 'trait' AND s.id = b.id
+		LEFT JOIN (SELECT k.key, min(m.name COLLATE "C") AS name
+			FROM cdp.trait_definitions k JOIN cdp.hidden_traits m ON m.id = k.id
+			WHERE k.hidden GROUP BY k.key) q ON q.key = (-s.id)::text
+		LEFT JOIN (SELECT DISTINCT d.kind, d.id FROM cdp.definition_depends d
+			JOIN cdp.building_traits g ON g.id = d.trait_id) w ON w.kind = b.kind AND w.id = b.id
 		UNION ALL
 		SELECT 'attachment ' || d.name, CASE WHEN l.started_at IS NULL THEN 'waiting' ELSE 'logging rows' END, l.done,
 			CASE WHEN l.blocks > 0 THEN greatest(l.done, (l.done::float8 * greatest(l.total_blocks, l.blocks) / l.blocks)::bigint) END,

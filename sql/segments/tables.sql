@@ -46,30 +46,38 @@ CREATE VIEW cdp.waiting_segments AS
 	SELECT s.id FROM s;
 COMMENT ON VIEW cdp.waiting_segments IS 'internal: segments that are not evaluated yet, because their back-fill or that of what they read is not done';
 
+-- Joins of whole sets: for a subquery a row the planner expects so much that it compiles it, for seconds (jit_above_cost).
 CREATE VIEW cdp.hidden_traits AS
-	WITH RECURSIVE asked(trait, kind, id) AS (
+	WITH RECURSIVE asks(kind, id, asker_kind, asker) AS MATERIALIZED (
+		SELECT 'trait'::text, h.id, d.kind, d.id
+		FROM cdp.definition_depends d JOIN cdp.trait_definitions h ON h.id = d.trait_id AND h.hidden
+		UNION ALL
+		SELECT 'segment', h.id, 'segment', d.id
+		FROM cdp.segment_definitions d CROSS JOIN unnest(d.segment_ids) u(id)
+		JOIN cdp.segment_definitions h ON h.id = u.id AND h.hidden
+	), asked(trait, kind, id) AS (
 		SELECT t.id, 'trait'::text, t.id FROM cdp.trait_definitions t WHERE t.hidden
 		UNION
-		SELECT a.trait, n.kind, n.id FROM asked a CROSS JOIN LATERAL (
-			SELECT d.kind, d.id FROM cdp.trait_definitions h JOIN cdp.definition_depends d ON d.trait_id = h.id
-			WHERE a.kind IN ('trait', 'account') AND h.id = a.id AND h.hidden
-			UNION ALL
-			SELECT 'segment', d.id FROM cdp.segment_definitions h JOIN cdp.segment_definitions d ON h.id = ANY (d.segment_ids)
-			WHERE a.kind = 'segment' AND h.id = a.id AND h.hidden) n)
+		SELECT a.trait, n.asker_kind, n.asker
+		FROM asked a JOIN asks n ON n.id = a.id AND n.kind = CASE a.kind WHEN 'account' THEN 'trait' ELSE a.kind END
+	), askers(trait, names) AS (
+		SELECT n.trait, string_agg(n.name, ', ' ORDER BY n.name COLLATE "C") FROM (
+			SELECT DISTINCT a.trait, CASE WHEN s.id IS NULL THEN 'trait ' || m.name ELSE 'segment ' || s.name END AS name
+			FROM asked a
+			LEFT JOIN cdp.segment_definitions s ON a.kind IN ('segment', 'segment version') AND s.id = a.id AND NOT s.hidden
+			LEFT JOIN cdp.trait_definitions m ON a.kind IN ('trait', 'account') AND m.id = a.id AND NOT m.hidden
+			WHERE COALESCE(s.id, m.id) IS NOT NULL) n
+		GROUP BY n.trait)
 	SELECT t.id, CASE WHEN r.name IS NOT NULL THEN r.name
 			WHEN t.aggregate IN ('consent', 'consent_latest') THEN pg_catalog.format('consented(%L)', t.key)
-			ELSE COALESCE((SELECT string_agg(n.name, ', ' ORDER BY n.name COLLATE "C") FROM (
-					SELECT DISTINCT CASE WHEN s.id IS NULL THEN 'trait ' || m.name ELSE 'segment ' || s.name END AS name
-					FROM asked a
-					LEFT JOIN cdp.segment_definitions s ON a.kind IN ('segment', 'segment version') AND s.id = a.id AND NOT s.hidden
-					LEFT JOIN cdp.trait_definitions m ON a.kind IN ('trait', 'account') AND m.id = a.id AND NOT m.hidden
-					WHERE a.trait = t.id AND COALESCE(s.id, m.id) IS NOT NULL) n), t.name)
+			ELSE COALESCE(q.names, t.name)
 				|| COALESCE(': ' || t.event, CASE WHEN t.entity = 'account' OR t.aggregate = 'expression' THEN ': members'
 					ELSE ': ' || t.key END, '')
 		END AS name
 	FROM cdp.trait_definitions t
 	LEFT JOIN cdp.backfills b ON b.kind = 'trait' AND b.id = t.id
 	LEFT JOIN cdp.trait_definitions r ON r.id = b.replaces
+	LEFT JOIN askers q ON q.trait = t.id
 	WHERE t.hidden;
 COMMENT ON VIEW cdp.hidden_traits IS 'internal: how hidden traits are called to users, by who asks for them and what they look at';
 
