@@ -778,18 +778,16 @@ CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n)
 	int64	   *missing = palloc(sizeof(int64) * Max(n, 1));
 	int			nmissing = activate_known(graph, nodes, n, missing);
 	int			nprofiles = 0;
-	int			i;
 
 	if (nmissing > 0)
 	{
 		CdpProber  *prober = CdpProbeBegin(&find_profile, "identities_pkey");
 
-		for (i = 0; i < nmissing; i++)
+		for (int i = 0; i < nmissing; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (CdpProbe(prober, Int64GetDatum(missing[i]), take_profile,
-						 &missing[nprofiles]) > 0)
-				nprofiles++;
+			nprofiles += CdpProbe(prober, Int64GetDatum(missing[i]), take_profile,
+								  &missing[nprofiles]) > 0;
 		}
 		CdpProbeEnd(prober);
 	}
