@@ -428,32 +428,30 @@ mapping_fault(const CdpAttachment *attachment, Oid relid)
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData *volatile error = NULL;
 
-	if (!ConditionalLockRelationOid(relid, AccessShareLock))
-		return NULL;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		try_mapping(attachment->mapping, relid, attachment->role);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
+		if (ConditionalLockRelationOid(relid, AccessShareLock))
+			try_mapping(attachment->mapping, relid, attachment->role);
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			ReThrowError(error);
-		if (!CdpCaptureTolerates(error) || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-			error = NULL;
 	}
 	PG_END_TRY();
-	return error;
+	/* in any case: what it has locked must not stay locked until all are synchronised */
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+
+	if (error == NULL || (CdpCaptureTolerates(error) && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE))
+		return error;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(error);
+	return NULL;
 }
 
 /*

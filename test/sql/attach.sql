@@ -80,6 +80,12 @@ INSERT INTO shop.orders VALUES (32, 1, '1000', 'paid', '2026-02-02');
 SELECT detail, sqlstate, payload FROM cdp.rejected;
 SELECT severity, object, finding FROM cdp.check() WHERE topic = 'attachment';
 SELECT cdp.sync_attachment('orders');
+-- who looks keeps no table locked
+BEGIN;
+SELECT object FROM cdp.check() WHERE topic = 'attachment';
+SELECT cdp.attachment_fault('customers') AS fault;
+SELECT count(*) AS locked FROM pg_locks WHERE pid = pg_backend_pid() AND relation IN ('shop.orders'::regclass, 'shop.customers'::regclass);
+COMMIT;
 SELECT name, error FROM cdp.sync_attachments(due => true) WHERE name = 'orders';
 SELECT count(*) AS rejected FROM cdp.rejected;
 SELECT severity, object, finding FROM cdp.check() WHERE topic = 'attachment';
