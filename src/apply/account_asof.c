@@ -41,27 +41,29 @@ PG_FUNCTION_INFO_V1(cdp_account_at);
 
 /*
  * The account, and those whose group calls have ever said that they are below
- * it, or below one of those; with their numbers, where they have one now.
+ * it, or below one of those; with their numbers, where they have one now.  What
+ * plans leave out is not looked at: the states tell what was said.
  */
 #define ACCOUNTS_BELOW(entries) \
-	"WITH RECURSIVE said AS MATERIALIZED (SELECT DISTINCT a.account," \
-	" cdp.verify_parent(jsonb_build_object('parent', p.properties->'parent'), a.account) AS parent" \
-	" FROM (" entries ") x" \
-	" CROSS JOIN LATERAL (SELECT cdp.canonical(i)::text AS account FROM unnest((x.l).identifiers) i" \
-	" JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(i) AND k.entity = 'account') a" \
-	" CROSS JOIN LATERAL (SELECT cdp.entry_properties(cdp.verify_properties(x.l), (x.l).source," \
-	" (x.l).id) AS properties) p" \
-	" WHERE (x.l).type = 'group' AND p.properties ? 'parent')," \
+	"WITH RECURSIVE said AS MATERIALIZED (SELECT a.account," \
+	" cdp.verify_parent(jsonb_build_object('parent', a.parent), a.account) AS parent" \
+	" FROM (SELECT DISTINCT cdp.canonical(i)::text AS account, g.parent" \
+	" FROM (SELECT DISTINCT l.identifiers, CASE WHEN l.properties ? '$row'" \
+	" THEN cdp.entry_properties(l.properties, l.source, l.id) ELSE l.properties END" \
+	"->'parent' AS parent FROM (" entries ") l WHERE l.type = 'group') g" \
+	" CROSS JOIN LATERAL unnest(g.identifiers) i" \
+	" JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(i) AND k.entity = 'account'" \
+	" WHERE g.parent IS NOT NULL) a)," \
 	" below (account) AS (SELECT $1 UNION SELECT s.account FROM below b" \
 	" JOIN said s ON s.parent = b.account)" \
 	" SELECT b.account, a.account_id FROM below b" \
 	" LEFT JOIN cdp.account_identities a ON a.identifier = b.account::cdp.identifier"
 
 static CdpStatement accounts_below = {
-	ACCOUNTS_BELOW("SELECT l FROM cdp.account_evidence v"
+	ACCOUNTS_BELOW("SELECT l.* FROM cdp.account_evidence v"
 				   " JOIN cdp.events l ON l.id = v.entry AND l.xid = v.xid"
 				   " AND l.received_at = v.received_at"
-				   " UNION ALL SELECT l FROM (SELECT DISTINCT h.entry, h.xid, h.received_at"
+				   " UNION ALL SELECT l.* FROM (SELECT DISTINCT h.entry, h.xid, h.received_at"
 				   " FROM cdp.history_entries h) h"
 				   " JOIN cdp.events l ON l.id = h.entry AND l.xid = h.xid"
 				   " AND l.received_at = h.received_at"),
@@ -70,7 +72,7 @@ static CdpStatement accounts_below = {
 
 /* what is stored of entries may be by other rules than those asked for */
 static CdpStatement accounts_below_by_log = {
-	ACCOUNTS_BELOW("SELECT l FROM cdp.events l"),
+	ACCOUNTS_BELOW("SELECT l.* FROM cdp.events l"),
 	{ "text" }
 };
 

@@ -89,6 +89,14 @@ SELECT cdp.apply();
 SELECT count(*) AS now, (SELECT count(*) FROM cdp.account_identities) AS of_all FROM cdp.account_identities a WHERE cdp.account_at(a.identifier) = cdp.account(a.identifier) - 'last_seen';
 SELECT s.at, s.account, s.was, n.found FROM shown s CROSS JOIN LATERAL (SELECT cdp.account_at(s.account, s.at, s.at) OFFSET 0) n(found) WHERE s.at > '2026-01-14' AND s.was IS DISTINCT FROM n.found ORDER BY 1, 2 LIMIT 5;
 SELECT * FROM cdp.verify();
+-- who is below whom stands in rows that stay where they are
+CREATE TABLE companies (id text PRIMARY KEY, belongs_to text);
+INSERT INTO companies VALUES ('root', NULL), ('leaf', 'root');
+SELECT cdp.attach('companies', '{"type": "group", "identifiers": {"group_id": "id"}, "traits": {"parent": "belongs_to"}}', copy => false);
+SELECT cdp.track('Order', user_id => 'u1', identifiers => '{group_id:leaf}') <> '' AS logged;
+SELECT cdp.apply();
+SELECT cdp.account_at('group_id:root')->'traits'->'all_orders' AS below, cdp.account_at('group_id:root') = cdp.account('group_id:root') - 'last_seen' AS same;
+DROP TABLE companies;
 -- nothing is written
 BEGIN READ ONLY;
 SELECT cdp.account_at('group_id:g1', '2026-01-20') IS NOT NULL AS answered;
