@@ -203,6 +203,19 @@ CdpRunHere(CdpStatement *statement, Datum *args, const char *nulls)
 	return n;
 }
 
+/*
+ * SPI_cursor_fetch does so, too.
+ */
+uint64
+CdpFetchHere(Portal portal, long count)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	SPI_cursor_fetch(portal, true, count);
+	MemoryContextSwitchTo(context);
+	return SPI_processed;
+}
+
 CdpGiven *
 CdpGive(CdpStatement *statement)
 {

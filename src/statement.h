@@ -67,6 +67,9 @@ extern uint64 CdpRun(CdpStatement *statement, Datum *args, const char *nulls);
 /* The same, and the memory context stays the caller's. */
 extern uint64 CdpRunHere(CdpStatement *statement, Datum *args, const char *nulls);
 
+/* Fetch rows of a cursor, and the memory context stays the caller's. */
+extern uint64 CdpFetchHere(Portal portal, long count);
+
 /*
  * Rows for a statement, in the current memory context; their values are copied.
  * CdpRunGiven runs it over them, unless there are none, and lets go of them.

@@ -233,9 +233,8 @@ CdpCreditScanNext(CdpCreditScan *scan)
 
 	CHECK_FOR_INTERRUPTS();
 	MemoryContextReset(scan->chunk);
-	SPI_cursor_fetch(scan->portal, true, CHUNK);
 	MemoryContextSwitchTo(scan->chunk);
-	if (SPI_processed == 0)
+	if (CdpFetchHere(scan->portal, CHUNK) == 0)
 		return false;
 	if (scan->shared == NULL)
 		scan->set = CdpAccountSetMake(scan->batch);

@@ -351,9 +351,7 @@ combine_nodes(CdpAccountSet *set, CdpAccount *account)
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(chunk);
-		SPI_cursor_fetch(portal, true, CHUNK_NODES);
-		MemoryContextSwitchTo(chunk);
-		if (SPI_processed == 0)
+		if (CdpFetchHere(portal, CHUNK_NODES) == 0)
 			break;
 		acc = CdpNodeOpen(set->traits, closed);
 		for (uint64 r = 0; r < SPI_processed; r++)

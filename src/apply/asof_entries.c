@@ -464,8 +464,7 @@ expand_by_reading(CdpAsOf *asof, HTAB *hashes)
 			(void) hash_search(hashes, &hash, HASH_ENTER, NULL);
 		}
 		old = MemoryContextSwitchTo(chunk);
-		SPI_cursor_fetch(portal, true, CHUNK);
-		if (SPI_processed == 0)
+		if (CdpFetchHere(portal, CHUNK) == 0)
 		{
 			SPI_freetuptable(SPI_tuptable);
 			MemoryContextSwitchTo(old);

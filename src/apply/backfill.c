@@ -137,7 +137,7 @@ CdpFoldChunk(CdpTraitSet *traits, Bitmapset *only, CdpEntry *entries, int n,
 		return;
 
 	args[0] = CdpInt8Array(owners, nowners);
-	CdpRun(&states_of, args, NULL);
+	CdpRunHere(&states_of, args, NULL);
 	for (r = 0; r < SPI_processed; r++)
 	{
 		int64		id = CdpCellInt8(r, 1);
@@ -173,7 +173,7 @@ CdpFoldChunk(CdpTraitSet *traits, Bitmapset *only, CdpEntry *entries, int n,
 	}
 	args[0] = CdpInt8Array(owners, nowners);
 	args[1] = CdpVarlenaArray(states, NULL, nowners, CdpTypeOid("node_state"));
-	CdpRun(&update_states, args, NULL);
+	CdpRunHere(&update_states, args, NULL);
 }
 
 /*
@@ -212,8 +212,7 @@ fold_history(CdpTraitSet *traits, Bitmapset *only, TimestampTz clock)
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(chunk);
-		SPI_cursor_fetch(portal, true, CHUNK);
-		n = SPI_processed;
+		n = CdpFetchHere(portal, CHUNK);
 		if (n == 0)
 			break;
 		entries = palloc(sizeof(CdpEntry) * n);

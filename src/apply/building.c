@@ -218,8 +218,7 @@ fold_owned(CdpBatch *batch, Bitmapset *only, const int64 *nodes, int nnodes)
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(chunk);
-		SPI_cursor_fetch(portal, true, CHUNK);
-		n = SPI_processed;
+		n = CdpFetchHere(portal, CHUNK);
 		if (n == 0)
 			break;
 		entries = palloc(sizeof(CdpEntry) * n);

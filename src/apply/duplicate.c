@@ -327,8 +327,7 @@ build_filter(CdpBatch *batch, CdpCursorSet *before)
 		uint64		i;
 
 		CHECK_FOR_INTERRUPTS();
-		SPI_cursor_fetch(portal, true, 10000);
-		if (SPI_processed == 0)
+		if (CdpFetchHere(portal, 10000) == 0)
 			break;
 		for (i = 0; i < SPI_processed; i++)
 		{

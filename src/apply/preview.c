@@ -207,8 +207,7 @@ read_log(Preview *preview)
 		int			i;
 
 		CHECK_FOR_INTERRUPTS();
-		SPI_cursor_fetch(portal, true, CHUNK);
-		if (SPI_processed == 0)
+		if (CdpFetchHere(portal, CHUNK) == 0)
 			break;
 		n = read_rows(preview, &entries);
 		for (i = 0; i < n; i++)

@@ -146,8 +146,7 @@ refold(CdpBatch *batch, CdpNode *node)
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(chunk);
-		SPI_cursor_fetch(portal, true, CHUNK);
-		n = SPI_processed;
+		n = CdpFetchHere(portal, CHUNK);
 		entries = palloc(sizeof(CdpEntry) * Max(n, 1));
 		for (int i = 0; i < n; i++)
 		{

@@ -11,9 +11,11 @@ DO $$ BEGIN PERFORM cdp.create_trait('pings', aggregate => 'count', event => 'Pi
 	cdp.create_trait('recent', aggregate => 'count', within => '300 days'), cdp.create_trait('words', aggregate => 'unique_count', value => $t$properties->>'w'$t$),
 	cdp.create_trait('plan', type => 'text'), cdp.create_trait('team_pings', aggregate => 'count', event => 'Ping', entity => 'account'),
 	cdp.create_segment('large', 'total > 17950000'); END $$;
--- when somebody is folded anew
-CREATE TABLE refolded (node_id bigint);
-CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.refolded VALUES (OLD.owner); RETURN NULL; END $$;
+-- when somebody is folded anew; and where memory stays until the batch ends
+CREATE TABLE refolded (node_id bigint, kept bigint);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	INSERT INTO public.refolded SELECT OLD.owner, sum(total_bytes) FROM pg_backend_memory_contexts WHERE name = 'SPI Proc';
+	RETURN NULL; END $$;
 CREATE TRIGGER note AFTER DELETE ON cdp.refolds FOR EACH ROW EXECUTE FUNCTION note();
 -- 6,000 of one, and of another one some, in between
 INSERT INTO cdp.events (type, event, identifiers, properties, occurred_at, received_at)
@@ -57,3 +59,5 @@ SELECT FROM cdp.apply();
 SELECT state, (SELECT count(*) FROM refolded) AS anew, (SELECT count(*) FROM cdp.refolds) AS later FROM cdp.erasures;
 SELECT traits->'words' AS words FROM seen;
 SELECT * FROM logged;
+-- of the entries that are folded, none stays in memory
+SELECT count(*) FILTER (WHERE kept > 2000000) AS kept FROM refolded;
