@@ -105,6 +105,17 @@ BEGIN
 		FROM cdp.segments s WHERE s.state = 'active' AND s.errors > 0 AND s.last_error_at > cdp.clock() - interval '1 day';
 	RETURN QUERY SELECT 'error', 'trait', t.name, format('its owner %I does not exist any more', t.owner), format('SELECT cdp.alter_trait(%L) makes it yours', t.name)
 		FROM cdp.traits t WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = t.owner);
+	RETURN QUERY SELECT 'error', 'segment', s.name, 'entries that came while it was suspended do not count',
+			format('SELECT cdp.reevaluate_segment(%L) counts them', s.name)
+		FROM cdp.segments n JOIN cdp.segment_definitions s ON s.name = n.name
+		WHERE n.state = 'active' AND EXISTS (SELECT FROM cdp.definition_depends d JOIN cdp.trait_definitions t ON t.id = d.trait_id AND t.hidden
+			JOIN cdp.missed_traits e ON e.id = t.id
+			WHERE d.kind = 'segment' AND (d.id = s.id OR d.id IN (SELECT h.id FROM cdp.segment_definitions h WHERE h.hidden AND h.id = ANY (s.segment_ids))));
+	RETURN QUERY SELECT 'error', 'trait', t.name, 'entries that came while it was suspended do not count',
+			format('SELECT cdp.alter_trait(%L) counts them, and makes it yours', t.name)
+		FROM cdp.traits n JOIN cdp.trait_definitions t ON t.name = n.name AND t.entity = n.entity
+		JOIN cdp.missed_traits e ON e.id = t.id
+		WHERE n.status = 'active';
 	RETURN QUERY SELECT 'warning', 'trait', t.name, format('errors: %s, the last one: %s', t.errors, t.last_error), 'what raises one does not count: see cdp.stat_traits'
 		FROM cdp.stat_traits t WHERE t.errors > 0 AND t.last_at > cdp.clock() - interval '1 day';
 

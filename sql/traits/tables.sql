@@ -86,9 +86,17 @@ CREATE TABLE cdp.trait_errors (
 	nulls bigint NOT NULL DEFAULT 0,
 	last_error text,
 	last_entry bigint,
-	last_at timestamptz
+	last_at timestamptz,
+	missed boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE cdp.trait_errors IS 'evaluations of a trait that failed, or gave NULL: the entry or value did not count';
+COMMENT ON COLUMN cdp.trait_errors.missed IS 'entries came while the trait was suspended';
+
+CREATE VIEW cdp.missed_traits AS
+	SELECT e.trait_id AS id FROM cdp.trait_errors e WHERE e.missed
+	UNION
+	SELECT d.id FROM cdp.trait_errors e JOIN cdp.definition_depends d ON d.trait_id = e.trait_id AND d.kind = 'account' WHERE e.missed;
+COMMENT ON VIEW cdp.missed_traits IS 'internal: traits that must be built anew, because entries came while they, or what they ask of members, were suspended';
 
 -- Items of windows of nodes that have many of them; what they add up to, and
 -- where they begin and end, stands in the node's state.

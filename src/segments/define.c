@@ -666,38 +666,19 @@ refuse_suspended(const char *name)
 }
 
 /*
- * Does it read anything that is counted for it from entries?
+ * Did entries come that were not counted for it, because it was suspended?
  */
 static bool
-asks_of_events(int32 id)
+misses_entries(int32 id)
 {
 	return CdpSegmentIntegers("SELECT t.id FROM cdp.trait_definitions t"
+							  " JOIN cdp.missed_traits e ON e.id = t.id"
 							  " JOIN cdp.definition_depends d ON d.trait_id = t.id AND d.kind = 'segment'"
-							  " WHERE t.hidden AND t.entity = 'profile'"
-							  " AND t.aggregate NOT IN ('expression', 'consent', 'consent_latest')"
+							  " WHERE t.hidden"
 							  " AND (d.id = $1 OR d.id IN (SELECT h.id FROM cdp.segment_definitions s"
 							  " JOIN cdp.segment_definitions h ON h.hidden AND h.id = ANY (s.segment_ids)"
 							  " WHERE s.id = $1)) LIMIT 1",
 							  id) != NIL;
-}
-
-/*
- * Store it as it is, with hidden traits that are new, so that history is folded
- * for it: nothing was counted while it was suspended.
- */
-static void
-store_anew(CdpSegmentDefinition *definition)
-{
-	CdpHiddenTraitsAnew(true);
-	PG_TRY();
-	{
-		CdpSegmentStore(definition, true);
-	}
-	PG_FINALLY();
-	{
-		CdpHiddenTraitsAnew(false);
-	}
-	PG_END_TRY();
 }
 
 PG_FUNCTION_INFO_V1(cdp_reevaluate_segment);
@@ -719,10 +700,11 @@ cdp_reevaluate_segment(PG_FUNCTION_ARGS)
 	read_own_definition(name, &definition);
 	if (!OidIsValid(get_role_oid(definition.owner, true)))
 		refuse_suspended(name);
-	if (definition.enabled && asks_of_events(definition.id))
+	if (definition.enabled && misses_entries(definition.id))
 	{
+		/* with hidden traits that are new, for which history is folded */
 		tell_of(definition.id);
-		store_anew(&definition);
+		CdpSegmentStore(&definition, true);
 		(void) CdpSegmentDefinitionRead(name, &definition);
 		PG_RETURN_DATUM(difference(fcinfo, definition.version));
 	}

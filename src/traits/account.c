@@ -234,7 +234,8 @@ CdpHiddenOverMembers(const char *filter, int32 segment, const char *timezone, bo
 		"SELECT t.id FROM cdp.trait_definitions t"
 		" WHERE t.hidden AND t.entity = 'account' AND t.aggregate = 'count'"
 		" AND t.filter IS NOT DISTINCT FROM $1 AND t.timezone = $2 AND t.owner = $3"
-		" AND t.options = $4 ORDER BY t.id LIMIT 1";
+		" AND t.options = $4 AND t.id NOT IN (SELECT m.id FROM cdp.missed_traits m)"
+		" ORDER BY t.id LIMIT 1";
 	CdpDefinition definition = { 0 };
 	Oid types[] = { TEXTOID, TEXTOID, TEXTOID, JSONBOID };
 	Datum values[4] = { 0 };

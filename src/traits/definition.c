@@ -646,16 +646,17 @@ read_pending(CdpDefinition *old)
 }
 
 /*
- * Without its owner, or not to be compiled.
+ * Without its owner, or not to be compiled; or it was, and entries came.
  */
 static bool
-is_suspended(const CdpDefinition *definition)
+misses_entries(const CdpDefinition *definition)
 {
 	CdpTrait   *trait = CdpTraitById(CdpOfAccounts(definition) ? CdpAccountTraitSetFresh() :
 									 CdpTraitSetFresh(), definition->id);
 
 	return !OidIsValid(get_role_oid(definition->owner, true)) ||
-		(trait != NULL && trait->rules->suspended);
+		(trait != NULL && trait->rules->suspended) ||
+		CdpDefinitionIds("SELECT id FROM cdp.missed_traits WHERE id = $1", definition->id) != NIL;
 }
 
 void
@@ -667,7 +668,7 @@ CdpDefinitionCreate(CdpDefinition *definition)
 void
 CdpDefinitionAlter(CdpDefinition *old, CdpDefinition *definition)
 {
-	alter(old, read_pending(old), definition, is_suspended(old));
+	alter(old, read_pending(old), definition, misses_entries(old));
 }
 
 PG_FUNCTION_INFO_V1(cdp_create_trait);
@@ -703,7 +704,7 @@ cdp_create_trait(PG_FUNCTION_ARGS)
 				 errmsg("trait \"%s\" already exists, skipping",
 						definition->name)));
 	else if (strcmp(if_exists, "replace") == 0 || old->implicit)
-		alter(old, read_pending(old), definition, is_suspended(old));
+		alter(old, read_pending(old), definition, misses_entries(old));
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -735,7 +736,7 @@ cdp_alter_trait(PG_FUNCTION_ARGS)
 	pending = read_pending(old);
 	/* what is not asked for stays as it was asked for last */
 	alter(old, pending, definition_from_arguments(fcinfo, pending ? pending : old),
-		  is_suspended(old));
+		  misses_entries(old));
 	PG_RETURN_VOID();
 }
 

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * errors.c
- *	  What applying notes beside the states: errors and NULLs of expressions, and which
- *	  keys declared traits have had with which JSON type.
+ *	  What applying notes beside the states: errors and NULLs of expressions, which
+ *	  keys declared traits have had with which JSON type, and which traits have missed
+ *	  entries.
  *
- *	  Both are collected in memory and written once a batch.  Neither is part
+ *	  The first two are collected in memory and written once a batch.  Neither is part
  *	  of the derived state: the counts say how often something was seen to
  *	  fail, a recomputation counts again.
  *
@@ -198,6 +199,30 @@ CdpTraitErrorsFlush(void)
 								  5, types, values, nulls, false, 0) != SPI_OK_INSERT)
 			elog(ERROR, "could not write errors of traits");
 	}
+	SPI_finish();
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * Entries did not count for these traits because they are suspended.
+ */
+void
+CdpTraitsMissedNote(int32 *ids, int n)
+{
+	static CdpStatement note = {
+		"INSERT INTO cdp.trait_errors AS t (trait_id, errors, missed)"
+		" SELECT u.id, 0, true FROM unnest($1) AS u(id)"
+		" ON CONFLICT (trait_id) DO UPDATE SET missed = true WHERE NOT t.missed",
+		{ "int4[]" }
+	};
+	Datum		arg = CdpInt4Array(ids, n);
+	CdpUserContext saved;
+
+	if (!may_write())
+		return;
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	CdpRun(&note, &arg, NULL);
 	SPI_finish();
 	CdpRestoreUser(&saved);
 }

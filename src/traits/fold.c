@@ -31,6 +31,7 @@
 #include "utils/numeric.h"
 #include "utils/resowner.h"
 
+#include "cdp.h"
 #include "identity/account.h"
 #include "traits/traitset.h"
 
@@ -528,6 +529,62 @@ run_group_protected(EvalRun *run)
 	}
 }
 
+/*
+ * May an entry of this kind, and of this event, concern the trait?  What its
+ * filter says is not known while it is suspended, nor are all accounts that are
+ * named.
+ */
+static bool
+concerns(CdpTrait *trait, const CdpEntry *entry)
+{
+	const CdpDefinition *definition = trait->rules->definition;
+
+	if (entry->reject_reason != NULL || entry->owner == 0 || entry->at < trait->rules->since ||
+		(trait->building && entry->owner > trait->built))
+		return false;
+	/* what is asked of members may follow from anything */
+	if (definition->aggregate == CDP_AGG_EXPRESSION)
+		return true;
+	if (definition->key != NULL)
+		return definition->aggregate == CDP_AGG_LAST || CDP_AGG_OF_CONSENT(definition->aggregate) ||
+			entry->type == CDP_ENTRY_IDENTIFY;
+	return (entry->type == CDP_ENTRY_TRACK || entry->type == CDP_ENTRY_PAGE ||
+			entry->type == CDP_ENTRY_SCREEN) &&
+		(definition->event == NULL ||
+		 (entry->event != NULL &&
+		  strlen(definition->event) == VARSIZE_ANY_EXHDR(entry->event) &&
+		  memcmp(definition->event, VARDATA_ANY(entry->event),
+				 VARSIZE_ANY_EXHDR(entry->event)) == 0));
+}
+
+/*
+ * Remember which suspended traits these entries do not count for: they stay
+ * without them when they are not suspended any more, until they are built anew.
+ */
+static void
+note_missed(CdpTraitSet *set, const Bitmapset *only, const CdpEntry *entries, int n)
+{
+	int32	   *ids = palloc(sizeof(int32) * bms_num_members(set->lookup->suspended));
+	int			nids = 0;
+	int			index = -1;
+
+	while ((index = bms_next_member(set->lookup->suspended, index)) >= 0)
+	{
+		int			i = 0;
+
+		if (only != NULL && !bms_is_member(index, only))
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		while (i < n && !concerns(set->traits[index], &entries[i]))
+			i++;
+		if (i < n)
+			ids[nids++] = set->traits[index]->id;
+	}
+	if (nids > 0)
+		CdpTraitsMissedNote(ids, nids);
+	pfree(ids);
+}
+
 void
 CdpTraitsEvaluate(CdpTraitSet *set, const Bitmapset *only,
 				  CdpEntry *entries, int n, CdpContributions *out)
@@ -584,4 +641,6 @@ CdpTraitsEvaluate(CdpTraitSet *set, const Bitmapset *only,
 		rules->nulls = 0;
 	}
 	CdpTraitErrorsFlush();
+	if (lookup->suspended != NULL && CdpApplierLockMine())
+		note_missed(set, only, entries, n);
 }

@@ -293,35 +293,11 @@ CdpTraitResolve(CdpTraitSet *set, const char *name, bool *created)
 	return CdpTraitById(set, definition.id);
 }
 
-/* Hidden traits up to this id are not found. */
-static int32 found_above = 0;
-
 /*
- * See traits.h.
- */
-void
-CdpHiddenTraitsAnew(bool anew)
-{
-	CdpUserContext saved;
-	bool		isnull;
-
-	found_above = 0;
-	if (!anew)
-		return;
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	if (SPI_execute("SELECT max(id) FROM cdp.trait_definitions", false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the definitions of traits");
-	found_above = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-											  &isnull));
-	SPI_finish();
-	CdpRestoreUser(&saved);
-}
-
-/*
- * The hidden trait that says the same, 0 if there is none.  Asked of the table,
- * not of the set: a predicate may need hundreds of new ones, and the set is
- * compiled once when all are there.  whole: one that is being built is of no use.
+ * The hidden trait that says the same and has missed no entries, 0 if there is
+ * none.  Asked of the table, not of the set: a predicate may need hundreds of
+ * new ones, and the set is compiled once when all are there.  whole: one that is
+ * being built is of no use.
  */
 static int32
 same_hidden(const CdpDefinition *definition, bool whole)
@@ -334,16 +310,17 @@ same_hidden(const CdpDefinition *definition, bool whole)
 		" AND t.event IS NOT DISTINCT FROM $4 AND t.key IS NOT DISTINCT FROM $8"
 		" AND t.value_sql IS NOT DISTINCT FROM $5"
 		" AND t.filter_sql IS NOT DISTINCT FROM $6"
-		" AND t.within::text IS NOT DISTINCT FROM $7::interval::text AND t.id > $10"
+		" AND t.within::text IS NOT DISTINCT FROM $7::interval::text"
+		" AND t.id NOT IN (SELECT m.id FROM cdp.missed_traits m)"
 		" ORDER BY t.id LIMIT 1";
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INTERVALOID,
-		TEXTOID, BOOLOID, INT4OID};
+		TEXTOID, BOOLOID};
 	const char *texts[] = {
 		definition->owner, CdpAggregateName(definition->aggregate), definition->timezone,
 		definition->event, definition->value_sql, definition->filter_sql
 	};
-	Datum		values[10] = {0};
-	char		nulls[11] = "          ";
+	Datum		values[9] = {0};
+	char		nulls[10] = "         ";
 	CdpUserContext saved;
 	int32		id = 0;
 	bool		isnull;
@@ -364,7 +341,6 @@ same_hidden(const CdpDefinition *definition, bool whole)
 	else
 		nulls[7] = 'n';
 	values[8] = BoolGetDatum(whole);
-	values[9] = Int32GetDatum(found_above);
 
 	CdpBecomeOwner(&saved);
 	SPI_connect();

@@ -400,11 +400,6 @@ extern const char *CdpTransientKey(const struct CdpDefinition *definition);
 extern CdpTraitSet *CdpTraitSetWith(int64 generation, List *transient);
 /* An expression's text with the column "from" called "to". */
 extern char *CdpRenameColumn(const char *expression, const char *from, const char *to);
-/*
- * From now on CdpHiddenTrait finds none of those that there are (they may have
- * missed entries); false: it does again.
- */
-extern void CdpHiddenTraitsAnew(bool anew);
 /* Say that definition (kind, id) reads exactly these traits (ids). */
 extern void CdpDependsSet(const char *kind, int32 id, const List *trait_ids);
 /* Delete hidden traits that nothing depends on any more. */

@@ -593,6 +593,9 @@ index_events(CdpTraitSet *set)
 	{
 		CdpTraitRules *rules = set->traits[i]->rules;
 
+		if (rules->suspended && rules->definition->aggregate != CDP_AGG_DECLARED &&
+			(rules->definition->aggregate != CDP_AGG_EXPRESSION || rules->definition->hidden))
+			lookup->suspended = bms_add_member(lookup->suspended, i);
 		if (rules->group < 0)
 			continue;
 		lookup->groups[rules->group].traits =

@@ -146,6 +146,7 @@ typedef struct CdpTraitIndex
 	CdpEventTraits calls;		/* those that look at identify calls */
 	CdpEventTraits namings;		/* those that look at entries which name an account */
 	CdpEventTraits consents;	/* those that look at entries which say something about consent */
+	Bitmapset  *suspended;		/* indexes of those that follow from entries, also by way of members */
 	int			ngroups;
 	CdpEvalGroup *groups;
 	List	   *shared;			/* CdpSharedExpr */
@@ -224,6 +225,7 @@ extern int	CdpConsentItems(const struct CdpPurpose *purpose, int64 generation,
 /* errors.c */
 extern void CdpTraitErrorCount(int32 trait_id, int64 entry, const char *message);
 extern void CdpTraitNullsCount(int32 trait_id, int64 n);
+extern void CdpTraitsMissedNote(int32 *ids, int n);
 extern bool CdpSwallowError(ErrorData *edata);
 extern void CdpDeclaredKeysNote(CdpTraitSet *set, const CdpEntry *entry);
 extern void CdpDeclaredKeysFlush(void);

@@ -46,7 +46,7 @@ ALTER ROLE regress_cdp_telling RENAME TO regress_cdp_told;
 \c
 SET cdp.now = '2026-05-01';
 SET client_min_messages = warning;
-SELECT name, cdp.reevaluate_segment(name) FROM unnest('{lookers,looking,crowd}'::text[]) name;
+SELECT name, cdp.reevaluate_segment(name) FROM unnest('{lookers,looking,crowd,many}'::text[]) name;
 SELECT * FROM who ORDER BY segment;
 SELECT * FROM cdp.verify();
 
