@@ -14,8 +14,8 @@
 # over, in a session that has walked all of them once: by the partial index with
 # the visibility map, by the full index, which has to read each row for its
 # status, and by our own C walk over two btrees.  That is the rival of the goals:
-# the prototype's two btrees took 7 to 8.5 µs a node for two probes, when one
-# probe by SPI took it 7, so they were walked in C too.  Beside them a recursive
+# the prototype walked its two btrees for about the time of one probe of one of
+# them by SPI, so it walked them in C too.  Beside them a recursive
 # query over the two btrees, by a tenth of the components: what one would write.
 walks()
 {

@@ -54,7 +54,7 @@ CREATE VIEW cdp.progress AS
 		FROM cdp.attachment_loads l
 		JOIN cdp.attachment_definitions d ON d.id = l.attachment) p;
 COMMENT ON VIEW cdp.progress IS 'work on history that is under way; no rows: none';
-COMMENT ON COLUMN cdp.progress.what IS 'identity rules, the definition that is being built (with an event: what a segment asks of it), or the attachment whose rows are being logged';
+COMMENT ON COLUMN cdp.progress.what IS 'identity rules, the definition that is being built (with an event, or members: what a segment asks of them), or the attachment whose rows are being logged';
 COMMENT ON COLUMN cdp.progress.phase IS 'rules: waiting for the applier, reading entries by the new rules, or judging again who may be one person; definitions: waiting, waiting for traits, folding entries, evaluating members, switching (whole, and about to be seen); attachments: waiting, logging rows';
 COMMENT ON COLUMN cdp.progress.done IS 'entries read, or identifiers judged, in this phase; entries folded, or (evaluating members) identifiers looked at; rows logged';
 COMMENT ON COLUMN cdp.progress.rate IS 'of them, per second since the start';

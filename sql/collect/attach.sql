@@ -188,7 +188,7 @@ CREATE VIEW cdp.attachments AS
 				THEN 'being loaded'
 		   ELSE COALESCE(d.last_error, 'ok') END AS status
 	FROM cdp.attachment_definitions d;
-COMMENT ON VIEW cdp.attachments IS 'attached relations; a status other than ok is mended by cdp.sync_attachment(), which says what is in the way, or by cdp.drop_attachment()';
+COMMENT ON VIEW cdp.attachments IS 'attached relations; a status other than ok and being loaded is mended by cdp.sync_attachment(), which says what is in the way, or by cdp.drop_attachment(); that the mapping does not fit the relation any more is said by cdp.check()';
 
 -- Each in a subtransaction of its own: one that cannot be synchronised stops
 -- no other.  What the worker calls must not wait for somebody's transaction.

@@ -31,7 +31,7 @@ CREATE VIEW cdp.stat_traits AS
 	FROM cdp.trait_definitions t
 	LEFT JOIN cdp.hidden_traits h ON h.id = t.id
 	LEFT JOIN cdp.trait_errors e ON e.trait_id = t.id;
-COMMENT ON VIEW cdp.stat_traits IS 'how often a trait''s value could not be computed (errors) or was NULL, and the last error; what a segment asks of an event has the segment''s name and the event''s';
+COMMENT ON VIEW cdp.stat_traits IS 'how often a trait''s value could not be computed (errors) or was NULL, and the last error; what a segment asks of an event, or of members, has the segment''s name with the event''s, or with members';
 
 CREATE VIEW cdp.profiles WITH (security_barrier) AS
 	SELECT i.profile_id,
