@@ -240,24 +240,15 @@ judge_row(CdpErasureRows *rows, CdpEntry *entry, bool owned, Datum *values, bool
 }
 
 static int
-number_order(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
-static int
 by_number(const ListCell *a, const ListCell *b)
 {
-	return number_order(&((CdpEntry *) lfirst(a))->id, &((CdpEntry *) lfirst(b))->id);
+	return CdpCompareInt8(&((CdpEntry *) lfirst(a))->id, &((CdpEntry *) lfirst(b))->id);
 }
 
 static int
 by_entry(const ListCell *a, const ListCell *b)
 {
-	return number_order(&((CdpReadings *) lfirst(a))->was.id, &((CdpReadings *) lfirst(b))->was.id);
+	return CdpCompareInt8(&((CdpReadings *) lfirst(a))->was.id, &((CdpReadings *) lfirst(b))->was.id);
 }
 
 static void
@@ -543,7 +534,7 @@ other_copies(CdpErasureRows *rows, CdpReadings **list, int n)
 	{
 		CdpEntry   *copy = lfirst(lc);
 
-		if (bsearch(&copy->id, ids, n, sizeof(int64), number_order) != NULL ||
+		if (bsearch(&copy->id, ids, n, sizeof(int64), CdpCompareInt8) != NULL ||
 			CdpErasureOwns(rows->erasure, copy, false))
 			continue;
 		copies[ncopies] = palloc0(sizeof(CdpReadings));

@@ -411,15 +411,6 @@ entry_number(const text *message_id)
 	return number;
 }
 
-static int
-number_order(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
 static void
 read_payloads(List *entries)
 {
@@ -457,7 +448,7 @@ take_numbered(CdpBatch *batch, CdpCursorSet *before, Undos *undos,
 							 HASH_FIND);
 		if (target == NULL || !target->changed)
 			continue;
-		number = bsearch(&entry->id, numbers, n, sizeof(int64), number_order);
+		number = bsearch(&entry->id, numbers, n, sizeof(int64), CdpCompareInt8);
 		if (number != NULL)
 			found[number - numbers] = true;
 		if (!CdpCursorsApplied(before, entry->incarnation, entry->xid, entry->id))
@@ -512,7 +503,7 @@ changed_entries(CdpBatch *batch, CdpCursorSet *before, Undos *undos)
 		int			kept = 0;
 
 		/* sources may use the same numbers */
-		qsort(numbers, nnumbers, sizeof(int64), number_order);
+		qsort(numbers, nnumbers, sizeof(int64), CdpCompareInt8);
 		for (i = 0; i < nnumbers; i++)
 			if (kept == 0 || numbers[kept - 1] != numbers[i])
 				numbers[kept++] = numbers[i];
@@ -547,7 +538,7 @@ numbers_of(List *entries)
 
 	foreach(lc, entries)
 		ids[n++] = ((CdpEntry *) lfirst(lc))->id;
-	qsort(ids, n, sizeof(int64), number_order);
+	qsort(ids, n, sizeof(int64), CdpCompareInt8);
 	return ids;
 }
 
@@ -725,7 +716,7 @@ CdpUndo(CdpBatch *batch, CdpCursorSet *before, List *replaced)
 
 		if (entry->type == CDP_ENTRY_UNDO || was == is ||
 			bsearch(&entry->id, listed, list_length(replaced), sizeof(int64),
-					number_order) != NULL)
+					CdpCompareInt8) != NULL)
 			continue;
 		if (is)
 		{

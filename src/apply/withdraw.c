@@ -82,15 +82,6 @@ typedef struct EvidenceSet
 	CdpEntry   *entries;
 } EvidenceSet;
 
-static int
-number_order(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
 /*
  * In order, each once; returns how many are left.
  */
@@ -100,7 +91,7 @@ sort_unique(int64 *ids, int n)
 	int			kept = 0;
 	int			i;
 
-	qsort(ids, n, sizeof(int64), number_order);
+	qsort(ids, n, sizeof(int64), CdpCompareInt8);
 	for (i = 0; i < n; i++)
 		if (kept == 0 || ids[kept - 1] != ids[i])
 			ids[kept++] = ids[i];
@@ -111,7 +102,7 @@ sort_unique(int64 *ids, int n)
 static bool
 is_member(const int64 *ids, int n, int64 id)
 {
-	return bsearch(&id, ids, n, sizeof(int64), number_order) != NULL;
+	return bsearch(&id, ids, n, sizeof(int64), CdpCompareInt8) != NULL;
 }
 
 static int
@@ -538,7 +529,7 @@ find_unseen(CdpBatch *batch, CdpEntry *old, int nold, const int64 *named, int nn
 
 			if (old[i].at > node->first_seen && old[i].at < node->last_seen)
 				continue;
-			found = bsearch(&node->id, named, nnamed, sizeof(int64), number_order);
+			found = bsearch(&node->id, named, nnamed, sizeof(int64), CdpCompareInt8);
 			is[found - named] = true;
 		}
 	}

@@ -403,15 +403,6 @@ take_releases(CdpBatch *batch)
 	return owners;
 }
 
-static int
-number_order(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
 /* What the tables say of an entry that is withheld; hash entry. */
 typedef struct Withheld
 {
@@ -472,7 +463,7 @@ look_at_owners(CdpBatch *batch, List *nodes)
 
 	foreach(lc, nodes)
 		owners[nowners++] = *(int64 *) lfirst(lc);
-	qsort(owners, nowners, sizeof(int64), number_order);
+	qsort(owners, nowners, sizeof(int64), CdpCompareInt8);
 	for (n = 0, i = 0; i < nowners; i++)
 		if (n == 0 || owners[n - 1] != owners[i])
 			owners[n++] = owners[i];
@@ -527,7 +518,7 @@ look_at_owners(CdpBatch *batch, List *nodes)
 			CdpAccountsNote(batch, entry, true);
 			add_column(&kept, entry);
 		}
-		place = bsearch(&entry->owner, owners, nowners, sizeof(int64), number_order);
+		place = bsearch(&entry->owner, owners, nowners, sizeof(int64), CdpCompareInt8);
 		moved[place - owners] = true;
 	}
 	forget_withheld(&forgotten);

@@ -544,15 +544,6 @@ CdpGraphEvidenceCounts(CdpGraph *graph, CdpLink *link, TimestampTz at,
 	return CdpOrderCompare(at, tie, link->at, link->tie) < 0;
 }
 
-static int
-number_order(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
 /*
  * The event links in memory that have one of the nodes, which are in order, at
  * an end.
@@ -573,8 +564,8 @@ CdpGraphLinksOf(CdpGraph *graph, const int64 *nodes, int n, CdpLink ***result)
 	{
 		if (entry->link->manual)
 			continue;
-		if (bsearch(&entry->key.a, nodes, n, sizeof(int64), number_order) != NULL ||
-			bsearch(&entry->key.b, nodes, n, sizeof(int64), number_order) != NULL)
+		if (bsearch(&entry->key.a, nodes, n, sizeof(int64), CdpCompareInt8) != NULL ||
+			bsearch(&entry->key.b, nodes, n, sizeof(int64), CdpCompareInt8) != NULL)
 			(*result)[nlinks++] = entry->link;
 	}
 	return nlinks;

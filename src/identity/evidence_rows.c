@@ -67,19 +67,10 @@ text_of_row(TupleTableSlot *row, AttrNumber column)
 	return isnull ? NULL : DatumGetTextPCopy(value);
 }
 
-static int
-number_order(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
 static bool
 is_one(const FoundRows *found, int64 node)
 {
-	return bsearch(&node, found->nodes, found->nnodes, sizeof(int64), number_order) != NULL;
+	return bsearch(&node, found->nodes, found->nnodes, sizeof(int64), CdpCompareInt8) != NULL;
 }
 
 /*
@@ -207,7 +198,7 @@ CdpEvidenceRows(const int64 *nodes, int n, int *nrows)
 		int64	   *sorted = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int64) * n);
 
 		memcpy(sorted, nodes, sizeof(int64) * n);
-		qsort(sorted, n, sizeof(int64), number_order);
+		qsort(sorted, n, sizeof(int64), CdpCompareInt8);
 		found.nodes = sorted;
 		found.nnodes = n;
 		CdpLinksScan(find_row, &found);

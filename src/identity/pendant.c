@@ -178,15 +178,6 @@ holds(CdpGraph *graph, uint64 row, const CdpLink *cutting, bool *other)
 	return accepted;
 }
 
-static int
-number_order(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
 /*
  * A link that was refused to a piece joins nobody, so it can be left out and judged as
  * if it came late, unless it was held.
@@ -255,7 +246,7 @@ add_new(CdpGraph *graph, Piece *piece, int done, int upto, CdpLink *cutting, Cdp
 
 	for (n = 0; done + n < upto; n++)
 		ids[n] = piece->nodes[done + n]->id;
-	qsort(ids, n, sizeof(int64), number_order);
+	qsort(ids, n, sizeof(int64), CdpCompareInt8);
 	n = CdpGraphLinksOf(graph, ids, n, &links);
 	for (i = 0; i < n && good; i++)
 	{
