@@ -15,15 +15,18 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "parser/parse_type.h"
 #include "storage/bufmgr.h"
+#include "storage/predicate.h"
 #include "storage/shmem.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "cdp.h"
 #include "compat.h"
@@ -163,6 +166,12 @@ CdpTableIsVoid(const char *table)
 	Relation	rel = table_open(CdpRelationOid(table), AccessShareLock);
 	bool		result = RelationGetNumberOfBlocks(rel) == 0;
 
+	/* who adds a row is noticed from here on; somebody may have just before */
+	if (result && IsolationIsSerializable())
+	{
+		PredicateLockRelation(rel, GetTransactionSnapshot());
+		result = RelationGetNumberOfBlocks(rel) == 0;
+	}
 	table_close(rel, NoLock);
 	return result;
 }
