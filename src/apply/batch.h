@@ -206,7 +206,10 @@ extern void CdpPrimaryNewsForget(void);
 
 /* entries.c: before CdpWriteRows */
 extern void CdpWriteEntries(CdpBatch *batch);
-/* What cdp.unpack_entries() is asked for, to find those that may name one of these nodes. */
+/*
+ * What cdp.unpack_entries() is asked for, to find those that may name one of these
+ * nodes; NULL: all.
+ */
 extern ArrayType *CdpEntriesNaming(const int64 *nodes, int n);
 extern void CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now);
 extern void CdpEntriesForget(CdpBatch *batch, CdpEntry *entries, int n);

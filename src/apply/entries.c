@@ -49,6 +49,9 @@
 #define NAMES_NOBODY	0
 #define NAMES_ANYBODY	16383
 
+/* Who names one of more nodes than so many is found by reading. */
+#define MAX_NAMED		100
+
 typedef struct Ref
 {
 	TimestampTz at;
@@ -151,13 +154,17 @@ names_of(const CdpEntry *entry)
 }
 
 /*
- * What is asked of entries that name one of these nodes beside their owner.
+ * What is asked of entries that name one of these nodes beside their owner; NULL,
+ * which asks for all, where these are too many.
  */
 ArrayType *
 CdpEntriesNaming(const int64 *nodes, int n)
 {
-	Datum	   *names = palloc(sizeof(Datum) * Max(n, 1));
+	Datum	   *names;
 
+	if (n > MAX_NAMED)
+		return NULL;
+	names = palloc(sizeof(Datum) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		names[i] = Int32GetDatum(name_of(nodes[i]));
 	return construct_array(names, n, INT4OID, sizeof(int32), true, TYPALIGN_INT);

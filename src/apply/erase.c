@@ -106,13 +106,20 @@ static CdpStatement decisions_of = {
 	"decisions"
 };
 
+/* what these own that may name certain nodes; one of them may own a million entries */
 static CdpStatement owned_rows = {
 	"SELECT " CDP_EVENTS_COLUMNS
 	" FROM (SELECT unnest($1) AS owner) AS u"
-	" CROSS JOIN LATERAL cdp.owned_entries_of(u.owner) n"
+	" CROSS JOIN LATERAL ("
+	"SELECT r.entry, r.xid, r.received_at FROM cdp.identities i"
+	" CROSS JOIN LATERAL cdp.unpack_entries(i.recent, $2) r WHERE i.node_id = u.owner"
+	" UNION ALL SELECT r.entry, r.xid, r.received_at FROM cdp.entry_pieces p"
+	" CROSS JOIN LATERAL cdp.unpack_entries(p.refs, $2) r WHERE p.owner = u.owner"
+	" UNION ALL SELECT w.entry, w.xid, w.received_at FROM cdp.withheld_entries w"
+	" WHERE w.owner = u.owner) n"
 	" JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry"
 	" AND e.received_at = n.received_at",
-	{"int8[]"}
+	{"int8[]", "int4[]"}
 };
 
 /* what the nodes own is remembered here, and nowhere else any more */
@@ -388,7 +395,7 @@ identifier_order(const void *a, const void *b)
 
 /*
  * Which of the person's devices do entries of others name?  rows: what others
- * own who have to do with the person.
+ * own that may name one of the person's identifiers.
  */
 static void
 find_shared(CdpBatch *batch, CdpErasure *erasure, SPITupleTable *rows, uint64 nrows)
@@ -582,8 +589,11 @@ vanish(CdpErasureRows *rows)
 		others = ids_of(&nothers);
 		if (nothers > 0)
 		{
+			ArrayType  *naming = CdpEntriesNaming(nodes, nnodes);
+
 			args[0] = CdpInt8Array(others, nothers);
-			CdpRunHere(&owned_rows, args, NULL);
+			args[1] = PointerGetDatum(naming);
+			CdpRunHere(&owned_rows, args, naming == NULL ? " n" : NULL);
 			owned = SPI_tuptable;
 			nowned = SPI_processed;
 			find_shared(batch, erasure, owned, nowned);

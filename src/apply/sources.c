@@ -18,9 +18,6 @@
 #include "cdp.h"
 #include "statement.h"
 
-/* Entries that name one of more nodes than that are read, to see whether they do. */
-#define MAX_NAMED	100
-
 static CdpStatement owned_entries = {
 	"SELECT " CDP_EVENTS_COLUMNS ", n.withheld, u.whole"
 	" FROM (SELECT unnest($1) AS owner, unnest($2) AS since, unnest($3) AS until,"
@@ -43,15 +40,6 @@ static CdpStatement owned_entries = {
 	" AND e.received_at = n.received_at",
 	{"int8[]", "timestamptz[]", "timestamptz[]", "bool[]", "int4[]"}
 };
-
-static int
-id_order(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
 
 void
 CdpSourceAdd(CdpSources *sources, int64 owner, TimestampTz since, TimestampTz until, bool whole)
@@ -131,7 +119,7 @@ names_other(CdpGraph *graph, const CdpEntry *entry, const int64 *nodes, int n)
 	{
 		CdpNode    *node = CdpGraphKnown(graph, CdpGraphCandidate(entry, j));
 
-		if (node != NULL && bsearch(&node->id, nodes, n, sizeof(int64), id_order) != NULL)
+		if (node != NULL && bsearch(&node->id, nodes, n, sizeof(int64), CdpCompareInt8) != NULL)
 			return true;
 	}
 	return false;
@@ -172,8 +160,8 @@ CdpSourcesLoad(CdpBatch *batch, CdpSources *sources, const int64 *nodes, int nno
 	args[1] = CdpTimestampArray(since, sources->n);
 	args[2] = CdpTimestampArray(until, sources->n);
 	args[3] = CdpBoolArray(whole, sources->n);
-	args[4] = PointerGetDatum(nnodes <= MAX_NAMED ? CdpEntriesNaming(nodes, nnodes) : NULL);
-	if (nnodes > MAX_NAMED)
+	args[4] = PointerGetDatum(CdpEntriesNaming(nodes, nnodes));
+	if (DatumGetPointer(args[4]) == NULL)
 		nulls[4] = 'n';
 	CdpRun(&owned_entries, args, nulls);
 	nrows = SPI_processed;

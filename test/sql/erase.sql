@@ -178,3 +178,18 @@ SELECT erase('user_id:kim', 'anonymise') IS NOT NULL AS logged;
 SELECT apply();
 SELECT identifier FROM former_identities WHERE kind(identifier) = 'phone';
 SELECT * FROM verify();
+
+-- of what her neighbour owns only those entries are read that may name her
+SELECT log('m1', 'identify', NULL, '{user_id:nina,email:nina@example.com}');
+SELECT count(log('m2-' || i, 'track', 'Seen', '{user_id:mona}')) AS logged FROM generate_series(1, 2000) i;
+SELECT log('m3', 'track', 'Seen', '{user_id:mona,email:nina@example.com}');
+SELECT apply();
+SELECT identifier FROM identities WHERE profile_id = resolve('user_id:nina') ORDER BY identifier;
+SELECT erase('user_id:nina') IS NOT NULL AS logged;
+BEGIN;
+SELECT pg_stat_get_xact_tuples_fetched('events_default_xid'::regclass) AS before \gset
+SELECT apply();
+SELECT pg_stat_get_xact_tuples_fetched('events_default_xid'::regclass) - :before < 100 AS few;
+COMMIT;
+SELECT message_id, identifiers FROM events WHERE message_id ~ '^m[13]';
+SELECT * FROM verify();
