@@ -63,8 +63,9 @@ COMMENT ON COLUMN cdp.events.received_at IS 'when it was appended';
 COMMENT ON COLUMN cdp.events.xid IS 'top-level transaction that appended it; leave it to its default';
 COMMENT ON COLUMN cdp.events.incarnation IS 'life of the log that the transaction number belongs to: a restored log has another one than new entries; leave it to its default';
 
--- Personal values stay out of pg_statistic; nothing plans by them.
-ALTER TABLE cdp.events_default
+-- Personal values stay out of pg_statistic, where ANALYZE puts those of the
+-- partitioned table, too; nothing plans by them.
+ALTER TABLE cdp.events
 	ALTER COLUMN identifiers SET STATISTICS 0,
 	ALTER COLUMN properties SET STATISTICS 0,
 	ALTER COLUMN context SET STATISTICS 0;

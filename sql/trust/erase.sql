@@ -5,11 +5,14 @@ ALTER TABLE cdp.identities ALTER COLUMN identifier SET STATISTICS 0;
 ALTER TABLE cdp.former_identities ALTER COLUMN identifier SET STATISTICS 0;
 ALTER TABLE cdp.rejected ALTER COLUMN payload SET STATISTICS 0, ALTER COLUMN detail SET STATISTICS 0,
 	ALTER COLUMN message_id SET STATISTICS 0;
-ALTER TABLE cdp.changes_default ALTER COLUMN payload SET STATISTICS 0;
+ALTER TABLE cdp.changes ALTER COLUMN payload SET STATISTICS 0;
 ALTER TABLE cdp.subscription_queue ALTER COLUMN payload SET STATISTICS 0, ALTER COLUMN error SET STATISTICS 0;
 ALTER TABLE cdp.deliveries ALTER COLUMN error SET STATISTICS 0;
 ALTER TABLE cdp.trait_errors ALTER COLUMN last_error SET STATISTICS 0;
 ALTER TABLE cdp.segment_errors ALTER COLUMN last_error SET STATISTICS 0;
+ALTER TABLE cdp.attachment_definitions ALTER COLUMN last_error SET STATISTICS 0;
+ALTER TABLE cdp.applier ALTER COLUMN last_error SET STATISTICS 0;
+ALTER TABLE cdp.isolated ALTER COLUMN detail SET STATISTICS 0;
 
 -- Made at first need.  Who has it can tell which identifiers were erased, by
 -- trying; so nobody may read it but the owner.
@@ -366,10 +369,17 @@ BEGIN
 			FROM cdp.erasure_scan(r.oid, needles) s
 			GROUP BY s.needle, s.place ORDER BY 2, 3;
 	END LOOP;
+	-- what the planner knows of the columns
+	RETURN QUERY
+		SELECT format('%I.%I', s.schemaname, s.tablename), n.place, format('statistics of column %I', s.attname), NULL::bigint, 'ANALYZE'
+		FROM pg_stats s CROSS JOIN unnest(needles, places) n (needle, place)
+		WHERE s.schemaname = 'cdp' AND position(lower(n.needle COLLATE "C") IN lower(concat_ws(' ',
+			s.most_common_vals, s.histogram_bounds, s.most_common_elems) COLLATE "C")) > 0
+		ORDER BY 1, 3, 2;
 END
 $$;
 COMMENT ON FUNCTION cdp.erasure_proof(bigint, cdp.identifier[]) IS
-	'look for the identifiers of an erasure, which must all be given, in every page of every table, index and TOAST table of the extension, and in every value; one row for each place, none when there is nothing: run VACUUM before. identifier: its place among those given. Errors: undefined_object; object_not_in_prerequisite_state for an erasure that is not done; invalid_parameter_value for identifiers that it did not erase, or when some are missing';
+	'look for the identifiers of an erasure, which must all be given, in every page of every table, index and TOAST table of the extension, in every value, and in the statistics of the columns; one row for each place, none when there is nothing: run VACUUM ANALYZE before. identifier: its place among those given. Errors: undefined_object; object_not_in_prerequisite_state for an erasure that is not done; invalid_parameter_value for identifiers that it did not erase, or when some are missing';
 
 CREATE FUNCTION cdp.erasure_clean() RETURNS bigint
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER

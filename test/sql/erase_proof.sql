@@ -1,0 +1,32 @@
+-- What the planner has sampled of somebody is no secret, and goes with the person.
+\set VERBOSITY terse
+SET client_min_messages = error;
+CREATE EXTENSION cdp;
+RESET client_min_messages;
+SET search_path = cdp, public;
+SET TimeZone = 'UTC';
+SET cdp.now = '2026-03-01';
+SELECT count(identify('lovelace-17', '{"email": "ada@example.com"}', message_id => 'ada@example.com/' || i)) AS logged FROM generate_series(1, 40) i;
+SELECT count(track('Invite Ada@example.com', '{"to": "ada@example.com"}', user_id => 'bob', message_id => 'bob/' || i)) AS logged FROM generate_series(1, 40) i;
+SELECT count(track('Invite', NULL, user_id => 'lovelace-17', message_id => 'x/' || i)) AS logged FROM generate_series(1, 40) i;
+SELECT apply();
+SELECT create_segment('all', 'true');
+SELECT apply() >= 0 AS applied;
+ANALYZE;
+-- identifiers, properties, contexts, payloads and error texts are not sampled
+SELECT DISTINCT tablename, attname FROM pg_stats WHERE schemaname = 'cdp'
+	AND concat(most_common_vals, histogram_bounds, most_common_elems) ~* 'ada@|lovelace' ORDER BY 1, 2;
+SELECT a.attrelid::regclass, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE c.relnamespace = 'cdp'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped AND a.attstattarget <> 0
+	AND (a.attname IN ('identifiers', 'properties', 'context', 'payload', 'error', 'last_error') OR (a.attname = 'identifier' AND a.attrelid <> 'account_identities'::regclass));
+
+SELECT erase('user_id:lovelace-17') IS NOT NULL AS logged;
+SELECT apply();
+SELECT state FROM erasures;
+VACUUM;
+SELECT erasure_clean() > 0 AS cleaned;
+SELECT relation, identifier, place, pages, remedy FROM erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}') WHERE place ~ '^statistics' ORDER BY 1, 3, 2;
+VACUUM ANALYZE;
+SELECT erasure_clean() >= 0 AS cleaned;
+SELECT relation, identifier, place, pages, remedy FROM erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}') WHERE place ~ '^(row|statistics)' ORDER BY 1, 3, 2;
+SELECT * FROM verify();
