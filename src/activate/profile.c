@@ -371,9 +371,7 @@ in_segment(ProfileRead *read, bool known, const text *name)
 	int			column = CdpSegmentColumnByName(read->segments, segment);
 
 	if (column < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("segment \"%s\" does not exist", segment)));
+		CdpSegmentMissing(segment);
 	if (CdpSegmentWaits(read->segments, column))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -463,10 +461,7 @@ cdp_segment_members(PG_FUNCTION_ARGS)
 							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look up a segment");
 	if (SPI_processed == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("segment \"%s\" does not exist",
-						TextDatumGetCString(PG_GETARG_DATUM(0)))));
+		CdpSegmentMissing(TextDatumGetCString(PG_GETARG_DATUM(0)));
 	args[0] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 
 	/* by cursor: an audience may be larger than memory */

@@ -168,9 +168,7 @@ read_own_definition(const char *name, CdpSegmentDefinition *out)
 	Oid			owner;
 
 	if (!CdpSegmentDefinitionRead(name, out))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("segment \"%s\" does not exist", name)));
+		CdpSegmentMissing(name);
 	owner = get_role_oid(out->owner, true);
 	if (!OidIsValid(owner))
 		owner = CdpExtensionOwner();

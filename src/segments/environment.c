@@ -164,7 +164,10 @@ CdpEnvironmentIdentity(CdpPredicateSlots *slots, int64 generation,
 }
 
 /*
- * values NULL: there is no account, all its traits are NULL.
+ * values NULL: there is no account, all its traits are NULL.  What they point to
+ * must last until the profile has been evaluated; afterwards nobody looks at
+ * it: a segment that reads the account is evaluated with one or without
+ * (CdpSegment.primary), and others have no such column.
  */
 void
 CdpEnvironmentPrimary(CdpPredicateSlots *slots, const CdpProfileValues *values)

@@ -229,15 +229,13 @@ look(Explanation *explanation, const Row *row)
 }
 
 /*
- * One more row, unless the same has been told already.  needed: what would have
- * to change about it; NULL: nothing.
+ * One more row.  needed: what would have to change about it; NULL: nothing.
  */
 static Row *
-put_row(Explanation *explanation, const char *term, const char *needed, RowKind kind, int32 id,
+add_row(Explanation *explanation, const char *term, const char *needed, RowKind kind, int32 id,
 		Expr *expr)
 {
 	Row		   *row = palloc0(sizeof(Row));
-	ListCell   *lc;
 
 	row->term = pstrdup(term);
 	row->needed = needed;
@@ -245,18 +243,52 @@ put_row(Explanation *explanation, const char *term, const char *needed, RowKind 
 	row->id = id;
 	row->expr = expr;
 	row->changes = DT_NOEND;
-	foreach(lc, explanation->rows)
-	{
-		if (strcmp(((Row *) lfirst(lc))->term, term) == 0)
-			return row;
-	}
 	row->value = look(explanation, row);
 	explanation->rows = lappend(explanation->rows, row);
 	return row;
 }
 
 /*
- * The terms of one text, in the order in which they stand there.
+ * The same for what the texts say, in which a term may be a condition, too, and
+ * both may occur twice: it is told once, with what would have to change.
+ */
+static void
+tell(Explanation *explanation, const char *term, const char *needed, RowKind kind, int32 id,
+	 Expr *expr)
+{
+	ListCell   *lc;
+
+	foreach(lc, explanation->rows)
+	{
+		Row		   *row = (Row *) lfirst(lc);
+
+		if (strcmp(row->term, term) != 0)
+			continue;
+		if (row->needed == NULL)
+			row->needed = needed;
+		return;
+	}
+	(void) add_row(explanation, term, needed, kind, id, expr);
+}
+
+/*
+ * Compile a part of a text, whose first term is the one of that number.
+ */
+static Expr *
+compile_part(Explanation *explanation, const char *part, int *next_term)
+{
+	CdpSegmentRules *rules = explanation->rules;
+	CdpSegmentColumns *columns = explanation->set->columns;
+	CdpPredicate compiled;
+
+	CdpPredicateCompile(part, rules->timezone, "predicate", &rules->references, next_term,
+						explanation->traits, columns->ids, columns->n, &compiled);
+	return compiled.expr;
+}
+
+/*
+ * The terms of one text, in the order in which they stand there.  What is kept
+ * for a sequence or a change is a list: whether the call is true is told.
  */
 static void
 explain_terms(Explanation *explanation, const char *text)
@@ -266,17 +298,28 @@ explain_terms(Explanation *explanation, const char *text)
 	foreach(lc, CdpVocabularyReplace(CdpPredicateParse(text), text, explanation->rules->timezone))
 	{
 		CdpTerm    *term = (CdpTerm *) lfirst(lc);
-		int32		id = explanation->rules->references.terms[explanation->next_term++];
+		int			number = explanation->next_term++;
+		int32		id = explanation->rules->references.terms[number];
 
 		/* what is asked of members has no value of the account's */
 		if (term->of_member)
 			continue;
-		if (term->kind == CDP_TERM_TRAIT && term->aggregate == CDP_AGG_LIST)
-			(void) put_row(explanation, CdpTermText(term), NULL, ROW_FIXED, 0, NULL);
+		if (term->kind == CDP_TERM_TRAIT &&
+			(term->aggregate == CDP_AGG_LIST || term->of_account))
+		{
+			int			begin;
+			int			end;
+			char	   *call;
+
+			CdpPredicateCallSpan(text, term->location, &begin, &end);
+			call = pnstrdup(text + term->location, end + 1 - term->location);
+			tell(explanation, call, NULL, ROW_CONDITION, 0,
+				 compile_part(explanation, call, &number));
+		}
 		else if (term->kind == CDP_TERM_TRAIT)
-			(void) put_row(explanation, CdpTermText(term), NULL, ROW_TRAIT, id, NULL);
+			tell(explanation, CdpTermText(term), NULL, ROW_TRAIT, id, NULL);
 		else if (term->kind == CDP_TERM_SEGMENT)
-			(void) put_row(explanation, CdpTermText(term), NULL, ROW_SEGMENT, id, NULL);
+			tell(explanation, CdpTermText(term), NULL, ROW_SEGMENT, id, NULL);
 	}
 }
 
@@ -295,10 +338,9 @@ static bool
 explain_conditions(Explanation *explanation, const char *text, int next_term, bool member,
 				   bool nested)
 {
-	CdpSegmentRules *rules = explanation->rules;
 	bool		any;
 	List	   *parts = CdpPredicateConditions(text, &any);
-	CdpPredicate *conditions = palloc(sizeof(CdpPredicate) * list_length(parts));
+	Expr	  **conditions = palloc(sizeof(Expr *) * list_length(parts));
 	const char **values = palloc(sizeof(char *) * list_length(parts));
 	int		   *terms = palloc(sizeof(int) * list_length(parts));
 	int			ntrue = 0;
@@ -308,11 +350,8 @@ explain_conditions(Explanation *explanation, const char *text, int next_term, bo
 	for (int i = 0; i < list_length(parts); i++)
 	{
 		terms[i] = next_term;
-		CdpPredicateCompile((char *) list_nth(parts, i), rules->timezone, "predicate",
-							&rules->references, &next_term, explanation->traits,
-							explanation->set->columns->ids, explanation->set->columns->n,
-							&conditions[i]);
-		values[i] = outcome(explanation, conditions[i].expr);
+		conditions[i] = compile_part(explanation, (char *) list_nth(parts, i), &next_term);
+		values[i] = outcome(explanation, conditions[i]);
 		ntrue += is_true(values[i]);
 	}
 	for (int i = 0; i < list_length(parts); i++)
@@ -328,7 +367,7 @@ explain_conditions(Explanation *explanation, const char *text, int next_term, bo
 			else
 				needed = member ? "must stay true" : "must become true";
 		}
-		(void) put_row(explanation, part, needed, ROW_CONDITION, 0, conditions[i].expr);
+		tell(explanation, part, needed, ROW_CONDITION, 0, conditions[i]);
 		if (!any && inner != NULL && needed != NULL)
 			(void) explain_conditions(explanation, inner, terms[i], member, true);
 	}
@@ -350,18 +389,24 @@ explain_predicate(Explanation *explanation, bool member)
 	/* whoever is in by exit_when stays whatever the predicate is */
 	explanation->needs = is_true(value) == member && !(member && rules->exit_text != NULL);
 	parts = explain_conditions(explanation, rules->predicate_text, 0, member, false);
-	(void) put_row(explanation, "predicate",
+	(void) add_row(explanation, "predicate",
 				   parts || !explanation->needs ? NULL : member ? "must stay true" : "must become true",
 				   ROW_CONDITION, 0, rules->predicate.expr);
 	if (rules->exit_text != NULL)
-		(void) put_row(explanation, "exit_when", member ? "must stay other than true" : NULL,
+	{
+		bool		out = is_true(outcome(explanation, rules->exit_when.expr));
+
+		(void) add_row(explanation, "exit_when",
+					   member ? "must stay other than true" :
+					   out ? "must become other than true" : NULL,
 					   ROW_CONDITION, 0, rules->exit_when.expr);
+	}
 	while ((column = bms_next_member(rules->excluded, column)) >= 0)
 	{
 		bool		in = is_in(explanation->profile.after, explanation->profile.nafter,
 							   columns->ids[column]);
 
-		(void) put_row(explanation, psprintf("excluded: in_segment(%s)",
+		(void) add_row(explanation, psprintf("excluded: in_segment(%s)",
 											 quote_literal_cstr(columns->names[column])),
 					   in ? "must become false" : NULL, ROW_SEGMENT, columns->ids[column], NULL);
 	}
@@ -369,14 +414,14 @@ explain_predicate(Explanation *explanation, bool member)
 	{
 		bool		out = CdpHeldOut(rules, explanation->profile.profile_id);
 
-		put_row(explanation, "held out", out ? "follows from the profile's number and the seed" : NULL,
+		add_row(explanation, "held out", out ? "follows from the profile's number and the seed" : NULL,
 				ROW_FIXED, 0, NULL)->value = out ? "true" : "false";
 	}
 	if (rules->purpose != NULL)
 	{
 		bool		consents = CdpConsentGranted(&explanation->values, rules->consent);
 
-		(void) put_row(explanation, psprintf("purpose: consented(%s)", quote_literal_cstr(rules->purpose)),
+		(void) add_row(explanation, psprintf("purpose: consented(%s)", quote_literal_cstr(rules->purpose)),
 					   member ? "must stay true" : consents ? NULL : "must become true",
 					   ROW_CONSENT, 0, NULL);
 	}
@@ -623,9 +668,7 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 		explanation.column = CdpSegmentColumnByName(explanation.set, name);
 	}
 	if (explanation.column < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("segment \"%s\" does not exist", name)));
+		CdpSegmentMissing(name);
 	segment = CdpSegmentById(explanation.set, explanation.set->columns->ids[explanation.column]);
 	if (segment == NULL)
 		ereport(ERROR,
@@ -642,15 +685,15 @@ cdp_explain_segment(PG_FUNCTION_ARGS)
 	evaluate_at(&explanation, now);
 	nest_level = CdpPinSettings(rules->timezone);
 	for (int i = 0; i < rules->references.nnames; i++)
-		(void) put_row(&explanation, name_of_trait(rules->references.names[i]), NULL,
-					   ROW_TRAIT, rules->references.traits[i], NULL);
+		tell(&explanation, name_of_trait(rules->references.names[i]), NULL,
+			 ROW_TRAIT, rules->references.traits[i], NULL);
 	explain_terms(&explanation, rules->predicate_text);
 	if (rules->exit_text != NULL)
 		explain_terms(&explanation, rules->exit_text);
 	if (OidIsValid(get_role_oid(rules->owner, true)))
 		explain_predicate(&explanation, is_in(explanation.profile.after, explanation.profile.nafter,
 											  segment->id));
-	(void) put_row(&explanation, "member", NULL, ROW_SEGMENT, segment->id, NULL);
+	(void) add_row(&explanation, "member", NULL, ROW_SEGMENT, segment->id, NULL);
 	if (!tells_hidden(&explanation))
 		look_ahead(&explanation, now);
 	CdpUnpinSettings(nest_level);

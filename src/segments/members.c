@@ -31,6 +31,7 @@
 
 #include "cdp.h"
 #include "compat.h"
+#include "segments/segments.h"
 
 #define PIECE_IDS 65536
 #define PIECE_WORDS (PIECE_IDS / 64)
@@ -157,9 +158,7 @@ read_members(MemberSet *set, Datum name)
 							  1, &type, &name, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look up a segment");
 	if (SPI_processed == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("segment \"%s\" does not exist", set->name)));
+		CdpSegmentMissing(set->name);
 	params->params[0].value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 											1, &isnull);
 	params->params[0].isnull = false;

@@ -32,6 +32,9 @@
 #include "identity/account.h"
 #include "segments/predicate.h"
 
+#define NAMES_OF_SEGMENTS \
+	"SELECT name FROM cdp.segment_definitions WHERE NOT hidden ORDER BY name"
+
 /* What a resolver needs to know. */
 typedef struct ResolveContext
 {
@@ -49,6 +52,32 @@ typedef struct ResolveContext
 } ResolveContext;
 
 /*
+ * The name that may be meant, of those that a query gives; NULL when none is
+ * near.
+ */
+static const char *
+nearest_name(const char *wanted, const char *names)
+{
+	MemoryContext context = CurrentMemoryContext;
+	CdpUserContext saved;
+	CdpNearest	nearest;
+
+	CdpNearestBegin(&nearest, wanted);
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute(names, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look up a name");
+	for (uint64 i = 0; i < SPI_processed; i++)
+		CdpNearestTry(&nearest, SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+	if (nearest.found != NULL)
+		nearest.found = MemoryContextStrdup(context, nearest.found);
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	MemoryContextSwitchTo(context);
+	return nearest.found;
+}
+
+/*
  * Look up a name that a term refers to: a query with the name as $1 gives its
  * id, another one gives all names, for a hint.
  */
@@ -60,34 +89,42 @@ look_up(const CdpTerm *term, const char *query, const char *names,
 	Datum		args[1];
 	int32		id = 0;
 	bool		isnull;
+	bool		found;
 	CdpUserContext saved;
-	CdpNearest	nearest;
 
 	args[0] = CStringGetTextDatum(term->name);
 	CdpBecomeOwner(&saved);
 	SPI_connect();
 	if (SPI_execute_with_args(query, 1, argtypes, args, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look up a name");
-	if (SPI_processed == 0)
+	found = SPI_processed > 0;
+	if (found)
+		id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+										 1, &isnull));
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	if (!found)
 	{
-		CdpNearestBegin(&nearest, term->name);
-		if (SPI_execute(names, false, 0) != SPI_OK_SELECT)
-			elog(ERROR, "could not look up a name");
-		for (uint64 i = 0; i < SPI_processed; i++)
-			CdpNearestTry(&nearest, SPI_getvalue(SPI_tuptable->vals[i],
-												 SPI_tuptable->tupdesc, 1));
+		const char *nearest = nearest_name(term->name, names);
+
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg(missing, term->name),
-				 nearest.found != NULL
-				 ? errhint("Perhaps you meant %s.", quote_literal_cstr(nearest.found)) : 0,
+				 nearest != NULL ? errhint("Perhaps you meant %s.", quote_literal_cstr(nearest)) : 0,
 				 CdpPredicateErrorPosition(text, term->name_location)));
 	}
-	id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-									 1, &isnull));
-	SPI_finish();
-	CdpRestoreUser(&saved);
 	return id;
+}
+
+void
+CdpSegmentMissing(const char *name)
+{
+	const char *nearest = nearest_name(name, NAMES_OF_SEGMENTS);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("segment \"%s\" does not exist", name),
+			 nearest != NULL ? errhint("Perhaps you meant %s.", quote_literal_cstr(nearest)) : 0));
 }
 
 int32
@@ -98,8 +135,7 @@ CdpSegmentIdByName(const char *name)
 	term.name = unconstify(char *, name);
 	term.name_location = -1;
 	return look_up(&term, "SELECT id FROM cdp.segment_definitions WHERE name = $1 AND NOT hidden",
-				   "SELECT name FROM cdp.segment_definitions WHERE NOT hidden ORDER BY name",
-				   "segment \"%s\" does not exist", NULL);
+				   NAMES_OF_SEGMENTS, "segment \"%s\" does not exist", NULL);
 }
 
 /*
@@ -280,11 +316,17 @@ refer_to_purpose(const char *purpose, const char *text, int location,
 				 text != NULL ? CdpPredicateErrorPosition(text, location) : 0));
 	id = CdpPurposeId(purpose);
 	if (id == 0)
+	{
+		const char *nearest = nearest_name(purpose, "SELECT name FROM cdp.purposes ORDER BY name");
+
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("purpose \"%s\" does not exist", purpose),
-				 errhint("Purposes are listed in cdp.purposes; cdp.create_purpose() makes one."),
+				 nearest != NULL
+				 ? errhint("Perhaps you meant %s.", quote_literal_cstr(nearest))
+				 : errhint("Purposes are listed in cdp.purposes; cdp.create_purpose() makes one."),
 				 text != NULL ? CdpPredicateErrorPosition(text, location) : 0));
+	}
 	for (int i = 0; i < references->nnames; i++)
 		if (strcmp(references->names[i], column) == 0)
 			return;
@@ -489,21 +531,89 @@ calls_of_trait(ResolveContext *context, CdpTerm *term)
 }
 
 /*
+ * What stands before a colon is the kind, or belongs to a group_id.  One that
+ * is nearly a kind of accounts, or is one of persons, is a mistake.
+ */
+static void
+check_kind_of_account(ResolveContext *context, const CdpTerm *term)
+{
+	const char *colon = strchr(term->name, ':');
+	CdpKindSet *kinds = CdpKindSetGet(-1);
+	CdpKind    *kind;
+	CdpNearest	nearest;
+	char	   *name;
+
+	if (colon == NULL || colon == term->name)
+		return;
+	name = pnstrdup(term->name, colon - term->name);
+	kind = CdpKindLookup(kinds, name, strlen(name));
+	if (kind->registered && kind->account)
+		return;
+	if (kind->registered)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("identifiers of kind \"%s\" are not of accounts", name),
+				 errhint("A " CDP_ACCOUNT_KIND " with a colon is written %s.",
+						 quote_literal_cstr(psprintf(CDP_ACCOUNT_KIND ":%s", term->name))),
+				 CdpPredicateErrorPosition(context->text, term->name_location)));
+	CdpNearestBegin(&nearest, name);
+	for (int i = 0; i < CdpKindCount(kinds); i++)
+		if (CdpKindByIndex(kinds, i)->account)
+			CdpNearestTry(&nearest, CdpKindByIndex(kinds, i)->name);
+	if (nearest.found != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("identifier kind \"%s\" is not registered", name),
+				 errhint("Perhaps you meant %s.",
+						 quote_literal_cstr(psprintf("%s%s", nearest.found, colon))),
+				 CdpPredicateErrorPosition(context->text, term->name_location)));
+}
+
+/*
+ * Who is a member by the domain of an address is so by no entry.
+ */
+static void
+notice_domain(const CdpTerm *term, const CdpIdentifier *account)
+{
+	CdpUserContext saved;
+	bool		by_domain;
+	Oid			type = TEXTOID;
+	Datum		kind = PointerGetDatum(cstring_to_text_with_len(VARDATA_ANY(account),
+																CdpIdentifierKindLength(account)));
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT FROM cdp.domain_accounts d WHERE d.kind = $1", 1, &type,
+							  &kind, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look up the kind of domains");
+	by_domain = SPI_processed > 0;
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	if (by_domain)
+		ereport(NOTICE,
+				(errmsg("member_of(%s) is about what entries say", quote_literal_cstr(term->name)),
+				 errdetail("Who is a member by the domain of an address of e-mail is not found by it.")));
+}
+
+/*
  * The account that member_of() names.
  */
 static const char *
 account_of_term(ResolveContext *context, CdpTerm *term)
 {
-	CdpIdentifier *account = CdpAccountIdentifier(CdpKindSetGet(-1), term->name,
-												  strlen(term->name), CDP_ACCOUNT_KIND,
-												  strlen(CDP_ACCOUNT_KIND));
+	CdpIdentifier *account;
 
+	check_kind_of_account(context, term);
+	account = CdpAccountIdentifier(CdpKindSetGet(-1), term->name, strlen(term->name),
+								   CDP_ACCOUNT_KIND, strlen(CDP_ACCOUNT_KIND));
 	if (account == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" cannot be an account", term->name),
 				 errdetail("The kind of identifiers blocks it, or cannot normalise it."),
 				 CdpPredicateErrorPosition(context->text, term->name_location)));
+	if (context->transient == NULL)
+		notice_domain(term, account);
 	term->value = "type <> 'leave'";
 	return text_to_cstring((text *) account);
 }

@@ -86,18 +86,6 @@ extern char *CdpPredicateInParentheses(const char *text);
 /* Canonical form, with all checks of cdp.predicate's input. */
 extern char *CdpPredicateFromText(const char *text);
 
-/* ---- nearest.c: hints ---- */
-
-typedef struct CdpNearest
-{
-	const char *wanted;
-	const char *found;			/* NULL: nothing is near */
-	int			distance;
-} CdpNearest;
-
-extern void CdpNearestBegin(CdpNearest *nearest, const char *wanted);
-extern void CdpNearestTry(CdpNearest *nearest, const char *name);
-
 /* ---- vocabulary.c: did(), count_of(), in_segment() … ---- */
 
 typedef enum CdpTermKind
@@ -142,6 +130,7 @@ typedef struct CdpTerm
  */
 extern List *CdpVocabularyReplace(Node *raw, const char *text, const char *timezone);
 extern int	CdpHiddenColumn(const char *name);
+extern bool CdpVocabularyWord(const FuncCall *call);
 extern bool CdpVocabularyCall(const FuncCall *call);
 extern char *CdpTermText(const CdpTerm *term);
 extern int	CdpPredicateErrorPosition(const char *text, int location);

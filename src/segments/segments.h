@@ -11,6 +11,7 @@
 #ifndef CDP_SEGMENTS_H
 #define CDP_SEGMENTS_H
 
+#include "compat.h"
 #include "identity/identity.h"
 #include "traits/traits.h"
 
@@ -134,6 +135,8 @@ extern void CdpSegmentsUnnamedPrune(void);
 extern List *CdpSegmentsOfTrait(int32 trait_id);
 /* All segments have columns, disabled ones too.  -1: unknown. */
 extern int	CdpSegmentColumn(const CdpSegmentSet *set, int32 id);
+/* Error: there is none of that name; with the one that may be meant. */
+pg_noreturn extern void CdpSegmentMissing(const char *name);
 extern int	CdpSegmentColumnByName(const CdpSegmentSet *set, const char *name);
 extern const char *CdpSegmentName(const CdpSegmentSet *set, int32 id);	/* NULL: unknown */
 

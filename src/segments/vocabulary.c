@@ -136,23 +136,31 @@ is_word(const char *name, const char *const *words, int n)
 	return false;
 }
 
+bool
+CdpVocabularyWord(const FuncCall *call)
+{
+	const char *word = strVal(llast(call->funcname));
+	const char *schema = list_length(call->funcname) > 1 ? strVal(linitial(call->funcname)) : NULL;
+
+	if (schema != NULL && strcmp(schema, "cdp") != 0)
+		return false;
+	for (int i = 0; i < lengthof(vocabulary); i++)
+		if (strcmp(vocabulary[i].word, word) == 0)
+			return true;
+	return false;
+}
+
 /*
  * Is it a call of the vocabulary, or one that tells the time?
  */
 bool
 CdpVocabularyCall(const FuncCall *call)
 {
-	const char *word = strVal(llast(call->funcname));
 	const char *schema = list_length(call->funcname) > 1 ? strVal(linitial(call->funcname)) : NULL;
 
-	if (schema == NULL || strcmp(schema, "cdp") == 0)
-	{
-		for (int i = 0; i < lengthof(vocabulary); i++)
-			if (strcmp(vocabulary[i].word, word) == 0)
-				return true;
-	}
-	return (schema == NULL || strcmp(schema, "pg_catalog") == 0) &&
-		is_word(word, now_words, lengthof(now_words));
+	return CdpVocabularyWord(call) ||
+		((schema == NULL || strcmp(schema, "pg_catalog") == 0) &&
+		 is_word(strVal(llast(call->funcname)), now_words, lengthof(now_words)));
 }
 
 /*
@@ -745,18 +753,8 @@ static void
 check_misspelt(const Call *call)
 {
 	CdpNearest	nearest;
-	FuncCandidateList candidates;
 
-#if PG_VERSION_NUM >= 190000
-	int			flags;
-
-	candidates = FuncnameGetCandidates(call->node->funcname, -1, NIL, false, false,
-									   false, true, &flags);
-#else
-	candidates = FuncnameGetCandidates(call->node->funcname, -1, NIL, false, false,
-									   false, true);
-#endif
-	if (candidates != NULL)
+	if (CdpFunctionExists(call->node->funcname))
 		return;
 	CdpNearestBegin(&nearest, call->word);
 	for (int i = 0; i < lengthof(vocabulary); i++)
@@ -767,6 +765,26 @@ check_misspelt(const Call *call)
 				 errmsg("function %s does not exist", call->word),
 				 errhint("Perhaps you meant %s().", nearest.found),
 				 CdpPredicateErrorPosition(call->context->text, call->location)));
+}
+
+/*
+ * What stands before a point can only be the account.
+ */
+static void
+check_account_misspelt(const ColumnRef *column, const char *text)
+{
+	CdpNearest	nearest;
+	const char *table = strVal(linitial(column->fields));
+
+	CdpNearestBegin(&nearest, table);
+	CdpNearestTry(&nearest, "account");
+	if (nearest.found != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" does not exist", NameListToString(column->fields)),
+				 errhint("Perhaps you meant account.%s.",
+						 quote_identifier(strVal(lsecond(column->fields)))),
+				 CdpPredicateErrorPosition(text, column->location)));
 }
 
 /*
@@ -844,6 +862,8 @@ replace_walker(Node *node, void *arg)
 			column->fields = list_make1(makeString(psprintf("%c%c%s", CDP_HIDDEN_MARK, CDP_HIDDEN_ACCOUNT,
 															strVal(lsecond(column->fields)))));
 		}
+		else if (list_length(column->fields) == 2 && IsA(first, String) && IsA(lsecond(column->fields), String))
+			check_account_misspelt(column, context->text);
 		return false;
 	}
 	if (IsA(node, SQLValueFunction))

@@ -22,6 +22,22 @@
 
 #include "segments/words.h"
 
+static void
+refuse_argument(const NamedArgExpr *named, const char *word, const char *text,
+				const CdpWordArgument *wanted, int nwanted)
+{
+	CdpNearest	nearest;
+
+	CdpNearestBegin(&nearest, named->name);
+	for (int i = 0; i < nwanted; i++)
+		CdpNearestTry(&nearest, wanted[i].name);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_PARAMETER),
+			 errmsg("%s() has no argument \"%s\"", word, named->name),
+			 nearest.found != NULL ? errhint("Perhaps you meant %s.", nearest.found) : 0,
+			 CdpPredicateErrorPosition(text, named->location)));
+}
+
 /*
  * Distribute the arguments of a call to those that its word takes; the first
  * one may be given by position.
@@ -56,10 +72,7 @@ CdpWordArguments(const FuncCall *call, const char *word, const char *text,
 					break;
 			}
 			if (i == nwanted)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_PARAMETER),
-						 errmsg("%s() has no argument \"%s\"", word, named->name),
-						 CdpPredicateErrorPosition(text, named->location)));
+				refuse_argument(named, word, text, wanted, nwanted);
 			arg = (Node *) named->arg;
 			if (wanted[i].value != NULL)
 				ereport(ERROR,
@@ -153,6 +166,11 @@ CdpWordCount(const char *word, const CdpWordArgument *arg, const char *text, int
 		return missing;
 	if (!IsA(constant, A_Const) || constant->isnull || !IsA(&constant->val, Integer))
 		constant_error(word, arg, "number of times", text);
+	if (constant->val.ival.ival < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" of %s() must not be negative", arg->name, word),
+				 CdpPredicateErrorPosition(text, arg->location)));
 	return constant->val.ival.ival;
 }
 
@@ -224,10 +242,10 @@ CdpWordInterval(const char *word, const CdpWordArgument *arg, const char *text)
 }
 
 /*
- * Entries know no clock but their own time.
+ * Entries know no clock but their own time, and not whose they are.
  */
 static bool
-refuse_clock_walker(Node *node, void *arg)
+refuse_walker(Node *node, void *arg)
 {
 	if (node == NULL)
 		return false;
@@ -244,7 +262,14 @@ refuse_clock_walker(Node *node, void *arg)
 					 CdpPredicateErrorPosition((const char *) arg, column->location)));
 		return false;
 	}
-	return raw_expression_tree_walker(node, refuse_clock_walker, arg);
+	if (IsA(node, FuncCall) && CdpVocabularyWord((FuncCall *) node))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s() cannot be used in an expression over an entry",
+						strVal(llast(((FuncCall *) node)->funcname))),
+				 errdetail("It is about a profile or an account."),
+				 CdpPredicateErrorPosition((const char *) arg, ((FuncCall *) node)->location)));
+	return raw_expression_tree_walker(node, refuse_walker, arg);
 }
 
 char *
@@ -255,7 +280,7 @@ CdpWordExpression(const char *word, const CdpWordArgument *arg, const char *text
 
 	if (arg->value == NULL)
 		return NULL;
-	(void) refuse_clock_walker(arg->value, unconstify(char *, text));
+	(void) refuse_walker(arg->value, unconstify(char *, text));
 	if (timezone == NULL)
 		return pstrdup("");
 	(void) CdpTransformIn(arg->value, text, CdpEntryColumn, NULL, type,

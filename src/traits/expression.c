@@ -261,6 +261,26 @@ CdpHasClockWord(const char *value)
 }
 
 /*
+ * A function that does not exist may be one with a slip in its name.
+ */
+static void
+check_misspelt(CheckState *state, const FuncCall *call)
+{
+	CdpNearest	nearest;
+
+	if (CdpFunctionExists(call->funcname))
+		return;
+	CdpNearestBegin(&nearest, strVal(linitial(call->funcname)));
+	CdpNearestTryFunctions(&nearest);
+	if (nearest.found != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function %s does not exist", strVal(linitial(call->funcname))),
+				 errhint("Perhaps you meant %s().", nearest.found),
+				 parser_errposition(state->pstate, call->location)));
+}
+
+/*
  * Look at the raw tree for what must not even be analysed, and remember the
  * literals that may mean the current time.
  */
@@ -285,6 +305,8 @@ check_raw_walker(Node *node, void *arg)
 				 errmsg("definitions cannot contain parameters"),
 				 parser_errposition(state->pstate,
 									((ParamRef *) node)->location)));
+	if (IsA(node, FuncCall) && list_length(((FuncCall *) node)->funcname) == 1)
+		check_misspelt(state, (FuncCall *) node);
 	if (IsA(node, A_Const) && !((A_Const *) node)->isnull &&
 		IsA(&((A_Const *) node)->val, String) &&
 		CdpHasClockWord(strVal(&((A_Const *) node)->val)))
@@ -576,6 +598,28 @@ cdp_absolute_time(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(value);
 }
 
+#define COLUMNS_OF_ENTRY \
+	"Columns of an entry are id, message_id, source, type, event, identifiers, properties, context, occurred_at and received_at."
+
+/* Those that users may see. */
+static const struct
+{
+	const char *name;
+	AttrNumber	attno;
+	Oid			type;
+}			entry_columns[] = {
+	{"id", CDP_EVENTS_ID + 1, INT8OID},
+	{"message_id", CDP_EVENTS_MESSAGE_ID + 1, TEXTOID},
+	{"source", CDP_EVENTS_SOURCE + 1, TEXTOID},
+	{"type", CDP_EVENTS_TYPE + 1, TEXTOID},
+	{"event", CDP_EVENTS_EVENT + 1, TEXTOID},
+	{"identifiers", CDP_EVENTS_IDENTIFIERS + 1, InvalidOid},
+	{"properties", CDP_EVENTS_PROPERTIES + 1, JSONBOID},
+	{"context", CDP_EVENTS_CONTEXT + 1, JSONBOID},
+	{"occurred_at", CDP_EVENTS_OCCURRED_AT + 1, TIMESTAMPTZOID},
+	{"received_at", CDP_EVENTS_RECEIVED_AT + 1, TIMESTAMPTZOID}
+};
+
 /*
  * Columns are what the resolver knows, and nothing else.
  */
@@ -595,14 +639,22 @@ resolve_column(ParseState *pstate, ColumnRef *cref)
 				 parser_errposition(pstate, cref->location)));
 	result = state->resolver(state->arg, strVal(field), cref->location);
 	if (result == NULL)
+	{
+		CdpNearest	nearest;
+
+		CdpNearestBegin(&nearest, strVal(field));
+		for (int i = 0; state->resolver == CdpEntryColumn && i < lengthof(entry_columns); i++)
+			CdpNearestTry(&nearest, entry_columns[i].name);
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" does not exist", strVal(field)),
-				 state->resolver == CdpEntryColumn ?
-				 errhint("Columns of an entry are id, message_id, source, type, event, identifiers, properties, context, occurred_at and received_at.") :
+				 nearest.found != NULL ?
+				 errhint("Perhaps you meant %s. " COLUMNS_OF_ENTRY, nearest.found) :
+				 state->resolver == CdpEntryColumn ? errhint(COLUMNS_OF_ENTRY) :
 				 errhint("No trait has that name, and no identify call has had such a key. Declare it, for example: SELECT cdp.create_trait('%s', type => 'text');",
 						 strVal(field)),
 				 parser_errposition(pstate, cref->location)));
+	}
 	return result;
 }
 
@@ -742,34 +794,16 @@ CdpNeedsSettings(Expr *expr)
 Node *
 CdpEntryColumn(void *arg, const char *name, int location)
 {
-	static const struct
+	for (int i = 0; i < lengthof(entry_columns); i++)
 	{
-		const char *name;
-		AttrNumber	attno;
-		Oid			type;
-	}			columns[] = {
-		{"id", CDP_EVENTS_ID + 1, INT8OID},
-		{"message_id", CDP_EVENTS_MESSAGE_ID + 1, TEXTOID},
-		{"source", CDP_EVENTS_SOURCE + 1, TEXTOID},
-		{"type", CDP_EVENTS_TYPE + 1, TEXTOID},
-		{"event", CDP_EVENTS_EVENT + 1, TEXTOID},
-		{"identifiers", CDP_EVENTS_IDENTIFIERS + 1, InvalidOid},
-		{"properties", CDP_EVENTS_PROPERTIES + 1, JSONBOID},
-		{"context", CDP_EVENTS_CONTEXT + 1, JSONBOID},
-		{"occurred_at", CDP_EVENTS_OCCURRED_AT + 1, TIMESTAMPTZOID},
-		{"received_at", CDP_EVENTS_RECEIVED_AT + 1, TIMESTAMPTZOID}
-	};
-
-	for (int i = 0; i < lengthof(columns); i++)
-	{
-		if (strcmp(name, columns[i].name) == 0)
+		if (strcmp(name, entry_columns[i].name) == 0)
 		{
-			Oid			type = columns[i].type;
+			Oid			type = entry_columns[i].type;
 			Var		   *var;
 
 			if (!OidIsValid(type))
 				type = get_array_type(CdpTypeOid("identifier"));
-			var = makeVar(1, columns[i].attno, type, -1,
+			var = makeVar(1, entry_columns[i].attno, type, -1,
 						  get_typcollation(type), 0);
 			var->location = location;
 			return (Node *) var;

@@ -349,6 +349,22 @@ extern Expr *CdpTransform(Node *raw, const char *text, CdpColumnResolver resolve
 extern Expr *CdpTransformIn(Node *raw, const char *text, CdpColumnResolver resolver,
 							void *arg, Oid target_type, const char *what,
 							const char *timezone, char **canonical);
+
+/* ---- nearest.c: hints ---- */
+
+typedef struct CdpNearest
+{
+	const char *wanted;
+	const char *found;			/* NULL: nothing is near */
+	int			distance;
+} CdpNearest;
+
+extern void CdpNearestBegin(CdpNearest *nearest, const char *wanted);
+extern void CdpNearestTry(CdpNearest *nearest, const char *name);
+/* Is there a function of that name, whatever its arguments? */
+extern bool CdpFunctionExists(List *name);
+/* Try the names of the server's functions, but volatile ones. */
+extern void CdpNearestTryFunctions(CdpNearest *nearest);
 /*
  * The settings under which definitions are read and evaluated; returns the
  * GUC nest level for CdpUnpinSettings.  Evaluation needs them only when

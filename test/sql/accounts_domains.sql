@@ -37,6 +37,13 @@ SELECT account, since::date, named_at::date FROM cdp.accounts_of('user_id:ada', 
 SELECT account FROM cdp.accounts_of('user_id:ada', '2025-12-31');
 SELECT count(*) FROM cdp.members_of('domain:acme.com');
 SELECT * FROM cdp.verify();
+-- member_of() asks entries, and says so of a domain
+SET client_min_messages = notice;
+SELECT * FROM cdp.preview_segment($$member_of('domain:ACME.com')$$);
+SELECT cdp.create_segment('of_acme', $$member_of('domain:ACME.com') OR member_of('acme')$$);
+SET client_min_messages = warning;
+SELECT count(*) FROM cdp.segment_members('of_acme');
+SELECT cdp.drop_segment('of_acme');
 
 -- What entries say wins: a group for as long as it lasts, and a leave.
 SELECT cdp.group('bolt', user_id => 'ada', occurred_at => '2026-02-01');

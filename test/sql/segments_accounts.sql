@@ -62,6 +62,12 @@ SELECT term, value, needed FROM cdp.explain_segment('not_acme', 'user_id:early')
 SELECT * FROM cdp.verify();
 -- refused
 SELECT cdp.create_segment('x', $$member_of('')$$);
+-- a kind that is none, or is none of accounts
+SELECT cdp.create_segment('x', $$plan = 'pro' AND member_of('workspce:7')$$);
+SELECT cdp.create_segment('x', $$member_of('email:ada@acme.com')$$);
+SELECT cdp.matches('user_id:b'::cdp.identifier, $$member_of('email:ada@acme.com')$$);
+SELECT cdp.matches('user_id:b'::cdp.identifier, $$member_of('group_id:email:ada@acme.com')$$), cdp.matches('user_id:b'::cdp.identifier, $$member_of('urn:acme:7')$$),
+	cdp.matches('user_id:b'::cdp.identifier, $$member_of(':7')$$);
 SELECT cdp.create_segment('x', $$member_of('null')$$);
 SELECT cdp.create_segment('x', $$member_of(plan)$$);
 SELECT cdp.create_segment('x', $$memberof('acme')$$);

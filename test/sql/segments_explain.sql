@@ -31,6 +31,19 @@ SELECT s.name AS segment, e.term, e.value, e.needed, e.changes_at FROM unnest('{
 SELECT s.name AS segment, e.term, e.value, e.changes_at FROM unnest('{lively,logging_in}'::text[]) WITH ORDINALITY s(name, n),
 	cdp.explain_segment(s.name, 'group_id:acme') WITH ORDINALITY e ORDER BY s.n, e.ordinality;
 
+-- a condition that is a term, too: what would have to change is said of it; a
+-- call that stands deeper in a text has a value; names of traits are no names of rows
+SELECT cdp.create_trait('member', type => 'boolean'), cdp.create_trait('predicate', type => 'boolean');
+SELECT cdp.create_purpose('offers', 'offers') IS NOT NULL;
+SELECT cdp.identify('dan', '{"member": true, "predicate": false, "plan": "free"}') IS NOT NULL, cdp.identify('dan', '{"plan": "pro"}') IS NOT NULL;
+SELECT cdp.apply() > 0 AS applied;
+SELECT cdp.create_segment('bare', $$member AND predicate AND member_of('acme') AND in_segment('pros') AND consented('offers') AND did('Login') AND changed(plan)$$);
+SELECT cdp.create_segment('deep', $$CASE WHEN did_in_order('Cart Filled', 'Order') THEN NOT (member_of('acme') OR changed(plan, became => 'pro') OR in_segment('pros'))
+	ELSE did_in_order('Cart Filled', then_not => 'Order') AND cdp.did('Login', within => '7 days') END$$, exit_when => $$changed(plan, within => '2 days') OR member_of('acme')$$);
+SELECT s.name AS segment, i.name, e.term, e.value, e.needed, e.changes_at FROM unnest('{bare,deep}'::text[]) s(name) CROSS JOIN unnest('{ada,dan}'::text[]) i(name),
+	cdp.explain_segment(s.name, cdp.identifier('user_id', i.name)) WITH ORDINALITY e ORDER BY s.name, i.name, e.ordinality;
+SELECT cdp.drop_segment('bare'), cdp.drop_segment('deep');
+
 -- what it said comes true, and nothing before
 CREATE TABLE said AS
 	SELECT s.name AS segment, i.identifier, e.value, e.changes_at FROM cdp.segments s
