@@ -82,7 +82,9 @@ take_columns(CdpDirect *direct, TupleTableSlot *slot, Datum *values, bool *isnul
 	int			i;
 
 	for (i = 0; direct->columns[i] != NULL; i++)
-		values[i] = slot_getattr(slot, direct->numbers[i], &isnull[i]);
+		values[i] = direct->numbers[i] > 0
+			? slot_getattr(slot, direct->numbers[i], &isnull[i])
+			: slot_getsysattr(slot, direct->numbers[i], &isnull[i]);
 }
 
 int
@@ -119,6 +121,7 @@ struct CdpProber
 	IndexScanDesc scan;			/* NULL: the index is of no use, the table is read */
 	TupleTableSlot *slot;
 	ScanKeyData key;
+	ItemPointerData entry;		/* of the row that is being taken */
 };
 
 CdpProber *
@@ -150,8 +153,33 @@ CdpProbeBegin(CdpDirect *direct, const char *name)
 	return prober;
 }
 
+/*
+ * The next row by the index; an entry that is known leads to none.
+ */
+static bool
+next_by_index(CdpProber *prober, const ItemPointerData *known, int nknown)
+{
+	for (;;)
+	{
+		/* a row that was updated in place moves on from where its entry points */
+		ItemPointer entry = index_getnext_tid(prober->scan, ForwardScanDirection);
+		int			i = 0;
+
+		if (entry == NULL)
+			return false;
+		while (i < nknown && !ItemPointerEquals(entry, unconstify(ItemPointerData *, &known[i])))
+			i++;
+		if (i < nknown)
+			continue;
+		prober->entry = *entry;
+		if (index_fetch_heap(prober->scan, prober->slot))
+			return true;
+	}
+}
+
 int
-CdpProbe(CdpProber *prober, Datum key, CdpDirectRow row, void *arg)
+CdpProbeOthers(CdpProber *prober, Datum key, const ItemPointerData *known, int nknown,
+			   CdpDirectRow row, void *arg)
 {
 	TableScanDesc scan = NULL;
 	Datum		values[CDP_DIRECT_COLUMNS];
@@ -159,11 +187,12 @@ CdpProbe(CdpProber *prober, Datum key, CdpDirectRow row, void *arg)
 	int			n = 0;
 
 	prober->key.sk_argument = key;
+	ItemPointerSetInvalid(&prober->entry);
 	if (prober->scan != NULL)
 		index_rescan(prober->scan, &prober->key, 1, NULL, 0);
 	else
 		scan = table_beginscan(prober->rel, GetActiveSnapshot(), 1, &prober->key);
-	while (scan == NULL ? index_getnext_slot(prober->scan, ForwardScanDirection, prober->slot)
+	while (scan == NULL ? next_by_index(prober, known, nknown)
 		   : table_scan_getnextslot(scan, ForwardScanDirection, prober->slot))
 	{
 		take_columns(prober->direct, prober->slot, values, isnull);
@@ -173,6 +202,18 @@ CdpProbe(CdpProber *prober, Datum key, CdpDirectRow row, void *arg)
 	if (scan != NULL)
 		table_endscan(scan);
 	return n;
+}
+
+int
+CdpProbe(CdpProber *prober, Datum key, CdpDirectRow row, void *arg)
+{
+	return CdpProbeOthers(prober, key, NULL, 0, row, arg);
+}
+
+const ItemPointerData *
+CdpProbeEntry(CdpProber *prober)
+{
+	return &prober->entry;
 }
 
 void

@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "access/attnum.h"
+#include "storage/itemptr.h"
 
 #define CDP_DIRECT_COLUMNS	12
 
@@ -43,6 +44,14 @@ typedef struct CdpProber CdpProber;
 
 extern CdpProber *CdpProbeBegin(CdpDirect *direct, const char *index);
 extern int	CdpProbe(CdpProber *prober, Datum key, CdpDirectRow row, void *arg);
+/*
+ * The same without the rows to which these entries of the index point: CdpProbeEntry
+ * told it when they were read.
+ */
+extern int	CdpProbeOthers(CdpProber *prober, Datum key, const ItemPointerData *known,
+						   int nknown, CdpDirectRow row, void *arg);
+/* The index entry of the row that is being taken; invalid where the table is read. */
+extern const ItemPointerData *CdpProbeEntry(CdpProber *prober);
 extern void CdpProbeEnd(CdpProber *prober);
 
 #endif							/* CDP_DIRECT_H */

@@ -357,6 +357,7 @@ CdpEntriesAdd(CdpBatch *batch, CdpEntry **entries, int n, bool now)
 			args[1] = PointerGetDatum(node->new_recent);
 			nulls[1] = node->new_recent == NULL ? 'n' : ' ';
 			CdpRun(&replace_recent, args, nulls);
+			ItemPointerSetInvalid(&node->place);
 		}
 	}
 	if (pieces.n > 0)
@@ -515,6 +516,7 @@ forget(CdpBatch *batch, CdpEntry **entries, int n)
 		args[1] = PointerGetDatum(left);
 		nulls[1] = left == NULL ? 'n' : ' ';
 		CdpRunHere(&replace_recent, args, nulls);
+		ItemPointerSetInvalid(&node->place);
 	}
 	if (found == n)
 		return;

@@ -294,6 +294,7 @@ CdpPrimaryEvaluate(CdpBatch *batch)
 		node->segments_changed = true;
 		node->new_segments = eval->after;
 		node->nnew_segments = eval->nafter;
+		ItemPointerSetInvalid(&node->place);
 		ids[nchanged] = node->id;
 		nulls[nchanged] = eval->nafter == 0;
 		segments[nchanged] = nulls[nchanged] ? (Datum) 0 :

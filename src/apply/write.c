@@ -44,12 +44,20 @@ static CdpStatement insert_nodes = {
 	.given = {NODE_COLUMNS, {"segments", "int[]"}, {"identifier", "identifier"}}
 };
 
-static CdpStatement update_nodes = {
-	"UPDATE cdp.identities i SET profile_id = g.profile_id,"
-	" first_seen = g.first_seen, last_seen = g.last_seen,"
+#define UPDATE_NODES \
+	"UPDATE cdp.identities i SET profile_id = g.profile_id," \
+	" first_seen = g.first_seen, last_seen = g.last_seen," \
 	" timer = g.timer, state = g.state, recent = g.recent"
-	" FROM given g WHERE i.node_id = g.node_id",
+
+static CdpStatement update_nodes = {
+	UPDATE_NODES " FROM given g WHERE i.node_id = g.node_id",
 	.given = {NODE_COLUMNS}
+};
+
+/* rows that were read in this batch: without the way through the index */
+static CdpStatement update_places = {
+	UPDATE_NODES " FROM given g WHERE i.ctid = g.place AND i.node_id = g.node_id",
+	.given = {{"place", "tid"}, NODE_COLUMNS}
 };
 
 static CdpStatement delete_nodes = {
@@ -63,10 +71,7 @@ static CdpStatement delete_nodes = {
 
 /* the same for rows whose segments change as well: a row is written once */
 static CdpStatement update_nodes_and_segments = {
-	"UPDATE cdp.identities i SET profile_id = g.profile_id,"
-	" first_seen = g.first_seen, last_seen = g.last_seen,"
-	" timer = g.timer, state = g.state, recent = g.recent, segments = g.segments"
-	" FROM given g WHERE i.node_id = g.node_id",
+	UPDATE_NODES ", segments = g.segments FROM given g WHERE i.node_id = g.node_id",
 	.given = {NODE_COLUMNS, {"segments", "int[]"}}
 };
 
@@ -96,36 +101,87 @@ static CdpStatement insert_rejected = {
 	{"int8[]", "int8[]", "text[]", "text[]", "text[]", "text[]", "text[]", "bool[]"}
 };
 
+/* From so many rows on a statement more is less than finding them by an index. */
+#define MIN_PLACES	16
+
 /*
  * A row for one of the statements on cdp.identities, which share their columns.
  */
 static void
 add_row(CdpGiven *given, CdpNode *node, CdpBatch *batch)
 {
+	bool		placed = given->statement == &update_places;
 	struct varlena *state = node->state;
 	struct varlena *recent = node->recent_changed ? node->new_recent : node->recent;
-	Datum		values[9];
-	bool		isnull[9] = {false};
+	Datum		values[10];
+	bool		isnull[10] = {false};
 
-	if (node->folded)
+	if (node->new_state != NULL)
+		state = node->new_state;
+	else if (node->folded)
 		state = node->new_state = CdpNodeStore(node->acc, node->id, batch->applier.clock,
 											   batch->graph->resident);
 
-	values[0] = Int64GetDatum(node->id);
-	values[1] = Int64GetDatum(node->profile);
-	values[2] = TimestampTzGetDatum(node->first_seen);
-	values[3] = TimestampTzGetDatum(node->last_seen);
-	values[4] = TimestampTzGetDatum(node->new_timer);
-	isnull[4] = node->new_timer == DT_NOEND;
-	values[5] = PointerGetDatum(state);
-	isnull[5] = state == NULL;
-	values[6] = PointerGetDatum(recent);
-	isnull[6] = recent == NULL;
-	isnull[7] = node->nnew_segments == 0;
-	values[7] = isnull[7] ? (Datum) 0
+	values[0] = PointerGetDatum(&node->place);
+	values[1] = Int64GetDatum(node->id);
+	values[2] = Int64GetDatum(node->profile);
+	values[3] = TimestampTzGetDatum(node->first_seen);
+	values[4] = TimestampTzGetDatum(node->last_seen);
+	values[5] = TimestampTzGetDatum(node->new_timer);
+	isnull[5] = node->new_timer == DT_NOEND;
+	values[6] = PointerGetDatum(state);
+	isnull[6] = state == NULL;
+	values[7] = PointerGetDatum(recent);
+	isnull[7] = recent == NULL;
+	isnull[8] = placed || node->nnew_segments == 0;
+	values[8] = isnull[8] ? (Datum) 0
 		: CdpInt4Array(node->new_segments, node->nnew_segments);
-	values[8] = PointerGetDatum(node->identifier);
-	CdpGiveRow(given, values, isnull);
+	values[9] = PointerGetDatum(node->identifier);
+	CdpGiveRow(given, placed ? values : values + 1, placed ? isnull : isnull + 1);
+	ItemPointerSetInvalid(&node->place);
+}
+
+/*
+ * Rows whose segments stay as they are: where they were read, or by number.
+ */
+static void
+change_rows(CdpNode **nodes, int n, CdpBatch *batch)
+{
+	CdpNode   **placed = palloc_extended(sizeof(CdpNode *) * (Size) Max(n, 1), MCXT_ALLOC_HUGE);
+	CdpGiven   *given;
+	int			nplaced = 0;
+	int			nothers = 0;
+
+	for (int i = 0; i < n; i++)
+		nplaced += ItemPointerIsValid(&nodes[i]->place);
+	if (nplaced >= MIN_PLACES)
+	{
+		given = CdpGive(&update_places);
+		nplaced = 0;
+		for (int i = 0; i < n; i++)
+		{
+			if (!ItemPointerIsValid(&nodes[i]->place))
+				nodes[nothers++] = nodes[i];
+			else
+			{
+				placed[nplaced++] = nodes[i];
+				add_row(given, nodes[i], batch);
+			}
+		}
+		n = nothers;
+
+		/* the table has been written anew, or some of these rows by who did not tell */
+		if (CdpRunGiven(given, NULL, NULL) != (uint64) nplaced)
+		{
+			memcpy(&nodes[n], placed, sizeof(CdpNode *) * nplaced);
+			n += nplaced;
+		}
+	}
+	given = CdpGive(&update_nodes);
+	for (int i = 0; i < n; i++)
+		add_row(given, nodes[i], batch);
+	(void) CdpRunGiven(given, NULL, NULL);
+	pfree(placed);
 }
 
 /*
@@ -138,12 +194,13 @@ CdpWriteRows(CdpBatch *batch)
 	CdpNode    *node;
 	CdpNumbered *all;
 	CdpGiven   *new = CdpGive(&insert_nodes);
-	CdpGiven   *changed = CdpGive(&update_nodes);
+	CdpNode   **changed;
 	CdpGiven   *moved = CdpGive(&update_nodes_and_segments);
 	int64	   *gone = palloc(sizeof(int64) * Max(max, 1));
 	int64	   *set = palloc(sizeof(int64) * Max(max, 1));
 	TimestampTz *set_at = palloc(sizeof(TimestampTz) * Max(max, 1));
 	int64	   *unset = palloc(sizeof(int64) * Max(max, 1));
+	int			nchanged = 0;
 	int			ngone = 0;
 	int			nset = 0;
 	int			nunset = 0;
@@ -163,6 +220,7 @@ CdpWriteRows(CdpBatch *batch)
 		all[i].item = node;
 	}
 	CdpNumberedSort(all, max);
+	changed = palloc_extended(sizeof(CdpNode *) * (Size) max, MCXT_ALLOC_HUGE);
 
 	for (i = 0; i < max; i++)
 	{
@@ -173,7 +231,7 @@ CdpWriteRows(CdpBatch *batch)
 			if (!node->is_new && batch->replaying)
 			{
 				node->profile = node->id;
-				add_row(changed, node, batch);
+				changed[nchanged++] = node;
 			}
 			else if (!node->is_new)
 				gone[ngone++] = node->id;
@@ -188,7 +246,7 @@ CdpWriteRows(CdpBatch *batch)
 		else if (node->row_changed || node->folded || node->recent_changed ||
 				 node->profile != node->old_profile ||
 				 node->new_timer != node->timer)
-			add_row(changed, node, batch);
+			changed[nchanged++] = node;
 		if (node->new_timer != node->timer)
 		{
 			if (node->new_timer == DT_NOEND)
@@ -207,7 +265,7 @@ CdpWriteRows(CdpBatch *batch)
 		CdpRun(&delete_nodes, args, NULL);
 		CdpChunksDelete(gone, ngone);
 	}
-	(void) CdpRunGiven(changed, NULL, NULL);
+	change_rows(changed, nchanged, batch);
 	(void) CdpRunGiven(moved, NULL, NULL);
 	(void) CdpRunGiven(new, NULL, NULL);
 	if (nunset > 0)

@@ -39,6 +39,12 @@ typedef struct CdpNode
 	TimestampTz last_seen;
 	TimestampTz disk_first_seen;	/* as the row has it; DT_NOEND when new */
 	TimestampTz disk_last_seen; /* the same; DT_NOBEGIN when new */
+
+	/*
+	 * Where the row was when it was read, if nobody has written it since: whoever
+	 * relies on it looks whether it has been found.  Invalid: not known.
+	 */
+	ItemPointerData place;
 	struct varlena *state;		/* as the row has it; NULL when new or empty */
 	struct varlena *recent;		/* the same: entries that it owns, packed */
 	int			nsegments;		/* as the row has them */
@@ -261,10 +267,6 @@ typedef struct CdpDecided
 extern CdpGraph *CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation,
 							   int64 token);
 extern void CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token);
-/* Bring in all nodes of these profiles (those whose timers are due). */
-extern void CdpGraphAddProfiles(CdpGraph *graph, const int64 *profiles, int n);
-/* Bring in these nodes with all nodes of their profiles. */
-extern void CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n);
 /* Nodes that take part alone bring the rest of their profile; all: in any case. */
 extern void CdpGraphActivateDirty(CdpGraph *graph, bool all);
 extern void CdpGraphActivateMoved(CdpGraph *graph);
@@ -274,10 +276,11 @@ extern CdpNode *CdpGraphNode(CdpGraph *graph, int64 id);
 /* Its row has got another state. */
 extern void CdpGraphNewState(CdpGraph *graph, CdpNode *node, struct varlena *state);
 extern CdpNode *CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
+/* One that nobody knows anything of yet. */
+extern CdpNode *CdpGraphAddNode(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind);
 /* The node takes part in this batch, and with it its profile, or what speaks for it. */
 extern void CdpGraphActivate(CdpGraph *graph, CdpNode *node);
 extern void CdpGraphWant(CdpGraph *graph, CdpIdentifier *identifier);
-extern void CdpGraphLoadWanted(CdpGraph *graph);
 extern CdpNode *CdpGraphNodeOf(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
 extern CdpNode *CdpGraphKnown(CdpGraph *graph, CdpIdentifier *identifier);
 extern bool CdpGraphPairKnown(CdpGraph *graph, int64 x, int64 y, TimestampTz *at);
@@ -289,6 +292,13 @@ extern int	CdpVarlenaMatch(const void *key1, const void *key2, Size keysize);
 /* A hash table whose entries begin with a pointer to a varlena, compared by contents. */
 extern HTAB *CdpVarlenaTable(MemoryContext context, const char *name, Size entrysize,
 							 int expected);
+
+/* load.c: nodes from their rows */
+/* Bring in all nodes of these profiles (those whose timers are due). */
+extern void CdpGraphAddProfiles(CdpGraph *graph, const int64 *profiles, int n);
+/* Bring in these nodes with all nodes of their profiles. */
+extern void CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n);
+extern void CdpGraphLoadWanted(CdpGraph *graph);
 
 /* graph.c */
 /*

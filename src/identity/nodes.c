@@ -65,14 +65,6 @@ static struct
 	int64		token;			/* 0: a batch is at work, or one has failed */
 }			resident;
 
-static CdpDirect load_nodes = {
-	"identities",
-	{"node_id", "identifier", "profile_id", "first_seen", "last_seen", "state", "segments",
-	"timer", "recent"}
-};
-
-static CdpDirect find_profile = {"identities", {"profile_id"}};
-
 static uint32
 varlena_hash(const void *key, Size keysize)
 {
@@ -460,6 +452,7 @@ void
 CdpGraphNewState(CdpGraph *graph, CdpNode *node, struct varlena *state)
 {
 	keep_varlena(&node->state, state, graph->resident);
+	ItemPointerSetInvalid(&node->place);
 }
 
 CdpNode *
@@ -595,8 +588,8 @@ CdpGraphActivateMoved(CdpGraph *graph)
 			activate_ring(graph, graph->active[i]);
 }
 
-static CdpNode *
-add_node(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
+CdpNode *
+CdpGraphAddNode(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
 {
 	bool		found;
 	CdpNode    *node = hash_search(graph->nodes, &id, HASH_ENTER, &found);
@@ -620,179 +613,15 @@ add_node(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
 	return node;
 }
 
-typedef struct Loading
-{
-	CdpGraph   *graph;
-	List	   *loaded;			/* CdpNode * */
-} Loading;
-
-static struct varlena *
-keep_value(CdpGraph *graph, Datum value, bool isnull)
-{
-	MemoryContext old;
-	struct varlena *copy;
-
-	if (isnull)
-		return NULL;
-	old = MemoryContextSwitchTo(graph->resident);
-	copy = PG_DETOAST_DATUM_COPY(value);
-	MemoryContextSwitchTo(old);
-	return copy;
-}
-
-/*
- * Take a row in that may be here already.
- */
-static void
-take_node(Datum *values, bool *isnull, void *arg)
-{
-	Loading    *loading = arg;
-	CdpGraph   *graph = loading->graph;
-	int64		id = DatumGetInt64(values[0]);
-	CdpIdentifier *identifier;
-	CdpNode    *node = CdpGraphNode(graph, id);
-
-	if (node != NULL)
-	{
-		CdpGraphActivate(graph, node);
-		return;
-	}
-	identifier = keep_value(graph, values[1], false);
-	node = add_node(graph, id, identifier,
-					CdpKindLookup(graph->kinds,
-								  VARDATA_ANY(identifier),
-								  CdpIdentifierKindLength(identifier)));
-	node->old_profile = DatumGetInt64(values[2]);
-	node->first_seen = DatumGetTimestampTz(values[3]);
-	node->counted_seen = node->first_seen;
-	node->last_seen = DatumGetTimestampTz(values[4]);
-	node->disk_first_seen = node->first_seen;
-	node->disk_last_seen = node->last_seen;
-	node->state = keep_value(graph, values[5], isnull[5]);
-	if (!isnull[6])
-	{
-		ArrayType  *array = DatumGetArrayTypeP(values[6]);
-
-		node->nsegments = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
-		node->segments = MemoryContextAlloc(graph->resident,
-											sizeof(int32) * Max(node->nsegments, 1));
-		memcpy(node->segments, ARR_DATA_PTR(array),
-			   sizeof(int32) * node->nsegments);
-	}
-	if (!isnull[7])
-		node->timer = node->new_timer = DatumGetTimestampTz(values[7]);
-	node->recent = keep_value(graph, values[8], isnull[8]);
-	CdpGraphSingle(graph, node);
-	node->refusals = CDP_REFUSALS_UNKNOWN;
-	loading->loaded = lappend(loading->loaded, node);
-}
-
-/*
- * Load whole profiles; brings them into order.
- */
-static void
-load_profiles(CdpGraph *graph, int64 *profiles, int n)
-{
-	CdpProber  *prober;
-	Loading		loading = {graph, NIL};
-	ListCell   *lc;
-	int			i;
-
-	if (n == 0)
-		return;
-	pg_qsort(profiles, n, sizeof(int64), CdpCompareInt8);
-	prober = CdpProbeBegin(&load_nodes, "identities_profile");
-	for (i = 0; i < n; i++)
-	{
-		if (i > 0 && profiles[i] == profiles[i - 1])
-			continue;
-		CHECK_FOR_INTERRUPTS();
-		(void) CdpProbe(prober, Int64GetDatum(profiles[i]), take_node, &loading);
-	}
-	CdpProbeEnd(prober);
-	foreach(lc, loading.loaded)
-	{
-		CdpNode    *node = lfirst(lc);
-		CdpNode    *root = CdpGraphNode(graph, node->old_profile);
-
-		if (root == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("profile %lld has no identifier of that number",
-							(long long) node->old_profile)));
-		CdpGraphJoin(graph, node, root, false, DT_NOBEGIN);
-	}
-	list_free(loading.loaded);
-}
-
-static void
-take_profile(Datum *values, bool *isnull, void *arg)
-{
-	*(int64 *) arg = DatumGetInt64(values[0]);
-}
-
 CdpNode *
 CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind)
 {
-	CdpNode    *node = add_node(graph, graph->next_node++, identifier, kind);
+	CdpNode    *node = CdpGraphAddNode(graph, graph->next_node++, identifier, kind);
 
 	node->is_new = true;
 	node->contested = CDP_NO;
 	CdpGraphSingle(graph, node);
 	return node;
-}
-
-/*
- * Activate those of the nodes that are here; returns how many are not.
- */
-static int
-activate_known(CdpGraph *graph, const int64 *ids, int n, int64 *missing)
-{
-	int			nmissing = 0;
-	int			i;
-
-	for (i = 0; i < n; i++)
-	{
-		CdpNode    *node = CdpGraphNode(graph, ids[i]);
-
-		if (node != NULL)
-			CdpGraphActivate(graph, node);
-		else
-			missing[nmissing++] = ids[i];
-	}
-	return nmissing;
-}
-
-void
-CdpGraphAddProfiles(CdpGraph *graph, const int64 *profiles, int n)
-{
-	int64	   *missing = palloc(sizeof(int64) * Max(n, 1));
-
-	load_profiles(graph, missing, activate_known(graph, profiles, n, missing));
-	pfree(missing);
-}
-
-void
-CdpGraphAddNodes(CdpGraph *graph, const int64 *nodes, int n)
-{
-	int64	   *missing = palloc(sizeof(int64) * Max(n, 1));
-	int			nmissing = activate_known(graph, nodes, n, missing);
-	int			nprofiles = 0;
-
-	if (nmissing > 0)
-	{
-		CdpProber  *prober = CdpProbeBegin(&find_profile, "identities_pkey");
-
-		for (int i = 0; i < nmissing; i++)
-		{
-			CHECK_FOR_INTERRUPTS();
-			nprofiles += CdpProbe(prober, Int64GetDatum(missing[i]), take_profile,
-								  &missing[nprofiles]) > 0;
-		}
-		CdpProbeEnd(prober);
-	}
-	load_profiles(graph, missing, nprofiles);
-	pfree(missing);
 }
 
 /*
@@ -824,53 +653,6 @@ CdpGraphWant(CdpGraph *graph, CdpIdentifier *identifier)
 									 sizeof(Datum) * graph->maxwanted);
 	}
 	graph->wanted[graph->nwanted++] = PointerGetDatum(identifier);
-}
-
-static int
-varlena_order(const void *x, const void *y)
-{
-	struct varlena *a = (struct varlena *) DatumGetPointer(*(const Datum *) x);
-	struct varlena *b = (struct varlena *) DatumGetPointer(*(const Datum *) y);
-	int			la = VARSIZE_ANY_EXHDR(a);
-	int			lb = VARSIZE_ANY_EXHDR(b);
-	int			cmp = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), Min(la, lb));
-
-	return cmp != 0 ? cmp : la - lb;
-}
-
-/*
- * Look up what CdpGraphWant has asked for, with all nodes of the profiles.  In
- * the order of the index, so that neighbours share its pages.
- */
-void
-CdpGraphLoadWanted(CdpGraph *graph)
-{
-	CdpProber  *prober;
-	int64	   *profiles;
-	int			n = 0;
-	int			i;
-
-	if (graph->nwanted == 0)
-		return;
-	if (graph->sealed)
-	{
-		/* all of them are new */
-		graph->nwanted = 0;
-		return;
-	}
-	qsort(graph->wanted, graph->nwanted, sizeof(Datum), varlena_order);
-	profiles = palloc_extended(sizeof(int64) * (Size) graph->nwanted, MCXT_ALLOC_HUGE);
-	prober = CdpProbeBegin(&find_profile, "identities_identifier");
-	for (i = 0; i < graph->nwanted; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (CdpProbe(prober, graph->wanted[i], take_profile, &profiles[n]) > 0)
-			n++;
-	}
-	CdpProbeEnd(prober);
-	load_profiles(graph, profiles, n);
-	pfree(profiles);
-	graph->nwanted = 0;
 }
 
 /*

@@ -36,3 +36,19 @@ COMMIT;
 UPDATE pg_index SET indcheckxmin = false WHERE indrelid = 'cdp.identities'::regclass;
 SELECT * FROM profiles ORDER BY 1;
 SELECT * FROM cdp.verify();
+
+-- rows that are in memory and have moved since: all of one profile were read when one of them was named
+DO $$ BEGIN PERFORM track(array_agg('anonymous_id:p' || i) || '{user_id:p}') FROM generate_series(1, 20) i; END $$;
+SELECT FROM cdp.apply();
+\c -
+SET timezone = 'UTC';
+SET cdp.now = '2026-01-02 00:00+00';
+DO $$ BEGIN PERFORM track('{user_id:p}'); END $$;
+SELECT FROM cdp.apply();
+CREATE TABLE places AS SELECT node_id, ctid AS place FROM cdp.identities;
+VACUUM FULL cdp.identities;
+SELECT count(*) > 15 AS moved FROM cdp.identities i JOIN places p USING (node_id) WHERE i.identifier::text ~ ':p' AND i.ctid <> p.place;
+DO $$ BEGIN PERFORM track(ARRAY['anonymous_id:p' || i]) FROM generate_series(1, 20) i; END $$;
+SELECT FROM cdp.apply();
+SELECT n, cardinality(identifiers) FROM profiles WHERE 'user_id:p' = ANY (identifiers);
+SELECT * FROM cdp.verify();
