@@ -42,6 +42,12 @@ sub is_known
 	$node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.identify('$who', '$traits')");
 }
 
+sub asked
+{
+	my ($sql) = @_;
+	return (split /\n/, $node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.apply() IS NULL; SELECT cdp.apply() IS NULL; $sql"))[-1];
+}
+
 sub members
 {
 	my ($segment, $wanted, $what) = @_;
@@ -69,7 +75,9 @@ members('onboarded', 'through', 'finished');
 did('0', 'stuck', 'Onboarding Step', '{"step": 3}');
 members('stalled_at_step_2', '', 'goes on');
 
-is_known($_, '{"plan": "professional"}') for 'payer', 'user';
+is_known($_, '{"plan": "professional", "job": "customer success manager"}') for 'payer', 'user';
+is_known('engineer', '{"plan": "professional", "job": "engineer"}');
+is_known('trial', '{"plan": "free", "job": "customer success manager"}');
 did("$_ days", 'user', 'Report Viewed') for 0 .. 6;
 members('show_reporting', 'payer', 'pays and does not use');
 members('reporting_daily', 'user', 'uses it daily');
@@ -99,6 +107,7 @@ members('pricing_alert', 'rich', 'opens the pricing page');
 did('0', 'buyer', 'Order Completed', '{"revenue": 1}');
 members('repeat_buyer', 'buyer', 'two orders');
 members('customers', 'buyer other rich', 'customers');
+members('recent_buyers', 'buyer other rich', 'all of them lately');
 
 my $lifecycle = "'new_visitor','first_time_buyer','repeat_buyer','high_value','churn_risk','inactive'";
 for my $day ('2026-06-02 12:00+00', '2026-06-07 12:00+00', '2026-08-31 12:30+00', '2026-09-20', '2026-11-30', '2027-01-01')
@@ -125,7 +134,12 @@ did('0', $_, 'Article Read', '{"topic": "sports"}') for 'fan', 'both', 'both';
 did('0', 'both', 'Article Read', '{"topic": "energy"}');
 members('climate_readers', 'both reader rich', 'by topic');
 members('acquisition', 'both fan reader', 'no customers');
-members('acquisition_tested', $node->safe_psql('postgres', "SELECT string_agg(cdp.value(i.identifier), ' ' ORDER BY 1) FROM cdp.memberships m JOIN cdp.identities i ON i.node_id = m.profile_id WHERE m.segment = 'acquisition' AND (hashtextextended('spring:' || m.profile_id, 0) & 9223372036854775807) % 1000000 >= 100000"), 'but for the held out');
+members('recent_buyers', '', 'half a year later');
+did('0', $_, 'Newsletter Opened') for 'fan', 'reader';
+members('sports_lately', 'fan', 'one of the latest topics');
+did('0', 'fan', 'Article Read', qq({"topic": "$_"})) for 'art', 'film', 'books';
+members('sports_lately', '', 'three other topics since');
+members('acquisition_tested', $node->safe_psql('postgres', "SELECT string_agg(cdp.value(i.identifier), ' ' ORDER BY cdp.value(i.identifier)) FROM cdp.memberships m JOIN cdp.identities i ON i.node_id = m.profile_id WHERE m.segment = 'acquisition' AND (hashtextextended('spring:' || m.profile_id, 0) & 9223372036854775807) % 1000000 >= 100000"), 'but for the held out');
 
 did('0', $_, 'Cart Filled') for 'slow', 'quick';
 at('2027-01-02 00:30+00');
@@ -136,17 +150,22 @@ members('cart_abandoned', 'slow', 'an hour later');
 did('0', 'slow', 'Order Completed');
 members('cart_abandoned', '', 'ordered after all');
 
-is_known('soon', '{"renewal_at": "2027-02-05"}');
+is_known('soon', '{"renewal_at": "2027-02-05", "owner_email": "sue@shop.example"}');
 is_known('past', '{"renewal_at": "2027-01-01"}');
 members('renewal_at_risk', '', 'not yet');
 at('2027-01-06');
 members('renewal_at_risk', 'soon', 'thirty days before');
+is(asked(q{SELECT string_agg((payload->'traits'->>'owner_email') || ' ' || (payload->'traits'->>'health'), ',') FROM cdp.poll('tasks')}), 'sue@shop.example 0', 'a task with the address of the owner');
 at('2027-02-05 00:00:00.000001+00');
 members('renewal_at_risk', '', 'too late');
 
 did("$_ hours", 'busy', 'Page Viewed') for 1, 3, 5;
 did("$_ minutes", 'idle', 'Page Viewed') for 1, 3, 5;
 members('three_sessions', 'busy', 'hours apart');
+$node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.track('Page Viewed', user_id => '$$_[0]', context => '{\"campaign\": {\"name\": \"$$_[1]\"}}', occurred_at => '$clock'::timestamptz - m * interval '1 minute') FROM generate_series(0, $$_[2], 5) m")
+	for ['came', 'spring', 15], ['short', 'spring', 5], ['autumn', 'autumn', 15];
+did('0', 'came', 'Page Viewed');
+members('long_sessions', 'came', 'a quarter of an hour, five pages, by the campaign');
 did('0', 'email:ada@example.com', 'Logged In');
 did('0', 'anonymous_id:a1', 'Page Viewed');
 members('reachable', 'ada@example.com', 'an address');
@@ -186,7 +205,7 @@ sub accounts
 {
 	my ($segment, $wanted, $what) = @_;
 	$seen{$segment} = 1;
-	my $found = $node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.apply() IS NULL; SELECT cdp.apply() IS NULL; SELECT COALESCE((SELECT string_agg(cdp.value(a.identifier), ' ' ORDER BY 1) FROM cdp.memberships m JOIN cdp.account_identities a ON a.account_id = m.profile_id WHERE m.segment = '$segment'), '') || '; ' || (SELECT count(*) FILTER (WHERE kind = 'segment_entered') || ' ' || count(*) FILTER (WHERE kind = 'segment_exited') FROM cdp.changes WHERE segment = '$segment' AND entity = 'account')");
+	my $found = $node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.apply() IS NULL; SELECT cdp.apply() IS NULL; SELECT COALESCE((SELECT string_agg(cdp.value(a.identifier), ' ' ORDER BY cdp.value(a.identifier)) FROM cdp.memberships m JOIN cdp.account_identities a ON a.account_id = m.profile_id WHERE m.segment = '$segment'), '') || '; ' || (SELECT count(*) FILTER (WHERE kind = 'segment_entered') || ' ' || count(*) FILTER (WHERE kind = 'segment_exited') FROM cdp.changes WHERE segment = '$segment' AND entity = 'account')");
 	$found =~ s/^(f\n)*//;
 	is($found, $wanted, "$segment: $what");
 }
@@ -207,7 +226,11 @@ accounts('some_renewing', '; 0 0', 'in more than a month');
 accounts('champions', '; 0 0', 'five are at work, nobody asks for the price');
 did('0', 'w3', 'Pricing');
 accounts('target_engaged', 'acme; 1 0', 'three, by three people');
+is(asked(qq{SELECT count(*) || ' ' || min(payload->'identifiers'->>'group_id') FROM cdp.poll('$_')}), '1 ["acme"]', "one signal for $_") for 'ads', 'email', 'sales';
 accounts('champions', 'acme; 1 0', 'one does');
+$node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.group('acme', '{\"employees\": 1500}', user_id => 'w1'); SELECT cdp.identify('w1', anonymous_id => 'w1-browser'); SELECT cdp.group('small', '{\"employees\": 15}', user_id => 'v1')");
+did('0', $_, 'Page Viewed') for 'anonymous_id:w1-browser', 'v1';
+members('enterprise_visitors', 'w1', 'by the employees of the account');
 at('2027-03-01');
 members('renewing', 'w2', 'in less');
 accounts('some_renewing', 'acme; 1 0', 'somebody in less');
@@ -218,6 +241,15 @@ accounts('champions', '; 1 1', 'nor asks');
 members('idle_at_acme', 'w1 w2 w3 w4 w5', 'nor is at work');
 at('2027-03-26');
 accounts('some_renewing', '; 1 1', 'the renewal is over');
+
+# to a platform: who is in it, hashed, and who comes and goes
+$node->safe_psql('postgres', "SET cdp.now = '$clock'; SELECT cdp.identify('reader', identifiers => '{email:Reader\@example.com}')");
+members('acquisition', 'both fan reader', 'as before');
+is(asked("SELECT kind || ' ' || (value = encode(sha256('reader\@example.com'), 'hex')) FROM cdp.audience('acquisition', '{email,phone}', 'sha256')"), 'email true', 'by the hash of an address');
+is(asked(q{SELECT array_agg(profile_id ORDER BY profile_id) = (SELECT array_agg(m ORDER BY m) FROM cdp.segment_members('acquisition') m) FROM (SELECT DISTINCT ON (profile_id) profile_id, kind FROM cdp.poll('platform', 1000) ORDER BY profile_id, epoch DESC, seq DESC) p WHERE kind = 'segment_entered'}), 't', 'the platform is told of all of them');
+did('0', 'reader', 'Order Completed', '{"revenue": 1}');
+members('acquisition', 'both fan', 'one has bought');
+is(asked(q{SELECT kind || ' ' || (payload->'identifiers'->>'email') FROM cdp.poll('platform') ORDER BY epoch DESC, seq DESC LIMIT 1}), 'segment_exited ["reader@example.com"]', 'and left');
 
 is(join(' ', grep { !$seen{$_} } sort keys %named), 'new_visitor', 'every audience has been looked at');
 is($node->safe_psql('postgres', 'SELECT * FROM cdp.verify()'), '', 'verify() agrees');
