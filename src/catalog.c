@@ -5,9 +5,10 @@
  *	  the switch to its owner, the applier's lock, the lock against DROP
  *	  EXTENSION and the generation number.
  *
- *	  OIDs are looked up by name every time: the system caches make that
- *	  cheap, and nothing can go stale when the extension is dropped and made
- *	  again in the same session.
+ *	  OIDs are looked up by name every time, in the system caches: nothing can go
+ *	  stale when the extension is dropped and made again in the same session.
+ *	  The schema's alone is kept, as everything else is looked up by it, until
+ *	  some schema changes.
  *
  * IDENTIFICATION
  *	  src/catalog.c
@@ -35,6 +36,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -49,10 +51,27 @@
  */
 #define CDP_LOCK_CLASS		0xCD01
 
+static Oid	known_schema = InvalidOid;
+
+static void
+forget_schema(Datum arg, int cacheid, uint32 hashvalue)
+{
+	known_schema = InvalidOid;
+}
+
 Oid
 CdpSchemaOid(void)
 {
-	return get_namespace_oid("cdp", false);
+	static bool registered = false;
+
+	if (!OidIsValid(known_schema))
+	{
+		if (!registered)
+			CacheRegisterSyscacheCallback(NAMESPACENAME, forget_schema, (Datum) 0);
+		registered = true;
+		known_schema = get_namespace_oid("cdp", false);
+	}
+	return known_schema;
 }
 
 Oid

@@ -57,11 +57,8 @@ open_table(CdpDirect *direct)
 	return rel;
 }
 
-/*
- * What SPI would see: what is committed by now, unless the caller may not write.
- */
-static void
-begin_reading(void)
+void
+CdpReadingBegin(void)
 {
 	if (CdpStatementsReadOnly)
 		return;
@@ -69,8 +66,8 @@ begin_reading(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
-static void
-end_reading(void)
+void
+CdpReadingEnd(void)
 {
 	if (!CdpStatementsReadOnly)
 		PopActiveSnapshot();
@@ -97,7 +94,7 @@ CdpReadDirect(CdpDirect *direct, CdpDirectRow row, void *arg)
 	bool		isnull[CDP_DIRECT_COLUMNS];
 	int			n = 0;
 
-	begin_reading();
+	CdpReadingBegin();
 	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
 	slot = table_slot_create(rel, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
@@ -108,7 +105,7 @@ CdpReadDirect(CdpDirect *direct, CdpDirectRow row, void *arg)
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
-	end_reading();
+	CdpReadingEnd();
 	table_close(rel, NoLock);
 	return n;
 }
@@ -136,7 +133,7 @@ CdpProbeBegin(CdpDirect *direct, const char *name)
 	prober->rel = open_table(direct);
 	prober->index = index = index_open(CdpRelationOid(name), AccessShareLock);
 	prober->slot = table_slot_create(prober->rel, NULL);
-	begin_reading();
+	CdpReadingBegin();
 
 	/* the planner's condition: it was built anew, without what older snapshots need */
 	usable = !index->rd_index->indcheckxmin ||
@@ -221,7 +218,7 @@ CdpProbeEnd(CdpProber *prober)
 {
 	if (prober->scan != NULL)
 		index_endscan(prober->scan);
-	end_reading();
+	CdpReadingEnd();
 	ExecDropSingleTupleTableSlot(prober->slot);
 	index_close(prober->index, NoLock);
 	table_close(prober->rel, NoLock);

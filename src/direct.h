@@ -36,6 +36,13 @@ typedef struct CdpDirect
  */
 typedef void (*CdpDirectRow) (Datum *values, bool *isnull, void *arg);
 
+/*
+ * Have the active snapshot be one that sees what a statement of SPI would: what is
+ * committed by now, unless the caller may not write.
+ */
+extern void CdpReadingBegin(void);
+extern void CdpReadingEnd(void);
+
 /* Read all rows of a table in schema cdp, in no order; returns how many. */
 extern int	CdpReadDirect(CdpDirect *direct, CdpDirectRow row, void *arg);
 

@@ -178,6 +178,26 @@ CdpApplierLoad(CdpBatch *batch)
 	applier->clock = Max(applier->clock, CdpClock());
 }
 
+/*
+ * Odd numbers from one on that no other process has come near.
+ */
+static int64
+next_token(void)
+{
+	static uint64 token = 0;
+
+	if (token == 0)
+	{
+		if (!pg_strong_random(&token, sizeof(token)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		token |= 1;
+	}
+	token += 2;
+	return (int64) token;
+}
+
 void
 CdpApplierWrite(CdpBatch *batch, bool counted)
 {
@@ -185,11 +205,7 @@ CdpApplierWrite(CdpBatch *batch, bool counted)
 	Datum		args[9];
 
 	/* never 0, never the same twice: see identity/nodes.c */
-	if (!pg_strong_random(&applier->token, sizeof(applier->token)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
-	applier->token |= 1;
+	applier->token = next_token();
 
 	args[0] = Int64GetDatum(applier->next_node);
 	args[1] = Int64GetDatum(applier->next_seq);

@@ -77,18 +77,17 @@ static CdpStatement incarnations_there = {
 	{NULL}
 };
 
+/* when the log cannot be read without */
 static CdpStatement read_transaction = {
 	"SELECT " CDP_EVENTS_COLUMNS " FROM cdp.events e"
-	" WHERE e.xid = $1 AND e.id > $2 AND e.incarnation = $3"
-	" ORDER BY e.id LIMIT $4",
-	{"int8", "int8", "int4", "int8"}
+	" WHERE e.xid = $1 AND e.id > $2 ORDER BY e.id LIMIT $3",
+	{"int8", "int8", "int8"}
 };
 
-static CdpStatement read_range = {
+static CdpStatement read_between = {
 	"SELECT " CDP_EVENTS_COLUMNS " FROM cdp.events e"
-	" WHERE (e.xid, e.id) > ($1, $2) AND e.xid < $3 AND e.incarnation = $4"
-	" ORDER BY e.xid, e.id LIMIT $5",
-	{"int8", "int8", "int8", "int4", "int8"}
+	" WHERE e.xid > $1 AND e.xid < $2 ORDER BY e.xid, e.id LIMIT $3",
+	{"int8", "int8", "int8"}
 };
 
 static CdpStatement write_cursor = {
@@ -429,43 +428,114 @@ CdpCursorsActivate(CdpCursorSet *set, bool force)
 	return true;
 }
 
+/* Entries that are being read. */
+typedef struct Reading
+{
+	CdpCursor  *cursor;
+	CdpLogScan *log;			/* NULL: by statements */
+	CdpEntry   *entries;
+	int			n;
+} Reading;
+
 /*
- * Append the rows of SPI_tuptable that the target sees to the batch; moves the
- * position over all of them.
+ * Append the entry to the batch if the cursor is one of its incarnation and its
+ * target sees it; moves the position over it in any case.
  */
 static void
-take_rows(CdpCursor *cursor, CdpEntry *entries, int *n)
+take_entry(Datum *values, bool *isnull, void *arg)
 {
-	Datum		values[CDP_EVENTS_NATTS];
-	bool		isnull[CDP_EVENTS_NATTS];
-	uint64		i;
+	Reading    *reading = arg;
+	CdpCursor  *cursor = reading->cursor;
+	int64		xid = DatumGetInt64(values[CDP_EVENTS_XID]);
 
-	for (i = 0; i < SPI_processed; i++)
-	{
-		int64		xid;
-		int64		id;
-
-		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
-						  values, isnull);
-		xid = DatumGetInt64(values[CDP_EVENTS_XID]);
-		id = DatumGetInt64(values[CDP_EVENTS_ID]);
-		cursor->position_xid = xid;
-		cursor->position_id = id;
-		if (!CdpSnapshotVisible(cursor->target, xid))
-			continue;
-		CdpEntryFromRow(&entries[*n], values, isnull);
-		(*n)++;
-	}
-	SPI_freetuptable(SPI_tuptable);
+	cursor->position_xid = xid;
+	cursor->position_id = DatumGetInt64(values[CDP_EVENTS_ID]);
+	if (DatumGetInt32(values[CDP_EVENTS_INCARNATION]) == cursor->incarnation &&
+		CdpSnapshotVisible(cursor->target, xid))
+		CdpEntryFromRow(&reading->entries[reading->n++], values, isnull);
 }
 
 /*
- * Read from one cursor until the batch is full or its target worked off.
- * Returns whether the target is worked off.
+ * The same with the rows of SPI_tuptable; returns how many they are.
+ */
+static int
+take_rows(Reading *reading)
+{
+	Datum		values[CDP_EVENTS_NATTS];
+	bool		isnull[CDP_EVENTS_NATTS];
+	int			n = (int) SPI_processed;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+						  values, isnull);
+		take_entry(values, isnull, reading);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return n;
+}
+
+/*
+ * Entries of a transaction whose ids are above the given one, at most max of them.
+ */
+static int
+take_transaction(Reading *reading, int64 xid, int64 id, int max)
+{
+	Datum		args[3];
+
+	if (reading->log != NULL)
+		return CdpLogScanTransaction(reading->log, xid, id, max, take_entry, reading);
+	args[0] = Int64GetDatum(xid);
+	args[1] = Int64GetDatum(id);
+	args[2] = Int64GetDatum(max);
+	CdpRun(&read_transaction, args, NULL);
+	return take_rows(reading);
+}
+
+/*
+ * Entries of transactions between two, at most max of them.
+ */
+static int
+take_between(Reading *reading, int64 above, int64 below, int max)
+{
+	Datum		args[3];
+
+	if (reading->log != NULL)
+		return CdpLogScanBetween(reading->log, above, below, max, take_entry, reading);
+	args[0] = Int64GetDatum(above);
+	args[1] = Int64GetDatum(below);
+	args[2] = Int64GetDatum(max);
+	CdpRun(&read_between, args, NULL);
+	return take_rows(reading);
+}
+
+/*
+ * The rest of a transaction; false when the batch is full before.
  */
 static bool
-read_target(CdpCursor *cursor, int max, CdpEntry *entries, int *n)
+read_rest(Reading *reading, int64 xid, int64 id, int max)
 {
+	for (;;)
+	{
+		int			want = max - reading->n;
+
+		if (want == 0)
+			return false;
+		if (take_transaction(reading, xid, id, want) < want)
+			return true;
+		id = reading->cursor->position_id;
+	}
+}
+
+/*
+ * Read from a cursor until the batch is full or its target worked off.  Returns
+ * whether the target is worked off.
+ */
+static bool
+read_cursor(Reading *reading, int max)
+{
+	CdpCursor  *cursor = reading->cursor;
 	CdpSnapshot *done = cursor->done;
 	CdpSnapshot *target = cursor->target;
 	int			i;
@@ -473,29 +543,13 @@ read_target(CdpCursor *cursor, int max, CdpEntry *entries, int *n)
 	/* transactions that were running then and have finished since */
 	for (i = 0; i < done->nxip; i++)
 	{
-		uint64		xid = done->xip[i];
+		int64		xid = (int64) done->xip[i];
 
-		if ((int64) xid < cursor->position_xid ||
-			!CdpSnapshotVisible(target, xid))
+		if (xid < cursor->position_xid || !CdpSnapshotVisible(target, xid))
 			continue;
-		for (;;)
-		{
-			Datum		args[4];
-			int			want = max - *n;
-			uint64		got;
-
-			if (want == 0)
-				return false;
-			args[0] = Int64GetDatum((int64) xid);
-			args[1] = Int64GetDatum(cursor->position_xid == (int64) xid
-									? cursor->position_id : PG_INT64_MIN);
-			args[2] = Int32GetDatum(cursor->incarnation);
-			args[3] = Int64GetDatum(want);
-			got = CdpRun(&read_transaction, args, NULL);
-			take_rows(cursor, entries, n);
-			if (got < want)
-				break;
-		}
+		if (!read_rest(reading, xid,
+					   cursor->position_xid == xid ? cursor->position_id : PG_INT64_MIN, max))
+			return false;
 	}
 
 	/* everything from the done snapshot's xmax on */
@@ -506,23 +560,33 @@ read_target(CdpCursor *cursor, int max, CdpEntry *entries, int *n)
 	}
 	for (;;)
 	{
-		Datum		args[5];
-		int			want = max - *n;
-		uint64		got;
+		int			want;
 
+		CHECK_FOR_INTERRUPTS();
+		if (cursor->position_id != PG_INT64_MAX &&
+			!read_rest(reading, cursor->position_xid, cursor->position_id, max))
+			return false;
+		want = max - reading->n;
 		if (want == 0)
 			return false;
-		CHECK_FOR_INTERRUPTS();
-		args[0] = Int64GetDatum(cursor->position_xid);
-		args[1] = Int64GetDatum(cursor->position_id);
-		args[2] = Int64GetDatum((int64) target->xmax);
-		args[3] = Int32GetDatum(cursor->incarnation);
-		args[4] = Int64GetDatum(want);
-		got = CdpRun(&read_range, args, NULL);
-		take_rows(cursor, entries, n);
-		if (got < want)
+		if (take_between(reading, cursor->position_xid, (int64) target->xmax, want) < want)
 			return true;
 	}
+}
+
+/*
+ * The same, from the log as it is now: whatever the target sees is there.
+ */
+static bool
+read_target(CdpCursor *cursor, int max, CdpEntry *entries, int *n)
+{
+	Reading		reading = {cursor, CdpLogScanBegin(), entries, *n};
+	bool		worked_off = read_cursor(&reading, max);
+
+	if (reading.log != NULL)
+		CdpLogScanEnd(reading.log);
+	*n = reading.n;
+	return worked_off;
 }
 
 int
@@ -583,33 +647,25 @@ CdpCursorsPending(const CdpCursorSet *set, int max, CdpEntry **entries)
 {
 	CdpCursorSet *copy = CdpCursorsCopy(set);
 	FullTransactionId own = GetTopFullTransactionIdIfAny();
+	CdpCursor	mine = {.incarnation = copy->incarnation};
+	Reading		reading = {&mine};
 	bool		more;
-	int			n;
-	uint64		i;
-	Datum		args[4];
 
 	(void) CdpCursorsActivate(copy, true);
-	n = CdpCursorsRead(copy, max, entries, &more, true);
-	if (!FullTransactionIdIsValid(own) || n == max)
-		return n;
-
-	args[0] = Int64GetDatum((int64) U64FromFullTransactionId(own));
-	args[1] = Int64GetDatum(PG_INT64_MIN);
-	args[2] = Int32GetDatum(copy->incarnation);
-	args[3] = Int64GetDatum(max - n);
-	CdpRun(&read_transaction, args, NULL);
-	for (i = 0; i < SPI_processed; i++)
+	reading.n = CdpCursorsRead(copy, max, entries, &more, true);
+	if (FullTransactionIdIsValid(own) && reading.n < max)
 	{
-		Datum		values[CDP_EVENTS_NATTS];
-		bool		isnull[CDP_EVENTS_NATTS];
+		int			before = reading.n;
 
-		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
-						  values, isnull);
-		CdpEntryFromRow(&(*entries)[n++], values, isnull);
+		mine.target = simple_snapshot(EVERYTHING);
+		reading.entries = *entries;
+		reading.log = CdpLogScanBegin();
+		(void) read_rest(&reading, (int64) U64FromFullTransactionId(own), PG_INT64_MIN, max);
+		if (reading.log != NULL)
+			CdpLogScanEnd(reading.log);
+		CdpEntriesReadAll(*entries + before, reading.n - before);
 	}
-	SPI_freetuptable(SPI_tuptable);
-	CdpEntriesReadAll(*entries, n);
-	return n;
+	return reading.n;
 }
 
 void

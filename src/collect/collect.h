@@ -19,6 +19,8 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "direct.h"
+
 /* Columns of cdp.events, in order. */
 typedef enum CdpEventsColumn
 {
@@ -132,6 +134,18 @@ extern TimestampTz CdpEffectiveAt(bool has_occurred_at, TimestampTz occurred_at,
 								  TimestampTz received_at);
 /* Fill an entry from a row of cdp.events; copies varlenas into the current context. */
 extern void CdpEntryFromRow(CdpEntry *entry, Datum *values, bool *isnull);
+/*
+ * collect/log_scan.c: entries in the order of (xid, id), of one transaction with ids
+ * above one, or of transactions between two; NULL when a statement has to read them.
+ * A row is one of cdp.events.
+ */
+typedef struct CdpLogScan CdpLogScan;
+extern CdpLogScan *CdpLogScanBegin(void);
+extern int	CdpLogScanTransaction(CdpLogScan *log, int64 xid, int64 id, int max,
+								  CdpDirectRow row, void *arg);
+extern int	CdpLogScanBetween(CdpLogScan *log, int64 above, int64 below, int max,
+							  CdpDirectRow row, void *arg);
+extern void CdpLogScanEnd(CdpLogScan *log);
 /*
  * collect/reference.c: read the properties of entries whose table is attached
  * with copy => false; sets unread.
