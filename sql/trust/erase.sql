@@ -217,8 +217,10 @@ BEGIN
 	-- one of them may have been named again for a moment
 	DELETE FROM cdp.former_identities f WHERE f.identifier IN
 		(SELECT i.identifier FROM cdp.erasure_identifiers i WHERE i.erasure = erasure AND NOT i.shared);
+	-- an entry of the log that only its message id or source names stays as it is
 	DELETE FROM cdp.rejected r
-	WHERE cdp.erasure_scrub(r.payload) IS NOT NULL OR cdp.erasure_mentions(r.detail) OR cdp.erasure_mentions(r.message_id);
+	WHERE cdp.erasure_scrub(CASE WHEN r.entry IS NULL THEN r.payload ELSE r.payload - '{message_id,source}'::text[] END) IS NOT NULL
+		OR cdp.erasure_mentions(r.detail) OR (r.entry IS NULL AND cdp.erasure_mentions(r.message_id));
 	GET DIAGNOSTICS n = ROW_COUNT;
 	DELETE FROM cdp.plan_violation_counts v WHERE cdp.erasure_mentions(replace(replace(v.path, '~1', '/'), '~0', '~'));
 	UPDATE cdp.plan_violation_counts v SET entry = NULL, xid = NULL

@@ -10,6 +10,8 @@ SELECT count(identify('lovelace-17', '{"email": "ada@example.com"}', message_id 
 SELECT count(track('Invite Ada@example.com', '{"to": "ada@example.com"}', user_id => 'bob', message_id => 'bob/' || i)) AS logged FROM generate_series(1, 40) i;
 SELECT count(track('Invite', NULL, user_id => 'lovelace-17', message_id => 'x/' || i)) AS logged FROM generate_series(1, 40) i;
 SELECT apply();
+-- in a TOAST table: what cannot be compressed, with her name in it
+SELECT track('Long', jsonb_build_object('t', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 300) i) || ' lovelace-17'), user_id => 'lovelace-17') IS NOT NULL AS logged;
 SELECT create_segment('all', 'true');
 SELECT apply() >= 0 AS applied;
 ANALYZE;
@@ -21,8 +23,16 @@ WHERE c.relnamespace = 'cdp'::regnamespace AND c.relkind IN ('r', 'p') AND a.att
 	AND (a.attname IN ('identifiers', 'properties', 'context', 'payload', 'error', 'last_error') OR (a.attname = 'identifier' AND a.attrelid <> 'account_identities'::regclass));
 
 SELECT erase('user_id:lovelace-17') IS NOT NULL AS logged;
+-- not before it is done
+SELECT erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}');
+-- dead rows, in tables, indexes and TOAST, where nobody can have cleared them away
+BEGIN;
 SELECT apply();
 SELECT state FROM erasures;
+SELECT relation IN ('identities', 'events_default') OR relation ~ '^pg_toast' AS tables, relation ~ '(identities_identifier|events_default_message)$' AS indexes, remedy, count(*) > 0 AS found
+FROM erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}') WHERE relation ~ '^(identities|events_default|pg_toast)' AND place = 'page' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
+SELECT bool_or(relation ~ '^pg_toast') AS toast FROM erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}');
+COMMIT;
 VACUUM;
 SELECT erasure_clean() > 0 AS cleaned;
 SELECT relation, identifier, place, pages, remedy FROM erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}') WHERE place ~ '^statistics' ORDER BY 1, 3, 2;
