@@ -93,6 +93,9 @@ CREATE TABLE cdp.personal_keys (
 );
 COMMENT ON TABLE cdp.personal_keys IS 'which keys of properties are personal (or are not, of those that are by default: see doc/erase.md): mode anonymise drops them. Compared by their letters and digits, without case';
 
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON cdp.personal_keys
+	FOR EACH ROW EXECUTE FUNCTION cdp.audit_definition('personal key', 'key');
+
 SELECT pg_extension_config_dump('cdp.tombstone_keys', '');
 SELECT pg_extension_config_dump('cdp.tombstones', '');
 SELECT pg_extension_config_dump('cdp.erasures', '');

@@ -3,7 +3,7 @@
 SET client_min_messages = warning;
 CREATE EXTENSION pgtap;
 CREATE EXTENSION cdp;
-SELECT plan(25);
+SELECT plan(28);
 
 CREATE FUNCTION pg_temp.audited() RETURNS TABLE (action text, object text, detail jsonb) LANGUAGE sql AS
 	'SELECT action, object, detail FROM cdp.audit WHERE seq IS NOT NULL ORDER BY seq';
@@ -36,6 +36,10 @@ SELECT cdp.apply();
 SELECT results_eq($$SELECT action, object FROM pg_temp.audited() OFFSET 3$$,
 	$$VALUES ('drop segment', 'pros'), ('create identifier kind', 'crm_id'), ('alter identifier kind', 'crm_id'),
 		('create subscription', 'mail'), ('alter subscription', 'mail')$$, 'in the order in which they were done');
+
+INSERT INTO cdp.personal_keys VALUES ('shoe size');
+SELECT cdp.apply();
+SELECT is(pg_temp.last() - 'who' - 'role', '{"action": "create personal key", "object": "shoe size", "detail": {"key": "shoe size", "personal": true}}', 'what is personal is a rule');
 
 -- What consumers and the applier change by themselves is no news.
 SELECT count(*) AS noted FROM cdp.audit \gset
@@ -79,6 +83,21 @@ SELECT set_eq('SELECT finding FROM cdp.audit_verify()',
 	ARRAY['the entry or the seal before it is not what was sealed', 'the entry is missing', 'the entry is in no chain and waits for none'],
 	'changed, removed and slipped in');
 ROLLBACK;
+BEGIN;
+SET LOCAL session_replication_role = replica;
+CREATE FUNCTION pg_temp.shows(change text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE 'UPDATE cdp.audit_entries SET ' || change || ' WHERE id = (SELECT id FROM cdp.audit_seals WHERE seq = 2)';
+	RAISE EXCEPTION USING ERRCODE = 'CDPOK', MESSAGE = (SELECT string_agg(seq || ' ' || finding, ', ') FROM cdp.audit_verify());
+EXCEPTION WHEN SQLSTATE 'CDPOK' THEN
+	RETURN SQLERRM = '2 the entry or the seal before it is not what was sealed';
+END $$;
+SELECT is_empty($$SELECT c FROM unnest(ARRAY['at = at + interval ''1 microsecond''', 'who = who || ''x''', 'role = role || ''x''', 'action = action || ''x''',
+	'object = NULL', 'detail = detail || ''{"x": 1}''']) c WHERE pg_temp.shows(c) IS NOT TRUE$$, 'whatever is changed of it');
+ROLLBACK;
+SELECT is_empty($$SELECT FROM cdp.audit a LEFT JOIN cdp.audit b ON b.seq = a.seq - 1 WHERE a.hash IS DISTINCT FROM
+	sha256(coalesce(b.hash, decode(repeat('00', 32), 'hex')) || convert_to(jsonb_build_array(a.seq, a.id, extract(epoch FROM a.at), a.who, a.role, a.action, a.object, a.detail)::text, 'UTF8'))$$,
+	'the hashes are what is said of them');
 BEGIN;
 SET LOCAL session_replication_role = replica;
 DELETE FROM cdp.audit_seals WHERE seq = 3;
