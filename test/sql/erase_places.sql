@@ -19,7 +19,7 @@ SELECT create_trait('price', aggregate => 'sum', value => $$(properties->>'price
 SELECT create_segment('befriended', 'friend IS NOT NULL'), create_segment('numbered', 'friend::int > 1 AND seen > 0');
 SELECT create_identifier_kind('crm', max_per_profile => 1, policy => 'quarantine');
 SELECT tracking_plan('Paid', '{"required": ["sum"], "additionalProperties": false}', 'quarantine');
-SELECT subscribe('mail', mode => 'mirror'), subscribe('queue', visibility => '1 minute');
+SELECT subscribe('mail', mode => 'mirror'), subscribe('queue', visibility => '1 minute'), subscribe('turn', visibility => '1 minute');
 SET cdp.now = '2026-03-01 01:00';
 -- her device and her account are two profiles first
 SELECT length(track('Seen', anonymous_id => 'd1')) > 0, length(identify('lovelace-17', '{"email": "ada@example.com", "friend": "bob"}')) > 0;
@@ -35,14 +35,17 @@ INSERT INTO events (type, identifiers, message_id, properties) VALUES ('what', '
 SELECT apply();
 SELECT release('held') IS NOT NULL AS released;
 SELECT apply();
-SELECT nack('queue', min(seq), 'no such person: ada@example.com') AS put_back FROM poll('queue', 1);
+CREATE TEMP TABLE first AS SELECT seq, payload FROM poll('queue', 100);
+SELECT nack('queue', min(seq), 'no such person: ada@example.com') AS put_back FROM first;
+SELECT nack('queue', array_agg(seq), 'not today') > 0 AS put_back FROM first WHERE payload::text ~ 'ada@example.com';
+SELECT ack('queue', array_agg(seq)) FROM first WHERE seq NOT IN (SELECT q.seq FROM subscription_queue q);
 -- what no error that can be had at will would say
 UPDATE applier SET last_error = 'what about ada@example.com';
 INSERT INTO isolated (entry, xid, sqlstate, detail) VALUES (0, 0, '22023', 'it was ada@example.com');
 INSERT INTO attachment_definitions (id, name, relation, source, mapping, capture, attached_by, relation_owner, last_error)
 	VALUES (7, 't', 'public.t', 't', '{}', 'compare', current_user, current_user, 'no row for ada@example.com');
 UPDATE segment_errors SET last_error = 'what is ada@example.com', last_profile = resolve('user_id:lovelace-17');
-UPDATE trait_errors SET last_error = 'what is ada@example.com';
+INSERT INTO trait_errors (trait_id, errors, nulls, last_error, last_at, missed) SELECT id, 1, 0, 'what is ada@example.com', cdp.clock(), false FROM trait_definitions WHERE name = 'guests';
 INSERT INTO deliveries (subscription, epoch, seq, visible_at, acked, tries, error)
 	SELECT 'mail', epoch, min(seq), '2026-03-02', false, 1, 'not ada@example.com' FROM changes GROUP BY epoch ON CONFLICT (subscription, epoch, seq) DO UPDATE SET error = excluded.error;
 SELECT place FROM places();
@@ -59,6 +62,8 @@ DELETE FROM deliveries WHERE error = '(erased)';
 SELECT ack('mail', max(seq)) FROM changes;
 SELECT waiting, scrubbed_at FROM erasures;
 SELECT place FROM places();
+SELECT ack('turn', array_agg(seq)) FROM poll('turn', 100) WHERE kind = 'erased';
+SELECT (SELECT acked_seq FROM subscriptions WHERE name = 'turn') < seq AS behind, waiting FROM erasures;
 -- put back is not acknowledged, out of turn is
 SET cdp.now = '2026-03-02';
 CREATE TEMP TABLE got AS SELECT seq, kind FROM poll('queue', 100);
