@@ -15,6 +15,7 @@ CREATE TABLE cdp.attachment_definitions (
 	incarnation int,
 	position timestamptz,
 	synchronised_at timestamptz,
+	tried_at timestamptz,
 	last_error text
 );
 COMMENT ON TABLE cdp.attachment_definitions IS 'attached relations, by name; see the view cdp.attachments';
@@ -23,6 +24,7 @@ COMMENT ON COLUMN cdp.attachment_definitions.copy IS 'whether payloads are copie
 COMMENT ON COLUMN cdp.attachment_definitions.incarnation IS 'of the log, when it was attached: what a restore brought waits for the log to be activated';
 COMMENT ON COLUMN cdp.attachment_definitions.relation_owner IS 'whose the relation was: another one''s does not take its place';
 COMMENT ON COLUMN cdp.attachment_definitions.position IS 'up to where the mapping''s cursor has been followed';
+COMMENT ON COLUMN cdp.attachment_definitions.tried_at IS 'when cdp.sync_attachments() was at it last, with success or without';
 COMMENT ON COLUMN cdp.attachment_definitions.last_error IS 'why cdp.sync_attachments() could not synchronise it; NULL when it could';
 
 -- A row of it for each row that is attached: what has eight bytes comes first,
@@ -83,7 +85,7 @@ CREATE FUNCTION cdp.attach(relation regclass, mapping jsonb, name text DEFAULT N
 	RETURNS text
 	AS 'MODULE_PATHNAME', 'cdp_attach' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean, boolean) IS
-	'make a table or view a source of entries: from now on the entries of its source that count are its rows. mapping: {"type": track, identify, page, screen or group; "event": name, or {"sql": expression}; "identifiers": {kind: expression or array of them}; "properties" or "traits": expression, list of columns or {name: expression}, default the whole row; "time": expression, default the time of the change; "key": expression or array of them, default the primary key; "filter": expression; "cursor": expression that grows with each change of a polled row; "overlap": interval by which such a row may come late}; expressions are SQL over the columns of the row r, evaluated with the rights of the caller, search_path pg_catalog and TimeZone UTC. name: of the attachment, default that of the relation; source: of its entries, default the name; capture: trigger (default for tables) or poll (default for views and foreign tables: see cdp.sync_attachments); load: log the rows that are there; the worker does it, in steps, when they are more than cdp.backfill_at_once and the relation has triggers or a cursor (see cdp.progress); copy: copy payloads into the log; false leaves them in the rows, where they are read when they are needed, and is for tables with triggers and a primary key whose rows seldom change. Returns the name. Needs the rights to read the relation and to make triggers on it, and locks it against writing until the end of the transaction. Errors: duplicate_object, invalid_parameter_value, undefined_object, syntax_error, undefined_column, insufficient_privilege';
+	'make a table or view a source of entries: from now on the entries of its source that count are its rows. mapping: {"type": track, identify, page, screen or group; "event": name, or {"sql": expression}; "identifiers": {kind: expression or array of them}; "properties" or "traits": expression, list of columns or {name: expression}, default the whole row; "time": expression, default the time of the change; "key": expression or array of them, default the primary key; "filter": expression; "cursor": expression that grows with each change of a polled row; "overlap": interval by which such a row may come late}; expressions are SQL over the columns of the row r, evaluated with the rights of the caller, search_path pg_catalog and TimeZone UTC. name: of the attachment, default that of the relation; source: of its entries, default the name; capture: trigger (default for tables) or poll (default for views and foreign tables: see cdp.sync_attachments); load: log the rows that are there; the worker does it, in steps, when they are more than cdp.backfill_at_once, but for a view or foreign table without cursor (see cdp.progress); copy: copy payloads into the log; false leaves them in the rows, where they are read when they are needed, and is for tables with triggers and a primary key whose rows seldom change. Returns the name. Needs the rights to read the relation and to make triggers on it, and locks it against writing until the end of the transaction. Errors: duplicate_object, invalid_parameter_value, undefined_object, syntax_error, undefined_column, insufficient_privilege';
 REVOKE EXECUTE ON FUNCTION cdp.attach(regclass, jsonb, text, text, text, boolean, boolean) FROM PUBLIC;
 
 CREATE FUNCTION cdp.entry_properties(properties jsonb, source text, entry bigint)
@@ -207,18 +209,29 @@ BEGIN
 		PERFORM set_config('lock_timeout', '1s', true);
 	END IF;
 	FOR one, locks IN
-		SELECT a.name, a.capture = 'trigger' FROM cdp.attachments a
-		JOIN cdp.attachment_definitions d ON d.name = a.name
-		WHERE NOT due OR ((a.capture = 'poll' OR a.status <> 'ok'
-				OR cdp.attachment_fault(a.name) IS NOT NULL)
-			-- what is being loaded is compared by the load, if need be
-			AND NOT EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
-			-- not amid a restore, when the rows may not be there yet
-			AND EXISTS (SELECT FROM cdp.incarnation i
-				WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id))
-			AND (since IS NULL OR d.synchronised_at IS NULL OR d.synchronised_at < since))
-		ORDER BY due AND a.capture = 'trigger', CASE WHEN due THEN d.synchronised_at END NULLS FIRST, a.name
+		WITH asked AS MATERIALIZED (
+			SELECT a.name, a.capture, a.status, greatest(d.synchronised_at, d.tried_at) AS at
+			FROM cdp.attachments a
+			JOIN cdp.attachment_definitions d ON d.name = a.name
+			WHERE NOT due
+				-- what is being loaded is compared by the load, if need be
+				OR (NOT EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
+					-- not amid a restore, when the rows may not be there yet
+					AND EXISTS (SELECT FROM cdp.incarnation i
+						WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id))))
+		SELECT q.name, q.capture = 'trigger' FROM asked q
+		WHERE NOT due OR ((since IS NULL OR q.at IS NULL OR q.at < since)
+			AND (q.capture = 'poll'
+				-- one at a time: those that are not polled come last, as it takes a while to ask which
+				OR (since IS NULL OR NOT EXISTS (SELECT FROM asked o WHERE o.capture = 'poll' AND (o.at IS NULL OR o.at < since)))
+					AND (q.status <> 'ok' OR cdp.attachment_fault(q.name) IS NOT NULL)))
+		ORDER BY due AND q.capture = 'trigger', CASE WHEN due THEN q.at END NULLS FIRST, q.name
 	LOOP
+		IF due THEN
+			-- somebody compares, loads or drops it
+			PERFORM FROM cdp.attachment_definitions d WHERE d.name = one FOR UPDATE SKIP LOCKED;
+			CONTINUE WHEN NOT FOUND;
+		END IF;
 		name := one;
 		error := NULL;
 		BEGIN
@@ -232,17 +245,18 @@ BEGIN
 		END;
 		UPDATE cdp.attachment_definitions d
 		SET synchronised_at = CASE WHEN error IS NULL THEN clock_timestamp() ELSE d.synchronised_at END,
+			tried_at = clock_timestamp(),
 			last_error = error
 		WHERE d.name = one;
 		RETURN NEXT;
 		-- locks of several tables would get in the way of who writes to several
-		EXIT WHEN due AND locks AND error IS NULL;
+		EXIT WHEN due AND (since IS NOT NULL OR (locks AND error IS NULL));
 	END LOOP;
 	PERFORM set_config('lock_timeout', timeout, true);
 END
 $$;
 COMMENT ON FUNCTION cdp.sync_attachments(boolean, timestamptz) IS
-	'synchronise every attached relation, or those that are due: views and others without triggers, and those that are not ok, but none that a restore brought before its log is activated. One row each, as of cdp.sync_attachment, with the message of the error that kept it from it, which the view cdp.attachments shows too. Of relations with triggers, which are locked against writing until the transaction ends, a call takes one when due; since: of those that are due, such that have not been synchronised since then. The worker does it for those that are due every cdp.sync_interval';
+	'synchronise every attached relation, or those that are due: views and others without triggers, and those that are not ok, but none that a restore brought before its log is activated. One row each, as of cdp.sync_attachment, with the message of the error that kept it from it, which the view cdp.attachments shows too. Of relations with triggers, which are locked against writing until the transaction ends, a call takes one when due; since: one of those that are due and have not been tried since then, so that each has a transaction of its own. The worker does it for those that are due every cdp.sync_interval';
 REVOKE EXECUTE ON FUNCTION cdp.sync_attachments(boolean, timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION cdp.load_attachments(rows int DEFAULT 10000, due boolean DEFAULT false)

@@ -343,9 +343,9 @@ make_partitions(ApplierState *state)
 }
 
 /*
- * Look at the attached relations that no trigger watches, in a transaction of
- * its own, and at those whose triggers are not what they should be, each in
- * one.  What goes wrong with one of them is recorded with it and stops nothing.
+ * Look at the attached relations that no trigger watches, and at those whose
+ * triggers are not what they should be, each in a transaction of its own: one
+ * that takes long keeps nothing from what follows it.  What goes wrong with one of them is recorded with it and stops nothing.
  */
 static void
 synchronise_attachments(ApplierState *state)
@@ -364,9 +364,7 @@ synchronise_attachments(ApplierState *state)
 		if (CdpLockExtension(&version) == CDP_EXTENSION_READY)
 		{
 			pgstat_report_activity(STATE_RUNNING, "synchronising attached relations");
-			more = run_as_owner("SELECT FROM cdp.sync_attachments(true, $1) s"
-								" JOIN cdp.attachment_definitions d ON d.name = s.name"
-								" WHERE d.capture = 'trigger' AND s.error IS NULL",
+			more = run_as_owner("SELECT FROM cdp.sync_attachments(true, $1)",
 								1, &type, &since);
 		}
 		CommitTransactionCommand();

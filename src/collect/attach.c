@@ -392,31 +392,8 @@ copy_all(CdpAttachment *attachment)
 }
 
 /*
- * Columns that do not exist, types that do not fit, missing rights: all of it
- * is told when a table is attached.
- */
-static void
-try_mapping(const CdpMapping *mapping, Oid relid, Oid role)
-{
-	const char *key = mapping->key;
-	char *from = psprintf("%s AS r", relation_name(relid));
-	CdpUserContext saved;
-
-	if (key == NULL)
-		key = CdpMappingPrimaryKey(relid, false);
-	CdpBecomeRole(role, &saved);
-	execute(psprintf("%s LIMIT 0", CdpMappingQuery(mapping, key, from, NULL)));
-	if (mapping->cursor != NULL)
-		execute(psprintf("SELECT max(%s::timestamptz) - %s::interval FROM (SELECT * FROM %s LIMIT 0) AS r",
-						 mapping->cursor,
-						 quote_literal_cstr(mapping->overlap ? mapping->overlap : "0"),
-						 relation_name(relid)));
-	CdpRestoreUser(&saved);
-}
-
-/*
- * The same of a relation that may have changed since: the error that each of
- * its rows would raise.  NULL: there is none, or it cannot be told, since
+ * Does a mapping fit a relation that may have changed since?  The error that
+ * each of its rows would raise.  NULL: there is none, or it cannot be told, since
  * somebody has locked the relation, or what it is made of, or the error says
  * nothing of the mapping.  It is asked of all relations in one query, so what
  * is wrong with one must not stop the others.
@@ -433,7 +410,7 @@ mapping_fault(const CdpAttachment *attachment, Oid relid)
 	PG_TRY();
 	{
 		if (ConditionalLockRelationOid(relid, AccessShareLock))
-			try_mapping(attachment->mapping, relid, attachment->role);
+			CdpMappingTry(attachment->mapping, relid, attachment->role);
 	}
 	PG_CATCH();
 	{
@@ -491,8 +468,10 @@ CdpAttachmentSync(CdpCapture *capture, CdpOpenAttachment *open)
 		bool isnull;
 
 		CdpBecomeRole(attachment->role, &saved);
-		execute(psprintf("SELECT max(c.c) FROM %s CROSS JOIN LATERAL (SELECT %s::timestamptz) AS c(c) WHERE isfinite(c.c)",
-						 from, mapping->cursor));
+		/* one that is in the future would pass by all that come until then */
+		execute(psprintf("SELECT max(c.c) FROM %s CROSS JOIN LATERAL (SELECT %s::timestamptz) AS c(c)"
+						 " WHERE isfinite(c.c) AND c.c <= %s::timestamptz",
+						 from, mapping->cursor, quote_literal_cstr(timestamptz_to_str(CdpClock()))));
 		next = DatumGetTimestampTz(CdpCell(0, 1, &isnull));
 		/* what has no cursor cannot be passed by */
 		if (open->started)
@@ -640,7 +619,7 @@ cdp_attach(PG_FUNCTION_ARGS)
 				 errhint("Leave out copy => false.")));
 
 	SPI_connect();
-	try_mapping(mapping, relid, GetUserId());
+	CdpMappingTry(mapping, relid, GetUserId());
 
 	CdpBecomeOwner(&saved);
 	LockRelationOid(CdpRelationOid("attachment_definitions"), ShareRowExclusiveLock);
@@ -681,7 +660,7 @@ cdp_attach(PG_FUNCTION_ARGS)
 		CdpAttachment *attachment = CdpAttachmentGet(name, false);
 		CdpCapture capture = { 0 };
 
-		if ((strcmp(mode, "trigger") == 0 || mapping->cursor != NULL) &&
+		if (((relkind != RELKIND_VIEW && relkind != RELKIND_FOREIGN_TABLE) || mapping->cursor != NULL) &&
 			CdpLoadIsLarge(attachment))
 			CdpLoadBegin(attachment, relid);
 		else

@@ -71,6 +71,8 @@ typedef enum CdpMappedColumn
 
 /* collect/mapping.c */
 extern CdpMapping *CdpMappingParse(Jsonb *json, bool check_kinds);
+/* Errors that each row of a relation would raise, read by the role, are raised; within SPI. */
+extern void CdpMappingTry(const CdpMapping *mapping, Oid relid, Oid role);
 /* The key of a relation without a key in its mapping: its primary key. */
 extern const char *CdpMappingPrimaryKey(Oid relid, bool missing_ok);
 /* The query that maps the rows of a FROM item (which may refer to $1). */
@@ -122,6 +124,7 @@ typedef struct CdpCapture
 	bool latest; /* rows as they are now, whatever the transaction sees */
 	bool once; /* the query is not asked again: its plan is not kept */
 	bool unattended; /* whoever writes is not told that rows cannot be read: cdp.rejected is */
+	bool doubles; /* rows may have the key of another one */
 	bool whole; /* payloads, whether the attachment copies them or not */
 	bool anew; /* log rows that say what they said, too */
 	Snapshot moment; /* rows as this sees them */

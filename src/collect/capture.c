@@ -25,6 +25,8 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "common/md5.h"
 #include "executor/spi.h"
@@ -119,7 +121,7 @@ static CdpStatement log_rows = {
 	{ "int4", "text", "text", "bool" }
 };
 
-/* a key of the user's own may not be one: the earliest row counts, and it is said */
+/* what should be a key may not be one: the earliest row counts, and it is said */
 static CdpStatement log_distinct_rows = {
 	LOG_ROWS("(SELECT DISTINCT ON (d.key) d.* FROM " ROWS_NAME " AS d ORDER BY d.key, d.occurred_at, d.hash)"),
 	{ "int4", "text", "text", "bool" }
@@ -645,6 +647,10 @@ CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
 	int64 before = capture->nrows;
 	ErrorData *error;
 
+	/* no primary key holds for a table and its children */
+	if (attachment->mapping->key != NULL ||
+		(get_rel_relkind(relid) == RELKIND_RELATION && has_subclass(relid)))
+		capture->doubles = true;
 	CdpBecomeRole(attachment->role, &saved);
 	error = attempt(&all);
 	if (error != NULL)
@@ -797,7 +803,7 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 		CdpRunLatest(&retract_gone, args);
 		capture->retracted += CdpCellInt8(0, 1);
 	}
-	if (capture->nrows > 0 && attachment->mapping->key != NULL)
+	if (capture->nrows > 0 && capture->doubles)
 	{
 		int64 doubles;
 
@@ -815,7 +821,7 @@ CdpCaptureWrite(CdpCapture *capture, bool everything)
 	}
 	if (capture->nrows > 0)
 	{
-		CdpRunLatest(attachment->mapping->key != NULL ? &log_distinct_rows : &log_rows, args);
+		CdpRunLatest(capture->doubles ? &log_distinct_rows : &log_rows, args);
 		capture->logged += CdpCellInt8(0, 1);
 		capture->retracted += CdpCellInt8(0, 2);
 	}

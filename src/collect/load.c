@@ -13,7 +13,9 @@
  *	  means nothing any more, as after VACUUM FULL or a restore, is no harm:
  *	  the file, or everything, is read from its beginning.
  *
- *	  A relation that is polled by a cursor is read in the cursor's order.
+ *	  A relation that is polled by a cursor is read in the cursor's order, other
+ *	  tables that are polled like those with triggers, but without locks: the
+ *	  last step compares all rows.
  *
  *	  A row of cdp.attachment_loads is a load that is not at its end.
  *
@@ -34,6 +36,7 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -182,7 +185,8 @@ columns_of(Oid relid)
 
 /*
  * The next blocks of about so many rows as a FROM item; NULL when all have been
- * read.  Nobody writes to them until the transaction ends.
+ * read.  Where triggers see what changes, nobody writes to them until the
+ * transaction ends.
  */
 static char *
 next_blocks(CdpOpenAttachment *open, Position *position, int rows)
@@ -202,7 +206,8 @@ next_blocks(CdpOpenAttachment *open, Position *position, int rows)
 
 		if (relid < position->leaf)
 			continue;
-		CdpLockBeside(relid, ShareLock);
+		/* of what is polled the last step finds what has happened meanwhile */
+		CdpLockBeside(relid, open->triggers ? ShareLock : AccessShareLock);
 		leaf = try_relation_open(relid, NoLock);
 		if (leaf == NULL)
 			continue;
@@ -243,7 +248,7 @@ next_blocks(CdpOpenAttachment *open, Position *position, int rows)
 		if (from != NULL)
 			return from;
 		/* locks of several partitions would get in the way of who writes to several */
-		UnlockRelationOid(relid, ShareLock);
+		UnlockRelationOid(relid, open->triggers ? ShareLock : AccessShareLock);
 		CHECK_FOR_INTERRUPTS();
 	}
 	return NULL;
@@ -268,7 +273,9 @@ next_by_cursor(CdpOpenAttachment *open, int rows)
 	if (open->started)
 		after = psprintf("%s::timestamptz > %s::timestamptz", cursor,
 						 quote_literal_cstr(timestamptz_to_str(open->position)));
-	finite = psprintf("isfinite(%s::timestamptz)", cursor);
+	/* what is in the future is for the last step, too */
+	finite = psprintf("isfinite(%s::timestamptz) AND %s::timestamptz <= %s::timestamptz", cursor, cursor,
+					  quote_literal_cstr(timestamptz_to_str(CdpClock())));
 	CdpBecomeRole(open->attachment->role, &saved);
 	if (SPI_execute(psprintf("SELECT max(s.c) FROM (SELECT %s::timestamptz AS c FROM %s AS r WHERE %s"
 							 " ORDER BY 1 LIMIT %d) AS s",
@@ -289,20 +296,26 @@ next_by_cursor(CdpOpenAttachment *open, int rows)
 }
 
 /*
- * Is there a table whose rows the role sees as those of the relation only, and
- * not, or not all, by reading that table itself?
+ * Does the role see rows of the relation that it does not, or not all, or not
+ * all of whose columns, by reading the tables that have them?  Of the relation
+ * itself the steps read all columns, too.
  */
 static bool
 hides_rows(CdpOpenAttachment *open)
 {
 	Oid role = open->attachment->role;
+	List *leaves = open->attachment->mapping->cursor ? list_make1_oid(open->relid) : leaves_of(open->relid);
 	ListCell *cell;
 
-	foreach(cell, leaves_of(open->relid))
+	foreach(cell, leaves)
 	{
 		Oid relid = lfirst_oid(cell);
 
-		if (relid != open->relid && check_enable_rls(relid, role, true) == RLS_ENABLED)
+		if (pg_class_aclcheck(relid, role, ACL_SELECT) != ACLCHECK_OK)
+			return true;
+		if (relid != open->relid &&
+			(check_enable_rls(relid, role, true) == RLS_ENABLED ||
+			 check_enable_rls(open->relid, role, true) == RLS_ENABLED))
 			return true;
 	}
 	return false;
@@ -335,16 +348,16 @@ load_step(CdpCapture *capture, CdpAttachment *attachment, int rows)
 	position.block = CdpCellInt8(0, 3);
 	CdpRestoreUser(&saved);
 
-	if (!open.complete || (attachment->mapping->cursor == NULL && hides_rows(&open)))
+	if (!open.complete || hides_rows(&open))
 	{
 		/* another table has taken its place, or parts cannot be read: a comparison */
 		CdpAttachmentSync(capture, &open);
 		return true;
 	}
 	from = attachment->mapping->cursor ? next_by_cursor(&open, rows) : next_blocks(&open, &position, rows);
-	if (from == NULL && attachment->mapping->cursor != NULL)
+	if (from == NULL && !open.triggers)
 	{
-		/* whose cursor is none, or infinite */
+		/* whose cursor is none, infinite or in the future; what has changed since it was read */
 		CdpAttachmentSync(capture, &open);
 		return true;
 	}

@@ -21,10 +21,12 @@
 #include "access/sysattr.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_index.h"
+#include "executor/spi.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/plancache.h"
 #include "utils/syscache.h"
 
 #include "collect/attach.h"
@@ -353,6 +355,51 @@ CdpMappingParse(Jsonb *json, bool check_kinds)
 	if (mapping->overlap != NULL && mapping->cursor == NULL)
 		bad_mapping("overlap needs a cursor.");
 	return mapping;
+}
+
+/*
+ * Columns that do not exist, types that do not fit, missing rights: all of it
+ * is told when a table is attached.
+ */
+void
+CdpMappingTry(const CdpMapping *mapping, Oid relid, Oid role)
+{
+	const char *key = mapping->key;
+	char *relation = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+												get_rel_name(relid));
+	CdpUserContext saved;
+	SPIPlanPtr plan;
+	ListCell *cell;
+
+	if (key == NULL)
+		key = CdpMappingPrimaryKey(relid, false);
+	CdpBecomeRole(role, &saved);
+	plan = SPI_prepare(psprintf("%s LIMIT 0", CdpMappingQuery(mapping, key, psprintf("%s AS r", relation), NULL)), 0, NULL);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	foreach(cell, SPI_plan_get_plan_sources(plan))
+	{
+		Query *query = linitial_node(Query, ((CachedPlanSource *) lfirst(cell))->query_list);
+
+		if (query->hasAggs || query->hasWindowFuncs || query->hasTargetSRFs)
+			bad_mapping("What it says must be said of one row at a time: without aggregates, window functions, and functions that return sets.");
+	}
+	if (SPI_execute_plan(plan, NULL, NULL, false, 0) < 0)
+		elog(ERROR, "could not ask for rows");
+	if (mapping->cursor != NULL)
+	{
+		bool isnull;
+
+		if (SPI_execute(psprintf("SELECT min(i.i) < '0', (SELECT max(%s::timestamptz) FROM %s AS r WHERE false)"
+								 " FROM (SELECT %s::interval) AS i(i)",
+								 mapping->cursor, relation,
+								 quote_literal_cstr(mapping->overlap ? mapping->overlap : "0")),
+						false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not follow the cursor");
+		if (DatumGetBool(CdpCell(0, 1, &isnull)))
+			bad_mapping("overlap is negative.");
+	}
+	CdpRestoreUser(&saved);
 }
 
 const char *

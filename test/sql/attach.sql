@@ -169,7 +169,33 @@ SELECT logged, retracted, rejected FROM cdp.sync_attachment('recent');
 SELECT identifiers FROM cdp.events WHERE source = 'app' ORDER BY id DESC LIMIT 1;
 SELECT detail FROM cdp.rejected;
 
+-- what claims to be of the future does not keep back what comes until then
+INSERT INTO logins VALUES (7, 'next year', cdp.clock() + interval '1 year');
+SELECT logged, retracted, rejected FROM cdp.sync_attachment('recent');
+INSERT INTO logins VALUES (8, 'now', cdp.clock());
+SELECT logged, retracted, rejected FROM cdp.sync_attachment('recent');
+UPDATE logins SET who = 'next year, or later' WHERE id = 7;
+SELECT logged, retracted, rejected FROM cdp.sync_attachment('recent');
+SELECT position = cdp.clock() AS is_now FROM cdp.attachment_definitions WHERE name = 'recent';
+
+-- for the worker: one at a time, with an error or without, and each once
+CREATE VIEW gone AS SELECT * FROM logins;
+SELECT cdp.attach('gone', '{"event": "Gone", "key": "id", "identifiers": {"user_id": "who"}}', load => false);
+DROP VIEW gone;
+SELECT clock_timestamp() AS since \gset
+SELECT name, error FROM cdp.sync_attachments(due => true, since => :'since');
+SELECT name, error FROM cdp.sync_attachments(due => true, since => :'since');
+SELECT name, error FROM cdp.sync_attachments(due => true, since => :'since');
+SELECT name, status, synchronised_at IS NULL AS never FROM cdp.attachments WHERE name IN ('gone', 'recent') ORDER BY 1;
+SELECT cdp.drop_attachment('gone');
+
 -- mistakes
+SELECT cdp.attach('shop.orders', '{"event": "x", "identifiers": {"user_id": "generate_series(1, 2)"}}', 'o2');
+SELECT cdp.attach('shop.orders', '{"event": "x", "identifiers": {"user_id": "max(id)"}, "key": "''k''", "properties": {}}', 'o2');
+SELECT cdp.attach('shop.orders', '{"event": "x", "identifiers": {"user_id": "id"}, "properties": {"n": "row_number() OVER ()"}}', 'o2');
+SELECT cdp.attach('recent', '{"event": "x", "identifiers": {"user_id": "who"}, "key": "id", "cursor": "at", "overlap": "-1 hour"}', 'o2');
+SELECT cdp.attach('recent', '{"event": "x", "identifiers": {"user_id": "who"}, "key": "id", "cursor": "at", "overlap": "much"}', 'o2');
+SELECT cdp.attach('recent', '{"event": "x", "identifiers": {"user_id": "(SELECT max(i) FROM generate_series(1, 2) i)"}, "key": "id"}', 'o2', load => false), cdp.drop_attachment('o2');
 SELECT cdp.attach('shop.orders', NULL, 'o2');
 SELECT cdp.attach('shop.orders', '[]', 'o2');
 SELECT cdp.attach('shop.orders', '{"event": "x"}', 'o2');

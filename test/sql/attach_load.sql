@@ -200,3 +200,71 @@ SELECT relation::regclass, mode FROM pg_locks WHERE relation IN ('swapped_a'::re
 COMMIT;
 SELECT name, error FROM cdp.sync_attachments(due => true) WHERE name ~ 'swapped';
 SELECT name, status FROM cdp.attachments WHERE name ~ 'swapped' ORDER BY 1;
+
+-- Tables and materialised views that are polled are read in steps, too; what
+-- happens to them meanwhile is found by the last one.
+CREATE TABLE polled (id int PRIMARY KEY, who int, note text) WITH (autovacuum_enabled = off);
+INSERT INTO polled SELECT g, g, repeat('x', 1000) FROM generate_series(1, 40) g;
+CREATE MATERIALIZED VIEW kept AS SELECT * FROM polled;
+SELECT cdp.attach('polled', '{"event": "Polled", "identifiers": {"user_id": "who"}}', capture => 'poll');
+SELECT cdp.attach('kept', '{"event": "Kept", "identifiers": {"user_id": "who"}, "key": "id"}');
+SELECT what, phase, done, total > 0 AS known FROM cdp.progress;
+SELECT name, logged BETWEEN 1 AND 20 AS some, finished FROM cdp.load_attachments(10);
+SELECT what, done BETWEEN 1 AND 20 AS some FROM cdp.progress;
+BEGIN;
+SELECT name, finished FROM cdp.load_attachments(10);
+SELECT count(*) FROM pg_locks WHERE relation IN ('polled'::regclass, 'kept'::regclass) AND mode <> 'AccessShareLock';
+COMMIT;
+DELETE FROM polled WHERE id IN (1, 30);
+UPDATE polled SET note = 'y' WHERE id IN (2, 31);
+REFRESH MATERIALIZED VIEW kept;
+DO $$ BEGIN FOR i IN 1..20 LOOP PERFORM cdp.load_attachments(10); END LOOP; END $$;
+SELECT name, status FROM cdp.attachments WHERE name IN ('polled', 'kept') ORDER BY 1;
+SELECT e.source, count(*), count(DISTINCT e.properties->'id'), sum((e.properties->>'id')::int), (SELECT sum(id) FROM polled)
+FROM cdp.events e
+WHERE e.source IN ('polled', 'kept') AND e.type = 'track'
+  AND NOT EXISTS (SELECT FROM cdp.events u WHERE u.type = 'undo' AND u.properties->>'entry' = '#' || e.id)
+GROUP BY 1 ORDER BY 1;
+SELECT name, logged, retracted FROM cdp.sync_attachments() WHERE name IN ('polled', 'kept');
+
+-- Who may not read all columns, or not all partitions by themselves, is not
+-- kept waiting: what it may read is logged at once.
+CREATE ROLE regress_load_one;
+CREATE TABLE columns (id int PRIMARY KEY, who int, secret text);
+CREATE TABLE divided (id int PRIMARY KEY, who int) PARTITION BY RANGE (id);
+CREATE TABLE divided_1 PARTITION OF divided FOR VALUES FROM (0) TO (100);
+CREATE TABLE dated (id int PRIMARY KEY, who int, changed timestamptz, secret text);
+INSERT INTO columns SELECT g, g FROM generate_series(1, 20) g;
+INSERT INTO divided SELECT g, g FROM generate_series(1, 20) g;
+INSERT INTO dated SELECT g, g, '2026-04-01' FROM generate_series(1, 20) g;
+-- this one claims to be of the future
+INSERT INTO dated VALUES (21, 21, cdp.clock() + interval '1 year');
+GRANT SELECT (id, who), TRIGGER ON columns TO regress_load_one;
+GRANT SELECT, TRIGGER ON divided TO regress_load_one;
+GRANT TRIGGER ON divided_1 TO regress_load_one;
+GRANT SELECT (id, who, changed) ON dated TO regress_load_one;
+GRANT EXECUTE ON FUNCTION cdp.attach TO regress_load_one;
+SET ROLE regress_load_one;
+SELECT cdp.attach('columns', '{"event": "Columns", "identifiers": {"user_id": "who"}, "properties": ["id"]}');
+SELECT cdp.attach('divided', '{"event": "Divided", "identifiers": {"user_id": "who"}, "properties": ["id"]}');
+SELECT cdp.attach('dated', '{"event": "Dated", "identifiers": {"user_id": "who"}, "properties": ["id"], "cursor": "changed"}', capture => 'poll');
+RESET ROLE;
+SELECT name, logged, finished, error FROM cdp.load_attachments(5) WHERE name IN ('columns', 'divided', 'dated');
+INSERT INTO columns VALUES (100, 100, 'x');
+INSERT INTO divided VALUES (99, 99);
+INSERT INTO dated VALUES (100, 100, '2026-04-02');
+SELECT name, logged, retracted, rejected FROM cdp.sync_attachments() WHERE name IN ('columns', 'divided', 'dated');
+SELECT source, count(*) FROM cdp.events WHERE source IN ('columns', 'divided', 'dated') GROUP BY 1 ORDER BY 1;
+-- in steps the future is left for the last, too
+CREATE TABLE ahead (id int PRIMARY KEY, who int, changed timestamptz);
+INSERT INTO ahead SELECT g, g, '2026-04-01'::timestamptz + g * interval '1 minute' FROM generate_series(1, 20) g;
+INSERT INTO ahead VALUES (21, 21, cdp.clock() + interval '1 year');
+SELECT cdp.attach('ahead', '{"event": "Ahead", "identifiers": {"user_id": "who"}, "cursor": "changed"}', capture => 'poll');
+DO $$ BEGIN FOR i IN 1..5 LOOP PERFORM cdp.load_attachments(10); END LOOP; END $$;
+INSERT INTO ahead VALUES (22, 22, cdp.clock());
+SELECT logged, retracted, rejected FROM cdp.sync_attachment('ahead');
+SELECT count(*) FROM cdp.events WHERE source = 'ahead';
+SELECT cdp.drop_attachment(name) FROM cdp.attachments WHERE name IN ('columns', 'divided', 'dated');
+DROP TABLE columns, divided, dated;
+DROP OWNED BY regress_load_one;
+DROP ROLE regress_load_one;

@@ -109,6 +109,20 @@ SELECT properties FROM counting WHERE source = 'parent' ORDER BY 1;
 SELECT * FROM cdp.sync_attachment('parent');
 TRUNCATE parent;
 SELECT count(*) FROM counting WHERE source = 'parent';
+-- no primary key keeps a child from having the key of another table's row
+INSERT INTO parent VALUES (1, 'p'), (2, 'p');
+INSERT INTO child VALUES (2, 'c'), (3, 'c');
+SELECT properties FROM counting WHERE source = 'parent' ORDER BY 1;
+UPDATE parent SET who = who || 'x';
+SELECT count(*) FROM counting WHERE source = 'parent';
+SELECT detail FROM cdp.rejected WHERE source = 'parent';
+SELECT * FROM cdp.sync_attachment('parent');
+DELETE FROM ONLY parent;
+SELECT * FROM cdp.sync_attachment('parent');
+SELECT properties FROM counting WHERE source = 'parent' ORDER BY 1;
+SELECT count(*) FROM cdp.rejected WHERE source = 'parent';
+DELETE FROM parent;
+SELECT count(*) FROM counting WHERE source = 'parent';
 
 -- TRUNCATE of a partition, while a row of another one cannot be mapped
 CREATE TABLE parts (id int PRIMARY KEY, x text) PARTITION BY RANGE (id);
