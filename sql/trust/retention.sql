@@ -103,6 +103,11 @@ DECLARE
 	entries boolean;
 	dropped int := 0;
 BEGIN
+	-- another one's snapshot is older than the lock, and may not have all entries
+	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+		RAISE EXCEPTION 'partitions can be dropped at isolation level READ COMMITTED only' USING ERRCODE = 'feature_not_supported',
+			HINT = 'Use BEGIN ISOLATION LEVEL READ COMMITTED.';
+	END IF;
 	FOR part IN
 		SELECT p.name, p.until FROM (
 			SELECT c.relname AS name,
@@ -129,7 +134,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.drop_expired_partitions() IS
-	'drop partitions of the log whose time is over by the rules of retention and of whose entries none is left; how many were dropped. The applier does so daily. Nothing waits longer than half a second';
+	'drop partitions of the log whose time is over by the rules of retention and of whose entries none is left; how many were dropped. The applier does so daily. Nothing waits longer than half a second. Errors: feature_not_supported at isolation levels above READ COMMITTED';
 
 REVOKE ALL ON cdp.retention_rules FROM PUBLIC;
 REVOKE ALL ON FUNCTION cdp.expires_before(timestamptz, interval), cdp.kept_identifiers(cdp.identifier[], timestamptz, timestamptz),

@@ -194,3 +194,17 @@ SELECT cdp.set_retention(NULL);
 SELECT cdp.drop_retention(type => 'track');
 SELECT cdp.drop_retention();
 SELECT action, object, detail FROM cdp.audit WHERE action ~ 'retention' ORDER BY at;
+
+-- a partition whose time is over stays as long as it has an entry: decisions do not expire
+SET cdp.now = '2030-01-10 12:00+00';
+SELECT cdp.set_retention('10 days'), cdp.make_partitions('0') AS made;
+SELECT cdp.track('Seen', user_id => 'late') IS NOT NULL AS logged, cdp.merge('user_id:late', 'cookie:late') IS NOT NULL AS logged;
+SELECT cdp.apply() > 0 AS applied;
+SET cdp.now = '2030-03-10 12:00+00';
+SELECT cdp.apply() >= 0;
+SELECT cdp.drop_expired_partitions() AS dropped;
+SELECT e.tableoid::regclass, e.type FROM cdp.events e WHERE e.received_at > '2030-01-01';
+-- who does not see what has been committed since does not know that it is empty
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT cdp.drop_expired_partitions();
+ROLLBACK;

@@ -116,3 +116,15 @@ SELECT count(*) > 0 AS others_keep_theirs FROM cdp.plan_violations WHERE entry I
 
 -- changes are in the audit
 SELECT action, object, count(*) FROM cdp.audit WHERE action LIKE '%tracking plan' GROUP BY 1, 2 ORDER BY 1, 2;
+
+-- the first and the last of them are those that were received first and last, in whatever order they are applied
+SET cdp.now = '2026-06-01 09:00+00';
+SELECT cdp.tracking_plan('Timed', '{"required": ["n"]}') > 0 AS made;
+SET cdp.now = '2026-06-01 12:00+00';
+INSERT INTO cdp.events (event, identifiers, received_at) VALUES ('Timed', '{user_id:1}', '2026-06-01 11:00+00');
+SELECT cdp.apply();
+INSERT INTO cdp.events (event, identifiers, received_at) VALUES ('Timed', '{user_id:1}', '2026-06-01 10:00+00');
+SELECT cdp.apply();
+INSERT INTO cdp.events (event, identifiers, received_at) VALUES ('Timed', '{user_id:1}', '2026-06-01 10:30+00');
+SELECT cdp.apply();
+SELECT path, keyword, entries, first_at, last_at FROM cdp.plan_violations WHERE event = 'Timed';

@@ -178,3 +178,15 @@ SELECT cdp.profile('user_id:only', fresh => true)->'identifiers' AS counts;
 COMMIT;
 SELECT cdp.apply(NULL);
 SELECT cdp.profile('user_id:only')->'identifiers' AS counts;
+
+-- a message that several sources have is named with its source
+SET cdp.now = '2026-06-01 09:00+00';
+SELECT cdp.tracking_plan('Twin', '{"required": ["n"]}', 'quarantine') > 0 AS made;
+SET cdp.now = '2026-06-01 10:00+00';
+SELECT count(cdp.track('Twin', user_id => 'zed', message_id => 'twin', source => s)) AS logged FROM unnest('{web,app}'::text[]) s;
+SELECT cdp.apply();
+SELECT cdp.release('twin');
+SELECT cdp.release('twin', 'nowhere');
+SELECT cdp.release('twin', 'web');
+SELECT cdp.apply() >= 0;
+SELECT e.source, r.held FROM cdp.events e LEFT JOIN cdp.rejected r ON r.entry = e.id WHERE e.message_id = 'twin' ORDER BY 1;
