@@ -288,7 +288,7 @@ CdpErasedRefuse(CdpBatch *batch)
 	if (batch->nentries == 0)
 		return;
 	refused = palloc(sizeof(bool) * batch->nentries);
-	if (CdpTombstonesRefuse(batch->entries, batch->nentries, refused,
+	if (CdpTombstonesRefuse(batch->kinds, batch->entries, batch->nentries, refused,
 							batch->applier.clock) > 0)
 	{
 		for (int i = 0; i < batch->nentries; i++)

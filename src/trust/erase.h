@@ -33,10 +33,11 @@ extern Datum CdpTombstoneHash(const CdpIdentifier *canonical);
 extern void CdpTombstonesAdd(int64 erasure, CdpIdentifier **canonical, int n,
 							 TimestampTz at);
 /*
- * Which of these entries carry an identifier that has a tombstone?  Checked
- * entries (CdpGraphCheck); returns how many, and sets refused[].
+ * Which of these entries carry an identifier that has a tombstone, also where
+ * they count for nobody?  Checked entries (CdpGraphCheck); deletes and counts
+ * them, returns how many, and sets refused[].
  */
-extern int CdpTombstonesRefuse(CdpEntry *entries, int n, bool *refused,
+extern int CdpTombstonesRefuse(CdpKindSet *kinds, CdpEntry *entries, int n, bool *refused,
 							   TimestampTz at);
 
 /* scrub.c */

@@ -458,8 +458,6 @@ CdpScrubIdentifiers(CdpScrubber *scrubber, ArrayType *identifiers)
 	ArrayType  *result;
 	int			lower_bound = 1;
 
-	if (ARR_NDIM(identifiers) > 1)
-		return NULL;
 	deconstruct_array(identifiers, ARR_ELEMTYPE(identifiers), -1, false, TYPALIGN_INT,
 					  &elems, &nulls, &n);
 	for (int i = 0; i < n; i++)

@@ -190,15 +190,63 @@ CdpTombstonesAdd(int64 erasure, CdpIdentifier **canonical, int n, TimestampTz at
 }
 
 /*
+ * How many identifiers of persons can an entry have?  One that does not count
+ * has no candidates.
+ */
+static int
+max_names(const CdpEntry *entry)
+{
+	if (entry->reject_reason == NULL)
+		return entry->ncandidates;
+	return entry->identifiers == NULL ? 0 :
+		ArrayGetNItems(ARR_NDIM(entry->identifiers), ARR_DIMS(entry->identifiers));
+}
+
+/*
+ * They, in canonical form, palloc'd.
+ */
+static int
+names_of(CdpKindSet *kinds, CdpEntry *entry, CdpIdentifier ***names)
+{
+	int			max = max_names(entry);
+	Datum	   *elems;
+	bool	   *nulls;
+	int			n = 0;
+
+	*names = palloc(sizeof(CdpIdentifier *) * Max(max, 1));
+	if (entry->reject_reason == NULL)
+	{
+		for (n = 0; n < max; n++)
+			(*names)[n] = CdpGraphCandidate(entry, n);
+		return n;
+	}
+	if (max == 0)
+		return 0;
+	deconstruct_array(entry->identifiers, ARR_ELEMTYPE(entry->identifiers), -1, false,
+					  TYPALIGN_INT, &elems, &nulls, &max);
+	for (int i = 0; i < max; i++)
+	{
+		CdpKind	   *kind;
+
+		if (!nulls[i] &&
+			CdpCanonicalise(kinds, DatumGetIdentifierPP(elems[i]), &(*names)[n], &kind) !=
+			CDP_CANONICAL_ACCOUNT && (*names)[n] != NULL)
+			n++;
+	}
+	return n;
+}
+
+/*
  * Look the identifiers of the entries up, each once for an entry, and delete
  * the entries that have one with a tombstone from the log.
  */
 int
-CdpTombstonesRefuse(CdpEntry *entries, int n, bool *refused, TimestampTz at)
+CdpTombstonesRefuse(CdpKindSet *kinds, CdpEntry *entries, int n, bool *refused, TimestampTz at)
 {
 	bytea	   *key;
 	pg_hmac_ctx *hmac;
 	int32	   *places;
+	int32	   *whose;
 	Datum	   *hashes;
 	Datum	   *found;
 	int64	   *xids;
@@ -213,22 +261,27 @@ CdpTombstonesRefuse(CdpEntry *entries, int n, bool *refused, TimestampTz at)
 	if (CdpTableIsVoid("tombstones"))
 		return 0;
 	for (int i = 0; i < n; i++)
-		max += entries[i].ncandidates;
+		max += max_names(&entries[i]);
 	if (max == 0)
 		return 0;
-	places = palloc(sizeof(int32) * max);
-	hashes = palloc(sizeof(Datum) * max);
-	found = palloc(sizeof(Datum) * max);
+	places = palloc_extended(sizeof(int32) * max, MCXT_ALLOC_HUGE);
+	whose = palloc_extended(sizeof(int32) * max, MCXT_ALLOC_HUGE);
+	hashes = palloc_extended(sizeof(Datum) * max, MCXT_ALLOC_HUGE);
 	key = the_key();
 	hmac = make_hmac();
 	for (int i = 0; i < n; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		for (int j = 0; j < entries[i].ncandidates; j++)
+		CdpIdentifier **names;
+		int			nnames = names_of(kinds, &entries[i], &names);
+
+		for (int j = 0; j < nnames; j++)
 		{
+			CHECK_FOR_INTERRUPTS();
 			places[nasked] = nasked;
-			hashes[nasked++] = hash_with(hmac, key, CdpGraphCandidate(&entries[i], j));
+			whose[nasked] = i;
+			hashes[nasked++] = hash_with(hmac, key, names[j]);
 		}
+		pfree(names);
 	}
 	pg_hmac_free(hmac);
 
@@ -241,23 +294,22 @@ CdpTombstonesRefuse(CdpEntry *entries, int n, bool *refused, TimestampTz at)
 			SPI_freetuptable(SPI_tuptable);
 		return 0;
 	}
-	nasked = 0;
 	{
-		bool	   *hit = palloc0(sizeof(bool) * max);
-		int			place = 0;
+		bool	   *hit = palloc0(sizeof(bool) * nasked);
+		int			nhashes = nasked;
 		bool		isnull;
 
 		for (uint64 r = 0; r < SPI_processed; r++)
 			hit[DatumGetInt32(CdpCell(r, 1, &isnull))] = true;
 		SPI_freetuptable(SPI_tuptable);
-		for (int i = 0; i < n; i++)
-			for (int j = 0; j < entries[i].ncandidates; j++, place++)
-				if (hit[place])
-				{
-					if (!refused[i])
-						found[nasked++] = hashes[place];
-					refused[i] = true;
-				}
+		found = palloc(sizeof(Datum) * n);
+		nasked = 0;
+		for (int place = 0; place < nhashes; place++)
+			if (hit[place] && !refused[whose[place]])
+			{
+				found[nasked++] = hashes[place];
+				refused[whose[place]] = true;
+			}
 	}
 	args[0] = CdpVarlenaArray(found, NULL, nasked, BYTEAOID);
 	args[1] = TimestampTzGetDatum(at);

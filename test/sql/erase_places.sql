@@ -80,3 +80,26 @@ SELECT waiting, scrubbed_at IS NOT NULL AS scrubbed FROM erasures;
 SELECT place FROM places();
 DELETE FROM isolated;
 SELECT station, key FROM verify();
+
+-- entries that cannot be applied go, too, in whatever form they name her, and are refused when they come again
+CREATE PROCEDURE malformed() LANGUAGE sql AS $$
+	INSERT INTO events (type, event, identifiers, properties) VALUES ('track', 'x', '{{user_id:mia-mueller,user_id:bob},{user_id:carl,user_id:dora}}', '{}'), ('track', 'x', '{{user_id:mia-mueller}}', NULL),
+		('track', 'x', '[2:4]={user_id:bob,NULL,email:Mia@Example.com}', '{}'), ('nonsense', NULL, '{user_id:mia-mueller}', '{}'), (NULL, NULL, '{user_id:bob,user_id:mia-mueller}', '{}'),
+		('track', NULL, '{user_id:mia-mueller,group_id:acme}', '{}'), ('track', 'Paid', '{user_id:mia-mueller}', '{}'), ('track', 'x', '{{user_id:bob}}', '{}')
+$$;
+SELECT identify('mia-mueller', '{"email": "mia@example.com"}') IS NOT NULL AS logged;
+CALL malformed();
+SELECT apply();
+SELECT reason, held FROM rejected WHERE entry IS NOT NULL ORDER BY entry DESC LIMIT 7;
+SELECT erase('user_id:mia-mueller') IS NOT NULL AS logged;
+SELECT apply();
+SELECT type, event, identifiers FROM events WHERE identifiers::text ~* 'mia|bob' AND id > (SELECT max(id) - 20 FROM events) AND event = 'x' ORDER BY id;
+SELECT count(*) AS rejected FROM rejected WHERE entry IS NOT NULL;
+SELECT station, key FROM verify();
+CALL malformed();
+SELECT apply();
+SELECT count(*) AS rejected FROM rejected WHERE entry IS NOT NULL;
+SELECT sum(refused) AS refused FROM tombstones;
+SELECT count(*) AS named FROM pg_class c CROSS JOIN LATERAL erasure_scan(c.oid, '{mia@example.com,mia-mueller}') s
+WHERE c.relnamespace = 'cdp'::regnamespace AND c.relkind = 'r' AND s.place ~ '^row' AND c.relname <> 'changes_default';
+SELECT station, key FROM verify();
