@@ -14,7 +14,7 @@ FROM unnest('{<,<=,=,<>,>=,>}'::text[]) WITH ORDINALITY o(op, i),
 		$$m % date_trunc('day', now())$$, $$t % date_trunc('day', now())$$, $$t::date % current_date$$, $$date_trunc('hour', now()) % t$$]) WITH ORDINALITY f(form, k)
 ORDER BY k, i;
 INSERT INTO predicates (p) VALUES
-	($$did('A', within => '3 hours')$$), ($$did('A', older_than => '3 hours')$$), ($$did('A', newer_than => '4 hours', older_than => '3 hours')$$),
+	($$did('A', within => '3 hours')$$), ($$did('A', older_than => '3 hours')$$), ($$did('A', newer_than => '4 hours', older_than => '3 hours')$$), ($$did('F', older_than => '1 hour')$$),
 	($$first_time('A', within => '3 hours')$$), ($$first_time('V', within => '2 hours')$$), ($$sum_of('V', 1, within => '2 hours') = 1$$), ($$sum_of('None', 1) = 0$$),
 	-- B is an hour after A: not within the hour
 	($$did_in_order('A', 'B', within => '1 hour')$$), ($$did_in_order('A', 'B', within => '1 hour 1 second')$$),
@@ -45,7 +45,7 @@ DECLARE
 	i timestamptz;
 BEGIN
 	FOR i IN SELECT DISTINCT b::timestamptz + d * interval '1 microsecond'
-		FROM unnest('{2026-03-10 11:00,2026-03-10 11:03,2026-03-10 11:04,2026-03-10 11:30,2026-03-10 12:00,2026-03-10 12:10,2026-03-10 12:30,2026-03-10 12:50,2026-03-10 13:00,2026-03-10 14:00,
+		FROM unnest('{2026-03-10 11:00,2026-03-10 11:03,2026-03-10 11:04,2026-03-10 11:30,2026-03-10 12:00,2026-03-10 12:03,2026-03-10 12:10,2026-03-10 12:30,2026-03-10 12:50,2026-03-10 13:00,2026-03-10 14:00,
 			2026-03-11,2026-03-12,2026-03-13}'::text[]) b, generate_series(-1, 1) d WHERE b <> '2026-03-10 11:00' OR d >= 0 ORDER BY 1
 	LOOP
 		PERFORM set_config('cdp.now', i::text, false);
@@ -75,3 +75,15 @@ BEGIN
 	END LOOP;
 END $$;
 SELECT count(*) AS compared, count(*) FILTER (WHERE s.value <> q.value) AS otherwise FROM sql_says q JOIN seen s USING (at, n);
+
+-- an error now, and none when its time has come
+SELECT count(cdp.drop_segment(name)) AS dropped FROM cdp.segments;
+SELECT cdp.create_trait('n', type => 'int');
+SET cdp.now = '2026-03-14 12:00';
+SELECT cdp.identify('err', '{"t": "2026-03-15 12:00+00", "n": 0}') IS NOT NULL AS logged;
+SELECT cdp.apply() > 0 AS applied;
+SELECT cdp.create_segment('later', $$CASE WHEN now() < t THEN 1 / n = 1 ELSE n = 0 END$$);
+SELECT count(*) AS members, (SELECT errors FROM cdp.segments WHERE name = 'later') FROM cdp.segment_members('later');
+SET cdp.now = '2026-03-15 12:00';
+SELECT cdp.apply();
+SELECT m = cdp.resolve('user_id:err') AS err FROM cdp.segment_members('later') m;

@@ -18,6 +18,8 @@ SELECT cdp.create_segment('soon', $$account.renews - interval '10 days' < now() 
 SELECT cdp.create_segment('active', $$account.orders_7d > 0 AND NOT in_segment('pro')$$);
 SELECT cdp.create_segment('bought', $$account.bought >= 2$$);
 SELECT cdp.create_segment('free', $$coalesce(account.plan, 'free') = 'free'$$);
+-- what only refers to such a segment follows it
+SELECT cdp.create_segment('of_pro', $$in_segment('pro')$$), cdp.create_segment('but_pro', 'known()', exclude => '{pro}'), cdp.create_segment('of_of_pro', $$NOT in_segment('but_pro') AND in_segment('of_pro')$$);
 CREATE VIEW who AS SELECT m.segment, string_agg(cdp.value(i.identifier)::text, ' ' ORDER BY i.node_id) FROM cdp.memberships m JOIN cdp.identities i ON i.node_id = m.profile_id GROUP BY 1 ORDER BY 1;
 TABLE who;
 SELECT * FROM cdp.verify();

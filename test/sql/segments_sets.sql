@@ -122,5 +122,30 @@ SELECT cdp.apply();
 SELECT bool_and(a.evaluations - b.evaluations > 0) AS all FROM cdp.stat_segments a JOIN before b USING (segment);
 SELECT who('lately');
 SELECT * FROM cdp.verify();
+-- a trait that is derived changes with what it is derived from
+SELECT cdp.create_trait('twice', expression => 'scored * 2'), cdp.create_trait('more', expression => 'twice + 1');
+SELECT cdp.create_segment('derived', 'more >= 9');
+SELECT cdp.identify('u6', '{"scored": 4}') IS NOT NULL;
+SELECT cdp.apply();
+SELECT who('derived');
+-- whoever is in any of those that are excluded is out, not only in the first; and when he leaves it he is in
+SELECT cdp.create_segment('first', $$other = 'nobody'$$), cdp.create_segment('second', 'more >= 9'), cdp.create_segment('third', 'scored > 100');
+SELECT cdp.create_segment('left_over', $$scored > 1$$, exclude => '{first,second,third}');
+SELECT who('left_over');
+SELECT cdp.identify('u6', '{"scored": 2}') IS NOT NULL;
+SELECT cdp.apply();
+SELECT who('left_over'), who('second');
+SELECT cdp.identify('u6', '{"scored": 101}') IS NOT NULL;
+SELECT cdp.apply();
+SELECT who('left_over'), who('second'), who('third');
+-- what a preview tells apart
+SELECT members, members + non_members + unknown + errors = (SELECT count(*) FROM cdp.profiles) AS all, unknown > 0 AS unknown, errors FROM cdp.preview_segment('scored > 1');
+SELECT members, unknown, errors FROM cdp.preview_segment('scored > 1 AND 1 / (scored - 101) > 0 OR scored IS NULL');
+-- a person's identifiers have a priority of 10 or less
+SELECT cdp.create_identifier_kind('passport', priority => 10), cdp.create_identifier_kind('set_top_box', priority => 11);
+SELECT cdp.track('X', identifiers => '{passport:p}') IS NOT NULL, cdp.track('X', identifiers => '{set_top_box:s}') IS NOT NULL;
+SELECT cdp.apply();
+SELECT cdp.matches('passport:p'::cdp.identifier, 'known()') AS passport, cdp.matches('set_top_box:s'::cdp.identifier, 'known()') AS set_top_box;
+SELECT * FROM cdp.verify();
 DROP FUNCTION public.who;
 DROP EXTENSION cdp;

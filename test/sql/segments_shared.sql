@@ -66,6 +66,37 @@ SELECT cdp.apply();
 SELECT * FROM who() WHERE segment ~ 'large';
 SELECT key, expected, found FROM cdp.verify();
 
+-- what is unknown stays so for all of them
+SET client_min_messages = error;
+SELECT cdp.create_segment('unknown_' || i, format('n > %s AND (name ~ pattern) IS NULL', i)) FROM generate_series(1, 3) i;
+SELECT cdp.identify('u4', '{"n": 5}') IS NOT NULL;
+SELECT cdp.apply();
+SELECT * FROM who() WHERE segment ~ 'unknown';
+-- the same text is another term in another time zone
+SELECT cdp.create_trait('called_at', type => 'timestamptz');
+SELECT cdp.create_segment('early_' || i, $$to_char(called_at, 'HH24') ~ '^0[0-5]'$$, timezone => CASE WHEN i % 2 = 0 THEN 'Asia/Tokyo' ELSE 'UTC' END) FROM generate_series(1, 4) i;
+SELECT cdp.identify('u1', '{"called_at": "2026-03-01 02:00+00"}') IS NOT NULL, cdp.identify('u2', '{"called_at": "2026-03-01 18:00+00"}') IS NOT NULL;
+SELECT cdp.apply();
+SELECT * FROM who() WHERE segment ~ 'early';
+SELECT key, expected, found FROM cdp.verify();
+-- and another owner's has that owner's rights
+CREATE ROLE regress_sharer;
+GRANT USAGE ON SCHEMA cdp TO regress_sharer;
+SELECT cdp.create_segment('may_' || i, $$regexp_like(name, '^a+$')$$) FROM generate_series(1, 3) i;
+SELECT cdp.alter_segment('may_2', owner => 'regress_sharer');
+REVOKE EXECUTE ON FUNCTION pg_catalog.regexp_like(text, text) FROM PUBLIC;
+\c -
+SET timezone = 'UTC';
+SET cdp.now = '2026-03-01 13:00:00+00';
+SELECT cdp.identify('u' || i, jsonb_build_object('name', repeat('a', i + 1))) IS NOT NULL FROM generate_series(1, 2) i;
+SELECT cdp.apply();
+SELECT * FROM who() WHERE segment ~ 'may';
+SELECT name, errors, last_error FROM cdp.segments WHERE name ~ 'may' ORDER BY name;
+GRANT EXECUTE ON FUNCTION pg_catalog.regexp_like(text, text) TO PUBLIC;
+SELECT cdp.drop_segment('may_' || i) FROM generate_series(1, 3) i;
+DROP OWNED BY regress_sharer;
+DROP ROLE regress_sharer;
+
 -- as an argument of what takes lists
 SELECT cdp.create_segment('either_' || i, format('COALESCE(n = %s, name ~ pattern, true) AND greatest(name ~ pattern, n >= %s)', i, i)) FROM generate_series(1, 2) i;
 SELECT * FROM who() WHERE segment ~ 'either';
