@@ -21,7 +21,7 @@ COMMENT ON FUNCTION cdp.in_segment(bigint, text) IS
 CREATE FUNCTION cdp.segment_members(segment text) RETURNS SETOF bigint
 	AS 'MODULE_PATHNAME', 'cdp_segment_members' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.segment_members(text) IS 'ids of the profiles that are in the segment as of the applied clock';
-CREATE FUNCTION cdp.segment_members(all_of text[], any_of text[] DEFAULT NULL, none_of text[] DEFAULT NULL) RETURNS SETOF bigint
+CREATE FUNCTION cdp.segment_members(all_of text[] DEFAULT NULL, any_of text[] DEFAULT NULL, none_of text[] DEFAULT NULL) RETURNS SETOF bigint
 	AS 'MODULE_PATHNAME', 'cdp_segments_members' LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.segment_members(text[], text[], text[]) IS
 	'ids, ascending, of the profiles that are in all segments of all_of, in at least one of any_of, and in none of none_of, as of the applied clock; NULL: not asked; errors: those of segment_size';

@@ -49,6 +49,8 @@ SELECT n, (SELECT array_agg(m) FROM cdp.segment_members(all_of, any_of, none_of)
 FROM questions ORDER BY n;
 SELECT * FROM cdp.segment_members(ARRAY['edges', 'far']);
 SELECT (SELECT count(*) FROM cdp.segment_members('far')), (SELECT count(*) FROM cdp.segment_members(all_of => '{edges,far}'));
+SELECT count(*) = (SELECT count(*) FROM cdp.segment_members('far')) AS same FROM cdp.segment_members(any_of => '{far}');
+SELECT cdp.segment_members();
 
 -- mistakes
 SELECT cdp.segment_size('{dense,nobody}');
