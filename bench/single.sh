@@ -35,3 +35,36 @@ bench_single()
 	line "cdp.track(): latency, of a bare INSERT" \
 		"$(ratio single track plain wall)" "goal: at most 1.5"
 }
+
+# Batches of one event each in a log of MONTHS monthly partitions (60), of those in
+# a log of a few: the applier asks every partition for what is new.
+bench_months()
+{
+	local run variant i
+	for variant in few many; do
+		fresh "bench_months_$variant"
+		sql "bench_months_$variant" <"$work/bench/definitions.sql" >/dev/null
+		{
+			[ $variant = few ] || for ((i = ${MONTHS:-60}; i > 0; i--)); do
+				echo "SET cdp.now = '$clock'; SELECT set_config('cdp.now', (cdp.clock() - interval '$i months')::text, false), cdp.make_partitions();"
+			done
+			echo "SET cdp.now = '$clock'; SELECT cdp.make_partitions();"
+		} | sql "bench_months_$variant" >/dev/null
+	done
+	for ((run = 1; run <= runs; run++)); do
+		for variant in few many; do
+			measure months "$variant" "$run" "bench_months_$variant" "SELECT cdp.apply();" < <(
+				for ((i = 1; i <= 500; i++)); do
+					echo "SELECT cdp.track('Product Viewed', anonymous_id => 'a$run-$i'); SELECT cdp.apply();"
+				done
+			)
+		done
+	done
+	line "an event and its batch in a log of $(months_of many) partitions, of one of $(months_of few) ($(median months few cpu 500))" \
+		"$(ratio months many few)" "no goal: stated"
+}
+
+months_of()
+{
+	sql "bench_months_$1" <<<"SELECT count(*) FROM pg_inherits WHERE inhparent = 'cdp.events'::regclass"
+}
