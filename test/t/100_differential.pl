@@ -97,8 +97,8 @@ $node->safe_psql('consent', join("\n",
 			  . ($_->[3] ? ", exit_when => \$p\$$_->[3]\$p\$" : '') . ');'} @purposed_segments)));
 $node->safe_psql('identity', join("\n",
 	"SET cdp.now = '2026-01-01';",
-	(map {"SELECT cdp.create_trait($_);"} @traits[ 0, 5, 16 ], grep {/'plan'/} @traits),
-	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$);"} @segments[ 0, 1 ])));
+	(map {"SELECT cdp.create_trait($_);"} @identity_traits),
+	(map {"SELECT cdp.create_segment('$_->[0]', \$p\$$_->[1]\$p\$);"} @identity_segments)));
 # a second backend that applies, so that each must notice what the other did
 my $other = !grep { $node->psql($_, 'CREATE EXTENSION dblink') != 0 } qw(streams traits accounts consent identity);
 note 'no dblink: one backend applies all' unless $other;

@@ -8,7 +8,7 @@ use warnings;
 use Exporter 'import';
 
 our @EXPORT = qw(
-	@traits @segments @more_traits @more_segments @account_traits @asked_of_members
+	@traits @segments @more_traits @more_segments @identity_traits @identity_segments @account_traits @asked_of_members
 	@account_segments @member_segments @purposes @purposed_segments @consent_steps @late
 	@late_more @undefine_more @late_accounts @undefine_accounts @rules @account_rules @domain_steps %kinds @undefine
 );
@@ -121,6 +121,27 @@ our @more_segments = (
 	[ 'spenders', q{spent_month > 10 OR long_ago > 50} ],
 	[ 'fresh', q{last_view IS NOT NULL AND latest_10d IS NOT NULL} ],
 	[ 'complex', q{devotion > 1 AND visit_length_15d > '1 hour'} ],
+);
+# for streams about identity, few: what can mostly be taken out of a state again
+# (src/traits/unfold.c), so that undos do it; each of few entries, since one trait of
+# which it cannot be taken makes all states be folded anew
+our @identity_traits = (
+	(grep {/^'(?:purchases'|plan)/} @traits),
+	qq{'smallest', aggregate => 'min', value => \$\$$revenue\$\$},
+	qq{'largest', aggregate => 'max', value => \$\$(properties->>'qty')::int\$\$},
+	qq{'first_product', aggregate => 'first', value => \$\$properties->>'product'\$\$},
+	qq{'last_product', aggregate => 'last', value => \$\$properties->>'product'\$\$, event => 'Product Viewed'},
+	qq{'first_order', aggregate => 'first_time', event => 'Order Completed'},
+	qq{'last_page', aggregate => 'last_time', filter => \$\$type = 'page'\$\$},
+	qq{'latest', aggregate => 'list', value => \$\$properties->>'qty'\$\$, filter => \$\$type IN ('screen', 'alias')\$\$, options => '{"size": 1}'},
+	qq{'latest_tier', aggregate => 'last', value => \$\$properties->>'tier'\$\$, event => 'Order Completed', within => '20 days'},
+	qq{'quantity', aggregate => 'sum', value => \$\$(properties->>'qty')::int\$\$, event => 'Signed In'},
+	qq{'liked', aggregate => 'unique_list', value => \$\$properties->>'product'\$\$, event => 'Signed In', options => '{"size": 2}'},
+);
+our @identity_segments = (
+	[ 'signed', q{did('Signed In')} ],
+	[ 'lookers', q{did('Product Viewed', at_least => 2, at_most => 4)} ],
+	[ 'cheap', q{smallest < 10 AND first_product <> last_product} ],
 );
 # traits of accounts: over the entries of members, over what members are, derived
 our @account_traits = (
