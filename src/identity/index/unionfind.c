@@ -283,14 +283,50 @@ end_edges(Forest *forest)
 	forest->nahead = 0;
 }
 
+/* what a row of the result takes in a tuplestore's memory */
+#define RESULT_ROW	56
+
+/* Less than that is not let go to disk. */
+#define RESULT_MIN	1024		/* kB */
+
+/*
+ * Where the rows go.  There is one for each node of a graph that is in memory, so
+ * what maintenance may take is the measure, and not work_mem.  More rows than fit
+ * there are written to disk anyway, all of them: then the fewer of them have been
+ * kept before, the sooner.
+ */
 static void
-put_components(Forest *forest, ReturnSetInfo *info)
+begin_result(FunctionCallInfo fcinfo, uint64 rows)
 {
+	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			memory = Max(maintenance_work_mem, work_mem);
+	MemoryContext old;
+
+	if (rows * RESULT_ROW / 1024 > (uint64) memory)
+		memory = Min(RESULT_MIN, memory);
+	if (memory == work_mem)
+		return;
+	tuplestore_end(info->setResult);
+	old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
+	info->setResult = tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0,
+											false, memory);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+put_components(Forest *forest, FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
 	uint64		i;
+	uint64		rows = 0;
 	Datum		values[2] = {(Datum) 0, (Datum) 0};
 	bool		nulls[2] = {false, false};
 	HeapTuple	row = heap_form_tuple(info->setDesc, values, nulls);
 	char	   *numbers = (char *) row->t_data + row->t_data->t_hoff;
+
+	for (i = 0; i < forest->n; i++)
+		rows += forest->parents[i] != NOWHERE;
+	begin_result(fcinfo, rows);
 
 	/* all rows look alike: only the numbers differ */
 	for (i = 0; i < forest->n; i++)
@@ -306,26 +342,6 @@ put_components(Forest *forest, ReturnSetInfo *info)
 		if ((i & 0xFFFF) == 0)
 			CHECK_FOR_INTERRUPTS();
 	}
-}
-
-/*
- * Where the rows go.  There is one for each node of a graph that is in memory, so
- * what maintenance may take is the measure, and not work_mem.
- */
-static void
-begin_result(FunctionCallInfo fcinfo)
-{
-	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
-	MemoryContext old;
-
-	InitMaterializedSRF(fcinfo, 0);
-	if (maintenance_work_mem <= work_mem)
-		return;
-	tuplestore_end(info->setResult);
-	old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
-	info->setResult = tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0,
-											false, maintenance_work_mem);
-	MemoryContextSwitchTo(old);
 }
 
 static AttrNumber
@@ -362,7 +378,7 @@ cdp_graph_components(PG_FUNCTION_ARGS)
 	Forest		forest;
 	AclResult	acl;
 
-	begin_result(fcinfo);
+	InitMaterializedSRF(fcinfo, 0);
 	relation = table_open(relid, AccessShareLock);
 	if (relation->rd_rel->relkind != RELKIND_RELATION &&
 		relation->rd_rel->relkind != RELKIND_MATVIEW)
@@ -389,19 +405,16 @@ cdp_graph_components(PG_FUNCTION_ARGS)
 	scan = table_beginscan(relation, GetActiveSnapshot(), 0, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		bool		no_a;
-		bool		no_b;
-		Datum		x = slot_getattr(slot, a, &no_a);
-		Datum		y = slot_getattr(slot, b, &no_b);
-
-		if (!no_a && !no_b)
-			add_edge(&forest, DatumGetInt64(x), DatumGetInt64(y));
+		slot_getsomeattrs(slot, Max(a, b));
+		if (!slot->tts_isnull[a - 1] && !slot->tts_isnull[b - 1])
+			add_edge(&forest, DatumGetInt64(slot->tts_values[a - 1]),
+					 DatumGetInt64(slot->tts_values[b - 1]));
 	}
 	end_edges(&forest);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(relation, AccessShareLock);
-	put_components(&forest, (ReturnSetInfo *) fcinfo->resultinfo);
+	put_components(&forest, fcinfo);
 	MemoryContextDelete(forest.context);
 	return (Datum) 0;
 }
@@ -417,7 +430,7 @@ cdp_graph_components_query(PG_FUNCTION_ARGS)
 	Portal		portal;
 	Forest		forest;
 
-	begin_result(fcinfo);
+	InitMaterializedSRF(fcinfo, 0);
 	memset(&forest, 0, sizeof(forest));
 	forest.context = AllocSetContextCreate(CurrentMemoryContext, "components",
 										   ALLOCSET_DEFAULT_SIZES);
@@ -458,7 +471,7 @@ cdp_graph_components_query(PG_FUNCTION_ARGS)
 	end_edges(&forest);
 	SPI_cursor_close(portal);
 	SPI_finish();
-	put_components(&forest, (ReturnSetInfo *) fcinfo->resultinfo);
+	put_components(&forest, fcinfo);
 	MemoryContextDelete(forest.context);
 	return (Datum) 0;
 }
