@@ -118,7 +118,7 @@ CREATE TRIGGER audit AFTER INSERT
 		'epoch', 'acked_seq', 'last_poll_at', 'segments', 'traits', 'kinds', 'entities', 'causes', 'first_entry', 'max_age');
 
 -- Decisions are entries of the log; the applier notes those that a batch took.
-CREATE FUNCTION cdp.audit_decisions(entries bigint[]) RETURNS bigint
+CREATE FUNCTION cdp.audit_decisions(entries bigint[], xids bigint[]) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -127,15 +127,16 @@ BEGIN
 		SELECT coalesce(e.properties ->> 'author', e.source, ''), 'none', e.type, coalesce(e.message_id, '#' || e.id),
 			jsonb_strip_nulls(jsonb_build_object('entry', e.id, 'source', e.source, 'logged_at', e.received_at,
 				'undone', CASE WHEN e.type IN ('undo', 'release') THEN e.properties ->> 'entry' END))
-		FROM cdp.events e
-		WHERE e.id = ANY (entries)
+		-- the log has no index by number alone
+		FROM (SELECT unnest(entries) AS id, unnest(xids) AS xid) u
+		CROSS JOIN LATERAL (SELECT * FROM cdp.events e WHERE e.xid = u.xid AND e.id = u.id OFFSET 0) e
 		RETURNING id
 	)
 	INSERT INTO cdp.audit_unsealed SELECT id FROM noted;
 	RETURN cdp.audit_seal();
 END;
 $$;
-COMMENT ON FUNCTION cdp.audit_decisions(bigint[]) IS 'internal: note merges, splits and other decisions, entries of the log, in the audit, and seal it';
+COMMENT ON FUNCTION cdp.audit_decisions(bigint[], bigint[]) IS 'internal: note merges, splits and other decisions, entries of the log by number and transaction, in the audit, and seal it';
 
 -- What is hashed of an entry: everything, as the text of a jsonb array, which
 -- is the same on all machines and versions.
@@ -226,5 +227,5 @@ SELECT pg_extension_config_dump('cdp.audit_seals', '');
 
 REVOKE ALL ON cdp.audit_entries, cdp.audit_unsealed, cdp.audit_seals, cdp.audit FROM PUBLIC;
 REVOKE ALL ON FUNCTION cdp.audit_refuse(), cdp.audit_definition(), cdp.audit_record(text, text, jsonb),
-	cdp.audit_decisions(bigint[]), cdp.audit_hash(bytea, bigint, cdp.audit_entries),
+	cdp.audit_decisions(bigint[], bigint[]), cdp.audit_hash(bytea, bigint, cdp.audit_entries),
 	cdp.audit_seal(), cdp.audit_verify(bigint, bytea) FROM PUBLIC;

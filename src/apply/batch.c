@@ -443,6 +443,7 @@ static void
 audit_decisions(CdpBatch *batch)
 {
 	int64	   *decisions = NULL;
+	int64	   *xids = NULL;
 	int			n = 0;
 	int			i;
 
@@ -455,10 +456,14 @@ audit_decisions(CdpBatch *batch)
 			 type != CDP_ENTRY_RELEASE && type != CDP_ENTRY_ERASE))
 			continue;
 		if (decisions == NULL)
+		{
 			decisions = palloc_array(int64, batch->nentries);
-		decisions[n++] = batch->entries[i].id;
+			xids = palloc_array(int64, batch->nentries);
+		}
+		decisions[n] = batch->entries[i].id;
+		xids[n++] = batch->entries[i].xid;
 	}
-	CdpAuditDecisions(decisions, n);
+	CdpAuditDecisions(decisions, xids, n);
 }
 
 /*

@@ -166,7 +166,9 @@ extern void CdpHistoryRenew(CdpBatch *batch, CdpEntry **entries,
 /* merges.c: what is announced about profiles that become one, or several */
 extern void CdpMergesAnnounce(CdpBatch *batch, List *merges);
 extern void CdpMergesForget(const int64 *ids, int n);
-extern void CdpSplitAnnounce(CdpBatch *batch, int64 profile, List *into);
+typedef struct CdpPartings CdpPartings;
+extern CdpPartings *CdpPartingsFind(CdpBatch *batch);
+extern void CdpSplitAnnounce(CdpBatch *batch, CdpPartings *partings, int64 profile, List *into);
 
 /* profiles.c */
 /* Rules have changed: nobody did anything, so merges and values are not told. */

@@ -510,66 +510,105 @@ CdpMergesForget(const int64 *ids, int n)
 	CdpRun(&delete_merged, &arg, NULL);
 }
 
+/* What the entries of a batch may have done to a profile; hash entry. */
+typedef struct Parting
+{
+	int64		profile;		/* hash key */
+	CdpEntry   *decision;		/* the latest split or detachment by hand that names it */
+	CdpEntry   *other;			/* the last other entry that does */
+	int			nothers;
+} Parting;
+
+struct CdpPartings
+{
+	HTAB	   *profiles;
+	CdpEntry   *undo;
+	int			nundos;
+};
+
+/*
+ * Which profiles do the entries of the batch name, as they were before?
+ */
+CdpPartings *
+CdpPartingsFind(CdpBatch *batch)
+{
+	CdpPartings *partings = palloc0(sizeof(CdpPartings));
+	HASHCTL		ctl;
+	int			i,
+				j;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(int64);
+	ctl.entrysize = sizeof(Parting);
+	ctl.hcxt = CurrentMemoryContext;
+	partings->profiles = hash_create("cdp partings", 64, &ctl,
+									 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	for (i = 0; i < batch->nentries; i++)
+	{
+		CdpEntry   *entry = &batch->entries[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (entry->reject_reason != NULL)
+			continue;
+		if (entry->type == CDP_ENTRY_UNDO)
+		{
+			partings->undo = entry;
+			partings->nundos++;
+			continue;
+		}
+		for (j = 0; j < entry->nnodes; j++)
+		{
+			CdpNode    *node = CdpGraphNode(batch->graph, entry->nodes[j]);
+			Parting    *parting;
+			bool		found;
+
+			if (node == NULL || node->old_profile == 0)
+				continue;
+			parting = hash_search(partings->profiles, &node->old_profile, HASH_ENTER, &found);
+			if (!found)
+			{
+				parting->decision = parting->other = NULL;
+				parting->nothers = 0;
+			}
+			if (entry->type == CDP_ENTRY_SPLIT || entry->type == CDP_ENTRY_DETACH)
+			{
+				if (parting->decision == NULL || CdpEntryCompare(entry, parting->decision) > 0)
+					parting->decision = entry;
+			}
+			else if (parting->other != entry)
+			{
+				parting->other = entry;
+				parting->nothers++;
+			}
+		}
+	}
+	return partings;
+}
+
 /*
  * The entry that parted a profile: a split or detachment by hand that names
  * it, else the only undo of the batch, else the only other entry that names
  * it; NULL when that leaves a choice.
  */
 static CdpEntry *
-parting_entry(CdpBatch *batch, int64 profile)
+parting_entry(CdpPartings *partings, int64 profile)
 {
-	CdpEntry   *decision = NULL;
-	CdpEntry   *undo = NULL;
-	CdpEntry   *other = NULL;
-	int			nundos = 0;
-	int			nothers = 0;
-	int			i,
-				j;
+	Parting    *parting = hash_search(partings->profiles, &profile, HASH_FIND, NULL);
 
-	for (i = 0; i < batch->nentries; i++)
-	{
-		CdpEntry   *entry = &batch->entries[i];
-		bool		names = false;
-
-		if (entry->reject_reason != NULL)
-			continue;
-		if (entry->type == CDP_ENTRY_UNDO)
-		{
-			undo = entry;
-			nundos++;
-			continue;
-		}
-		for (j = 0; j < entry->nnodes && !names; j++)
-		{
-			CdpNode    *node = CdpGraphNode(batch->graph, entry->nodes[j]);
-
-			names = node != NULL && node->old_profile == profile;
-		}
-		if (!names)
-			continue;
-		if (entry->type == CDP_ENTRY_SPLIT || entry->type == CDP_ENTRY_DETACH)
-		{
-			if (decision == NULL || CdpEntryCompare(entry, decision) > 0)
-				decision = entry;
-		}
-		else
-		{
-			other = entry;
-			nothers++;
-		}
-	}
-	return decision != NULL ? decision
-		: nundos == 1 ? undo
-		: nundos == 0 && nothers == 1 ? other : NULL;
+	if (parting != NULL && parting->decision != NULL)
+		return parting->decision;
+	if (partings->nundos > 0)
+		return partings->nundos == 1 ? partings->undo : NULL;
+	return parting != NULL && parting->nothers == 1 ? parting->other : NULL;
 }
 
 /*
  * Announce that a profile fell into several (list of int64 *, sorted).
  */
 void
-CdpSplitAnnounce(CdpBatch *batch, int64 profile, List *into)
+CdpSplitAnnounce(CdpBatch *batch, CdpPartings *partings, int64 profile, List *into)
 {
-	CdpEntry   *entry = parting_entry(batch, profile);
+	CdpEntry   *entry = parting_entry(partings, profile);
 	StringInfoData buf;
 	ListCell   *lc;
 

@@ -315,6 +315,8 @@ CdpProfilesCollect(CdpBatch *batch)
 			judge_moves(batch, batch->profiles[i], formers);
 	if (!CdpBatchIsSilent(batch))
 	{
+		CdpPartings *partings = NULL;
+
 		forget_merged(batch);
 		CdpMergesAnnounce(batch, batch->merges);
 		hash_seq_init(&seq, formers);
@@ -322,8 +324,10 @@ CdpProfilesCollect(CdpBatch *batch)
 		{
 			if (list_length(former->now) > 1)
 			{
+				if (partings == NULL)
+					partings = CdpPartingsFind(batch);
 				list_sort(former->now, by_value);
-				CdpSplitAnnounce(batch, former->id, former->now);
+				CdpSplitAnnounce(batch, partings, former->id, former->now);
 			}
 		}
 	}

@@ -81,8 +81,8 @@ static CdpStatement load_all = {
 static CdpStatement load_undos_of = {
 	"SELECT " UNDO_COLUMNS
 	" FROM (SELECT unnest($1) AS source, unnest($2) AS message_id) AS u"
-	" JOIN cdp.decisions d ON d.source = u.source AND d.target = u.message_id"
-	" AND d.type = 'undo'",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.decisions d WHERE d.source = u.source"
+	" AND d.target = u.message_id AND d.type = 'undo' OFFSET 0) AS d",
 	{"text[]", "text[]"}
 };
 
@@ -90,8 +90,8 @@ static CdpStatement load_undos_of = {
 static CdpStatement load_named = {
 	"SELECT " UNDO_COLUMNS
 	" FROM (SELECT unnest($1) AS source, unnest($2) AS message_id) AS u"
-	" JOIN cdp.decisions d ON d.source = u.source AND d.message_id = u.message_id"
-	" AND d.type || '' = 'undo'",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.decisions d WHERE d.source = u.source"
+	" AND d.message_id = u.message_id AND d.type || '' = 'undo' OFFSET 0) AS d",
 	{"text[]", "text[]"}
 };
 
@@ -108,7 +108,7 @@ static CdpStatement upsert_undos = {
 /* entries without message id, by number: decisions first, they are at hand */
 static CdpStatement numbered_decisions = {
 	"SELECT " CDP_EVENTS_COLUMNS " FROM (SELECT unnest($1) AS entry) AS u"
-	" JOIN cdp.decisions d ON d.entry = u.entry"
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.decisions d WHERE d.entry = u.entry OFFSET 0) AS d"
 	" JOIN cdp.events e ON e.xid = d.xid AND e.id = d.entry AND e.message_id IS NULL",
 	{"int8[]"}
 };

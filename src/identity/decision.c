@@ -55,13 +55,13 @@ typedef struct Decision
 
 static CdpStatement load_pairs = {
 	"SELECT " DECISION_COLUMNS " FROM (SELECT unnest($1) AS a, unnest($2) AS b) AS u"
-	" JOIN cdp.decisions d ON d.a = u.a AND d.b = u.b",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.decisions d WHERE d.a = u.a AND d.b = u.b OFFSET 0) AS d",
 	{"int8[]", "int8[]"}
 };
 
 static CdpStatement load_entries = {
 	"SELECT " DECISION_COLUMNS " FROM (SELECT unnest($1) AS entry) AS u"
-	" JOIN cdp.decisions d ON d.entry = u.entry",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.decisions d WHERE d.entry = u.entry OFFSET 0) AS d",
 	{"int8[]"}
 };
 
@@ -92,12 +92,19 @@ static CdpStatement load_cannot_all = {
 	{"int8"}, "decisions"
 };
 
+/*
+ * Each node is looked up by the index of its own column: type is written so that
+ * decisions_splits, which the planner believes to be nearly empty, is no match where
+ * it would be searched from end to end.
+ */
 static CdpStatement load_cannot_of = {
 	"SELECT d.a, d.b FROM (SELECT unnest($1) AS node) AS u"
-	" JOIN cdp.decisions d ON d.a = u.node AND d.type = 'split' AND d.effective"
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.decisions d"
+	" WHERE d.a = u.node AND d.type = 'split' AND d.effective OFFSET 0) AS d"
 	" UNION "
 	"SELECT d.a, d.b FROM (SELECT unnest($1) AS node) AS u"
-	" JOIN cdp.decisions d ON d.b = u.node AND d.type = 'split' AND d.effective",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.decisions d"
+	" WHERE d.b = u.node AND d.type || '' = 'split' AND d.effective OFFSET 0) AS d",
 	{"int8[]"}
 };
 
@@ -109,7 +116,8 @@ static CdpStatement load_detached_all = {
 
 static CdpStatement load_detached_of = {
 	"SELECT d.a, d.at, d.tie FROM (SELECT unnest($1) AS node) AS u"
-	" JOIN cdp.decisions d ON d.a = u.node AND d.type = 'detach' AND d.effective",
+	" CROSS JOIN LATERAL (SELECT * FROM cdp.decisions d"
+	" WHERE d.a = u.node AND d.type = 'detach' AND d.effective OFFSET 0) AS d",
 	{"int8[]"}
 };
 

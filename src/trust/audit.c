@@ -33,8 +33,8 @@ static CdpStatement record_entry = {
 };
 
 static CdpStatement record_decisions = {
-	"SELECT cdp.audit_decisions($1)",
-	{ "int8[]" }
+	"SELECT cdp.audit_decisions($1, $2)",
+	{ "int8[]", "int8[]" }
 };
 
 static CdpStatement any_unsealed = {
@@ -85,13 +85,14 @@ cdp_audit_record(PG_FUNCTION_ARGS)
 }
 
 void
-CdpAuditDecisions(const int64 *entries, int n)
+CdpAuditDecisions(const int64 *entries, const int64 *xids, int n)
 {
-	Datum args[1];
+	Datum args[2];
 
 	if (n == 0)
 		return;
 	args[0] = CdpInt8Array(entries, n);
+	args[1] = CdpInt8Array(xids, n);
 	CdpRun(&record_decisions, args, NULL);
 }
 

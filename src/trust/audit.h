@@ -18,7 +18,7 @@
  * the log, and seal what has been noted.  Inside SPI_connect and
  * CdpBecomeOwner, as the next.
  */
-extern void CdpAuditDecisions(const int64 *entries, int n);
+extern void CdpAuditDecisions(const int64 *entries, const int64 *xids, int n);
 /* Seal what has been noted by transactions that have committed. */
 extern void CdpAuditSeal(void);
 
