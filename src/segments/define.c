@@ -470,10 +470,10 @@ CdpSegmentCheckHoldout(double holdout)
 }
 
 /*
- * Names of segments to ids, in the order of ids.
+ * Names of segments, of profiles or of accounts, to ids, in the order of ids.
  */
 List *
-CdpSegmentIds(ArrayType *names)
+CdpSegmentIds(ArrayType *names, bool accounts)
 {
 	Datum	   *elements;
 	bool	   *nulls;
@@ -487,7 +487,7 @@ CdpSegmentIds(ArrayType *names)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("names of segments to exclude must not be null")));
-		ids = list_append_unique_int(ids, CdpSegmentIdByName(TextDatumGetCString(elements[i])));
+		ids = list_append_unique_int(ids, CdpSegmentIdOfEntity(TextDatumGetCString(elements[i]), accounts));
 	}
 	list_sort(ids, list_int_cmp);
 	return ids;
@@ -553,7 +553,7 @@ cdp_create_segment(PG_FUNCTION_ARGS)
 
 	begin_definition();
 	if (!PG_ARGISNULL(8))
-		definition.exclude = CdpSegmentIds(PG_GETARG_ARRAYTYPE_P(8));
+		definition.exclude = CdpSegmentIds(PG_GETARG_ARRAYTYPE_P(8), definition.accounts);
 	if (CdpSegmentDefinitionRead(name, &existing))
 	{
 		if (strcmp(if_exists, "error") == 0)
@@ -643,7 +643,7 @@ cdp_alter_segment(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(7))
 		definition.owner = check_new_owner(text_argument(fcinfo, 7));
 	if (!PG_ARGISNULL(8))
-		definition.exclude = CdpSegmentIds(PG_GETARG_ARRAYTYPE_P(8));
+		definition.exclude = CdpSegmentIds(PG_GETARG_ARRAYTYPE_P(8), definition.accounts);
 	if (!PG_ARGISNULL(9))
 		definition.holdout = CdpSegmentCheckHoldout(PG_GETARG_FLOAT8(9));
 	if (!PG_ARGISNULL(10))

@@ -139,6 +139,53 @@ CdpSegmentIdByName(const char *name)
 }
 
 /*
+ * Does a query with the name as $1 find something?
+ */
+static bool
+finds(const char *query, const char *name)
+{
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(name);
+	CdpUserContext saved;
+	bool		found;
+
+	CdpBecomeOwner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args(query, 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look up a name");
+	found = SPI_processed > 0;
+	SPI_finish();
+	CdpRestoreUser(&saved);
+	return found;
+}
+
+/*
+ * A segment of profiles is no set of accounts, and the other way round.  What
+ * does not exist is no error here.
+ */
+static void
+check_entity(const char *name, bool accounts, const char *text, int location)
+{
+	if (finds(accounts ?
+			  "SELECT FROM cdp.segment_definitions WHERE name = $1 AND entity = 'profile' AND NOT hidden" :
+			  "SELECT FROM cdp.segment_definitions WHERE name = $1 AND entity = 'account'", name))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("segment \"%s\" is of %s", name, accounts ? "profiles" : "accounts"),
+				 text == NULL ? errdetail("A segment excludes segments of its own entity.") :
+				 accounts ? errhint("Ask about members: any_member(in_segment(%s)).", quote_literal_cstr(name)) :
+				 errhint("A segment of profiles can ask for traits of the account: account.…"),
+				 text != NULL ? CdpPredicateErrorPosition(text, location) : 0));
+}
+
+int32
+CdpSegmentIdOfEntity(const char *name, bool accounts)
+{
+	check_entity(name, accounts, NULL, -1);
+	return CdpSegmentIdByName(name);
+}
+
+/*
  * A suspended trait has no value: who reads it is suspended, too, rather than
  * that all of its members leave.
  */
@@ -575,21 +622,9 @@ check_kind_of_account(ResolveContext *context, const CdpTerm *term)
 static void
 notice_domain(const CdpTerm *term, const CdpIdentifier *account)
 {
-	CdpUserContext saved;
-	bool		by_domain;
-	Oid			type = TEXTOID;
-	Datum		kind = PointerGetDatum(cstring_to_text_with_len(VARDATA_ANY(account),
-																CdpIdentifierKindLength(account)));
+	char	   *kind = pnstrdup(VARDATA_ANY(account), CdpIdentifierKindLength(account));
 
-	CdpBecomeOwner(&saved);
-	SPI_connect();
-	if (SPI_execute_with_args("SELECT FROM cdp.domain_accounts d WHERE d.kind = $1", 1, &type,
-							  &kind, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not look up the kind of domains");
-	by_domain = SPI_processed > 0;
-	SPI_finish();
-	CdpRestoreUser(&saved);
-	if (by_domain)
+	if (finds("SELECT FROM cdp.domain_accounts d WHERE d.kind = $1", kind))
 		ereport(NOTICE,
 				(errmsg("member_of(%s) is about what entries say", quote_literal_cstr(term->name)),
 				 errdetail("Who is a member by the domain of an address of e-mail is not found by it.")));
@@ -751,6 +786,9 @@ define(ResolveContext *context, const char *text, const char *timezone, const ch
 		switch (term->kind)
 		{
 			case CDP_TERM_SEGMENT:
+				if (!term->unnamed)
+					check_entity(term->name, context->traits->accounts && !term->of_member,
+								 text, term->name_location);
 				term->id = term->unnamed ? unnamed_segment(context, term, timezone)
 					: context->traits->accounts && !term->of_member
 					? look_up(term, "SELECT id FROM cdp.segment_definitions"

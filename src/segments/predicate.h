@@ -266,6 +266,8 @@ typedef struct CdpPredicateSlots
 
 /* A segment's id; error with a hint when there is none of that name. */
 extern int32 CdpSegmentIdByName(const char *name);
+/* The same for one of profiles, or accounts, and no other. */
+extern int32 CdpSegmentIdOfEntity(const char *name, bool accounts);
 
 /* ---- set.c: all definitions of a generation ---- */
 
@@ -407,7 +409,7 @@ extern double CdpSegmentCheckHoldout(double holdout);
 /* The purpose in a segment's options; NULL: none. */
 extern char *CdpSegmentPurpose(const Jsonb *options);
 /* Ids of segments by their names, in order. */
-extern List *CdpSegmentIds(ArrayType *names);
+extern List *CdpSegmentIds(ArrayType *names, bool accounts);
 
 /* ---- environment.c: the rows from which predicates read ---- */
 

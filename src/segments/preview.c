@@ -422,7 +422,7 @@ read_preview(FunctionCallInfo fcinfo, CdpSegmentDefinition *out)
 		out->exit_when = out->exit_when[0] == '\0' ? NULL : CdpPredicateFromText(out->exit_when);
 	}
 	if (!PG_ARGISNULL(4))
-		out->exclude = CdpSegmentIds(PG_GETARG_ARRAYTYPE_P(4));
+		out->exclude = CdpSegmentIds(PG_GETARG_ARRAYTYPE_P(4), out->accounts);
 	if (!PG_ARGISNULL(5))
 		out->holdout = CdpSegmentCheckHoldout(PG_GETARG_FLOAT8(5));
 	if (!PG_ARGISNULL(6))

@@ -45,6 +45,18 @@ SELECT term, value, needed FROM cdp.explain_segment('large', 'group_id:hooli');
 SELECT * FROM cdp.explain_segment('large', 'group_id:nobody');
 SELECT * FROM cdp.explain_segment('large', 'user_id:uacme');
 SELECT * FROM cdp.explain_segment('larger', 'group_id:acme');
+-- profiles are no accounts
+SELECT cdp.create_segment('persons', 'true');
+SELECT cdp.create_segment('x', 'true', exclude => '{large}');
+SELECT cdp.create_segment('x', 'seats > 2', entity => 'account', exclude => '{persons}');
+SELECT cdp.alter_segment('good', exclude => '{large,persons}');
+SELECT cdp.preview_segment('true', exclude => '{large}');
+SELECT members, non_members FROM cdp.preview_segment('true', entity => 'account', exclude => '{large}');
+SELECT cdp.create_segment('x', $$seats > 2 AND in_segment('persons')$$, entity => 'account');
+SELECT cdp.create_segment('x', $$in_segment('large')$$);
+SELECT cdp.matches('user_id:u1'::cdp.identifier, $$in_segment('large')$$);
+SELECT cdp.create_segment('x', $$any_member(in_segment('large'))$$, entity => 'account');
+SELECT cdp.drop_segment('persons');
 SELECT cdp.create_segment('left_open', $$seats > 2 AND any_member(did_in_order('Login', then_not => 'Logout') AND in_segment('late')) AND NOT any_member(in_segment('late'))$$, entity => 'account');
 SELECT cdp.create_segment('late', $$now() > '2026-01-10'$$);
 SELECT cdp.create_segment('left_open', $$seats > 2 AND any_member(did_in_order('Login', then_not => 'Logout') AND in_segment('late')) AND NOT any_member(in_segment('late'))$$, entity => 'account');
