@@ -86,6 +86,7 @@ SET cdp.now = '2026-02-01 11:00:00.5+00';
 SELECT cdp.apply();
 SELECT segment, profile_id FROM cdp.memberships ORDER BY 1, 2;
 SELECT kind, segment, profile_id, cause, occurred_at FROM cdp.changes ORDER BY seq DESC LIMIT 1;
+SELECT purpose, state, said_by, expires FROM cdp.consents('user_id:ada') WHERE expires <= cdp.clock();
 -- and is not told before the applier has noticed
 SELECT cdp.consent('eve', 'marketing', expires => '2026-03-01');
 SELECT cdp.apply();

@@ -103,3 +103,21 @@ SELECT sum(refused) AS refused FROM tombstones;
 SELECT count(*) AS named FROM pg_class c CROSS JOIN LATERAL erasure_scan(c.oid, '{mia@example.com,mia-mueller}') s
 WHERE c.relnamespace = 'cdp'::regnamespace AND c.relkind = 'r' AND s.place ~ '^row' AND c.relname <> 'changes_default';
 SELECT station, key FROM verify();
+
+-- what is personal is for the owner to say
+INSERT INTO personal_keys VALUES ('City', false), ('shoe size', true);
+SELECT track('Sized', '{"city": "Rome", "shoeSize": 42, "name": "O", "n": 1}', user_id => 'olga-ostrova') IS NOT NULL AS logged;
+SELECT apply();
+SELECT erase('user_id:olga-ostrova', 'anonymise') IS NOT NULL AS logged;
+SELECT apply();
+SELECT properties FROM events WHERE event = 'Sized';
+
+-- devices that others have, too, are theirs: they stay in their entries, without tombstones
+SELECT count(track('Seen', user_id => u, identifiers => '{anonymous_id:a-device,cookie:a-device,cross_domain_id:a-device,device_id:a-device,ga_client_id:a-device,android.id:a-device,ios.id:a-device}')) AS logged
+FROM unnest('{pia-pohl,quinn}'::text[]) u;
+SELECT apply();
+SELECT erase('user_id:pia-pohl') IS NOT NULL AS logged;
+SELECT apply();
+SELECT cardinality(hashes) AS hers, cardinality(shared) AS theirs FROM erasures ORDER BY id DESC LIMIT 1;
+SELECT identifiers FROM events WHERE 'user_id:quinn' = ANY (identifiers);
+SELECT station, key FROM verify();

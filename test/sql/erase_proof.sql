@@ -14,6 +14,7 @@ SELECT apply();
 SELECT track('Long', jsonb_build_object('t', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 300) i) || ' lovelace-17'), user_id => 'lovelace-17') IS NOT NULL AS logged;
 SELECT create_segment('all', 'true');
 SELECT apply() >= 0 AS applied;
+SELECT track('For Everybody', user_id => 'carl') IS NOT NULL AS logged;
 ANALYZE;
 -- identifiers, properties, contexts, payloads and error texts are not sampled
 SELECT DISTINCT tablename, attname FROM pg_stats WHERE schemaname = 'cdp'
@@ -33,8 +34,11 @@ SELECT relation IN ('identities', 'events_default') OR relation ~ '^pg_toast' AS
 FROM erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}') WHERE relation ~ '^(identities|events_default|pg_toast)' AND place = 'page' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
 SELECT bool_or(relation ~ '^pg_toast') AS toast FROM erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}');
 COMMIT;
+SELECT count(*) > 0 AS in_any_case FROM erasure_scan('events_default', '{FOR EVERYBODY}');
 VACUUM;
+SELECT bool_or(place = 'free space') AS free_space FROM erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}');
 SELECT erasure_clean() > 0 AS cleaned;
+SELECT bool_or(place = 'free space') AS free_space FROM erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}') WHERE relation IN ('identities', 'events_default');
 SELECT relation, identifier, place, pages, remedy FROM erasure_proof(1, '{user_id:lovelace-17,email:ada@example.com}') WHERE place ~ '^statistics' ORDER BY 1, 3, 2;
 VACUUM ANALYZE;
 SELECT erasure_clean() >= 0 AS cleaned;

@@ -128,3 +128,14 @@ SELECT cdp.apply();
 INSERT INTO cdp.events (event, identifiers, received_at) VALUES ('Timed', '{user_id:1}', '2026-06-01 10:30+00');
 SELECT cdp.apply();
 SELECT path, keyword, entries, first_at, last_at FROM cdp.plan_violations WHERE event = 'Timed';
+-- an entry counts once for a path and a keyword, wherever in an array it is; an end is not in force
+SELECT cdp.tracking_plan('Listed', '{"properties": {"items": {"items": {"required": ["sku"], "properties": {"sku": {"minLength": 1}}}}}}') > 0 AS made;
+SET cdp.now = '2026-06-01 13:00+00';
+SELECT cdp.track('Listed', '{"items": [{"sku": "a"}, {"sku": ""}, {"sku": ""}, {}, {}]}', user_id => 1) IS NOT NULL;
+SELECT cdp.apply();
+SELECT path, keyword, entries FROM cdp.plan_violations WHERE event = 'Listed' ORDER BY 1, 2;
+SET cdp.now = '2026-06-01 14:00+00';
+SELECT cdp.drop_tracking_plan('Listed');
+INSERT INTO cdp.events (event, identifiers, received_at) SELECT 'Listed', '{user_id:1}', until_at - i * interval '1 microsecond' FROM cdp.stat_plans, generate_series(0, 1) i WHERE event = 'Listed';
+SELECT cdp.apply();
+SELECT judged FROM cdp.stat_plans WHERE event = 'Listed';

@@ -126,3 +126,13 @@ SELECT cdp.set_retention('10 days', 'Call', 'track');
 SELECT cdp.apply();
 SELECT cdp.profile('user_id:gil') #> '{traits,plain}' AS plain;
 SELECT * FROM cdp.verify();
+
+-- names as a JSON pointer escapes them
+SET cdp.now = '2026-06-01 09:00+00';
+SELECT cdp.tracking_plan('Escaped', '{"additionalProperties": {"type": "number"}}', 'drop-property') > 0 AS made;
+SET cdp.now = '2026-06-01 10:00+00';
+SELECT cdp.create_trait('escaped', aggregate => 'last', value => $$(properties ?| '{a/b,a~b,a~1b,~0,/}') || ' ' || (properties ? 'a')$$, event => 'Escaped');
+SELECT cdp.track('Escaped', '{"a/b": "", "a~b": "", "a~1b": "", "~0": "", "/": "", "a": 1}', user_id => 'esc') IS NOT NULL AS logged;
+SELECT cdp.apply() >= 0;
+SELECT cdp.profile('user_id:esc') -> 'traits' ->> 'escaped' AS escaped;
+SELECT count(*) FROM cdp.verify();
