@@ -32,6 +32,7 @@
 #include "partitioning/partdesc.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -169,6 +170,8 @@ CdpLogScanBegin(void)
 	int			i;
 
 	log->parent = table_open(CdpRelationOid("events"), AccessShareLock);
+	/* whose lock was had before may have got another partition since */
+	AcceptInvalidationMessages();
 	partitions = RelationGetPartitionDesc(log->parent, true);
 	log->parts = palloc0_array(Part, Max(partitions->nparts, 1));
 	for (i = 0; i < partitions->nparts; i++)
