@@ -53,7 +53,9 @@ PG_FUNCTION_INFO_V1(cdp_account_at);
 	"->'parent' AS parent FROM (" entries ") l WHERE l.type = 'group') g" \
 	" CROSS JOIN LATERAL unnest(g.identifiers) i" \
 	" JOIN cdp.identifier_kinds k ON k.kind = cdp.kind(i) AND k.entity = 'account'" \
-	" WHERE g.parent IS NOT NULL) a)," \
+	" WHERE g.parent IS NOT NULL) a" \
+	/* what names no account by the rules there are now is below none */ \
+	" WHERE a.account IS NOT NULL)," \
 	" below (account) AS (SELECT $1 UNION SELECT s.account FROM below b" \
 	" JOIN said s ON s.parent = b.account)" \
 	" SELECT b.account, a.account_id FROM below b" \
@@ -380,6 +382,24 @@ take_nobodys(Question *q, CdpEntry **entries, int n)
 }
 
 /*
+ * Has the person been looked at?  Clusters that are collected later may lead to
+ * him by what nothing of his own leads to: a copy of an entry of somebody else.
+ */
+static bool
+is_done(Question *q, CdpNode *root)
+{
+	CdpNode *node = root;
+
+	do
+	{
+		if (hash_search(q->done, &node->identifier, HASH_FIND, NULL) != NULL)
+			return true;
+		node = node->next;
+	} while (node != root);
+	return false;
+}
+
+/*
  * The people who were collected, and their entries.
  */
 static void
@@ -404,6 +424,8 @@ take_people(Question *q, CdpEntry **entries, int n)
 		while (next < n && CdpNodeRoot(entries[next]->owner_node) == roots[i])
 			next++;
 		person.is.n = (int) (entries + next - person.is.entries);
+		if (is_done(q, roots[i]))
+			continue;
 		MemoryContextSwitchTo(own);
 		take_person(q, &person);
 		MemoryContextSwitchTo(context);

@@ -97,6 +97,12 @@ SELECT cdp.track('Order', user_id => 'u1', identifiers => '{group_id:leaf}') <> 
 SELECT cdp.apply();
 SELECT cdp.account_at('group_id:root')->'traits'->'all_orders' AS below, cdp.account_at('group_id:root') = cdp.account('group_id:root') - 'last_seen' AS same;
 DROP TABLE companies;
+-- what a group call names beside others, and names no account by the rules there are now, is below none
+SELECT cdp.track('Order', user_id => 'u1', identifiers => '{group_id:over}') <> '' AS logged;
+INSERT INTO cdp.events (type, identifiers, properties) VALUES ('group', '{group_id:under,group_id:barred}', '{"parent": "group_id:over"}');
+SELECT cdp.alter_identifier_kind('group_id', blocked => ARRAY['barred']);
+SELECT FROM cdp.apply();
+SELECT cdp.account_at('group_id:over') = cdp.account('group_id:over') - 'last_seen' AS same, cdp.account_at('group_id:under')->'parent' AS parent;
 -- nothing is written
 BEGIN READ ONLY;
 SELECT cdp.account_at('group_id:g1', '2026-01-20') IS NOT NULL AS answered;
@@ -104,3 +110,43 @@ COMMIT;
 DROP PROCEDURE days;
 DROP TABLE shown;
 DROP EXTENSION cdp CASCADE;
+
+-- people who are met again on the way to others, by copies of one message about many, count once
+SET client_min_messages = warning;
+CREATE EXTENSION cdp;
+SET cdp.now = '2025-12-31';
+SET cdp.bridge_guard = 0;
+SET cdp.max_new_identifiers_per_hour = 0;
+SELECT cdp.create_trait('r', aggregate => 'count', entity => 'account', options => '{"rollup": true}');
+CREATE FUNCTION say(message text, source text, type text, who text, at timestamptz, received timestamptz, said jsonb DEFAULT '{}') RETURNS void LANGUAGE sql AS $$
+	INSERT INTO cdp.events (message_id, source, type, event, identifiers, occurred_at, received_at, properties) VALUES (message, source, type, CASE WHEN type = 'track' THEN 'Seen' END, who::cdp.identifier[], at, received, said) $$;
+DO $$ BEGIN
+	PERFORM say('m1', 'web', 'group', '{user_id:u8,anonymous_id:d11}', '2026-05-03', '2026-03-26');
+	PERFORM say('m4', 'web', 'page', '{user_id:u6,user_id:u18,user_id:v6}', '2026-01-30 00:04:59', '2026-01-30');
+END $$;
+SELECT FROM cdp.apply();
+DO $$ BEGIN
+	PERFORM say('m51', 'web', 'group', '{user_id:u6,user_id:u3,anonymous_id:e6}', '2025-12-10', '2026-05-06');
+	PERFORM say('m58', 'web', 'track', '{user_id:v11,email:p1@example.com,anonymous_id:d5,anonymous_id:e12,email:p11@example.com}', '2026-05-21', '2026-05-21');
+	PERFORM say('m62', 'app', 'track', '{user_id:u8,anonymous_id:e8,email:p8@example.com}', '2026-03-23', '2026-03-23');
+	PERFORM say('m63', 'manual', 'merge', '{user_id:u6,anonymous_id:e5}', '2026-04-25', '2026-04-25');
+	PERFORM say('m70', 'app', 'identify', '{email:p8@example.com,group_id:G1}', '2026-02-20', '2026-04-23');
+	PERFORM say('m1', 'web', 'group', '{email:p17@example.com,anonymous_id:d13}', '2026-01-05', '2026-03-26');
+	PERFORM say('m32', 'web', 'group', '{anonymous_id:e4,user_id:v6,group_id:G1,group_id:g2}', '2026-01-04', '2026-02-10', '{"seats": 2, "plan": 7}');
+	PERFORM say('m1', 'web', 'group', '{user_id:u11,anonymous_id:d20}', '2026-04-18', '2026-03-26');
+	PERFORM say('m84', 'web', 'group', '{anonymous_id:e12,group_id:g1,group_id:3}', '2025-11-07', '2026-03-26', '{"parent": "group_id:g1"}');
+	PERFORM say('m88', 'app', 'group', '{anonymous_id:e5,anonymous_id:e16,user_id:u5,group_id:g1,group_id:G1}', '2026-03-14', '2026-03-14', '{"plan": "free"}');
+END $$;
+SELECT cdp.create_identifier_kind('workspace', entity => 'account', normaliser => 'lower');
+DO $$ BEGIN
+	PERFORM say('m54', 'web', 'track', '{anonymous_id:e20,user_id:u3}', '2026-02-27', '2026-03-12');
+	PERFORM say('m21', 'web', 'track', '{user_id:v19,anonymous_id:e13,anonymous_id:e20,user_id:v12,anonymous_id:d20}', '2026-01-23', '2026-05-03');
+	PERFORM say('m109', 'manual', 'split', '{email:p11@example.com,user_id:u11}', '2026-03-31 00:05', '2026-03-31', '{"reason": "r", "author": "me"}');
+	PERFORM say('m32', 'web', 'group', '{anonymous_id:e4,user_id:v6,group_id:G1,group_id:g2}', '2026-01-04', '2026-02-10', '{"seats": 2, "parent": "group_id:g1"}');
+END $$;
+SET cdp.now = '2026-06-30';
+SELECT FROM cdp.apply();
+SELECT a.identifier, cdp.account_at(a.identifier)->'members' AS then, cdp.account(a.identifier)->'members' AS now FROM cdp.account_identities a ORDER BY a.identifier::text COLLATE "C";
+SELECT * FROM cdp.verify();
+DROP EXTENSION cdp CASCADE;
+DROP FUNCTION say;
