@@ -5,7 +5,7 @@
 #   HOT="1000 100000 1000000"       entries of one profile
 #   HOT_TRAITS=lists                windows of lists, values and sessions; by default
 #                                   of scalars
-#   REFRESH="200000 1000000"        entries of the log
+#   REFRESH="1000000 5000000"       entries of the log
 #   REFRESH_TRAITS="4 12"           simple ones; of all kinds
 #
 # shellcheck shell=bash
@@ -145,7 +145,7 @@ refresh_model()
 bench_refresh()
 {
 	local size run last traits session
-	for size in ${REFRESH:-200000 1000000}; do
+	for size in ${REFRESH:-1000000 5000000}; do
 		for traits in ${REFRESH_TRAITS:-4 12}; do
 			fresh bench_refresh
 			{
