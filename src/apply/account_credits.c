@@ -34,6 +34,15 @@ static CdpStatement credits = {
 	{ "int8[]", "int8[]", "timestamptz[]" }
 };
 
+/* what is said of accounts by now, also that there is nothing */
+static CdpStatement standings = {
+	"SELECT u.node_id, w.account_id, w.at, " CDP_SAID_MEMBER("w")
+	" FROM (SELECT unnest($1) AS node_id) AS u"
+	" JOIN cdp.identities o ON o.node_id = u.node_id"
+	" CROSS JOIN LATERAL " CDP_SAID("o.profile_id", "'infinity'") " w",
+	{ "int8[]" }
+};
+
 CdpStatement CdpOwnedEntries = {
 	"SELECT u.owner, " CDP_EVENTS_COLUMNS
 	" FROM (SELECT unnest($1) AS owner) AS u"
@@ -53,9 +62,79 @@ CdpStatement CdpNobodysEntries = {
 	{ "int8[]" }
 };
 
+void
+CdpStandingsForget(CdpAccountSet *set)
+{
+	if (set->standings != NULL)
+		hash_destroy(set->standings);
+	set->standings = NULL;
+}
+
+CdpStanding *
+CdpStandingOf(CdpAccountSet *set, int64 node)
+{
+	return hash_search(set->standings, &node, HASH_FIND, NULL);
+}
+
+void
+CdpStandingsAsk(CdpAccountSet *set, const int64 *nodes, int n)
+{
+	int64 *asked = palloc(sizeof(int64) * Max(n, 1));
+	int nasked = 0;
+	Datum arg;
+
+	if (set->standings == NULL)
+	{
+		HASHCTL ctl;
+
+		memset(&ctl, 0, sizeof(ctl));
+		ctl.keysize = sizeof(int64);
+		ctl.entrysize = sizeof(CdpStanding);
+		ctl.hcxt = set->context;
+		set->standings = hash_create("cdp standings", 256, &ctl,
+									 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		bool found;
+		CdpStanding *standing = hash_search(set->standings, &nodes[i], HASH_ENTER, &found);
+
+		if (found)
+			continue;
+		standing->since = DT_NOBEGIN;
+		standing->n = 0;
+		standing->accounts = NULL;
+		asked[nasked++] = nodes[i];
+	}
+	if (nasked > 0)
+	{
+		arg = CdpInt8Array(asked, nasked);
+		CdpRunHere(&standings, &arg, NULL);
+		for (uint64 r = 0; r < SPI_processed; r++)
+		{
+			bool isnull;
+			CdpStanding *standing = CdpStandingOf(set, CdpCellInt8(r, 1));
+
+			standing->since = Max(standing->since, CdpCellInt8(r, 3));
+			if (!DatumGetBool(CdpCell(r, 4, &isnull)))
+				continue;
+			/* most have one */
+			if (standing->accounts == NULL)
+				standing->accounts = MemoryContextAlloc(set->context, sizeof(int64));
+			else
+				standing->accounts = repalloc(standing->accounts,
+											  sizeof(int64) * (standing->n + 1));
+			standing->accounts[standing->n++] = CdpCellInt8(r, 2);
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	pfree(asked);
+}
+
 /*
  * For which accounts do these entries count?  Those that contribute nothing
- * are passed over.
+ * are passed over.  Most are later than all that is said of who belongs where,
+ * and the others are asked about one by one.
  */
 CdpCredit *
 CdpCreditsFind(CdpAccountSet *set, CdpEntry *entries, int n,
@@ -64,7 +143,9 @@ CdpCreditsFind(CdpAccountSet *set, CdpEntry *entries, int n,
 	int64 *places = palloc(sizeof(int64) * Max(n, 1));
 	int64 *nodes = palloc(sizeof(int64) * Max(n, 1));
 	TimestampTz *ats = palloc(sizeof(TimestampTz) * Max(n, 1));
+	CdpStanding **known = palloc0(sizeof(CdpStanding *) * Max(n, 1));
 	CdpCredit *result;
+	int nowners = 0;
 	int nasked = 0;
 	int max = 0;
 	Datum args[3];
@@ -73,8 +154,25 @@ CdpCreditsFind(CdpAccountSet *set, CdpEntry *entries, int n,
 	for (int i = 0; i < n; i++)
 	{
 		max += entries[i].naccounts;
-		if (entries[i].naccounts > 0 || entries[i].owner <= 0 || contributions[i].n == 0)
+		if (entries[i].naccounts == 0 && entries[i].owner > 0 && contributions[i].n > 0)
+		{
+			places[nowners] = i;
+			nodes[nowners++] = entries[i].owner;
+		}
+	}
+	if (nowners > 0)
+		CdpStandingsAsk(set, nodes, nowners);
+	for (int j = 0; j < nowners; j++)
+	{
+		int i = (int) places[j];
+		CdpStanding *standing = CdpStandingOf(set, entries[i].owner);
+
+		if (entries[i].at >= standing->since)
+		{
+			known[i] = standing;
+			max += standing->n;
 			continue;
+		}
 		places[nasked] = i;
 		nodes[nasked] = entries[i].owner;
 		ats[nasked++] = entries[i].at;
@@ -98,6 +196,11 @@ CdpCreditsFind(CdpAccountSet *set, CdpEntry *entries, int n,
 	}
 	for (int i = 0; i < n; i++)
 	{
+		for (int j = 0; known[i] != NULL && j < known[i]->n; j++)
+		{
+			result[*ncredits].entry = i;
+			result[(*ncredits)++].account = known[i]->accounts[j];
+		}
 		for (int j = 0; j < entries[i].naccounts; j++)
 		{
 			CdpAccount *account = CdpAccountFind(set, entries[i].accounts[j]);

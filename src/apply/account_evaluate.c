@@ -35,12 +35,16 @@ static CdpStatement values_of = {
 	{ "int8[]" }
 };
 
+/*
+ * By profile: without statistics the planner would rather read what all members
+ * contribute to the trait, as it takes two columns for more choosy than one.
+ */
 static CdpStatement delete_values = {
 	"DELETE FROM cdp.account_values v"
 	" USING (SELECT unnest($1) AS account_id, unnest($2) AS trait_id,"
 	" unnest($3) AS profile_id) AS u"
-	" WHERE v.profile_id = u.profile_id AND v.account_id = u.account_id"
-	" AND v.trait_id = u.trait_id",
+	" WHERE v.profile_id = u.profile_id AND v.account_id IS NOT DISTINCT FROM u.account_id"
+	" AND v.trait_id IS NOT DISTINCT FROM u.trait_id",
 	{ "int8[]", "int4[]", "int8[]" }
 };
 
@@ -302,15 +306,14 @@ write_contributions(HTAB *table, Ids *touched)
  * former ones do no more.
  */
 static void
-member_values(CdpBatch *batch, CdpTraitSet *accounts, Ids *touched)
+member_values(CdpBatch *batch, CdpAccountSet *set, Ids *touched)
 {
+	CdpTraitSet *accounts = set->traits;
 	CdpGraph *graph = batch->graph;
 	HTAB *table = make_table("cdp contributions", 3, sizeof(Contribution));
 	Ids profiles = { 0 };
 	Ids now = { 0 };
-	CdpMembership *memberships;
 	Datum arg;
-	int n;
 
 	for (int i = 0; i < batch->nprofiles; i++)
 		if (batch->profiles[i]->values.values != NULL)
@@ -341,14 +344,14 @@ member_values(CdpBatch *batch, CdpTraitSet *accounts, Ids *touched)
 	}
 	SPI_freetuptable(SPI_tuptable);
 
-	memberships = CdpAccountsOfProfiles(now.ids, now.n, DT_NOEND, &n);
-	for (int i = 0; i < n; i++)
+	CdpStandingsAsk(set, now.ids, now.n);
+	for (int i = 0; i < now.n; i++)
 	{
-		CdpProfile **profile = bsearch(&memberships[i].profile_id, batch->profiles,
-									   batch->nprofiles, sizeof(CdpProfile *),
-									   compare_profiles);
+		CdpStanding *standing = CdpStandingOf(set, now.ids[i]);
+		CdpProfile **profile = bsearch(&now.ids[i], batch->profiles, batch->nprofiles,
+									   sizeof(CdpProfile *), compare_profiles);
 
-		for (int t = 0; t < accounts->ntraits; t++)
+		for (int t = 0; standing->n > 0 && t < accounts->ntraits; t++)
 		{
 			int32 member = accounts->traits[t]->member_trait;
 			Numeric value = member == 0 ? NULL :
@@ -356,10 +359,8 @@ member_values(CdpBatch *batch, CdpTraitSet *accounts, Ids *touched)
 															   (*profile)->node->new_segments,
 															   (*profile)->node->nnew_segments);
 
-			if (value != NULL)
-				contribution_of(table, memberships[i].account_id, member,
-								memberships[i].profile_id)
-					->after = value;
+			for (int j = 0; value != NULL && j < standing->n; j++)
+				contribution_of(table, standing->accounts[j], member, now.ids[i])->after = value;
 		}
 	}
 	write_contributions(table, touched);
@@ -407,7 +408,7 @@ CdpAccountsMemberValues(CdpBatch *batch)
 	Ids touched = { 0 };
 
 	if (CdpAccountsOverMembers(batch))
-		member_values(batch, CdpAccountTraitSetGet(batch->applier.generation), &touched);
+		member_values(batch, CdpAccountSetMake(batch), &touched);
 }
 
 /* ---- evaluation ---- */
@@ -744,7 +745,7 @@ CdpAccountsEvaluate(CdpAccountSet *set)
 			add_id(&touched, due.ids[i]);
 	}
 	if (has_member_traits(set->traits))
-		member_values(batch, set->traits, &touched);
+		member_values(batch, set, &touched);
 	hash_seq_init(&seq, set->by_id);
 	while ((account = hash_seq_search(&seq)) != NULL)
 	{

@@ -680,6 +680,7 @@ CdpAccountsApply(CdpBatch *batch)
 		CdpAccountsLate(set, namings, n);
 	put_in(set, namings, n);
 	write_accounts(set);
+	CdpStandingsForget(set);
 	if (!batch->replaying)
 		CdpAccountsFold(set);
 	/* all columns of those that may be gone */

@@ -61,6 +61,7 @@ typedef struct CdpAccountSet
 	HTAB *names;
 	HTAB *by_id; /* id -> CdpAccount */
 	HTAB *refold; /* nodes whose entries are to be folded anew */
+	HTAB *standings; /* CdpStanding by node; what has been asked */
 } CdpAccountSet;
 
 /* An entry that names accounts, and what it says of them. */
@@ -99,6 +100,21 @@ extern void CdpAccountsLateDomains(CdpAccountSet *set, const int64 *profiles,
 extern void CdpAccountsMoved(CdpAccountSet *set);
 
 /* account_credits.c */
+/* Of which accounts the profile of a node is a member. */
+typedef struct CdpStanding
+{
+	int64 node; /* hash key */
+	TimestampTz since; /* at this instant and at all later ones */
+	int n;
+	int64 *accounts;
+} CdpStanding;
+
+/* Ask about these nodes; those that have been asked about are known. */
+extern void CdpStandingsAsk(CdpAccountSet *set, const int64 *nodes, int n);
+extern CdpStanding *CdpStandingOf(CdpAccountSet *set, int64 node);
+/* The evidence has changed. */
+extern void CdpStandingsForget(CdpAccountSet *set);
+
 /* An entry and an account that it counts for. */
 typedef struct CdpCredit
 {

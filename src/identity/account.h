@@ -35,22 +35,31 @@ typedef struct CdpMembership
 	" ORDER BY e.at DESC, e.tie DESC LIMIT 1) x ON true"
 
 /*
- * SQL: the accounts (account_id, at, tie) that a profile is a member of, as of
- * an instant.  What entries say wins: those that follow from its addresses of
- * e-mail (at: since it has the newest of them) count where no entry said
- * anything about the account, and where it is in no other by what entries say.
+ * SQL: the accounts that anything is said of, as of an instant: the latest word of
+ * entries, or that addresses have the domain.
  */
-#define CDP_MEMBERSHIPS(profile, at) \
-	"(SELECT w.account_id, w.at, w.tie FROM" \
-	" (SELECT v.*, bool_or(NOT v.leaves) OVER () AS explicit FROM" \
+#define CDP_SAID(profile, at) \
+	"(SELECT v.*, bool_or(NOT v.leaves) OVER () AS explicit FROM" \
 	" (SELECT DISTINCT ON (n.account_id) n.account_id, COALESCE(x.at, i.first_seen) AS at," \
 	" x.tie, x.leaves FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id" \
 	CDP_LATEST_EVIDENCE("n.node_id", "n.account_id", at) \
 	" WHERE i.profile_id = " profile \
 	" AND (x.at IS NOT NULL OR (n.by_domain AND i.first_seen <= " at "))" \
 	" ORDER BY n.account_id, x.at DESC NULLS LAST, x.tie DESC NULLS LAST," \
-	" i.first_seen DESC) v) w" \
-	" WHERE COALESCE(NOT w.leaves, w.explicit IS NOT TRUE))"
+	" i.first_seen DESC) v)"
+
+/*
+ * SQL: the accounts (account_id, at, tie) that a profile is a member of, as of
+ * an instant.  What entries say wins: those that follow from its addresses of
+ * e-mail (at: since it has the newest of them) count where no entry said
+ * anything about the account, and where it is in no other by what entries say.
+ */
+#define CDP_MEMBERSHIPS(profile, at) \
+	"(SELECT w.account_id, w.at, w.tie FROM " CDP_SAID(profile, at) " w" \
+	" WHERE " CDP_SAID_MEMBER("w") ")"
+
+/* SQL: is the profile a member by what is said? */
+#define CDP_SAID_MEMBER(said) "COALESCE(NOT " said ".leaves, " said ".explicit IS NOT TRUE)"
 
 /*
  * These run SQL: inside SPI_connect and CdpBecomeOwner.  Results are palloc'd

@@ -210,3 +210,18 @@ SELECT cdp.apply() AS applied;
 SELECT cdp.alter_identifier_kind('company', entity => 'account', links => false);
 SELECT a.identifier, a.traits, cdp.in_segment(a.identifier, 'used') FROM cdp.accounts a;
 SELECT * FROM cdp.verify();
+
+-- what a member contributes is found by the member, also where no statistics say how many the account has
+SET client_min_messages = warning;
+DROP EXTENSION cdp CASCADE;
+CREATE EXTENSION cdp;
+SET cdp.now = '2026-02-01';
+SELECT cdp.create_trait('n', aggregate => 'count', event => 'V'), cdp.create_trait('most', aggregate => 'max', value => 'n', entity => 'account', options => '{"over": "members"}');
+INSERT INTO cdp.events (type, identifiers, occurred_at) SELECT 'group', ARRAY['user_id:u' || g, 'group_id:acme']::cdp.identifier[], '2026-01-01' FROM generate_series(1, 1000) g;
+SELECT FROM cdp.apply();
+INSERT INTO cdp.events (event, identifiers, occurred_at) SELECT 'V', ARRAY['user_id:u' || g]::cdp.identifier[], '2026-01-02' FROM generate_series(1, 100) g;
+SELECT FROM cdp.apply();
+SELECT pg_stat_force_next_flush();
+SELECT idx_tup_read < 1000 AS few FROM pg_stat_user_indexes WHERE indexrelname = 'account_values_value';
+SELECT cdp.account('group_id:acme')->'traits' AS traits;
+SELECT * FROM cdp.verify();
