@@ -168,7 +168,9 @@ BEGIN
 	-- a declared trait need not be defined to have a value
 	IF jsonb_typeof(include -> 'traits') = 'array' THEN
 		PERFORM cdp.check_names('trait', ARRAY(SELECT jsonb_array_elements_text(include -> 'traits')),
-			ARRAY(SELECT t.name FROM cdp.traits t UNION SELECT k.name FROM cdp.declared_keys k), 'See cdp.traits.');
+			ARRAY(SELECT t.name FROM cdp.traits t UNION SELECT k.name FROM cdp.declared_keys k
+				UNION SELECT e FROM jsonb_array_elements_text(
+					CASE WHEN jsonb_typeof(before.include -> 'traits') = 'array' THEN before.include -> 'traits' END) e), 'See cdp.traits.');
 	END IF;
 END
 $$;
@@ -428,7 +430,8 @@ COMMENT ON FUNCTION cdp.rewind(text, text) IS
 	'move the position of a subscription, back or forth; start as of cdp.subscribe(). What was polled and not acknowledged, or waits to be tried again, is forgotten when it lies before the new position, and comes again when it lies behind it. Errors: undefined_object, invalid_parameter_value, object_not_in_prerequisite_state (changes no longer kept)';
 
 -- Filters go by name: they follow when a segment or a trait gets another one,
--- and keep the old one for what was written under it.
+-- and keep the old one for what was written under it. What is to be included is
+-- looked up when it is delivered, hence by the new one.
 CREATE FUNCTION cdp.follow_rename() RETURNS trigger
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
@@ -440,10 +443,16 @@ BEGIN
 	SET filter = jsonb_set(s.filter, ARRAY[key],
 		to_jsonb(array_append(array_remove(cdp.filter_values(s.filter, key), NEW.name), NEW.name)))
 	WHERE OLD.name = ANY (CASE key WHEN 'segment' THEN s.segments ELSE s.traits END);
+	IF key = 'trait' THEN
+		UPDATE cdp.subscriptions s
+		SET include = jsonb_set(s.include, '{traits}', (SELECT jsonb_agg(CASE e.name WHEN OLD.name THEN NEW.name ELSE e.name END ORDER BY e.n)
+			FROM jsonb_array_elements_text(s.include -> 'traits') WITH ORDINALITY AS e (name, n)))
+		WHERE jsonb_typeof(s.include -> 'traits') = 'array' AND s.include -> 'traits' ? OLD.name;
+	END IF;
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION cdp.follow_rename() IS 'internal: filters of subscriptions follow a segment or a trait to its new name';
+COMMENT ON FUNCTION cdp.follow_rename() IS 'internal: what subscriptions filter by and include follows a segment or a trait to its new name';
 CREATE TRIGGER subscriptions_follow AFTER UPDATE OF name ON cdp.segment_definitions
 	FOR EACH ROW WHEN (OLD.name IS DISTINCT FROM NEW.name) EXECUTE FUNCTION cdp.follow_rename('segment');
 CREATE TRIGGER subscriptions_follow AFTER UPDATE OF name ON cdp.trait_definitions

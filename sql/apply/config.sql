@@ -38,6 +38,9 @@ CREATE FUNCTION cdp.export_config() RETURNS jsonb
 AS $$
 DECLARE
 	config jsonb;
+	known_segments constant text[] := ARRAY(SELECT d.name FROM cdp.segment_definitions d WHERE NOT d.hidden);
+	known_traits constant text[] := ARRAY(SELECT t.name FROM cdp.traits t);
+	known_included constant text[] := known_traits || ARRAY(SELECT k.name FROM cdp.declared_keys k);
 BEGIN
 	WITH objects(section, name, object) AS (
 		SELECT 'identifier_kinds', d.kind, to_jsonb(d) - 'kind'
@@ -72,9 +75,20 @@ BEGIN
 			'exclude', to_jsonb(s.exclude), 'holdout', s.holdout, 'seed', COALESCE(NULLIF(s.seed, s.name), ''), 'enabled', s.enabled)
 		FROM cdp.segments s JOIN cdp.segment_definitions d ON d.name = s.name
 		UNION ALL
-		SELECT 'subscriptions', s.name, jsonb_build_object('filter', s.filter, 'include', s.include, 'mode', s.mode,
+		-- names that are gone mean something here, where changes were written under them, and are errors elsewhere
+		SELECT 'subscriptions', s.name, jsonb_build_object('filter', s.filter || COALESCE(n.filter, '{}'),
+			'include', s.include || COALESCE(n.include, '{}'), 'mode', s.mode,
 			'visibility', s.visibility, 'format', s.format, 'max_tries', s.max_tries, 'backoff', s.backoff)
-		FROM cdp.subscriptions s
+		FROM cdp.subscriptions s,
+		LATERAL (SELECT jsonb_object_agg(k.key, k.names) FILTER (WHERE k.part = 'filter') AS filter,
+				jsonb_object_agg(k.key, k.names) FILTER (WHERE k.part = 'include') AS include
+			FROM (SELECT e.part, e.key, jsonb_agg(v.name ORDER BY v.n) AS names
+				FROM (VALUES ('filter', 'segment', s.filter->'segment'), ('filter', 'trait', s.filter->'trait'),
+					('include', 'traits', s.include->'traits')) AS e (part, key, value),
+				LATERAL jsonb_array_elements_text(CASE WHEN jsonb_typeof(e.value) = 'array' THEN e.value ELSE '[]' END)
+					WITH ORDINALITY AS v (name, n)
+				WHERE v.name = ANY (CASE WHEN e.key = 'segment' THEN known_segments WHEN e.part = 'filter' THEN known_traits ELSE known_included END)
+				GROUP BY 1, 2) k) n
 	), said AS (
 		-- only what is not as it would be anyway
 		SELECT o.section, o.name, COALESCE((

@@ -36,7 +36,7 @@ SELECT cdp.subscribe('mailer', start => 'now');
 SELECT cdp.track('Order Completed', '{"revenue": 129.90}', user_id => 'ada');
 SELECT cdp.apply() AS applied;
 SELECT seq, kind, segment, profile_id FROM cdp.poll('mailer');
-SELECT cdp.ack('mailer', max(seq)) FROM cdp.changes;
+SELECT cdp.ack('mailer', 6);
 SELECT traits FROM cdp.profiles WHERE profile_id = cdp.resolve('user_id:ada');
 -- block 8
 SELECT cdp.split('user_id:ada', 'anonymous_id:phone-7f3a', 'not her phone') AS split \gset

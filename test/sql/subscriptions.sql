@@ -175,3 +175,30 @@ SELECT count(*) FROM cdp.changes;
 RESET ROLE;
 REVOKE EXECUTE ON FUNCTION cdp.poll, cdp.ack(text, bigint, int) FROM regress_cdp_consumer;
 DROP ROLE regress_cdp_consumer;
+
+-- poll, work and acknowledge in one statement, as the documentation has it
+CREATE TABLE letters (profile_id bigint, seq bigint);
+SELECT emit('segment_exited 9 warm');
+SELECT cdp.subscribe('letters', '{"kind": "segment_entered"}');
+SELECT emit('segment_entered 1 warm', 'segment_entered 2 warm', 'segment_exited 1 warm', 'segment_entered 3 warm');
+PREPARE work AS
+	WITH polled AS MATERIALIZED (SELECT * FROM cdp.poll('letters', 2)),
+		written AS (INSERT INTO letters SELECT profile_id, seq FROM polled)
+	SELECT cdp.ack('letters', seq, epoch) FROM polled ORDER BY epoch DESC, seq DESC LIMIT 1;
+EXECUTE work;
+BEGIN;
+EXECUTE work;
+ROLLBACK;
+SELECT profile_id FROM letters ORDER BY seq;
+EXECUTE work;
+EXECUTE work;
+SELECT profile_id FROM letters ORDER BY seq;
+SELECT l.behind FROM cdp.subscription_lag l WHERE l.subscription = 'letters';
+-- and for several consumers
+SELECT cdp.alter_subscription('letters', visibility => '1 minute');
+SELECT emit('segment_entered 4 warm', 'segment_entered 5 warm');
+WITH polled AS MATERIALIZED (SELECT * FROM cdp.poll('letters')),
+	written AS (INSERT INTO letters SELECT profile_id, seq FROM polled)
+SELECT cdp.ack('letters', array_agg(seq), epoch) FROM polled GROUP BY epoch;
+SELECT profile_id FROM letters ORDER BY seq;
+SELECT l.behind, l.in_flight FROM cdp.subscription_lag l WHERE l.subscription = 'letters';

@@ -161,8 +161,25 @@ SELECT cdp.alter_trait('ltv', options => '{"announce": true}');
 SELECT cdp.subscribe('values', '{"segment": "warm", "trait": "ltv"}');
 SELECT emit('trait_changed 1  entry {"trait":"ltv"}', 'trait_changed 1  entry {"trait":"spend"}', 'segment_entered 1 warm', 'segment_entered 1 freezing');
 SELECT kind, segment, payload FROM cdp.poll('values');
+SELECT cdp.alter_subscription('values', include => '{"traits": ["spend", "ltv"]}');
 SELECT cdp.rename_trait('ltv', 'lifetime_value');
-SELECT filter FROM cdp.subscriptions WHERE name = 'values';
+SELECT filter, include FROM cdp.subscriptions WHERE name = 'values';
+-- a document of it can be applied where there never were the old names
+SELECT cdp.export_config() #> '{subscriptions,values}';
+BEGIN;
+CREATE TEMP TABLE document AS SELECT cdp.export_config() AS c;
+SELECT * FROM cdp.apply_config((SELECT c FROM document));
+SELECT cdp.unsubscribe('values');
+SELECT action, kind, name FROM cdp.apply_config((SELECT c FROM document), dry_run => false);
+SELECT * FROM cdp.apply_config((SELECT c FROM document));
+ROLLBACK;
+-- what is included and gone need not be mentioned to alter the rest
+SELECT cdp.create_trait('fleeting', type => 'text');
+SELECT cdp.subscribe('thin', include => '{"traits": ["fleeting", "spend"]}');
+SELECT cdp.drop_trait('fleeting');
+SELECT cdp.alter_subscription('thin', mode => 'mirror');
+SELECT cdp.export_config() #> '{subscriptions,thin}';
+SELECT cdp.unsubscribe('thin');
 SELECT cdp.subscribe('snap', '{"trait": "lifetime_value"}', 'snapshot');
 
 -- numbers of another epoch: the database was restored to an earlier state
