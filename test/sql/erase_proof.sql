@@ -20,7 +20,7 @@ ANALYZE;
 SELECT DISTINCT tablename, attname FROM pg_stats WHERE schemaname = 'cdp'
 	AND concat(most_common_vals, histogram_bounds, most_common_elems) ~* 'ada@|lovelace' ORDER BY 1, 2;
 SELECT a.attrelid::regclass, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.relnamespace = 'cdp'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped AND a.attstattarget <> 0
+WHERE c.relnamespace = 'cdp'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped AND coalesce(a.attstattarget, -1) <> 0
 	AND (a.attname IN ('identifiers', 'properties', 'context', 'payload', 'error', 'last_error') OR (a.attname = 'identifier' AND a.attrelid <> 'account_identities'::regclass));
 
 SELECT erase('user_id:lovelace-17') IS NOT NULL AS logged;
