@@ -39,6 +39,8 @@ DECLARE
 	last_cannot int[];
 	ncannots int[];
 	next_cannot int[];
+	x_slots jsonb;
+	y_slots jsonb;
 	held int[] := '{}';		-- links that the bridge guard holds
 	x int;
 	y int;
@@ -104,7 +106,8 @@ BEGIN
 			last_cannot[x] := i;
 		END IF;
 		first_cannot[x] := i;
-		ncannots[x] := ncannots[x] + 1;
+		p := ncannots[x] + 1;
+		ncannots[x] := p;
 	END LOOP;
 
 	FOR phase IN 1 .. 4 LOOP
@@ -207,25 +210,36 @@ BEGIN
 				CONTINUE;
 			END IF;
 
-			-- y becomes a part of x
+			-- y becomes a part of x.  An array to which one of its own elements is
+			-- assigned is copied as a whole: so these go by way of a variable.
 			parent[y] := x;
-			size[x] := size[x] + size[y];
-			IF slots[x] IS NULL THEN
-				slots[x] := slots[y];
-			ELSIF slots[y] IS NOT NULL THEN
-				slots[x] := slots[x] ||
-					(SELECT jsonb_object_agg(t.slot, t.n::int + COALESCE((slots[x]->t.slot)::int, 0))
-					 FROM jsonb_each(slots[y]) t(slot, n));
+			p := size[x] + size[y];
+			size[x] := p;
+			IF slots[y] IS NOT NULL THEN
+				x_slots := slots[x];
+				y_slots := slots[y];
+				IF x_slots IS NULL THEN
+					x_slots := y_slots;
+				ELSE
+					x_slots := x_slots ||
+						(SELECT jsonb_object_agg(t.slot, t.n::int + COALESCE((x_slots->t.slot)::int, 0))
+						 FROM jsonb_each(y_slots) t(slot, n));
+				END IF;
+				slots[x] := x_slots;
+				slots[y] := NULL;
 			END IF;
-			slots[y] := NULL;
-			IF ncannots[x] = 0 THEN
-				first_cannot[x] := first_cannot[y];
-				last_cannot[x] := last_cannot[y];
-			ELSIF ncannots[y] > 0 THEN
-				next_cannot[last_cannot[x]] := first_cannot[y];
-				last_cannot[x] := last_cannot[y];
+			IF ncannots[y] > 0 THEN
+				IF ncannots[x] = 0 THEN
+					p := first_cannot[y];
+					first_cannot[x] := p;
+				ELSE
+					next_cannot[last_cannot[x]] := first_cannot[y];
+				END IF;
+				p := last_cannot[y];
+				last_cannot[x] := p;
+				p := ncannots[x] + ncannots[y];
+				ncannots[x] := p;
 			END IF;
-			ncannots[x] := ncannots[x] + ncannots[y];
 		END LOOP;
 	END LOOP;
 
