@@ -418,7 +418,8 @@ BEGIN
 	DELETE FROM cdp.subscription_queue q WHERE q.subscription = name AND q.dead_at IS NULL;
 	-- what comes again need not be set aside as well
 	DELETE FROM cdp.subscription_queue q
-	WHERE q.subscription = name AND (q.seq < 0 OR (q.epoch, q.seq) > (at.epoch, at.seq));
+	WHERE q.subscription = name
+		AND CASE WHEN q.seq < 0 THEN start = 'snapshot' ELSE (q.epoch, q.seq) > (at.epoch, at.seq) END;
 	UPDATE cdp.subscriptions t SET epoch = at.epoch, acked_seq = at.seq WHERE t.name = name
 		RETURNING t.* INTO s;
 	IF start = 'snapshot' THEN

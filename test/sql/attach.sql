@@ -178,6 +178,22 @@ UPDATE logins SET who = 'next year, or later' WHERE id = 7;
 SELECT logged, retracted, rejected FROM cdp.sync_attachment('recent');
 SELECT position = cdp.clock() AS is_now FROM cdp.attachment_definitions WHERE name = 'recent';
 
+-- an entry that is a little ahead of the clock is retracted all the same; a row
+-- that cannot be mapped when all are compared says what it said before
+CREATE TABLE ahead (id int PRIMARY KEY, who text, at timestamptz, n text);
+SELECT cdp.attach('ahead', '{"event": "Ahead", "identifiers": {"user_id": "who"}, "time": "at", "properties": {"n": "n::int"}}');
+INSERT INTO ahead VALUES (1, 'early', cdp.clock() + interval '3 minutes', '1');
+UPDATE ahead SET n = '2';
+SELECT cdp.apply() AS applied;
+SELECT e.type, e.properties, e.occurred_at - cdp.clock() AS ahead FROM cdp.events e WHERE e.source = 'ahead' ORDER BY id;
+INSERT INTO ahead VALUES (2, 'other', '2026-04-01', '5');
+ALTER TABLE ahead DISABLE TRIGGER USER;
+UPDATE ahead SET n = 'many' WHERE id = 2;
+ALTER TABLE ahead ENABLE TRIGGER USER;
+SELECT * FROM cdp.sync_attachment('ahead');
+SELECT identifiers FROM counting WHERE event = 'Ahead' ORDER BY occurred_at;
+SELECT cdp.drop_attachment('ahead', retract => true);
+
 -- for the worker: one at a time, with an error or without, and each once
 CREATE VIEW gone AS SELECT * FROM logins;
 SELECT cdp.attach('gone', '{"event": "Gone", "key": "id", "identifiers": {"user_id": "who"}}', load => false);

@@ -142,6 +142,14 @@ SELECT got('snap_jobs', 1), got('snap_jobs', 1), got('snap_jobs');
 SELECT cdp.ack('snap_jobs', ARRAY[-3, -1, 14]::bigint[]);
 SET cdp.now = '2026-01-01 00:03:00+00';
 SELECT seq, cause, occurred_at AT TIME ZONE 'UTC' AS entered_at, payload FROM cdp.poll('snap_jobs');
+-- a member that was set aside stays so, unless all come again
+SELECT cdp.subscribe('snap_dead', '{"segment": "warm"}', 'snapshot', max_tries => 1);
+SELECT cdp.nack('snap_dead', -1, 'no address');
+SELECT cdp.rewind('snap_dead', 'beginning');
+SELECT seq, error FROM cdp.dead_letters WHERE subscription = 'snap_dead';
+SELECT cdp.rewind('snap_dead', 'snapshot');
+SELECT count(*) FROM cdp.dead_letters WHERE subscription = 'snap_dead';
+SELECT cdp.unsubscribe('snap_dead');
 SELECT cdp.subscribe('snap_exits', '{"kind": "segment_exited"}', 'snapshot');
 SELECT got('snap_exits');
 
