@@ -36,12 +36,15 @@ typedef struct CdpMembership
 
 /*
  * SQL: the accounts that anything is said of, as of an instant: the latest word of
- * entries, or that addresses have the domain.
+ * entries, or that addresses have the domain.  From the profile to its nodes to
+ * their accounts, never the other way round: without statistics the planner takes
+ * profiles for so large that it would begin with all nodes of all accounts.
  */
 #define CDP_SAID(profile, at) \
 	"(SELECT v.*, bool_or(NOT v.leaves) OVER () AS explicit FROM" \
 	" (SELECT DISTINCT ON (n.account_id) n.account_id, COALESCE(x.at, i.first_seen) AS at," \
-	" x.tie, x.leaves FROM cdp.identities i JOIN cdp.account_nodes n ON n.node_id = i.node_id" \
+	" x.tie, x.leaves FROM cdp.identities i CROSS JOIN LATERAL (SELECT m.account_id, m.node_id," \
+	" m.by_domain FROM cdp.account_nodes m WHERE m.node_id = i.node_id OFFSET 0) n" \
 	CDP_LATEST_EVIDENCE("n.node_id", "n.account_id", at) \
 	" WHERE i.profile_id = " profile \
 	" AND (x.at IS NOT NULL OR (n.by_domain AND i.first_seen <= " at "))" \
