@@ -112,6 +112,20 @@ is( $node->safe_psql(
 		  . " AND segment = 'buyers'"),
 	'3000', 'which is right');
 
+# ---- a range is that of its channel, not of the batch
+
+$node->safe_psql('postgres',
+	"INSERT INTO cdp.events (event, identifiers) SELECT 'Ordered', ARRAY['user_id:twice' || i % 2]::cdp.identifier[]"
+	  . ' FROM generate_series(1, 4) i');
+$node->safe_psql('postgres', "SELECT cdp.wait_applied('120 s')");
+$got = received('wait');
+$message = decode_json($got->{$channel}[0] || '{}');
+is( $node->safe_psql('postgres',
+		"SELECT min(seq) || ' ' || max(seq) || ' ' || count(*) FROM cdp.changes WHERE epoch = $message->{epoch} AND segment = '$long'"
+		  . " AND seq > (SELECT max(seq) - 4 FROM cdp.changes WHERE epoch = $message->{epoch})"),
+	"$message->{from} $message->{to} $message->{n}", 'of a segment that others entered before');
+is($message->{n}, 2, 'two have entered it');
+
 # ---- the appending transaction notifies nobody, so it can be prepared
 
 $node->safe_psql('postgres', "BEGIN; SELECT cdp.track('Ordered', user_id => 'u2'); PREPARE TRANSACTION 'p'");
