@@ -19,6 +19,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "executor/tuptable.h"
+#include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -150,6 +151,12 @@ CdpProbeBegin(CdpDirect *direct, const char *name)
 	return prober;
 }
 
+static int
+compare_entries(const void *a, const void *b)
+{
+	return ItemPointerCompare(unconstify(void *, a), unconstify(void *, b));
+}
+
 /*
  * The next row by the index; an entry that is known leads to none.
  */
@@ -160,13 +167,12 @@ next_by_index(CdpProber *prober, const ItemPointerData *known, int nknown)
 	{
 		/* a row that was updated in place moves on from where its entry points */
 		ItemPointer entry = index_getnext_tid(prober->scan, ForwardScanDirection);
-		int			i = 0;
 
 		if (entry == NULL)
 			return false;
-		while (i < nknown && !ItemPointerEquals(entry, unconstify(ItemPointerData *, &known[i])))
-			i++;
-		if (i < nknown)
+		CHECK_FOR_INTERRUPTS();
+		if (nknown > 0 &&
+			bsearch(entry, known, nknown, sizeof(ItemPointerData), compare_entries) != NULL)
 			continue;
 		prober->entry = *entry;
 		if (index_fetch_heap(prober->scan, prober->slot))

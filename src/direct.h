@@ -52,8 +52,8 @@ typedef struct CdpProber CdpProber;
 extern CdpProber *CdpProbeBegin(CdpDirect *direct, const char *index);
 extern int	CdpProbe(CdpProber *prober, Datum key, CdpDirectRow row, void *arg);
 /*
- * The same without the rows to which these entries of the index point: CdpProbeEntry
- * told it when they were read.
+ * The same without the rows to which these entries of the index point, in their
+ * order: CdpProbeEntry told it when they were read.
  */
 extern int	CdpProbeOthers(CdpProber *prober, Datum key, const ItemPointerData *known,
 						   int nknown, CdpDirectRow row, void *arg);

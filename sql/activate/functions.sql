@@ -446,8 +446,12 @@ BEGIN
 	WHERE OLD.name = ANY (CASE key WHEN 'segment' THEN s.segments ELSE s.traits END);
 	IF key = 'trait' THEN
 		UPDATE cdp.subscriptions s
-		SET include = jsonb_set(s.include, '{traits}', (SELECT jsonb_agg(CASE e.name WHEN OLD.name THEN NEW.name ELSE e.name END ORDER BY e.n)
-			FROM jsonb_array_elements_text(s.include -> 'traits') WITH ORDINALITY AS e (name, n)))
+		-- profiles and accounts may have a trait of that name each
+		SET include = jsonb_set(s.include, '{traits}', (SELECT jsonb_agg(u.name ORDER BY e.n, u.n)
+			FROM jsonb_array_elements_text(s.include -> 'traits') WITH ORDINALITY AS e (name, n),
+			unnest(CASE WHEN e.name <> OLD.name THEN ARRAY[e.name]
+				WHEN EXISTS (SELECT FROM cdp.trait_definitions t WHERE t.name = OLD.name) THEN ARRAY[e.name, NEW.name]
+				ELSE ARRAY[NEW.name] END) WITH ORDINALITY AS u (name, n)))
 		WHERE jsonb_typeof(s.include -> 'traits') = 'array' AND s.include -> 'traits' ? OLD.name;
 	END IF;
 	RETURN NULL;

@@ -82,13 +82,15 @@ BEGIN
 		FROM cdp.subscriptions s,
 		LATERAL (SELECT jsonb_object_agg(k.key, k.names) FILTER (WHERE k.part = 'filter') AS filter,
 				jsonb_object_agg(k.key, k.names) FILTER (WHERE k.part = 'include') AS include
-			FROM (SELECT e.part, e.key, jsonb_agg(v.name ORDER BY v.n) AS names
+			FROM (SELECT e.part, e.key, COALESCE(jsonb_agg(v.name ORDER BY v.n) FILTER (WHERE v.name = ANY (
+					CASE WHEN e.key = 'segment' THEN known_segments WHEN e.part = 'filter' THEN known_traits ELSE known_included END)), '[]') AS names
 				FROM (VALUES ('filter', 'segment', s.filter->'segment'), ('filter', 'trait', s.filter->'trait'),
 					('include', 'traits', s.include->'traits')) AS e (part, key, value),
 				LATERAL jsonb_array_elements_text(CASE WHEN jsonb_typeof(e.value) = 'array' THEN e.value ELSE '[]' END)
 					WITH ORDINALITY AS v (name, n)
-				WHERE v.name = ANY (CASE WHEN e.key = 'segment' THEN known_segments WHEN e.part = 'filter' THEN known_traits ELSE known_included END)
-				GROUP BY 1, 2) k) n
+				GROUP BY 1, 2) k
+			-- a filter of no names would be of all
+			WHERE k.part = 'include' OR k.names <> '[]') n
 	), said AS (
 		-- only what is not as it would be anyway
 		SELECT o.section, o.name, COALESCE((
@@ -226,6 +228,17 @@ BEGIN
 		END IF;
 	WHEN 'subscriptions' THEN
 		IF present THEN
+			-- what a document leaves out: names that are gone, under which changes may still wait
+			o := jsonb_set(o, '{filter}', o->'filter' || COALESCE((
+				SELECT jsonb_object_agg(g.key, o->'filter'->g.key || g.names)
+				FROM (SELECT 'segment' AS key, to_jsonb(ARRAY(SELECT v FROM unnest(s.segments) v
+							WHERE NOT EXISTS (SELECT FROM cdp.segment_definitions d WHERE d.name = v))) AS names
+						FROM cdp.subscriptions s WHERE s.name = config_put.name
+					UNION ALL
+					SELECT 'trait', to_jsonb(ARRAY(SELECT v FROM unnest(s.traits) v
+							WHERE NOT EXISTS (SELECT FROM cdp.traits t WHERE t.name = v)))
+						FROM cdp.subscriptions s WHERE s.name = config_put.name) g
+				WHERE jsonb_typeof(o->'filter'->g.key) = 'array'), '{}'));
 			PERFORM cdp.alter_subscription(name, o->'filter', o->'include', o->>'mode',
 				COALESCE((o->>'visibility')::interval, '0'), o->>'format', (o->>'max_tries')::int, (o->>'backoff')::interval);
 		ELSE

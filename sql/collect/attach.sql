@@ -203,29 +203,28 @@ AS $$
 DECLARE
 	one text;
 	locks boolean;
+	turn text;
 	timeout constant text := current_setting('lock_timeout');
 BEGIN
 	IF due THEN
 		PERFORM set_config('lock_timeout', '1s', true);
 	END IF;
+	-- those that are not polled come last, as it takes a while to ask which of them are due
+	<<turns>>
+	FOREACH turn IN ARRAY CASE WHEN due THEN '{poll,trigger}' ELSE '{all}' END::text[] LOOP
 	FOR one, locks IN
-		WITH asked AS MATERIALIZED (
-			SELECT a.name, a.capture, a.status, greatest(d.synchronised_at, d.tried_at) AS at
-			FROM cdp.attachments a
-			JOIN cdp.attachment_definitions d ON d.name = a.name
-			WHERE NOT due
-				-- what is being loaded is compared by the load, if need be
-				OR (NOT EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
-					-- not amid a restore, when the rows may not be there yet
-					AND EXISTS (SELECT FROM cdp.incarnation i
-						WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id))))
-		SELECT q.name, q.capture = 'trigger' FROM asked q
-		WHERE NOT due OR ((since IS NULL OR q.at IS NULL OR q.at < since)
-			AND (q.capture = 'poll'
-				-- one at a time: those that are not polled come last, as it takes a while to ask which
-				OR (since IS NULL OR NOT EXISTS (SELECT FROM asked o WHERE o.capture = 'poll' AND (o.at IS NULL OR o.at < since)))
-					AND (q.status <> 'ok' OR cdp.attachment_fault(q.name) IS NOT NULL)))
-		ORDER BY due AND q.capture = 'trigger', CASE WHEN due THEN q.at END NULLS FIRST, q.name
+		SELECT a.name, a.capture = 'trigger' FROM cdp.attachments a
+		JOIN cdp.attachment_definitions d ON d.name = a.name
+		WHERE NOT due OR (a.capture = turn
+			AND (since IS NULL OR greatest(d.synchronised_at, d.tried_at) < since
+				OR COALESCE(d.synchronised_at, d.tried_at) IS NULL)
+			-- what is being loaded is compared by the load, if need be
+			AND NOT EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
+			-- not amid a restore, when the rows may not be there yet
+			AND EXISTS (SELECT FROM cdp.incarnation i
+				WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id))
+			AND (turn = 'poll' OR a.status <> 'ok' OR cdp.attachment_fault(a.name) IS NOT NULL))
+		ORDER BY CASE WHEN due THEN greatest(d.synchronised_at, d.tried_at) END NULLS FIRST, a.name
 	LOOP
 		IF due THEN
 			-- somebody compares, loads or drops it
@@ -250,13 +249,14 @@ BEGIN
 		WHERE d.name = one;
 		RETURN NEXT;
 		-- locks of several tables would get in the way of who writes to several
-		EXIT WHEN due AND (since IS NOT NULL OR (locks AND error IS NULL));
+		EXIT turns WHEN due AND (CASE WHEN locks THEN error IS NULL ELSE since IS NOT NULL END);
+	END LOOP;
 	END LOOP;
 	PERFORM set_config('lock_timeout', timeout, true);
 END
 $$;
 COMMENT ON FUNCTION cdp.sync_attachments(boolean, timestamptz) IS
-	'synchronise every attached relation, or those that are due: views and others without triggers, and those that are not ok, but none that a restore brought before its log is activated. One row each, as of cdp.sync_attachment, with the message of the error that kept it from it, which the view cdp.attachments shows too. Of relations with triggers, which are locked against writing until the transaction ends, a call takes one when due; since: one of those that are due and have not been tried since then, so that each has a transaction of its own. The worker does it for those that are due every cdp.sync_interval';
+	'synchronise every attached relation, or those that are due: views and others without triggers, and those that are not ok, but none that a restore brought before its log is activated. One row each, as of cdp.sync_attachment, with the message of the error that kept it from it, which the view cdp.attachments shows too. Of relations with triggers, which are locked against writing until the transaction ends, a call takes one when due; since: of those that are due and have not been tried since then, one that is polled or one that can be mended, so that each has a transaction of its own. The worker does it for those that are due every cdp.sync_interval';
 REVOKE EXECUTE ON FUNCTION cdp.sync_attachments(boolean, timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION cdp.load_attachments(rows int DEFAULT 10000, due boolean DEFAULT false)

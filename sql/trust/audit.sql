@@ -109,7 +109,7 @@ CREATE TRIGGER audit_delete AFTER DELETE ON cdp.segment_definitions
 CREATE TRIGGER audit AFTER INSERT OR UPDATE OF name, relation, source, mapping, capture, attached_by OR DELETE
 	ON cdp.attachment_definitions
 	FOR EACH ROW EXECUTE FUNCTION cdp.audit_definition('attachment', 'name',
-		'version', 'position', 'synchronised_at', 'last_error', 'incarnation');
+		'version', 'position', 'synchronised_at', 'tried_at', 'last_error', 'incarnation');
 -- not the positions, which every consumer moves
 CREATE TRIGGER audit AFTER INSERT
 	OR UPDATE OF filter, include, mode, format, visibility, max_tries, backoff, paused_at OR DELETE

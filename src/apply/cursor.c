@@ -575,7 +575,8 @@ read_cursor(Reading *reading, int max)
 }
 
 /*
- * The same, from the log as it is now: whatever the target sees is there.
+ * The same, from the log as it is now: whatever the target sees is there, but for a
+ * caller who may not write, and reads by the snapshot that there is.
  */
 static bool
 read_target(CdpCursor *cursor, int max, CdpEntry *entries, int *n)

@@ -344,8 +344,9 @@ make_partitions(ApplierState *state)
 
 /*
  * Look at the attached relations that no trigger watches, and at those whose
- * triggers are not what they should be, each in a transaction of its own: one
- * that takes long keeps nothing from what follows it.  What goes wrong with one of them is recorded with it and stops nothing.
+ * triggers are not what they should be, each in a transaction of its own: the
+ * locks and the snapshot of one are gone when the next is compared.  What goes
+ * wrong with one of them is recorded with it and stops nothing.
  */
 static void
 synchronise_attachments(ApplierState *state)

@@ -12,11 +12,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "collect/attach.h"
@@ -94,6 +96,8 @@ cdp_capture(PG_FUNCTION_ARGS)
 	}
 	SPI_register_trigger_data(trigger);
 	CdpCaptureBegin(&capture, attachment);
+	/* a statement may name a child, for which its parent's key does not hold */
+	capture.doubles = get_rel_relkind(attached) == RELKIND_RELATION && has_subclass(attached);
 	capture.unattended = true;
 	mapping = attachment->mapping;
 	key = mapping->key;

@@ -289,6 +289,6 @@ CdpLogScanBetween(CdpLogScan *log, int64 above, int64 below, int max, CdpDirectR
 void
 CdpLogScanEnd(CdpLogScan *log)
 {
-	CdpReadingEnd();
 	close_all(log);
+	CdpReadingEnd();
 }

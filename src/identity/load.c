@@ -132,10 +132,12 @@ read_rows(Loading *loading, const char *index, const Datum *keys, int n)
 static int
 by_profile(const void *a, const void *b)
 {
-	int64		x = ((const Wanted *) a)->profile;
-	int64		y = ((const Wanted *) b)->profile;
+	const Wanted *x = a;
+	const Wanted *y = b;
 
-	return (x > y) - (x < y);
+	if (x->profile != y->profile)
+		return x->profile < y->profile ? -1 : 1;
+	return ItemPointerCompare(unconstify(ItemPointerData *, &x->entry), unconstify(ItemPointerData *, &y->entry));
 }
 
 /*

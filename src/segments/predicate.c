@@ -611,8 +611,9 @@ check_kind_of_account(ResolveContext *context, const CdpTerm *term)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("identifier kind \"%s\" is not registered", name),
-				 errhint("Perhaps you meant %s.",
-						 quote_literal_cstr(psprintf("%s%s", nearest.found, colon))),
+				 errhint("Perhaps you meant %s; a " CDP_ACCOUNT_KIND " is written %s.",
+						 quote_literal_cstr(psprintf("%s%s", nearest.found, colon)),
+						 quote_literal_cstr(psprintf(CDP_ACCOUNT_KIND ":%s", term->name))),
 				 CdpPredicateErrorPosition(context->text, term->name_location)));
 }
 

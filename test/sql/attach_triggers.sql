@@ -117,6 +117,13 @@ UPDATE parent SET who = who || 'x';
 SELECT count(*) FROM counting WHERE source = 'parent';
 SELECT detail FROM cdp.rejected WHERE source = 'parent';
 SELECT * FROM cdp.sync_attachment('parent');
+-- nor from having one twice
+CREATE TABLE loose () INHERITS (parent);
+SELECT * FROM cdp.sync_attachment('parent');
+INSERT INTO loose VALUES (50, 'l'), (50, 'l'), (51, 'l');
+UPDATE loose SET id = 50;
+SELECT count(*) FROM counting WHERE source = 'parent' AND properties = '{"id": 50}';
+DROP TABLE loose;
 DELETE FROM ONLY parent;
 SELECT * FROM cdp.sync_attachment('parent');
 SELECT properties FROM counting WHERE source = 'parent' ORDER BY 1;

@@ -126,3 +126,16 @@ SELECT action, kind, name FROM cdp.apply_config('{"version": 1, "attachments": {
 	"tracking_plans": {"track:Planned": {"schema": {"properties": {"total": {"type": "number"}}}, "mode": "quarantine"}}}', dry_run => false);
 SELECT cdp.apply();
 SELECT source, reason, held FROM cdp.rejected WHERE source = 'planned';
+
+-- subscriptions: names that are gone stay in the filter here, and are not in the document
+SELECT cdp.create_trait('tone', 'count'), cdp.create_segment('warm', 'tone > 1'), cdp.create_segment('spring', 'tone > 2');
+SELECT cdp.create_trait('tone', 'count', entity => 'account');
+SELECT cdp.subscribe('mailer', '{"segment": ["warm", "spring"]}', include => '{"traits": ["tone"]}');
+SELECT cdp.drop_segment('warm');
+SELECT cdp.rename_trait('tone', 'sound', 'account');
+SELECT cdp.export_config() -> 'subscriptions';
+SELECT action, name FROM cdp.apply_config(jsonb_set(jsonb_build_object('version', 1, 'subscriptions', cdp.export_config() -> 'subscriptions'),
+	'{subscriptions,mailer,max_tries}', '3'), dry_run => false);
+SELECT filter, include, max_tries FROM cdp.subscriptions WHERE name = 'mailer';
+SELECT cdp.drop_segment('spring'), cdp.drop_trait('tone'), cdp.drop_trait('sound', entity => 'account');
+SELECT cdp.export_config() -> 'subscriptions';
