@@ -212,45 +212,45 @@ BEGIN
 	-- those that are not polled come last, as it takes a while to ask which of them are due
 	<<turns>>
 	FOREACH turn IN ARRAY CASE WHEN due THEN '{poll,trigger}' ELSE '{all}' END::text[] LOOP
-	FOR one, locks IN
-		SELECT a.name, a.capture = 'trigger' FROM cdp.attachments a
-		JOIN cdp.attachment_definitions d ON d.name = a.name
-		WHERE NOT due OR (a.capture = turn
-			AND (since IS NULL OR greatest(d.synchronised_at, d.tried_at) < since
-				OR COALESCE(d.synchronised_at, d.tried_at) IS NULL)
-			-- what is being loaded is compared by the load, if need be
-			AND NOT EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
-			-- not amid a restore, when the rows may not be there yet
-			AND EXISTS (SELECT FROM cdp.incarnation i
-				WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id))
-			AND (turn = 'poll' OR a.status <> 'ok' OR cdp.attachment_fault(a.name) IS NOT NULL))
-		ORDER BY CASE WHEN due THEN greatest(d.synchronised_at, d.tried_at) END NULLS FIRST, a.name
-	LOOP
-		IF due THEN
-			-- somebody compares, loads or drops it
-			PERFORM FROM cdp.attachment_definitions d WHERE d.name = one FOR UPDATE SKIP LOCKED;
-			CONTINUE WHEN NOT FOUND;
-		END IF;
-		name := one;
-		error := NULL;
-		BEGIN
-			SELECT s.logged, s.retracted, s.rejected INTO logged, retracted, rejected
-			FROM cdp.sync_attachment(one) s;
-		EXCEPTION WHEN OTHERS THEN
-			logged := 0;
-			retracted := 0;
-			rejected := 0;
-			error := SQLERRM;
-		END;
-		UPDATE cdp.attachment_definitions d
-		SET synchronised_at = CASE WHEN error IS NULL THEN clock_timestamp() ELSE d.synchronised_at END,
-			tried_at = clock_timestamp(),
-			last_error = error
-		WHERE d.name = one;
-		RETURN NEXT;
-		-- locks of several tables would get in the way of who writes to several
-		EXIT turns WHEN due AND (CASE WHEN locks THEN error IS NULL ELSE since IS NOT NULL END);
-	END LOOP;
+		FOR one, locks IN
+			SELECT a.name, a.capture = 'trigger' FROM cdp.attachments a
+			JOIN cdp.attachment_definitions d ON d.name = a.name
+			WHERE NOT due OR (a.capture = turn
+				AND (since IS NULL OR greatest(d.synchronised_at, d.tried_at) < since
+					OR COALESCE(d.synchronised_at, d.tried_at) IS NULL)
+				-- what is being loaded is compared by the load, if need be
+				AND NOT EXISTS (SELECT FROM cdp.attachment_loads l WHERE l.attachment = d.id)
+				-- not amid a restore, when the rows may not be there yet
+				AND EXISTS (SELECT FROM cdp.incarnation i
+					WHERE i.id = d.incarnation OR EXISTS (SELECT FROM cdp.cursors c WHERE c.incarnation = i.id))
+				AND (turn = 'poll' OR a.status <> 'ok' OR cdp.attachment_fault(a.name) IS NOT NULL))
+			ORDER BY CASE WHEN due THEN greatest(d.synchronised_at, d.tried_at) END NULLS FIRST, a.name
+		LOOP
+			IF due THEN
+				-- somebody compares, loads or drops it
+				PERFORM FROM cdp.attachment_definitions d WHERE d.name = one FOR UPDATE SKIP LOCKED;
+				CONTINUE WHEN NOT FOUND;
+			END IF;
+			name := one;
+			error := NULL;
+			BEGIN
+				SELECT s.logged, s.retracted, s.rejected INTO logged, retracted, rejected
+				FROM cdp.sync_attachment(one) s;
+			EXCEPTION WHEN OTHERS THEN
+				logged := 0;
+				retracted := 0;
+				rejected := 0;
+				error := SQLERRM;
+			END;
+			UPDATE cdp.attachment_definitions d
+			SET synchronised_at = CASE WHEN error IS NULL THEN clock_timestamp() ELSE d.synchronised_at END,
+				tried_at = clock_timestamp(),
+				last_error = error
+			WHERE d.name = one;
+			RETURN NEXT;
+			-- locks of several tables would get in the way of who writes to several
+			EXIT turns WHEN due AND (CASE WHEN locks THEN error IS NULL ELSE since IS NOT NULL END);
+		END LOOP;
 	END LOOP;
 	PERFORM set_config('lock_timeout', timeout, true);
 END
