@@ -22,6 +22,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -96,6 +97,76 @@ check_options(const Jsonb *options)
 }
 
 /*
+ * Is it one expression over the traits of members, and of that type?  Asked of
+ * what the user wrote, so that errors point into that.
+ */
+static void
+check_part(const CdpDefinition *definition, const char *text, const char *part, Oid type)
+{
+	CdpNewDerived columns = { .set = CdpTraitSetFresh(), .name = "_member", .hidden = definition->hidden };
+
+	(void) CdpTransformIn(CdpParseRaw(text), text, CdpNewDerivedColumn, &columns, type,
+						  psprintf("%s of trait \"%s\"", part, definition->name),
+						  definition->timezone, NULL);
+}
+
+/* What is put in front of the filter and the value, and behind them. */
+#define MEMBER_BEGIN "CASE WHEN true"
+#define MEMBER_AND " AND ("
+#define MEMBER_THEN " THEN ("
+#define MEMBER_CLOSE "\n)"
+
+const char CdpMemberExpression[] = "what a member contributes to a trait of accounts";
+
+bool
+CdpIsMemberExpression(const CdpDefinition *definition)
+{
+	return definition->hidden && definition->expression != NULL &&
+		strncmp(definition->expression, MEMBER_BEGIN, strlen(MEMBER_BEGIN)) == 0;
+}
+
+/*
+ * An error at this position (characters, from one on) of a hidden trait's
+ * expression: the filter or value that it is in, as the user wrote it.
+ */
+char *
+CdpMemberPart(const char *text, int *position)
+{
+	const char *at = text;
+	const char *begin = text + strlen(MEMBER_BEGIN);
+	const char *end;
+
+	for (int i = 1; i < *position && *at != '\0'; i++)
+		at += pg_mblen(at);
+	for (;;)
+	{
+		begin = strchr(begin, '(');
+		if (begin == NULL)
+			return pstrdup(text);
+		begin++;
+		/* what ends a part is followed by what begins the next one, or by the end */
+		for (end = strstr(begin, MEMBER_CLOSE); end != NULL; end = strstr(end + 1, MEMBER_CLOSE))
+		{
+			const char *next = end + strlen(MEMBER_CLOSE);
+
+			if (strncmp(next, MEMBER_AND, strlen(MEMBER_AND)) == 0 ||
+				strncmp(next, " THEN ", 6) == 0 || strncmp(next, " IS NOT NULL THEN 1 END", 23) == 0 ||
+				strcmp(next, " END") == 0)
+				break;
+		}
+		if (end == NULL)
+			return pstrdup(text);
+		if (at <= end)
+		{
+			/* what encloses it is at fault: all of it */
+			*position = at < begin ? 1 : pg_mbstrlen_with_len(begin, at - begin) + 1;
+			return pnstrdup(begin, end - begin);
+		}
+		begin = end + strlen(MEMBER_CLOSE);
+	}
+}
+
+/*
  * Check the definition, and define the hidden trait of members.
  */
 void
@@ -145,21 +216,22 @@ CdpPrepareOverMembers(CdpDefinition *definition)
 
 	/* each text is one expression of its own before they are put together */
 	if (definition->value != NULL)
-		(void) CdpParseRaw(definition->value);
+		check_part(definition, definition->value, "value",
+				   definition->aggregate == CDP_AGG_COUNT ? InvalidOid : NUMERICOID);
 	if (definition->filter != NULL)
-		(void) CdpParseRaw(definition->filter);
+		check_part(definition, definition->filter, "filter", BOOLOID);
 	initStringInfo(&text);
-	appendStringInfoString(&text, "CASE WHEN true");
+	appendStringInfoString(&text, MEMBER_BEGIN);
 	if (definition->filter != NULL)
-		appendStringInfo(&text, " AND (%s\n)", definition->filter);
+		appendStringInfo(&text, MEMBER_AND "%s" MEMBER_CLOSE, definition->filter);
 	if (definition->aggregate == CDP_AGG_COUNT)
 	{
 		if (definition->value != NULL)
-			appendStringInfo(&text, " AND (%s\n) IS NOT NULL", definition->value);
+			appendStringInfo(&text, MEMBER_AND "%s" MEMBER_CLOSE " IS NOT NULL", definition->value);
 		appendStringInfoString(&text, " THEN 1 END");
 	}
 	else
-		appendStringInfo(&text, " THEN (%s\n) END", definition->value);
+		appendStringInfo(&text, MEMBER_THEN "%s" MEMBER_CLOSE " END", definition->value);
 
 	hidden.name = "_member";
 	hidden.hidden = definition->hidden;

@@ -117,6 +117,7 @@ CdpCompileDerived(CdpDefinition *definition, CdpColumnResolver resolver, void *a
 		target = CdpTypeFromName(definition->type, &typmod);
 	return CdpTransformIn(CdpParseRaw(definition->expression),
 						  definition->expression, resolver, arg, target,
+						  CdpIsMemberExpression(definition) ? CdpMemberExpression :
 						  psprintf("expression of trait \"%s\"", definition->name),
 						  definition->timezone, NULL);
 }

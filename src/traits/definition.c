@@ -150,17 +150,10 @@ need_definition(const char *name, const char *entity)
  * Columns of a derived trait that is being defined: may declare keys that
  * have been seen but not declared.
  */
-typedef struct NewDerived
+Node *
+CdpNewDerivedColumn(void *arg, const char *name, int location)
 {
-	CdpTraitSet *set;
-	const char *name;
-	bool		hidden;
-} NewDerived;
-
-static Node *
-new_derived_column(void *arg, const char *name, int location)
-{
-	NewDerived *state = (NewDerived *) arg;
+	CdpNewDerived *state = (CdpNewDerived *) arg;
 	bool		created;
 	CdpTrait   *trait = state->hidden ? CdpTraitByHiddenName(state->set, name) : NULL;
 	Var		   *var;
@@ -268,7 +261,7 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 	}
 	else if (definition->aggregate == CDP_AGG_EXPRESSION)
 	{
-		NewDerived	state;
+		CdpNewDerived state;
 		Expr	   *expr;
 		Bitmapset  *read;
 		int			i = -1;
@@ -277,7 +270,7 @@ CdpDefinitionPrepare(CdpDefinition *definition)
 		state.set = CdpOfAccounts(definition) ? CdpAccountTraitSetFresh() : CdpTraitSetFresh();
 		state.name = definition->name;
 		state.hidden = definition->hidden;
-		expr = CdpCompileDerived(definition, new_derived_column, &state);
+		expr = CdpCompileDerived(definition, CdpNewDerivedColumn, &state);
 		check_trait_type(exprType((Node *) expr));
 		definition->type = format_type_be(exprType((Node *) expr));
 		read = CdpExpressionDepends(expr);

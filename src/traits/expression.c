@@ -127,9 +127,13 @@ expression_error_callback(void *arg)
 
 	if (position > 0)
 	{
+		const char *text = source->text;
+
+		if (source->what == CdpMemberExpression)
+			text = CdpMemberPart(text, &position);
 		errposition(0);
 		internalerrposition(position);
-		internalerrquery(source->text);
+		internalerrquery(text);
 	}
 	if (source->what)
 		errcontext("%s", source->what);

@@ -192,6 +192,17 @@ extern void CdpCheckTimezone(const char *timezone);
 extern void CdpCheckWithin(const char *argument, const Interval *within);
 extern List *CdpDefinitionPrepare(CdpDefinition *definition);
 
+/* A derived trait that is being defined, for … */
+typedef struct CdpNewDerived
+{
+	CdpTraitSet *set;
+	const char *name;
+	bool		hidden;
+} CdpNewDerived;
+
+/* … its columns. */
+extern Node *CdpNewDerivedColumn(void *arg, const char *name, int location);
+
 /* definition.c: as create_trait and alter_trait do */
 extern void CdpDefinitionCreate(CdpDefinition *definition);
 extern void CdpDefinitionAlter(CdpDefinition *old, CdpDefinition *definition);
@@ -239,5 +250,9 @@ extern void CdpPrepareOverMembers(CdpDefinition *definition);
 extern void CdpMemberTraitDepends(const CdpDefinition *definition, int32 old_id, int32 id);
 extern void CdpMemberTraitRename(int32 hidden_id, const char *from, const char *to);
 extern int32 CdpMemberTrait(const CdpDefinition *definition);
+/* What such a trait stands on, and what is said of it where it is wrong. */
+extern bool CdpIsMemberExpression(const CdpDefinition *definition);
+extern char *CdpMemberPart(const char *text, int *position);
+extern const char CdpMemberExpression[];
 
 #endif							/* CDP_TRAITSET_H */

@@ -135,6 +135,20 @@ SELECT * FROM cdp.verify();
 SELECT cdp.create_trait('x', aggregate => 'last', value => 'plan', entity => 'account', options => '{"over": "members"}');
 SELECT cdp.create_trait('x', aggregate => 'count', event => 'Login', entity => 'account', options => '{"over": "members"}');
 SELECT cdp.create_trait('x', aggregate => 'sum', value => 'nonsense', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_trait('x', aggregate => 'sum', value => 'random()', filter => 'logins > 0', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_trait('x', aggregate => 'sum', value => $$'ü' || 'b'$$, filter => 'true', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_trait('x', aggregate => 'count', value => '1', filter => '1 +', entity => 'account', options => '{"over": "members"}');
+SELECT cdp.create_trait('x', aggregate => 'count', value => '1', filter => '1', entity => 'account', options => '{"over": "members"}');
+-- neither do those that it reads change under it
+SELECT cdp.create_trait('pages', aggregate => 'count');
+SELECT cdp.create_trait('x', aggregate => 'sum', value => '1 -- (a bracket
+	+ (pages + 1)', filter => $$('ü' <> 'b') AND (pages
+) IS NOT NULL$$, entity => 'account', options => '{"over": "members"}');
+SELECT cdp.alter_trait('pages', aggregate => 'last', value => $$properties->>'page'$$);
+SELECT cdp.drop_trait('x', entity => 'account');
+SELECT cdp.create_trait('x', aggregate => 'count', filter => $$'ü' = 'b' OR pages > 1$$, entity => 'account', options => '{"over": "members"}');
+SELECT cdp.alter_trait('pages', aggregate => 'last', value => $$properties->>'page'$$);
+SELECT cdp.drop_trait('x', entity => 'account'), cdp.drop_trait('pages');
 SELECT cdp.create_trait('x', aggregate => 'sum', value => 'own_logins', options => '{"over": "members"}');
 SELECT cdp.create_trait('account_id', type => 'text', entity => 'account');
 SELECT cdp.create_segment('x', $$did('Login')$$, entity => 'account');
