@@ -3,7 +3,7 @@
 CREATE FUNCTION cdp.wait_backfill(name text DEFAULT NULL, timeout interval DEFAULT interval '1 hour') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'cdp_wait_backfill' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cdp.wait_backfill(text, interval) IS
-'wait until a trait or segment of that name is whole, or all rows of an attachment of that name are logged (NULL: until no such work is left), for at most so long; true when it is, false when the time was up first. Errors: undefined_object, active_sql_transaction (the transaction has written), object_not_in_prerequisite_state (no applier runs)';
+'wait until a trait or segment of that name is whole, or all rows of an attachment of that name are logged (NULL: until no such work is left, nor identifiers whose domains mean other accounts now), for at most so long; true when it is, false when the time was up first. Errors: undefined_object, active_sql_transaction (the transaction has written), object_not_in_prerequisite_state (no applier runs)';
 
 CREATE FUNCTION cdp.cancel_backfill(name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_cancel_backfill' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -47,6 +47,11 @@ CREATE VIEW cdp.progress AS
 			WHERE k.hidden GROUP BY k.key) q ON q.key = (-s.id)::text
 		LEFT JOIN (SELECT DISTINCT d.kind, d.id FROM cdp.definition_depends d
 			JOIN cdp.building_traits g ON g.id = d.trait_id) w ON w.kind = b.kind AND w.id = b.id
+		WHERE b.kind <> 'domains'
+		UNION ALL
+		SELECT 'accounts by domain', CASE WHEN b.started_at IS NULL THEN 'waiting' ELSE 'looking at addresses' END,
+			b.done, (b.definition->>'upto')::bigint, b.requested_at, b.requested_by, b.started_at
+		FROM cdp.backfills b WHERE b.kind = 'domains'
 		UNION ALL
 		SELECT 'attachment ' || d.name, CASE WHEN l.started_at IS NULL THEN 'waiting' ELSE 'logging rows' END, l.done,
 			CASE WHEN l.blocks > 0 THEN greatest(l.done, (l.done::float8 * greatest(l.total_blocks, l.blocks) / l.blocks)::bigint) END,
@@ -54,9 +59,9 @@ CREATE VIEW cdp.progress AS
 		FROM cdp.attachment_loads l
 		JOIN cdp.attachment_definitions d ON d.id = l.attachment) p;
 COMMENT ON VIEW cdp.progress IS 'work on history that is under way; no rows: none';
-COMMENT ON COLUMN cdp.progress.what IS 'identity rules, the definition that is being built (with an event, or members: what a segment asks of them), or the attachment whose rows are being logged';
-COMMENT ON COLUMN cdp.progress.phase IS 'rules: waiting for the applier, reading entries by the new rules, or judging again who may be one person; definitions: waiting, waiting for traits, folding entries, evaluating members, switching (whole, and about to be seen); attachments: waiting, logging rows';
-COMMENT ON COLUMN cdp.progress.done IS 'entries read, or identifiers judged, in this phase; entries folded, or (evaluating members) identifiers looked at; rows logged';
+COMMENT ON COLUMN cdp.progress.what IS 'identity rules, accounts by domain, the definition that is being built (with an event, or members: what a segment asks of them), or the attachment whose rows are being logged';
+COMMENT ON COLUMN cdp.progress.phase IS 'rules: waiting for the applier, reading entries by the new rules, or judging again who may be one person; definitions: waiting, waiting for traits, folding entries, evaluating members, switching (whole, and about to be seen); accounts by domain: waiting, looking at addresses; attachments: waiting, logging rows';
+COMMENT ON COLUMN cdp.progress.done IS 'entries read, or identifiers judged, in this phase; entries folded, or (evaluating members, accounts by domain) identifiers looked at; rows logged';
 COMMENT ON COLUMN cdp.progress.rate IS 'of them, per second since the start';
 
 REVOKE ALL ON FUNCTION cdp.wait_backfill(text, interval), cdp.cancel_backfill(text) FROM PUBLIC;

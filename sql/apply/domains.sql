@@ -75,7 +75,7 @@ COMMENT ON FUNCTION cdp.email_domain(cdp.identifier) IS 'what is behind the last
 
 CREATE FUNCTION cdp.domains_changed() RETURNS void
 	AS 'MODULE_PATHNAME', 'cdp_domains_changed' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION cdp.domains_changed() IS 'internal: have memberships, traits and segments follow cdp.domain_accounts and cdp.free_mail_domains';
+COMMENT ON FUNCTION cdp.domains_changed() IS 'internal: have memberships, traits and segments follow cdp.domain_accounts and cdp.free_mail_domains, here or in steps of the applier';
 
 CREATE FUNCTION cdp.account_by_domain(enable boolean DEFAULT true, kind text DEFAULT 'domain') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -110,7 +110,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.account_by_domain(boolean, text) IS
-	'have everybody who has an address of e-mail be a member of the account that its domain means, unless it is one of cdp.free_mail_domains, where and while entries say nothing else of his accounts; or (enable => false) no more. kind: what identifiers of these accounts are, a kind of accounts with the normaliser domain. History is worked off in the transaction that calls it. Errors: null_value_not_allowed, undefined_object, object_not_in_prerequisite_state';
+	'have everybody who has an address of e-mail be a member of the account that its domain means, unless it is one of cdp.free_mail_domains, where and while entries say nothing else of his accounts; or (enable => false) no more. kind: what identifiers of these accounts are, a kind of accounts with the normaliser domain. History follows in the transaction that calls it where it is short (cdp.backfill_at_once), else in steps of the applier, which cdp.progress shows. Errors: null_value_not_allowed, undefined_object, object_not_in_prerequisite_state';
 
 CREATE FUNCTION cdp.free_mail_domain(domain text, free boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -139,7 +139,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.free_mail_domain(text, boolean) IS
-	'say that addresses of e-mail of a domain, whole and in any form that cdp.normalise(''domain'', …) takes, mean no account because anybody can have one, or (free => false) do. History is worked off in the transaction that calls it. Errors: null_value_not_allowed, invalid_parameter_value';
+	'say that addresses of e-mail of a domain, whole and in any form that cdp.normalise(''domain'', …) takes, mean no account because anybody can have one, or (free => false) do. History follows as with cdp.account_by_domain(). Errors: null_value_not_allowed, invalid_parameter_value';
 
 REVOKE ALL ON cdp.domain_accounts, cdp.builtin_free_mail, cdp.free_mail_definitions, cdp.free_mail_domains FROM PUBLIC;
 REVOKE ALL ON FUNCTION cdp.domains_changed(), cdp.account_by_domain(boolean, text), cdp.free_mail_domain(text, boolean) FROM PUBLIC;

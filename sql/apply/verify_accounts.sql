@@ -1,6 +1,8 @@
 /* sql/apply/verify_accounts.sql: accounts, from the log */
 
--- The accounts that addresses of e-mail mean by their domains.
+-- The accounts that addresses of e-mail mean by their domains: by the settings as
+-- they are, or where a change has not reached the node yet as it was marked, which
+-- must be an account of that domain.
 CREATE FUNCTION cdp.verify_domains(addresses text[], OUT address text, OUT account text)
 RETURNS SETOF record
 LANGUAGE sql STABLE
@@ -15,6 +17,16 @@ AS $function$
 	WHERE d.account IS NOT NULL
 	  AND COALESCE((SELECT NOT f.free FROM cdp.free_mail_definitions f WHERE f.domain = d.domain),
 				   NOT EXISTS (SELECT FROM cdp.builtin_free_mail b WHERE b.domain = d.domain))
+	  AND NOT EXISTS (SELECT FROM cdp.backfills b JOIN cdp.identities i ON i.identifier OPERATOR(cdp.=) d.address::cdp.identifier
+					  WHERE b.kind = 'domains' AND i.node_id > b.position AND i.node_id <= (b.definition->>'upto')::bigint)
+	UNION ALL
+	SELECT n.name, cdp.canonical(cdp.identifier(cdp.kind(a.identifier), reverse(split_part(reverse(n.name), '@', 1))))::text
+	FROM cdp.backfills b
+	CROSS JOIN unnest(addresses) n(name)
+	JOIN cdp.identities i ON i.identifier OPERATOR(cdp.=) n.name::cdp.identifier
+	JOIN cdp.account_nodes m ON m.node_id = i.node_id AND m.by_domain
+	JOIN cdp.account_identities a ON a.account_id = m.account_id
+	WHERE b.kind = 'domains' AND i.node_id > b.position AND i.node_id <= (b.definition->>'upto')::bigint
 $function$;
 
 -- What differs in the evidence of membership.  Arguments as cdp.verify_graph()

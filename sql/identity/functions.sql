@@ -165,8 +165,13 @@ BEGIN
 	definition.policy := coalesce($10, old.policy);
 	definition.shared := coalesce($11, old.shared);
 	PERFORM cdp.check_kind(definition);
-	IF EXISTS (SELECT FROM cdp.domain_accounts d
-			   WHERE d.kind = $1 OR (definition.normaliser = 'email') <> (old.normaliser = 'email')) THEN
+	IF EXISTS (SELECT FROM cdp.backfills b WHERE b.kind = 'domains') AND (old.normaliser = 'domain'
+			OR (definition.normaliser = 'email') <> (old.normaliser = 'email')) THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('cannot alter kind "%s" while history follows which domains mean accounts', $1),
+			HINT = 'See cdp.progress, and wait for it by cdp.wait_backfill().';
+	ELSIF EXISTS (SELECT FROM cdp.domain_accounts d
+				  WHERE d.kind = $1 OR (definition.normaliser = 'email') <> (old.normaliser = 'email')) THEN
 		RAISE object_not_in_prerequisite_state USING
 			MESSAGE = format('cannot alter kind "%s" while domains of e-mail mean accounts', $1),
 			HINT = 'Call cdp.account_by_domain(false) before, and cdp.account_by_domain() afterwards.';
@@ -190,7 +195,12 @@ DECLARE
 BEGIN
 	PERFORM cdp.identity_rules_changing();
 	builtin := EXISTS (SELECT FROM cdp.builtin_kinds b WHERE b.kind = $1);
-	IF EXISTS (SELECT FROM cdp.domain_accounts d WHERE d.kind = $1 OR EXISTS (
+	IF EXISTS (SELECT FROM cdp.backfills b JOIN cdp.kind_definitions k ON k.kind = $1
+			   WHERE b.kind = 'domains' AND k.normaliser IN ('domain', 'email')) THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('cannot drop kind "%s" while history follows which domains mean accounts', $1),
+			HINT = 'See cdp.progress, and wait for it by cdp.wait_backfill().';
+	ELSIF EXISTS (SELECT FROM cdp.domain_accounts d WHERE d.kind = $1 OR EXISTS (
 			SELECT FROM cdp.builtin_kinds b JOIN cdp.kind_definitions k ON k.kind = b.kind
 			WHERE k.kind = $1 AND (k.normaliser = 'email') <> (b.normaliser = 'email'))) THEN
 		RAISE object_not_in_prerequisite_state USING

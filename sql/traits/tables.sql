@@ -47,7 +47,7 @@ COMMENT ON TABLE cdp.definition_depends IS 'definition (kind, id) reads the trai
 
 -- Definitions whose history is not worked off yet.
 CREATE TABLE cdp.backfills (
-	kind text NOT NULL CHECK (kind IN ('trait', 'segment', 'segment version')),
+	kind text NOT NULL CHECK (kind IN ('trait', 'segment', 'segment version', 'domains')),
 	id int NOT NULL,
 	replaces int,
 	fresh boolean NOT NULL,
@@ -61,9 +61,9 @@ CREATE TABLE cdp.backfills (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE cdp.backfills IS 'definitions whose history the applier works off beside what comes; see cdp.progress';
 COMMENT ON COLUMN cdp.backfills.replaces IS 'the trait or segment whose next version this is: it stays as it is until then; a segment has the same id, and kind segment version';
-COMMENT ON COLUMN cdp.backfills.definition IS 'what a segment is to be';
+COMMENT ON COLUMN cdp.backfills.definition IS 'what a segment is to be; of domains that mean other accounts: the last identifier that this is about';
 COMMENT ON COLUMN cdp.backfills.fresh IS 'there was nothing of that name before';
-COMMENT ON COLUMN cdp.backfills.position IS 'number of the last identifier whose entries are folded in; entries of those beyond it do not count for the trait yet';
+COMMENT ON COLUMN cdp.backfills.position IS 'number of the last identifier whose entries are folded in; entries of those beyond it do not count for the trait yet. Of domains: of the last one that means an account by the settings as they are';
 
 CREATE VIEW cdp.building_traits AS
 	WITH RECURSIVE t(id) AS (

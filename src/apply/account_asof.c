@@ -530,7 +530,7 @@ find_names(Question *q, int64 *ids, int n)
 	for (uint64 r = 0; r < SPI_processed; r++)
 		names = lappend(names, CdpCellVarlena(r, 2, CurrentMemoryContext));
 	SPI_freetuptable(SPI_tuptable);
-	if (!CdpDomainsOn(q->generation))
+	if (!CdpDomainsOn(q->generation) && q->places->change.position >= q->places->change.upto)
 		return names;
 	CdpRunHere(&former_addresses, NULL, NULL);
 	for (uint64 r = 0; r < SPI_processed; r++)

@@ -8,7 +8,7 @@
  *	  account of that domain, from when the address was first seen.  That the
  *	  node has to do with the account stands in cdp.account_nodes.by_domain; when
  *	  it was first seen the node's own row tells.  CDP_MEMBERSHIPS says when such
- *	  a membership holds.
+ *	  a membership holds.  How history follows a change: domain_change.c.
  *
  * IDENTIFICATION
  *	  src/apply/account_domains.c
@@ -47,6 +47,14 @@ static CdpStatement clear_pairs = {
 	" FROM (SELECT unnest($1) AS account_id, unnest($2) AS node_id) AS u"
 	" WHERE n.account_id = u.account_id AND n.node_id = u.node_id AND n.by_domain",
 	{ "int8[]", "int8[]" }
+};
+
+/* what the domains of addresses meant that a change has not reached */
+static CdpStatement accounts_so_far = {
+	"SELECT n.node_id, a.identifier FROM (SELECT unnest($1) AS node_id) AS u"
+	" JOIN cdp.account_nodes n ON n.node_id = u.node_id AND n.by_domain"
+	" JOIN cdp.account_identities a ON a.account_id = n.account_id ORDER BY n.node_id",
+	{ "int8[]" }
 };
 
 /* what cdp.account_nodes should have, from the rows of nodes */
@@ -118,6 +126,9 @@ domain_match(const void *a, const void *b, Size keysize)
 static void
 load_settings(int64 generation)
 {
+	/* who asks may be reading rows */
+	SPITupleTable *tuptable = SPI_tuptable;
+	uint64 processed = SPI_processed;
 	MemoryContext old;
 	HASHCTL ctl;
 	bool isnull;
@@ -157,6 +168,8 @@ load_settings(int64 generation)
 	}
 	MemoryContextSwitchTo(old);
 	settings.generation = generation;
+	SPI_tuptable = tuptable;
+	SPI_processed = processed;
 }
 
 bool
@@ -191,34 +204,80 @@ CdpDomainAccount(CdpKindSet *kinds, int64 generation, const CdpIdentifier *addre
 typedef struct Address
 {
 	CdpNode *node;
+	CdpIdentifier *account; /* NULL: as it has been so far */
 	CdpEntry seen[2]; /* stand for entries that name the account: first, last */
 	bool comes; /* is not in cdp.account_nodes yet */
 } Address;
 
 /*
+ * What the domains meant of addresses that a change has not reached; those that
+ * meant nothing go.
+ */
+static int
+read_accounts_so_far(Address *addresses, int n, int nsofar)
+{
+	int64 *nodes = palloc(sizeof(int64) * Max(nsofar, 1));
+	CdpNumbered *sofar = palloc(sizeof(CdpNumbered) * Max(nsofar, 1));
+	int kept = 0;
+	int next = 0;
+	Datum arg;
+
+	if (nsofar == 0)
+		return n;
+	nsofar = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (addresses[i].account != NULL)
+			continue;
+		sofar[nsofar].number = nodes[nsofar] = addresses[i].node->id;
+		sofar[nsofar].then = 0;
+		sofar[nsofar++].item = &addresses[i];
+	}
+	CdpNumberedSort(sofar, nsofar);
+	arg = CdpInt8Array(nodes, nsofar);
+	CdpRunHere(&accounts_so_far, &arg, NULL);
+	for (uint64 r = 0; r < SPI_processed; r++)
+	{
+		while (sofar[next].number < CdpCellInt8(r, 1))
+			next++;
+		((Address *) sofar[next].item)->account = CdpCellVarlena(r, 2, CurrentMemoryContext);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	for (int i = 0; i < n; i++)
+		if (addresses[i].account != NULL)
+			addresses[kept++] = addresses[i];
+	return kept;
+}
+
+/*
  * The addresses that the batch brings, sees at other times, or loses.
  */
 static Address *
-find_addresses(CdpBatch *batch, int *n)
+find_addresses(CdpBatch *batch, const CdpDomainChange *change, int *n)
 {
 	CdpGraph *graph = batch->graph;
 	Address *addresses = NULL;
 	int max = 0;
+	int nsofar = 0;
 
 	*n = 0;
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		CdpNode *node = graph->active[i];
-		CdpIdentifier *account;
+		CdpIdentifier *account = NULL;
 		Address *address;
+		bool reached = node->id <= change->position || node->id > change->upto;
 
 		if (!node->kind->email || (node->is_new && node->is_gone) ||
 			(!node->is_new && !node->is_gone &&
 			 node->first_seen == node->disk_first_seen &&
 			 node->last_seen == node->disk_last_seen))
 			continue;
-		account = CdpDomainAccount(batch->kinds, batch->applier.generation, node->identifier);
-		if (account == NULL)
+		if (reached)
+			account = CdpDomainAccount(batch->kinds, batch->applier.generation, node->identifier);
+		else
+			nsofar++;
+		if (reached && account == NULL)
 			continue;
 		if (*n == max)
 		{
@@ -230,16 +289,39 @@ find_addresses(CdpBatch *batch, int *n)
 		address->node = node;
 		/* a replay begins with nodes that nobody has seen */
 		address->comes = node->is_new || node->disk_first_seen == DT_NOEND;
+		address->account = account;
+	}
+	*n = read_accounts_so_far(addresses, *n, nsofar);
+	for (int i = 0; i < *n; i++)
+	{
 		for (int j = 0; j < 2; j++)
 		{
-			address->seen[j].accounts = palloc(sizeof(CdpIdentifier *));
-			address->seen[j].accounts[0] = account;
-			address->seen[j].naccounts = 1;
+			addresses[i].seen[j].accounts = &addresses[i].account;
+			addresses[i].seen[j].naccounts = 1;
 		}
-		address->seen[0].at = node->first_seen;
-		address->seen[1].at = node->last_seen;
+		addresses[i].seen[0].at = addresses[i].node->first_seen;
+		addresses[i].seen[1].at = addresses[i].node->last_seen;
 	}
 	return addresses;
+}
+
+void
+CdpDomainsWrite(int64 *from, int64 *from_nodes, int nfrom, int64 *to, int64 *to_nodes, int nto)
+{
+	Datum args[2];
+
+	if (nfrom > 0)
+	{
+		args[0] = CdpInt8Array(from, nfrom);
+		args[1] = CdpInt8Array(from_nodes, nfrom);
+		CdpRunHere(&clear_pairs, args, NULL);
+	}
+	if (nto > 0)
+	{
+		args[0] = CdpInt8Array(to, nto);
+		args[1] = CdpInt8Array(to_nodes, nto);
+		CdpRunHere(&insert_pairs, args, NULL);
+	}
 }
 
 /*
@@ -260,11 +342,15 @@ CdpAccountsDomains(CdpAccountSet *set)
 	int nprofiles = 0;
 	int nlost = 0;
 	int n;
-	Datum args[2];
+	CdpDomainChange change = { .position = PG_INT64_MAX };
 
-	if (!CdpDomainsOn(set->batch->applier.generation))
+	if (set->batch->applier.backfills && !set->batch->replaying)
+		(void) CdpDomainsChanging(&change);
+	if (set->batch->exchanges != NIL)
+		CdpDomainsExchange(set);
+	if (!CdpDomainsOn(set->batch->applier.generation) && change.position >= change.upto)
 		return;
-	addresses = find_addresses(set->batch, &n);
+	addresses = find_addresses(set->batch, &change, &n);
 	if (n == 0)
 		return;
 	namings = palloc(sizeof(CdpNaming) * 2 * n);
@@ -309,14 +395,7 @@ CdpAccountsDomains(CdpAccountSet *set)
 			lost[nlost++] = node->old_profile;
 		}
 	}
-	for (int i = 0; i < 2; i++)
-	{
-		if (npairs[i] == 0)
-			continue;
-		args[0] = CdpInt8Array(accounts[i], npairs[i]);
-		args[1] = CdpInt8Array(nodes[i], npairs[i]);
-		CdpRunHere(i == 0 ? &insert_pairs : &clear_pairs, args, NULL);
-	}
+	CdpDomainsWrite(accounts[1], nodes[1], npairs[1], accounts[0], nodes[0], npairs[0]);
 	if (!set->batch->replaying && set->computed)
 		CdpAccountsLateDomains(set, profiles, since, nprofiles, lost, nlost);
 }

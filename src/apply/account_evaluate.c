@@ -536,9 +536,9 @@ leave(CdpBatch *batch, CdpAccountSet *set, CdpSegmentSet *segments, Passages *pa
 		add_id(&gone, account->id);
 		for (int i = 0; i < account->nsegments; i++)
 			pass(batch, segments, passages, account->segments[i], account->id, false,
-				 batch->erasing		  ? CDP_CAUSE_ERASURE :
-					 batch->rereading ? CDP_CAUSE_DEFINITION :
-										CDP_CAUSE_RETRACTION,
+				 batch->erasing									 ? CDP_CAUSE_ERASURE :
+					 batch->rereading || batch->exchanges != NIL ? CDP_CAUSE_DEFINITION :
+																   CDP_CAUSE_RETRACTION,
 				 batch->applier.clock);
 	}
 	if (gone.n == 0)
@@ -754,7 +754,7 @@ CdpAccountsEvaluate(CdpAccountSet *set)
 			add_id(&touched, account->id);
 		if (account->lost && !account->gone)
 			account->cause = CDP_CAUSE_RETRACTION;
-		if (batch->rereading)
+		if (batch->rereading || batch->exchanges != NIL)
 			account->cause = batch->erasing ? CDP_CAUSE_ERASURE : CDP_CAUSE_DEFINITION;
 	}
 	evaluate(batch, set->traits, segments, &touched, &due, CDP_CAUSE_ENTRY, set);

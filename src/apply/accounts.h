@@ -89,8 +89,32 @@ extern bool CdpDomainsOn(int64 generation);
 extern CdpIdentifier *CdpDomainAccount(CdpKindSet *kinds, int64 generation,
 									   const CdpIdentifier *address);
 extern void CdpAccountsDomains(CdpAccountSet *set);
+/* Pairs of account and node that are no more, or now, by a domain. */
+extern void CdpDomainsWrite(int64 *from, int64 *from_nodes, int nfrom, int64 *to, int64 *to_nodes,
+							int nto);
 /* The setting has changed: marks all nodes; returns the accounts concerned. */
 extern int64 *CdpDomainsMark(CdpBatch *batch, int *n);
+
+/* domain_change.c: the same beside what comes */
+/* Nodes with numbers behind position go by what was so far, up to this one. */
+typedef struct CdpDomainChange
+{
+	int64 position;
+	int64 upto;
+} CdpDomainChange;
+
+/* Is a change on its way?  Without one, all nodes are reached. */
+extern bool CdpDomainsChanging(CdpDomainChange *change);
+/* Have the applier make it: all nodes below next_node. */
+extern void CdpDomainsAsk(int64 next_node);
+/* All nodes go by the settings. */
+extern void CdpDomainsFinish(void);
+/* CdpDomainAccount(), or what the address has meant so far. */
+extern CdpIdentifier *CdpDomainAccountNow(CdpKindSet *kinds, int64 generation,
+										  const CdpDomainChange *change,
+										  const CdpIdentifier *address);
+/* What CdpDomainsStep() has found is written, as the batch that it is for. */
+extern void CdpDomainsExchange(CdpAccountSet *set);
 
 /* account_late.c: fills refold */
 extern void CdpAccountsLate(CdpAccountSet *set, CdpNaming *namings, int n);

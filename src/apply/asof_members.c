@@ -44,6 +44,7 @@ CdpAsOfPlacesMake(CdpAsOf *asof, int64 generation, int nasked)
 
 	places->kinds = asof->kinds;
 	places->generation = generation;
+	(void) CdpDomainsChanging(&places->change);
 	places->nasked = nasked;
 	places->context = CurrentMemoryContext;
 	places->table = CdpVarlenaTable(CurrentMemoryContext, "cdp accounts as of", sizeof(Place), 64);
@@ -72,7 +73,8 @@ CdpAsOfAskedPlace(CdpAsOfPlaces *places, CdpIdentifier *identifier, const CdpKin
 	Place *place;
 
 	if (kind != NULL && kind->email)
-		identifier = CdpDomainAccount(places->kinds, places->generation, identifier);
+		identifier = CdpDomainAccountNow(places->kinds, places->generation, &places->change,
+										 identifier);
 	if (identifier == NULL)
 		return -1;
 	if (places->nasked == CDP_ALL_PLACES)

@@ -11,6 +11,7 @@
 #ifndef CDP_ASOF_MEMBERS_H
 #define CDP_ASOF_MEMBERS_H
 
+#include "apply/accounts.h"
 #include "apply/asof.h"
 
 /* Every account has a place here. */
@@ -20,7 +21,8 @@
 typedef struct CdpAsOfPlaces
 {
 	CdpKindSet *kinds;
-	int64 generation; /* of definitions: which domains mean accounts */
+	int64 generation; /* of definitions: which domains mean accounts … */
+	CdpDomainChange change; /* … where a change of that has come */
 	int nasked;
 	HTAB *table;
 	MemoryContext context;

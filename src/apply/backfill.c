@@ -549,7 +549,7 @@ PG_FUNCTION_INFO_V1(cdp_domains_changed);
 /*
  * cdp.domains_changed() returns void: which domains of addresses mean accounts
  * is another thing now.  Who is a member of what follows from it, and all that
- * follows from that.
+ * follows from that: here where history is short, else in steps of the applier.
  */
 Datum
 cdp_domains_changed(PG_FUNCTION_ARGS)
@@ -561,6 +561,13 @@ cdp_domains_changed(PG_FUNCTION_ARGS)
 	int			nest;
 
 	begin_work(&work, &batch);
+	if (CdpBackfillNeeded())
+	{
+		CdpDomainsAsk(batch.applier.next_node);
+		end_work(&work);
+		PG_RETURN_VOID();
+	}
+	CdpDomainsFinish();
 	nest = NewGUCNestLevel();
 	CdpPinPlans();
 	accounts = CdpDomainsMark(&batch, &n);
@@ -645,6 +652,7 @@ CdpReplay(void)
 		"DELETE FROM cdp.entry_pieces",
 		"DELETE FROM cdp.withheld_entries",
 		"DELETE FROM cdp.refolds",
+		"DELETE FROM cdp.backfills WHERE kind = 'domains'",
 		"DELETE FROM cdp.releases",
 		"DELETE FROM cdp.links",
 		"DELETE FROM cdp.decisions",

@@ -692,7 +692,9 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		bool		turn = history_first;
 
 		history_first = false;
-		if (CdpBackfillSwitch())
+		if ((nnews = CdpDomainsStep(&batch, max, &news)) != 0)
+			nnews = Max(nnews, 0);
+		else if (CdpBackfillSwitch())
 			result.reread = 1;
 		else if ((nnews = CdpBackfillMembers(&batch, max, &news)) < 0)
 			nnews = 0;
@@ -778,8 +780,11 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	{
 		CdpProfile *profile = CdpProfileOf(&batch, news[i]);
 
-		if (profile != NULL)
-			profile->touched = true;
+		if (profile == NULL)
+			continue;
+		profile->touched = true;
+		if (batch.exchanges != NIL)
+			profile->cause = CDP_CAUSE_DEFINITION;
 	}
 	CdpBatchWrite(&batch);
 	audit_decisions(&batch);

@@ -99,6 +99,7 @@ typedef struct CdpBatch
 	int			ndeferred;
 	int64	   *deferred;		/* owners, in order, who are folded anew later, see refold.c */
 	bool		told;			/* members of accounts have been asked to be evaluated */
+	List	   *exchanges;		/* addresses whose domains mean other accounts now, see domain_change.c */
 } CdpBatch;
 
 /* order.c */
@@ -267,6 +268,15 @@ extern int64 CdpBackfillStep(CdpBatch *batch, int max);
  * -1: there are no more.
  */
 extern int	CdpBackfillMembers(CdpBatch *batch, int max, int64 **profiles);
+/* So much was looked at: cdp.backfill_rate says when the next step may begin. */
+extern void CdpBackfillDone(int64 done);
+
+/*
+ * domain_change.c: the next profiles with addresses whose domains mean other
+ * accounts by changed settings, to be evaluated in a batch of their own, which
+ * has them; 0: no change is under way, -1: nothing but the position has moved.
+ */
+extern int	CdpDomainsStep(CdpBatch *batch, int max, int64 **profiles);
 
 /* An entry that is exchanged, in both readings. */
 typedef struct CdpReadings

@@ -265,6 +265,12 @@ move(CdpTraitSet *set, Bitmapset *chosen, int64 position, int64 done)
 	args[1] = Int64GetDatum(position);
 	args[2] = Int64GetDatum(done);
 	CdpRun(&move_position, args, NULL);
+	CdpBackfillDone(done);
+}
+
+void
+CdpBackfillDone(int64 done)
+{
 	if (cdp_backfill_rate > 0)
 		not_before = GetCurrentTimestamp() +
 			(TimestampTz) (done * (double) USECS_PER_SEC / cdp_backfill_rate);
