@@ -105,8 +105,10 @@ check_part(const CdpDefinition *definition, const char *text, const char *part, 
 {
 	CdpNewDerived columns = { .set = CdpTraitSetFresh(), .name = "_member", .hidden = definition->hidden };
 
+	/* what a predicate asks of members has no name */
 	(void) CdpTransformIn(CdpParseRaw(text), text, CdpNewDerivedColumn, &columns, type,
-						  psprintf("%s of trait \"%s\"", part, definition->name),
+						  definition->hidden ? psprintf("%s over members", part) :
+											   psprintf("%s of trait \"%s\"", part, definition->name),
 						  definition->timezone, NULL);
 }
 
