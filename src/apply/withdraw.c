@@ -382,6 +382,21 @@ void_merges(CdpGraph *graph)
 	pfree(links);
 }
 
+static void
+load_evidence(CdpGraph *graph, const int64 *ids, int n)
+{
+	CdpNode   **nodes = palloc(sizeof(CdpNode *) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+	{
+		nodes[i] = CdpGraphNode(graph, ids[i]);
+		if (nodes[i] == NULL)
+			elog(ERROR, "node %lld is not in the graph", (long long) ids[i]);
+	}
+	CdpGraphLoadEvidence(graph, nodes, n);
+	pfree(nodes);
+}
+
 /*
  * The evidence that joins these nodes with others, as the entries have it that
  * are left; their states begin anew.
@@ -394,7 +409,7 @@ empty_nodes(CdpBatch *batch, EvidenceSet *set)
 	int			nlinks;
 	int			i;
 
-	CdpGraphLoadEvidence(graph, batch->emptied, batch->nemptied);
+	load_evidence(graph, batch->emptied, batch->nemptied);
 	nlinks = CdpGraphLinksOf(graph, batch->emptied, batch->nemptied, &links);
 	for (i = 0; i < nlinks; i++)
 		renew_link(batch, links[i], set);
@@ -435,7 +450,7 @@ CdpRenewEvidence(CdpBatch *batch, List *renewed)
 	n = sort_unique(nodes, n);
 	if (n == 0)
 		return;
-	CdpGraphLoadEvidence(graph, nodes, n);
+	load_evidence(graph, nodes, n);
 	for (i = 0; i < n; i++)
 		CdpSourceAdd(&sources, nodes[i], DT_NOBEGIN, DT_NOEND, true);
 	add_owners_around(batch, nodes, n, &sources);

@@ -22,18 +22,8 @@
 /* So many links are not kept in memory because a replay has looked at them. */
 #define MANY_LINKS	100000
 
-typedef struct LinkKey
-{
-	int64		a;
-	int64		b;
-	int64		manual;
-} LinkKey;
-
-typedef struct LinkEntry
-{
-	LinkKey		key;
-	CdpLink    *link;
-} LinkEntry;
+/* What is small is taken from blocks of so many bytes. */
+#define SMALL_BLOCK	65536
 
 #define LINK_COLUMNS \
 	"l.a, l.b, l.entry, l.at, l.tie, l.ord, l.status, l.reason, l.detail," \
@@ -97,63 +87,6 @@ static CdpStatement update_last = {
 	{"int8[]", "int8[]", "timestamptz[]", "text[]"}
 };
 
-/*
- * The link between two nodes, made when it is not there.
- */
-CdpLink *
-CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found)
-{
-	LinkKey		key;
-	LinkEntry  *entry;
-
-	if (graph->links == NULL)
-	{
-		HASHCTL		ctl;
-
-		memset(&ctl, 0, sizeof(ctl));
-		ctl.keysize = sizeof(LinkKey);
-		ctl.entrysize = sizeof(LinkEntry);
-		ctl.hcxt = graph->context;
-		graph->links = hash_create("cdp links", 1024, &ctl,
-								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	}
-	memset(&key, 0, sizeof(key));
-	key.a = Min(x->id, y->id);
-	key.b = Max(x->id, y->id);
-	key.manual = manual;
-	entry = hash_search(graph->links, &key, HASH_ENTER, found);
-	if (!*found)
-	{
-		CdpLink    *link = MemoryContextAllocZero(graph->context,
-												  sizeof(CdpLink));
-
-		link->a = x->id < y->id ? x : y;
-		link->b = x->id < y->id ? y : x;
-		link->manual = manual;
-		entry->link = link;
-	}
-	return entry->link;
-}
-
-/*
- * The link between two nodes, NULL when it is not in memory.
- */
-CdpLink *
-CdpGraphFindLink(CdpGraph *graph, int64 x, int64 y, bool manual)
-{
-	LinkKey		key;
-	LinkEntry  *entry;
-
-	if (graph->links == NULL)
-		return NULL;
-	memset(&key, 0, sizeof(key));
-	key.a = Min(x, y);
-	key.b = Max(x, y);
-	key.manual = manual;
-	entry = hash_search(graph->links, &key, HASH_FIND, NULL);
-	return entry == NULL ? NULL : entry->link;
-}
-
 static CdpKind *
 barred_by(CdpGraph *graph, char status, const char *detail)
 {
@@ -196,16 +129,13 @@ is_repolicied(CdpGraph *graph, const char *detail)
 List *
 CdpGraphBarsChanged(CdpGraph *graph)
 {
-	HASH_SEQ_STATUS seq;
-	LinkEntry  *entry;
 	List	   *nodes = NIL;
 
-	if (graph->links == NULL || (graph->npolicies == 0 && graph->repolicied == NIL))
+	if (graph->npolicies == 0 && graph->repolicied == NIL)
 		return NIL;
-	hash_seq_init(&seq, graph->links);
-	while ((entry = hash_seq_search(&seq)) != NULL)
+	for (int i = 0; i < graph->nlinks; i++)
 	{
-		CdpLink    *link = entry->link;
+		CdpLink    *link = CdpGraphLinkAt(graph, i);
 
 		if (link->manual || link->gone || !link->on_disk ||
 			(CdpLinkBarredBy(graph, link) == CdpLinkWasBarredBy(graph, link) &&
@@ -236,26 +166,6 @@ CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie)
 	link->last_changed = true;
 }
 
-/*
- * All links of the batch, in no order.
- */
-CdpLink **
-CdpGraphLinks(CdpGraph *graph, int *n)
-{
-	HASH_SEQ_STATUS seq;
-	LinkEntry  *entry;
-	CdpLink   **links;
-
-	*n = 0;
-	if (graph->links == NULL)
-		return palloc(sizeof(CdpLink *));
-	links = palloc(sizeof(CdpLink *) * Max(hash_get_num_entries(graph->links), 1));
-	hash_seq_init(&seq, graph->links);
-	while ((entry = hash_seq_search(&seq)) != NULL)
-		links[(*n)++] = entry->link;
-	return links;
-}
-
 static char
 status_from_text(const char *status)
 {
@@ -267,16 +177,11 @@ status_from_text(const char *status)
  * what this batch has made of it (changed), unless overwrite is set.
  */
 static CdpLink *
-link_of_row(CdpGraph *graph, int64 x, int64 y, bool manual, bool overwrite)
+link_of_row(CdpGraph *graph, CdpNode *a, CdpNode *b, bool manual, bool overwrite)
 {
-	CdpNode    *a = CdpGraphNode(graph, x);
-	CdpNode    *b = CdpGraphNode(graph, y);
 	CdpLink    *link;
 	bool		found;
 
-	if (a == NULL || b == NULL)
-		elog(ERROR, "link between %lld and %lld is not in the graph",
-			 (long long) x, (long long) y);
 	link = CdpGraphLink(graph, a, b, manual, &found);
 	if (found && !overwrite && (link->changed || link->gone || link->on_disk))
 	{
@@ -285,6 +190,16 @@ link_of_row(CdpGraph *graph, int64 x, int64 y, bool manual, bool overwrite)
 	}
 	link->on_disk = !manual;
 	return link;
+}
+
+static CdpNode *
+node_of_row(CdpGraph *graph, int64 id)
+{
+	CdpNode    *node = CdpGraphNode(graph, id);
+
+	if (node == NULL)
+		elog(ERROR, "link of %lld is not in the graph", (long long) id);
+	return node;
 }
 
 /*
@@ -298,7 +213,8 @@ load_link_rows(CdpGraph *graph, bool manual, bool overwrite)
 
 	for (i = 0; i < nrows; i++)
 	{
-		CdpLink    *link = link_of_row(graph, CdpCellInt8(i, 1), CdpCellInt8(i, 2),
+		CdpLink    *link = link_of_row(graph, node_of_row(graph, CdpCellInt8(i, 1)),
+									   node_of_row(graph, CdpCellInt8(i, 2)),
 									   manual, overwrite);
 		struct varlena *text;
 		bool		isnull;
@@ -398,52 +314,88 @@ strangers(CdpGraph *graph, int64 **result)
 	return n;
 }
 
-static char *
-keep_text(const text *value)
+/*
+ * Memory for what is small and lives as long as the batch: there may be millions of
+ * them, and a chunk of their own would take as much again.
+ */
+static void *
+small_memory(CdpGraph *graph, Size size)
 {
-	return value == NULL ? NULL : text_to_cstring(value);
+	char	   *result;
+
+	size = MAXALIGN(size);
+	if (size > SMALL_BLOCK / 8)
+		return MemoryContextAlloc(graph->context, size);
+	if (size > graph->small_left)
+	{
+		graph->small = MemoryContextAlloc(graph->context, SMALL_BLOCK);
+		graph->small_left = SMALL_BLOCK;
+	}
+	result = graph->small;
+	graph->small += size;
+	graph->small_left -= size;
+	return result;
 }
 
 static text *
-keep_varlena(const text *value)
+keep_varlena(CdpGraph *graph, const text *value)
 {
-	text	   *copy = palloc(VARSIZE_ANY(value));
+	return memcpy(small_memory(graph, VARSIZE_ANY(value)), value, VARSIZE_ANY(value));
+}
 
-	memcpy(copy, value, VARSIZE_ANY(value));
+static bool
+says(const text *value, const char *s)
+{
+	return VARSIZE_ANY_EXHDR(value) == strlen(s) &&
+		memcmp(VARDATA_ANY(value), s, VARSIZE_ANY_EXHDR(value)) == 0;
+}
+
+/*
+ * A reason is one of a few, or the name of a kind: mostly there is no need for a copy.
+ */
+static const char *
+keep_text(CdpGraph *graph, const text *value)
+{
+	int			len;
+	char	   *copy;
+
+	if (value == NULL)
+		return NULL;
+	for (CdpVerdict verdict = CDP_JOIN_LIMIT; verdict <= CDP_JOIN_DETACHED; verdict++)
+		if (says(value, CdpVerdictReason(verdict)))
+			return CdpVerdictReason(verdict);
+	for (int i = 0; i < graph->nlimited; i++)
+		if (says(value, graph->limiting[i]->name))
+			return graph->limiting[i]->name;
+	len = VARSIZE_ANY_EXHDR(value);
+	copy = small_memory(graph, len + 1);
+	memcpy(copy, VARDATA_ANY(value), len);
+	copy[len] = '\0';
 	return copy;
 }
 
-/* Take the rows in that a walk has found. */
-static void
-take_rows(CdpGraph *graph, const CdpEvidenceRow *rows, int n)
+void
+CdpGraphTakeRow(CdpGraph *graph, CdpNode *a, CdpNode *b, const CdpEvidenceRow *row)
 {
-	MemoryContext old = MemoryContextSwitchTo(graph->context);
-	int			i;
+	CdpLink    *link = link_of_row(graph, a, b, false, false);
 
-	for (i = 0; i < n; i++)
-	{
-		const CdpEvidenceRow *row = &rows[i];
-		CdpLink    *link = link_of_row(graph, row->a, row->b, false, false);
-
-		if (link == NULL)
-			continue;
-		link->entry = row->entry;
-		link->at = row->at;
-		link->tie = keep_varlena(row->tie);
-		link->ord = row->ord;
-		link->status = *VARDATA_ANY(row->status);
-		link->reason = keep_text(row->reason);
-		link->detail = keep_text(row->detail);
-		link->was_at = link->at;
-		link->was_status = link->status;
-		link->was_reason = link->reason;
-		link->was_detail = link->detail;
-		link->last_changed = false;
-		link->last_tie = row->last_tie == NULL ? NULL : keep_varlena(row->last_tie);
-		if (row->last_tie != NULL)
-			link->last_at = row->last_at;
-	}
-	MemoryContextSwitchTo(old);
+	if (link == NULL)
+		return;
+	link->entry = row->entry;
+	link->at = row->at;
+	link->tie = keep_varlena(graph, row->tie);
+	link->ord = row->ord;
+	link->status = *VARDATA_ANY(row->status);
+	link->reason = keep_text(graph, row->reason);
+	link->detail = keep_text(graph, row->detail);
+	link->was_at = link->at;
+	link->was_status = link->status;
+	link->was_reason = link->reason;
+	link->was_detail = link->detail;
+	link->last_changed = false;
+	link->last_tie = row->last_tie == NULL ? NULL : keep_varlena(graph, row->last_tie);
+	if (row->last_tie != NULL)
+		link->last_at = row->last_at;
 }
 
 /*
@@ -451,41 +403,23 @@ take_rows(CdpGraph *graph, const CdpEvidenceRow *rows, int n)
  * other ends (and their profiles).
  */
 void
-CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n)
+CdpGraphLoadEvidence(CdpGraph *graph, CdpNode **nodes, int n)
 {
-	MemoryContext scratch;
-	MemoryContext old;
-	CdpEvidenceRow *found;
-	int			nfound;
 	SPITupleTable *rows;
 	uint64		nrows;
 	int64	   *missing;
 	int			nmissing;
-	int			i;
 	Datum		arg;
 
 	if (graph->sealed)
 		return;
-	scratch = AllocSetContextCreate(CurrentMemoryContext, "evidence", ALLOCSET_DEFAULT_SIZES);
-	old = MemoryContextSwitchTo(scratch);
-	found = CdpEvidenceRows(nodes, n, &nfound);
-	missing = palloc(sizeof(int64) * 2 * Max(nfound, 1));
-	nmissing = 0;
-	for (i = 0; i < nfound; i++)
-	{
-		if (is_stranger(graph, found[i].a))
-			missing[nmissing++] = found[i].a;
-		if (is_stranger(graph, found[i].b))
-			missing[nmissing++] = found[i].b;
-	}
-	MemoryContextSwitchTo(old);
-	if (nmissing > 0)
-		CdpGraphAddNodes(graph, missing, nmissing);
-	take_rows(graph, found, nfound);
-	MemoryContextDelete(scratch);
+	CdpEvidenceRead(graph, nodes, n);
+	if (CdpTableIsVoid("decisions"))
+		return;
 
-	arg = CdpInt8Array(nodes, n);
+	arg = CdpNodeNumbers(nodes, n);
 	CdpRun(&load_merges, &arg, NULL);
+	pfree(DatumGetPointer(arg));
 	rows = SPI_tuptable;
 	nrows = SPI_processed;
 	nmissing = strangers(graph, &missing);
@@ -495,6 +429,19 @@ CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n)
 	SPI_processed = nrows;
 	load_link_rows(graph, true, false);
 	pfree(missing);
+}
+
+Datum
+CdpNodeNumbers(CdpNode **nodes, int n)
+{
+	int64	   *ids = palloc_extended(sizeof(int64) * (Size) Max(n, 1), MCXT_ALLOC_HUGE);
+	Datum		result;
+
+	for (int i = 0; i < n; i++)
+		ids[i] = nodes[i]->id;
+	result = CdpInt8Array(ids, n);
+	pfree(ids);
+	return result;
 }
 
 /*
@@ -545,33 +492,6 @@ CdpGraphEvidenceCounts(CdpGraph *graph, CdpLink *link, TimestampTz at,
 }
 
 /*
- * The event links in memory that have one of the nodes, which are in order, at
- * an end.
- */
-int
-CdpGraphLinksOf(CdpGraph *graph, const int64 *nodes, int n, CdpLink ***result)
-{
-	HASH_SEQ_STATUS seq;
-	LinkEntry  *entry;
-	int			nlinks = 0;
-
-	*result = NULL;
-	if (graph->links == NULL)
-		return 0;
-	*result = palloc(sizeof(CdpLink *) * Max(hash_get_num_entries(graph->links), 1));
-	hash_seq_init(&seq, graph->links);
-	while ((entry = hash_seq_search(&seq)) != NULL)
-	{
-		if (entry->link->manual)
-			continue;
-		if (bsearch(&entry->key.a, nodes, n, sizeof(int64), CdpCompareInt8) != NULL ||
-			bsearch(&entry->key.b, nodes, n, sizeof(int64), CdpCompareInt8) != NULL)
-			(*result)[nlinks++] = entry->link;
-	}
-	return nlinks;
-}
-
-/*
  * The order of evidence, for qsort over CdpLink *.
  */
 int
@@ -584,60 +504,6 @@ CdpLinkOrder(const void *a, const void *b)
 	if (cmp != 0)
 		return cmp;
 	return x->ord < y->ord ? -1 : x->ord > y->ord ? 1 : 0;
-}
-
-/*
- * The links at marked nodes, those by hand included.
- */
-CdpLink **
-CdpGraphLinksOfMarked(CdpGraph *graph, int *n)
-{
-	HASH_SEQ_STATUS seq;
-	LinkEntry  *entry;
-	CdpLink   **links;
-
-	*n = 0;
-	if (graph->links == NULL)
-		return NULL;
-	links = palloc(sizeof(CdpLink *) * Max(hash_get_num_entries(graph->links), 1));
-	hash_seq_init(&seq, graph->links);
-	while ((entry = hash_seq_search(&seq)) != NULL)
-	{
-		if (!entry->link->gone && entry->link->a->mark == graph->mark)
-			links[(*n)++] = entry->link;
-	}
-	return links;
-}
-
-/*
- * What is linked with a dirty component is dirty.
- */
-void
-CdpGraphSpreadDirty(CdpGraph *graph)
-{
-	HASH_SEQ_STATUS seq;
-	LinkEntry  *entry;
-	bool		grown;
-
-	do
-	{
-		grown = false;
-		if (graph->links == NULL)
-			return;
-		hash_seq_init(&seq, graph->links);
-		while ((entry = hash_seq_search(&seq)) != NULL)
-		{
-			CdpNode    *a = CdpNodeRoot(entry->link->a);
-			CdpNode    *b = CdpNodeRoot(entry->link->b);
-
-			if (a->dirty != b->dirty && !entry->link->gone)
-			{
-				a->dirty = b->dirty = true;
-				grown = true;
-			}
-		}
-		CHECK_FOR_INTERRUPTS();
-	} while (grown);
 }
 
 static const char *
@@ -663,9 +529,7 @@ status_text(char status)
 static void
 write_last(CdpGraph *graph)
 {
-	HASH_SEQ_STATUS seq;
-	LinkEntry  *entry;
-	long		max = hash_get_num_entries(graph->links) + 1;
+	int			max = graph->nlinks + 1;
 	int64	   *a = palloc(sizeof(int64) * max);
 	int64	   *b = palloc(sizeof(int64) * max);
 	TimestampTz *ats = palloc(sizeof(TimestampTz) * max);
@@ -673,10 +537,9 @@ write_last(CdpGraph *graph)
 	int			n = 0;
 	Datum		args[4];
 
-	hash_seq_init(&seq, graph->links);
-	while ((entry = hash_seq_search(&seq)) != NULL)
+	for (int i = 0; i < graph->nlinks; i++)
 	{
-		CdpLink    *link = entry->link;
+		CdpLink    *link = CdpGraphLinkAt(graph, i);
 
 		if (link->gone || !link->last_changed)
 			continue;
@@ -695,31 +558,29 @@ write_last(CdpGraph *graph)
 }
 
 /*
- * Delete the rows of links that are gone; a and b have room for all links.
+ * Delete the rows of links (CdpLink *) that are gone.
  */
 static void
-delete_gone(CdpGraph *graph, bool manual, int64 *a, int64 *b)
+delete_gone(CdpStatement *statement, List *links)
 {
-	HASH_SEQ_STATUS seq;
-	LinkEntry  *entry;
+	int64	   *a = palloc(sizeof(int64) * Max(list_length(links), 1));
+	int64	   *b = palloc(sizeof(int64) * Max(list_length(links), 1));
 	int			n = 0;
+	ListCell   *lc;
 	Datum		args[2];
 
-	hash_seq_init(&seq, graph->links);
-	while ((entry = hash_seq_search(&seq)) != NULL)
+	if (links == NIL)
+		return;
+	foreach(lc, links)
 	{
-		CdpLink    *link = entry->link;
+		CdpLink    *link = lfirst(lc);
 
-		if (!link->gone || link->manual != manual || !(manual || link->on_disk))
-			continue;
 		a[n] = link->a->id;
 		b[n++] = link->b->id;
 	}
-	if (n == 0)
-		return;
 	args[0] = CdpInt8Array(a, n);
 	args[1] = CdpInt8Array(b, n);
-	CdpRun(manual ? &delete_merges : &delete_links, args, NULL);
+	CdpRun(statement, args, NULL);
 }
 
 /*
@@ -729,18 +590,18 @@ delete_gone(CdpGraph *graph, bool manual, int64 *a, int64 *b)
 void
 CdpGraphWriteLinks(CdpGraph *graph)
 {
-	HASH_SEQ_STATUS seq;
-	LinkEntry  *entry;
-	long		max;
-	int64	   *a,
-			   *b;
+	List	   *gone[2] = {NIL, NIL};
+	List	   *written = NIL;
+	ListCell   *lc;
 	CdpGiven   *given;
 	Datum		event;
 	Datum		manual;
 
-	if (graph->mark > 0)
+	/* merges by hand leave rows in both tables */
+	if (graph->mark > 0 && !CdpTableIsVoid("decisions"))
 	{
-		int64	   *ids = palloc(sizeof(int64) * Max(graph->nactive, 1));
+		CdpNode   **nodes = palloc_extended(sizeof(CdpNode *) * (Size) Max(graph->nactive, 1),
+											MCXT_ALLOC_HUGE);
 		int			n = 0;
 		int			i;
 
@@ -748,38 +609,40 @@ CdpGraphWriteLinks(CdpGraph *graph)
 		{
 			if (graph->active[i]->mark == graph->mark &&
 				!graph->active[i]->is_new)
-				ids[n++] = graph->active[i]->id;
+				nodes[n++] = graph->active[i];
 		}
 		if (n > 0)
 		{
-			Datum		arg = CdpInt8Array(ids, n);
+			Datum		arg = CdpNodeNumbers(nodes, n);
 
 			CdpRun(&delete_manual, &arg, NULL);
 		}
-		pfree(ids);
+		pfree(nodes);
 	}
 	if (graph->links == NULL)
 		return;
 
-	max = Max(hash_get_num_entries(graph->links), 1);
-	a = palloc(sizeof(int64) * max);
-	b = palloc(sizeof(int64) * max);
-	delete_gone(graph, false, a, b);
-	delete_gone(graph, true, a, b);
+	for (int i = 0; i < graph->nlinks; i++)
+	{
+		CdpLink    *link = CdpGraphLinkAt(graph, i);
+
+		if (link->gone && (link->manual || link->on_disk))
+			gone[link->manual] = lappend(gone[link->manual], link);
+		else if (!link->gone && (link->changed || link->manual))
+			written = lappend(written, link);
+	}
+	delete_gone(&delete_links, gone[false]);
+	delete_gone(&delete_merges, gone[true]);
 
 	event = CStringGetTextDatum("event");
 	manual = CStringGetTextDatum("manual");
 	given = CdpGive(&upsert_links);
-	hash_seq_init(&seq, graph->links);
-	while ((entry = hash_seq_search(&seq)) != NULL)
+	foreach(lc, written)
 	{
-		CdpLink    *link = entry->link;
-
+		CdpLink    *link = lfirst(lc);
 		Datum		values[10];
 		bool		isnull[10] = {false};
 
-		if (link->gone || !(link->changed || link->manual))
-			continue;
 		values[0] = Int64GetDatum(link->a->id);
 		values[1] = Int64GetDatum(link->b->id);
 		values[2] = Int64GetDatum(link->entry);
@@ -806,26 +669,19 @@ CdpGraphWriteLinks(CdpGraph *graph)
 void
 CdpGraphKeepPairs(CdpGraph *graph)
 {
-	HASH_SEQ_STATUS seq;
-	LinkEntry  *entry;
 	bool		many;
 
-	if (graph->links == NULL)
-		return;
-	many = hash_get_num_entries(graph->links) > MANY_LINKS;
-	hash_seq_init(&seq, graph->links);
-	while ((entry = hash_seq_search(&seq)) != NULL)
+	many = graph->nlinks > MANY_LINKS;
+	for (int i = 0; i < graph->nlinks; i++)
 	{
-		CdpLink    *link = entry->link;
+		CdpLink    *link = CdpGraphLinkAt(graph, i);
 
 		/* what a large replay has read and left as it was */
 		if (many && link->on_disk && !link->changed && !link->listed && !link->gone)
 			continue;
-		if (!entry->link->manual)
-			CdpGraphPairKeep(graph, entry->key.a, entry->key.b,
-							 entry->link->gone ||
-							 CdpGraphDetached(graph, entry->link),
-							 entry->link->at,
-							 CdpLinkBarredBy(graph, entry->link));
+		if (!link->manual)
+			CdpGraphPairKeep(graph, link->a->id, link->b->id,
+							 link->gone || CdpGraphDetached(graph, link),
+							 link->at, CdpLinkBarredBy(graph, link));
 	}
 }

@@ -36,10 +36,12 @@
 /* As many nodes to a block as make it worth reading. */
 #define SCAN_NODES		4
 
-typedef struct FoundRows
+typedef struct Reading
 {
-	const int64 *nodes;			/* in order, when the table is scanned */
-	int			nnodes;
+	CdpGraph   *graph;
+	bool		asked;			/* are there rows of nodes that were not asked for? */
+	/* rows that wait for nodes which are not here yet */
+	MemoryContext scratch;
 	CdpEvidenceRow *rows;
 	int			n;
 	int			max;
@@ -56,7 +58,7 @@ typedef struct FoundRows
 	AttrNumber	detail;
 	AttrNumber	last_at;
 	AttrNumber	last_tie;
-} FoundRows;
+} Reading;
 
 static text *
 text_of_row(TupleTableSlot *row, AttrNumber column)
@@ -64,13 +66,13 @@ text_of_row(TupleTableSlot *row, AttrNumber column)
 	bool		isnull;
 	Datum		value = slot_getattr(row, column, &isnull);
 
-	return isnull ? NULL : DatumGetTextPCopy(value);
+	return isnull ? NULL : DatumGetTextPP(value);
 }
 
-static bool
-is_one(const FoundRows *found, int64 node)
+static text *
+copy_text(const text *value)
 {
-	return bsearch(&node, found->nodes, found->nnodes, sizeof(int64), CdpCompareInt8) != NULL;
+	return value == NULL ? NULL : memcpy(palloc(VARSIZE_ANY(value)), value, VARSIZE_ANY(value));
 }
 
 /*
@@ -128,81 +130,149 @@ CdpLinksScan(CdpWalkRowCallback callback, void *arg)
 	table_close(links, AccessShareLock);
 }
 
-/* CdpWalkRowCallback: keep what an entry said */
+/*
+ * The row waits until the nodes at its ends are here.
+ */
+static void
+keep_row(Reading *reading, const CdpEvidenceRow *row)
+{
+	MemoryContext old = MemoryContextSwitchTo(reading->scratch);
+	CdpEvidenceRow *r;
+
+	if (reading->n == reading->max)
+	{
+		reading->max = Max(64, reading->max * 2);
+		reading->rows = reading->rows == NULL
+			? palloc(sizeof(CdpEvidenceRow) * reading->max)
+			: repalloc_huge(reading->rows, sizeof(CdpEvidenceRow) * (Size) reading->max);
+	}
+	r = &reading->rows[reading->n++];
+	*r = *row;
+	r->tie = copy_text(row->tie);
+	r->status = copy_text(row->status);
+	r->reason = copy_text(row->reason);
+	r->detail = copy_text(row->detail);
+	r->last_tie = copy_text(row->last_tie);
+	MemoryContextSwitchTo(old);
+}
+
+/* CdpWalkRowCallback: take in what an entry said */
 static void
 find_row(TupleTableSlot *row, int64 other, void *arg)
 {
-	FoundRows  *found = (FoundRows *) arg;
-	CdpEvidenceRow *r;
+	Reading    *reading = (Reading *) arg;
+	CdpGraph   *graph = reading->graph;
+	CdpEvidenceRow r;
+	CdpNode    *a;
+	CdpNode    *b;
 	text	   *origin;
 	bool		isnull;
 
-	if (found->nodes != NULL &&
-		!is_one(found, DatumGetInt64(slot_getattr(row, found->a, &isnull))) &&
-		!is_one(found, DatumGetInt64(slot_getattr(row, found->b, &isnull))))
+	r.a = DatumGetInt64(slot_getattr(row, reading->a, &isnull));
+	r.b = DatumGetInt64(slot_getattr(row, reading->b, &isnull));
+	a = CdpGraphNode(graph, r.a);
+	b = CdpGraphNode(graph, r.b);
+	if (reading->asked && (a == NULL || !a->asked) && (b == NULL || !b->asked))
 		return;
-	origin = DatumGetTextPP(slot_getattr(row, found->origin, &isnull));
+	origin = DatumGetTextPP(slot_getattr(row, reading->origin, &isnull));
 	if (VARSIZE_ANY_EXHDR(origin) != 5 || memcmp(VARDATA_ANY(origin), "event", 5) != 0)
 		return;
-	if (found->n == found->max)
-	{
-		found->max *= 2;
-		found->rows = repalloc_huge(found->rows, sizeof(CdpEvidenceRow) * (Size) found->max);
-	}
-	r = &found->rows[found->n++];
-	r->a = DatumGetInt64(slot_getattr(row, found->a, &isnull));
-	r->b = DatumGetInt64(slot_getattr(row, found->b, &isnull));
-	r->entry = DatumGetInt64(slot_getattr(row, found->entry, &isnull));
-	r->at = DatumGetTimestampTz(slot_getattr(row, found->at, &isnull));
-	r->tie = text_of_row(row, found->tie);
-	r->ord = DatumGetInt32(slot_getattr(row, found->ord, &isnull));
-	r->status = text_of_row(row, found->status);
-	r->reason = text_of_row(row, found->reason);
-	r->detail = text_of_row(row, found->detail);
-	r->last_tie = text_of_row(row, found->last_tie);
-	r->last_at = DatumGetTimestampTz(slot_getattr(row, found->last_at, &isnull));
+	r.entry = DatumGetInt64(slot_getattr(row, reading->entry, &isnull));
+	r.at = DatumGetTimestampTz(slot_getattr(row, reading->at, &isnull));
+	r.tie = text_of_row(row, reading->tie);
+	r.ord = DatumGetInt32(slot_getattr(row, reading->ord, &isnull));
+	r.status = text_of_row(row, reading->status);
+	r.reason = text_of_row(row, reading->reason);
+	r.detail = text_of_row(row, reading->detail);
+	r.last_tie = text_of_row(row, reading->last_tie);
+	r.last_at = DatumGetTimestampTz(slot_getattr(row, reading->last_at, &isnull));
 	if (isnull)
-		r->last_tie = NULL;
+		r.last_tie = NULL;
+	if (a != NULL && a->batch == graph->batch && b != NULL && b->batch == graph->batch)
+		CdpGraphTakeRow(graph, a, b, &r);
+	else
+		keep_row(reading, &r);
 }
 
 /*
- * The evidence of entries that touches the nodes, in the current memory
- * context; a row with both ends among them may come twice.
+ * The nodes at the ends of the rows that wait come in, and the rows with them.
  */
-CdpEvidenceRow *
-CdpEvidenceRows(const int64 *nodes, int n, int *nrows)
+static void
+take_rows(Reading *reading)
+{
+	CdpGraph   *graph = reading->graph;
+	int64	   *missing;
+	int			nmissing = 0;
+
+	if (reading->n == 0)
+		return;
+	missing = MemoryContextAllocHuge(reading->scratch, sizeof(int64) * 2 * (Size) reading->n);
+	for (int i = 0; i < reading->n; i++)
+	{
+		for (int end = 0; end < 2; end++)
+		{
+			int64		id = end == 0 ? reading->rows[i].a : reading->rows[i].b;
+			CdpNode    *node = CdpGraphNode(graph, id);
+
+			if (node == NULL || node->batch != graph->batch)
+				missing[nmissing++] = id;
+		}
+	}
+	CdpGraphAddNodes(graph, missing, nmissing);
+	for (int i = 0; i < reading->n; i++)
+	{
+		CdpEvidenceRow *row = &reading->rows[i];
+		CdpNode    *a = CdpGraphNode(graph, row->a);
+		CdpNode    *b = CdpGraphNode(graph, row->b);
+
+		if (a == NULL || b == NULL)
+			elog(ERROR, "link between %lld and %lld is not in the graph",
+				 (long long) row->a, (long long) row->b);
+		CdpGraphTakeRow(graph, a, b, row);
+	}
+}
+
+/*
+ * Mark the nodes as those that are asked for, or not any more.
+ */
+static void
+ask(CdpNode **nodes, int n, bool asked)
+{
+	for (int i = 0; i < n; i++)
+		nodes[i]->asked = asked;
+}
+
+/*
+ * Rows are taken from where they stand; a row with both ends among the nodes may come
+ * twice.
+ */
+void
+CdpEvidenceRead(CdpGraph *graph, CdpNode **nodes, int n)
 {
 	Oid			links = CdpRelationOid("links");
-	FoundRows	found;
-	int			i;
+	Reading		reading = {graph};
 
-	found.nodes = NULL;
-	found.max = 64;
-	found.n = 0;
-	found.rows = palloc(sizeof(CdpEvidenceRow) * found.max);
-	found.a = get_attnum(links, "a");
-	found.b = get_attnum(links, "b");
-	found.entry = get_attnum(links, "entry");
-	found.at = get_attnum(links, "at");
-	found.tie = get_attnum(links, "tie");
-	found.ord = get_attnum(links, "ord");
-	found.origin = get_attnum(links, "origin");
-	found.status = get_attnum(links, "status");
-	found.reason = get_attnum(links, "reason");
-	found.detail = get_attnum(links, "detail");
-	found.last_at = get_attnum(links, "last_at");
-	found.last_tie = get_attnum(links, "last_tie");
+	reading.scratch = AllocSetContextCreate(CurrentMemoryContext, "evidence",
+											ALLOCSET_DEFAULT_SIZES);
+	reading.a = get_attnum(links, "a");
+	reading.b = get_attnum(links, "b");
+	reading.entry = get_attnum(links, "entry");
+	reading.at = get_attnum(links, "at");
+	reading.tie = get_attnum(links, "tie");
+	reading.ord = get_attnum(links, "ord");
+	reading.origin = get_attnum(links, "origin");
+	reading.status = get_attnum(links, "status");
+	reading.reason = get_attnum(links, "reason");
+	reading.detail = get_attnum(links, "detail");
+	reading.last_at = get_attnum(links, "last_at");
+	reading.last_tie = get_attnum(links, "last_tie");
 
 	if (CdpLinksScanPays(n))
 	{
-		int64	   *sorted = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int64) * n);
-
-		memcpy(sorted, nodes, sizeof(int64) * n);
-		qsort(sorted, n, sizeof(int64), CdpCompareInt8);
-		found.nodes = sorted;
-		found.nnodes = n;
-		CdpLinksScan(find_row, &found);
-		pfree(sorted);
+		reading.asked = true;
+		ask(nodes, n, true);
+		CdpLinksScan(find_row, &reading);
+		ask(nodes, n, false);
 	}
 	else
 	{
@@ -210,11 +280,11 @@ CdpEvidenceRows(const int64 *nodes, int n, int *nrows)
 
 		push_snapshot();
 		walk = CdpWalkBegin(false);
-		for (i = 0; i < n; i++)
-			CdpWalkRows(walk, nodes[i], find_row, &found);
+		for (int i = 0; i < n; i++)
+			CdpWalkRows(walk, nodes[i]->id, find_row, &reading);
 		CdpWalkEnd(walk);
 		PopActiveSnapshot();
 	}
-	*nrows = found.n;
-	return found.rows;
+	take_rows(&reading);
+	MemoryContextDelete(reading.scratch);
 }

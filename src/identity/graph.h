@@ -25,31 +25,50 @@
 #define CDP_LARGE_PROFILE	64
 #endif
 
+/*
+ * There may be millions of them: what is small stands together, so that nothing is
+ * lost between.
+ */
 typedef struct CdpNode
 {
-	int64		id;				/* hash key */
+	int64		id;				/* hash key; the first field */
 	CdpIdentifier *identifier;	/* canonical */
 	CdpKind    *kind;
-	bool		is_new;			/* has no row yet */
-	bool		is_gone;		/* no entry names it any more: row to be deleted */
-	bool		row_changed;	/* seen or state differ from the row */
 	int64		old_profile;	/* profile in the row; 0 when new */
 	int64		profile;		/* after CdpGraphSettle */
 	TimestampTz first_seen;
 	TimestampTz last_seen;
 	TimestampTz disk_first_seen;	/* as the row has it; DT_NOEND when new */
 	TimestampTz disk_last_seen; /* the same; DT_NOBEGIN when new */
+	struct varlena *state;		/* as the row has it; NULL when new or empty */
+	struct varlena *recent;		/* the same: entries that it owns, packed */
+	int32	   *segments;		/* as the row has them */
+	TimestampTz timer;			/* as the row has it; DT_NOEND: none */
+	int			nsegments;
 
 	/*
 	 * Where the row was when it was read, if nobody has written it since: whoever
 	 * relies on it looks whether it has been found.  Invalid: not known.
 	 */
 	ItemPointerData place;
-	struct varlena *state;		/* as the row has it; NULL when new or empty */
-	struct varlena *recent;		/* the same: entries that it owns, packed */
-	int			nsegments;		/* as the row has them */
-	int32	   *segments;
-	TimestampTz timer;			/* as the row has it; DT_NOEND: none */
+	bool		is_new;			/* has no row yet */
+	bool		is_gone;		/* no entry names it any more: row to be deleted */
+	bool		row_changed;	/* seen or state differ from the row */
+	bool		alone;			/* takes part without the rest of its profile */
+	bool		dirty;			/* its cluster must be recomputed */
+	bool		cut;			/* private to pendant.c and place.c */
+	bool		asked;			/* private to evidence_rows.c */
+	char		contested;		/* shared by people who cannot be one? */
+	char		label;			/* private to apply/withdraw.c; 0: not asked */
+	char		over_periods;	/* at the root: over a limit within a period? */
+	char		timeline;		/* at the root: CDP_NO: good for CdpTimelineJoined only */
+	bool		in_combined;	/* at each member, see combined */
+	bool		folded;			/* acc differs from state */
+	bool		recent_changed;
+	bool		segments_changed;
+	uint16		refusals;		/* at the root: for which reasons links were refused */
+	uint16		suspect;		/* at the root: when it was suspected, for which refusals */
+	int			mark;			/* == graph->mark: in a cluster to be replayed */
 
 	/* component: a forest of parents, members in a ring */
 	struct CdpNode *parent;
@@ -57,32 +76,27 @@ typedef struct CdpNode
 	struct CdpNode *prev;
 	struct CdpNode *limited;	/* at the root: one of those whose kind has a limit, NULL: none */
 	struct CdpNode *next_limited;	/* ring of these */
-	int			size;			/* at the root: members; else when it was one */
 	TimestampTz evidence_until; /* at the root: no evidence on disk is later */
 	int		   *counts;			/* at the root: members per limited kind */
-	int			nshared;		/* at the root: members of kinds that are shared */
 	struct periods_hash *periods;	/* at the root, private to period.c */
-	char		over_periods;	/* at the root: over a limit within a period? */
-	uint16		refusals;		/* at the root: for which reasons links were refused */
+	int			size;			/* at the root: members; else when it was one */
+	int			nshared;		/* at the root: members of kinds that are shared */
 	TimestampTz counted_seen;	/* first_seen as the rules know it */
 	int64		suspected;		/* at the root: batch in which it was looked at */
-	uint16		suspect;		/* at the root: then, for which refusals */
-	char		contested;		/* shared by people who cannot be one? */
-	char		label;			/* private to apply/withdraw.c; 0: not asked */
-	bool		dirty;			/* its cluster must be recomputed */
-	bool		cut;			/* private to pendant.c and place.c */
-	int			mark;			/* == graph->mark: in a cluster to be replayed */
 	int64		rejudged;		/* private to apply/reread.c */
 	int64		batch;			/* == graph->batch: takes part in this batch */
-	bool		alone;			/* takes part without the rest of its profile */
 	int64		smallest;		/* at the root: the profile's id */
 
 	/* when members came together, see timeline.c */
 	struct CdpNode *up;			/* NULL: no hop */
 	TimestampTz up_at;
-	int			below;			/* members that come by here, this one included */
-	char		timeline;		/* at the root: CDP_NO: good for CdpTimelineJoined only */
 	TimestampTz joined_until;	/* at the root: no members were joined later */
+	int			below;			/* members that come by here, this one included */
+
+	/* apply's */
+	int			nnew_segments;	/* of the profile that has this node's id */
+	int32	   *new_segments;
+	TimestampTz new_timer;
 
 	/*
 	 * At the root of a large profile, the states of all members but those in
@@ -90,21 +104,12 @@ typedef struct CdpNode
 	 */
 	struct varlena *combined;
 	List	   *uncombined;		/* CdpNode * */
-	bool		in_combined;	/* at each member */
-
-	/* apply's */
 	struct CdpNodeAcc *delta;	/* at the root: what the batch adds to combined */
 	struct varlena *new_combined;	/* at the root */
 	struct CdpNodeAcc *acc;
 	struct CdpProfile *owner;	/* at the root */
-	bool		folded;			/* acc differs from state */
 	struct varlena *new_state;	/* what was written for it */
-	bool		recent_changed;
 	struct varlena *new_recent;
-	bool		segments_changed;
-	int			nnew_segments;	/* of the profile that has this node's id */
-	int32	   *new_segments;
-	TimestampTz new_timer;
 } CdpNode;
 
 /* What is known about a node or component. */
@@ -207,7 +212,8 @@ typedef struct CdpGraph
 	CdpKindSet *kinds;
 	MemoryContext resident;
 	int64		batch;			/* number of the batch at work */
-	HTAB	   *nodes;			/* by id */
+	struct numbers_hash *nodes; /* private to nodes.c: by id */
+	CdpNode    *free_nodes;		/* memory of nodes that are let go of, or to come */
 	HTAB	   *identifiers;	/* canonical -> node */
 	HTAB	   *raws;			/* raw -> what it means */
 	HTAB	   *pairs;			/* (a, b) -> earliest event evidence */
@@ -217,6 +223,8 @@ typedef struct CdpGraph
 
 	/* of this batch, in "context" */
 	MemoryContext context;
+	char	   *small;			/* private to evidence.c: room for what is small */
+	Size		small_left;
 	int64		next_node;		/* number of the next new node */
 	int			nactive;
 	int			maxactive;
@@ -224,7 +232,10 @@ typedef struct CdpGraph
 	int			nwanted;
 	int			maxwanted;
 	Datum	   *wanted;			/* canonical identifiers to be looked up */
-	HTAB	   *links;			/* (a, b, manual) -> CdpLink */
+	struct links_hash *links;	/* private to links.c: those of the batch by their ends */
+	CdpLink   **link_blocks;	/* where they stand, see CdpGraphLinkAt */
+	int			maxblocks;
+	int			nlinks;
 	int			nlimited;		/* kinds with a limit, by their index in counts */
 	int		   *limited;		/* kind index -> index in counts, or -1 */
 	CdpKind   **limiting;		/* index in counts -> kind */
@@ -262,6 +273,15 @@ typedef struct CdpDecided
 	TimestampTz at;
 	text	   *tie;
 } CdpDecided;
+
+/* As many as go into a chunk of memory that is not given back to the system. */
+#define CDP_LINKS_A_BLOCK	((int) (8192 / sizeof(CdpLink)))
+
+static inline CdpLink *
+CdpGraphLinkAt(const CdpGraph *graph, int i)
+{
+	return &graph->link_blocks[i / CDP_LINKS_A_BLOCK][i % CDP_LINKS_A_BLOCK];
+}
 
 /* nodes.c: nodes in memory */
 extern CdpGraph *CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation,
@@ -414,14 +434,32 @@ extern bool CdpGraphReasonsVary(CdpGraph *graph);
 extern void CdpGraphCheckSuspects(CdpGraph *graph);
 
 /* evidence_rows.c */
-extern CdpEvidenceRow *CdpEvidenceRows(const int64 *nodes, int n, int *nrows);
+/*
+ * Take in the evidence of entries that touches the nodes, and the nodes at its other
+ * ends with their profiles.
+ */
+extern void CdpEvidenceRead(CdpGraph *graph, CdpNode **nodes, int n);
 extern bool CdpLinksScanPays(int64 nodes);
 extern void CdpLinksScan(void (*callback) (struct TupleTableSlot *row, int64 other, void *arg),
 						 void *arg);
 
-/* evidence.c: cdp.links and the replay of a cluster */
+/* links.c: links in memory */
 extern CdpLink *CdpGraphLink(CdpGraph *graph, CdpNode *x, CdpNode *y, bool manual, bool *found);
 extern CdpLink *CdpGraphFindLink(CdpGraph *graph, int64 x, int64 y, bool manual);
+extern CdpLink **CdpGraphLinks(CdpGraph *graph, int *n);
+extern int	CdpGraphLinksOf(CdpGraph *graph, const int64 *nodes, int n, CdpLink ***result);
+extern CdpLink **CdpGraphLinksOfMarked(CdpGraph *graph, int *n);
+/* Links that may lead from a dirty component to another one; begins empty. */
+typedef struct CdpOpenLinks
+{
+	CdpLink   **links;
+	int			n;
+	int			max;
+	int			seen;			/* of graph->nlinks */
+} CdpOpenLinks;
+extern void CdpGraphSpreadDirty(CdpGraph *graph, CdpOpenLinks *open);
+
+/* evidence.c: cdp.links and the replay of a cluster */
 extern CdpKind *CdpLinkBarredBy(CdpGraph *graph, const CdpLink *link);
 extern CdpKind *CdpLinkWasBarredBy(CdpGraph *graph, const CdpLink *link);
 /*
@@ -430,16 +468,16 @@ extern CdpKind *CdpLinkWasBarredBy(CdpGraph *graph, const CdpLink *link);
  */
 extern List *CdpGraphBarsChanged(CdpGraph *graph);
 extern void CdpLinkSeen(CdpLink *link, TimestampTz at, text *tie);
-extern CdpLink **CdpGraphLinks(CdpGraph *graph, int *n);
+/* Take a row of an event in, unless this batch has made something of it; copies what it keeps. */
+extern void CdpGraphTakeRow(CdpGraph *graph, CdpNode *a, CdpNode *b, const CdpEvidenceRow *row);
 extern int	CdpLinkOrder(const void *a, const void *b);
 extern void CdpGraphLoadLinks(CdpGraph *graph, CdpLink **links, int n);
-extern void CdpGraphLoadEvidence(CdpGraph *graph, int64 *nodes, int n);
-extern int	CdpGraphLinksOf(CdpGraph *graph, const int64 *nodes, int n, CdpLink ***result);
+extern void CdpGraphLoadEvidence(CdpGraph *graph, CdpNode **nodes, int n);
+/* Their numbers, as int8[]. */
+extern Datum CdpNodeNumbers(CdpNode **nodes, int n);
 extern bool CdpGraphDetached(CdpGraph *graph, CdpLink *link);
 extern bool CdpGraphEvidenceCounts(CdpGraph *graph, CdpLink *link, TimestampTz at,
 								   const text *tie);
-extern void CdpGraphSpreadDirty(CdpGraph *graph);
-extern CdpLink **CdpGraphLinksOfMarked(CdpGraph *graph, int *n);
 extern void CdpGraphWriteLinks(CdpGraph *graph);
 extern void CdpGraphKeepPairs(CdpGraph *graph);
 

@@ -46,6 +46,30 @@ typedef struct CanonicalEntry
 	CdpNode    *node;			/* NULL: asked for, not looked up yet */
 } CanonicalEntry;
 
+/* Number -> node; the number is the node's first field, so that where it is tells the node. */
+typedef struct NumberEntry
+{
+	const int64 *id;
+	uint32		hash;
+	char		status;			/* simplehash's */
+} NumberEntry;
+
+#define SH_PREFIX numbers
+#define SH_ELEMENT_TYPE NumberEntry
+#define SH_KEY_TYPE const int64 *
+#define SH_KEY id
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, entry) (entry)->hash
+#define SH_HASH_KEY(tb, id) murmurhash32((uint32) *(id) ^ (uint32) (*(id) >> 32))
+#define SH_EQUAL(tb, a, b) (*(a) == *(b))
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* Nodes are made so many at a time: as fit into a chunk that loses nothing. */
+#define NODES_A_BLOCK	((int) (8192 / sizeof(CdpNode)))
+
 /* The time of the earliest evidence for a pair; hash entry. */
 typedef struct KnownPair
 {
@@ -101,16 +125,15 @@ CdpVarlenaTable(MemoryContext context, const char *name, Size entrysize, int exp
 }
 
 static HTAB *
-number_table(CdpGraph *graph, const char *name, Size keysize, Size entrysize,
-			 int expected)
+pair_table(CdpGraph *graph, int expected)
 {
 	HASHCTL		ctl;
 
 	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = keysize;
-	ctl.entrysize = entrysize;
+	ctl.keysize = 2 * sizeof(int64);
+	ctl.entrysize = sizeof(KnownPair);
 	ctl.hcxt = graph->resident;
-	return hash_create(name, expected, &ctl,
+	return hash_create("cdp pairs", expected, &ctl,
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
@@ -134,10 +157,8 @@ make_graph(CdpKindSet *kinds, int expected)
 
 	graph->kinds = kinds;
 	graph->resident = CurrentMemoryContext;
-	graph->nodes = number_table(graph, "cdp nodes", sizeof(int64),
-								sizeof(CdpNode), expected);
-	graph->pairs = number_table(graph, "cdp pairs", 2 * sizeof(int64),
-								sizeof(KnownPair), expected);
+	graph->nodes = numbers_create(graph->resident, expected, NULL);
+	graph->pairs = pair_table(graph, expected);
 	graph->identifiers = CdpVarlenaTable(graph->resident, "cdp identifiers",
 										 sizeof(CanonicalEntry), expected);
 	graph->raws = CdpVarlenaTable(graph->resident, "cdp raw identifiers",
@@ -209,6 +230,8 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 		graph = resident.graph;
 	}
 	graph->context = CurrentMemoryContext;
+	graph->small = NULL;
+	graph->small_left = 0;
 	graph->next_node = next_node;
 	graph->batch++;
 	graph->nactive = 0;
@@ -218,6 +241,9 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->maxwanted = 0;
 	graph->wanted = NULL;
 	graph->links = NULL;
+	graph->link_blocks = NULL;
+	graph->maxblocks = 0;
+	graph->nlinks = 0;
 	graph->reading = NULL;
 	graph->plans = NULL;
 	graph->withdrawn = NIL;
@@ -313,7 +339,9 @@ remove_gone(CdpGraph *graph)
 		CdpPeriodsForget(node);
 		/* its identifier stays, for raw identifiers share it */
 		(void) hash_search(graph->identifiers, &node->identifier, HASH_REMOVE, NULL);
-		(void) hash_search(graph->nodes, &node->id, HASH_REMOVE, NULL);
+		(void) numbers_delete(graph->nodes, &node->id);
+		node->next = graph->free_nodes;
+		graph->free_nodes = node;
 	}
 	return true;
 }
@@ -458,7 +486,9 @@ CdpGraphNewState(CdpGraph *graph, CdpNode *node, struct varlena *state)
 CdpNode *
 CdpGraphNode(CdpGraph *graph, int64 id)
 {
-	return hash_search(graph->nodes, &id, HASH_FIND, NULL);
+	NumberEntry *entry = numbers_lookup(graph->nodes, &id);
+
+	return entry == NULL ? NULL : (CdpNode *) entry->id;
 }
 
 static void
@@ -588,15 +618,37 @@ CdpGraphActivateMoved(CdpGraph *graph)
 			activate_ring(graph, graph->active[i]);
 }
 
+/*
+ * Memory for one node more.
+ */
+static CdpNode *
+new_node(CdpGraph *graph)
+{
+	CdpNode    *node;
+
+	if (graph->free_nodes == NULL)
+	{
+		node = MemoryContextAlloc(graph->resident, sizeof(CdpNode) * NODES_A_BLOCK);
+		for (int i = 0; i < NODES_A_BLOCK; i++)
+			node[i].next = i + 1 < NODES_A_BLOCK ? &node[i + 1] : NULL;
+		graph->free_nodes = node;
+	}
+	node = graph->free_nodes;
+	graph->free_nodes = node->next;
+	memset(node, 0, sizeof(CdpNode));
+	return node;
+}
+
 CdpNode *
 CdpGraphAddNode(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind)
 {
 	bool		found;
-	CdpNode    *node = hash_search(graph->nodes, &id, HASH_ENTER, &found);
+	CdpNode    *node = new_node(graph);
 	CanonicalEntry *entry;
 
+	node->id = id;
+	(void) numbers_insert(graph->nodes, &node->id, &found);
 	Assert(!found);
-	memset((char *) node + sizeof(int64), 0, sizeof(CdpNode) - sizeof(int64));
 	node->identifier = identifier;
 	node->kind = kind;
 	node->timer = DT_NOEND;

@@ -58,6 +58,13 @@ static CdpStatement load_held = {
 	{"int8"}
 };
 
+/* A link to be sorted: most differ in their time, which spares a look at them. */
+typedef struct TimedLink
+{
+	TimestampTz at;
+	CdpLink    *link;
+} TimedLink;
+
 typedef struct Replay
 {
 	CdpGraph   *graph;
@@ -74,16 +81,18 @@ typedef struct Replay
 static void
 close_clusters(CdpGraph *graph)
 {
-	int64	   *frontier;
+	CdpOpenLinks open = {0};
+	CdpNode   **frontier;
 	int			n;
 	int			i;
 
 	graph->mark++;
 	for (;;)
 	{
-		CdpGraphSpreadDirty(graph);
+		CdpGraphSpreadDirty(graph, &open);
 		CdpGraphActivateDirty(graph, false);
-		frontier = palloc(sizeof(int64) * Max(graph->nactive, 1));
+		frontier = palloc_extended(sizeof(CdpNode *) * (Size) Max(graph->nactive, 1),
+								   MCXT_ALLOC_HUGE);
 		n = 0;
 		for (i = 0; i < graph->nactive; i++)
 		{
@@ -92,7 +101,7 @@ close_clusters(CdpGraph *graph)
 			if (node->mark != graph->mark && CdpNodeRoot(node)->dirty)
 			{
 				node->mark = graph->mark;
-				frontier[n++] = node->id;
+				frontier[n++] = node;
 			}
 		}
 		if (n == 0)
@@ -252,6 +261,37 @@ phase_of(CdpLink *link)
 	if (a != CDP_SHARED_FIRST && b != CDP_SHARED_FIRST)
 		return 3;
 	return a == CDP_SHARED_ANONYMOUS || b == CDP_SHARED_ANONYMOUS ? 1 : 2;
+}
+
+static int
+timed_order(const void *x, const void *y)
+{
+	const TimedLink *a = x;
+	const TimedLink *b = y;
+
+	if (a->at != b->at)
+		return a->at < b->at ? -1 : 1;
+	return CdpLinkOrder(&a->link, &b->link);
+}
+
+/*
+ * In the order of evidence.
+ */
+static void
+sort_links(CdpLink **links, int n)
+{
+	TimedLink  *timed = palloc_extended(sizeof(TimedLink) * (Size) Max(n, 1), MCXT_ALLOC_HUGE);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		timed[i].at = links[i]->at;
+		timed[i].link = links[i];
+	}
+	qsort(timed, n, sizeof(TimedLink), timed_order);
+	for (i = 0; i < n; i++)
+		links[i] = timed[i].link;
+	pfree(timed);
 }
 
 /*
@@ -474,8 +514,10 @@ judge_all(CdpGraph *graph, CdpLink **links, int n)
 		replay.in_time = phase == 0;
 		if (phase == 1)
 			find_contested(graph, phases[phase], counts[phase]);
-		qsort(phases[phase], counts[phase], sizeof(CdpLink *),
-			  phase == 2 ? newest_first : CdpLinkOrder);
+		if (phase == 2)
+			qsort(phases[phase], counts[phase], sizeof(CdpLink *), newest_first);
+		else
+			sort_links(phases[phase], counts[phase]);
 		for (i = 0; i < counts[phase]; i++)
 		{
 			CdpLink    *link = phases[phase][i];

@@ -245,7 +245,7 @@ CdpTimelineCut(CdpNode *root, CdpNode **cut, int n)
 }
 
 static void
-add_accepted(AcceptedLinks *links, int64 a, int64 b, TimestampTz at, bool manual)
+add_accepted(AcceptedLinks *links, CdpNode *a, int64 b, TimestampTz at, bool manual)
 {
 	AcceptedLink *link;
 
@@ -255,13 +255,12 @@ add_accepted(AcceptedLinks *links, int64 a, int64 b, TimestampTz at, bool manual
 		links->list = repalloc_huge(links->list, sizeof(AcceptedLink) * links->max);
 	}
 	link = &links->list[links->n++];
-	link->a = CdpGraphNode(links->graph, a);
+	link->a = a;
 	link->b = CdpGraphNode(links->graph, b);
 	link->at = at;
 	link->manual = manual;
 	if (link->a == NULL || link->b == NULL)
-		elog(ERROR, "link between %lld and %lld is not in the graph",
-			 (long long) a, (long long) b);
+		elog(ERROR, "a link with %lld is not in the graph", (long long) b);
 }
 
 /* CdpWalkRowCallback: keep what counts at a member */
@@ -281,7 +280,7 @@ find_accepted(TupleTableSlot *row, int64 other, void *arg)
 	if (*VARDATA_ANY(status) != 'a')
 		return;
 	origin = DatumGetTextPP(slot_getattr(row, links->origin, &isnull));
-	add_accepted(links, a, DatumGetInt64(slot_getattr(row, links->b, &isnull)),
+	add_accepted(links, node, DatumGetInt64(slot_getattr(row, links->b, &isnull)),
 				 DatumGetTimestampTz(slot_getattr(row, links->at, &isnull)),
 				 *VARDATA_ANY(origin) == 'm');
 }
@@ -321,7 +320,8 @@ find_all_accepted(AcceptedLinks *links, Datum members)
 	}
 	CdpRun(&load_accepted, &members, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		add_accepted(links, CdpCellInt8(i, 1), CdpCellInt8(i, 2), CdpCellInt8(i, 3),
+		add_accepted(links, CdpGraphNode(links->graph, CdpCellInt8(i, 1)),
+					 CdpCellInt8(i, 2), CdpCellInt8(i, 3),
 					 DatumGetBool(CdpCell(i, 4, &isnull)));
 	SPI_freetuptable(SPI_tuptable);
 }
