@@ -841,18 +841,41 @@ take_decisions(CdpGraph *graph)
 	}
 }
 
+/*
+ * Cut what has become loose.  A piece is found only when what else holds it and is
+ * loose, too, has been cut before; so it makes no difference in which order they come.
+ */
+static void
+cut_loose(CdpGraph *graph)
+{
+	List	   *left = graph->loose;
+	bool		some = list_length(left) <= MAX_CHANGES;
+	ListCell   *lc;
+
+	while (some && left != NIL)
+	{
+		List	   *fast = NIL;
+
+		some = false;
+		foreach(lc, left)
+		{
+			if (cut(graph, lfirst(lc), false))
+				some = true;
+			else
+				fast = lappend(fast, lfirst(lc));
+		}
+		left = fast;
+	}
+	foreach(lc, left)
+		CdpGraphDirty(((CdpLink *) lfirst(lc))->a, ((CdpLink *) lfirst(lc))->b);
+}
+
 void
 CdpGraphSettleLoose(CdpGraph *graph)
 {
 	ListCell   *lc;
 
-	foreach(lc, graph->loose)
-	{
-		CdpLink    *link = lfirst(lc);
-
-		if (list_length(graph->loose) > MAX_CHANGES || !cut(graph, link, false))
-			CdpGraphDirty(link->a, link->b);
-	}
+	cut_loose(graph);
 	if (list_length(graph->verdicts) <= MAX_CHANGES)
 		take_decisions(graph);
 	else

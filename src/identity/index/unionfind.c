@@ -15,8 +15,12 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/tupmacs.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
@@ -363,6 +367,79 @@ bigint_column(Oid relid, const char *name)
 }
 
 /*
+ * Where a column stands in the rows of a heap that have no NULL; -1: that depends on
+ * the row.
+ */
+static int
+place_of_column(TupleDesc desc, AttrNumber column)
+{
+	int			place = 0;
+
+	for (int i = 0; i < column; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (attribute->attlen <= 0)
+			return -1;
+		place = att_align_nominal(place, attribute->attalign);
+		if (i + 1 < column)
+			place += attribute->attlen;
+	}
+	return place;
+}
+
+/*
+ * All edges of a table.  Most come from a heap whose rows have both ends at the same
+ * place: then these are read there, without a slot.
+ */
+static void
+scan_edges(Forest *forest, Relation relation, AttrNumber a, AttrNumber b)
+{
+	TupleTableSlot *slot = table_slot_create(relation, NULL);
+	TableScanDesc scan = table_beginscan(relation, GetActiveSnapshot(), 0, NULL);
+	int			last = Max(a, b);
+	int			place_a = place_of_column(RelationGetDescr(relation), a);
+	int			place_b = place_of_column(RelationGetDescr(relation), b);
+
+	if (relation->rd_rel->relam == HEAP_TABLE_AM_OID && place_a >= 0 && place_b >= 0)
+	{
+		HeapTuple	tuple;
+
+		while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+		{
+			HeapTupleHeader row = tuple->t_data;
+			char	   *values = (char *) row + row->t_hoff;
+
+			if (!HeapTupleHasNulls(tuple) && HeapTupleHeaderGetNatts(row) >= last)
+				add_edge(forest, *(int64 *) (values + place_a), *(int64 *) (values + place_b));
+			else
+			{
+				bool		no_a;
+				bool		no_b;
+				Datum		x = heap_getattr(tuple, a, RelationGetDescr(relation), &no_a);
+				Datum		y = heap_getattr(tuple, b, RelationGetDescr(relation), &no_b);
+
+				if (!no_a && !no_b)
+					add_edge(forest, DatumGetInt64(x), DatumGetInt64(y));
+			}
+		}
+	}
+	else
+	{
+		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		{
+			slot_getsomeattrs(slot, last);
+			if (!slot->tts_isnull[a - 1] && !slot->tts_isnull[b - 1])
+				add_edge(forest, DatumGetInt64(slot->tts_values[a - 1]),
+						 DatumGetInt64(slot->tts_values[b - 1]));
+		}
+	}
+	end_edges(forest);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
  * cdp.graph_components(edges regclass, a name, b name)
  *		returns table (node bigint, component bigint)
  */
@@ -371,8 +448,6 @@ cdp_graph_components(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
 	Relation	relation;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
 	AttrNumber	a;
 	AttrNumber	b;
 	Forest		forest;
@@ -401,18 +476,7 @@ cdp_graph_components(PG_FUNCTION_ARGS)
 	forest.context = AllocSetContextCreate(CurrentMemoryContext, "components",
 										   ALLOCSET_DEFAULT_SIZES);
 	forest.expected = (uint64) RelationGetNumberOfBlocks(relation) * ROWS_A_BLOCK;
-	slot = table_slot_create(relation, NULL);
-	scan = table_beginscan(relation, GetActiveSnapshot(), 0, NULL);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		slot_getsomeattrs(slot, Max(a, b));
-		if (!slot->tts_isnull[a - 1] && !slot->tts_isnull[b - 1])
-			add_edge(&forest, DatumGetInt64(slot->tts_values[a - 1]),
-					 DatumGetInt64(slot->tts_values[b - 1]));
-	}
-	end_edges(&forest);
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	scan_edges(&forest, relation, a, b);
 	table_close(relation, AccessShareLock);
 	put_components(&forest, fcinfo);
 	MemoryContextDelete(forest.context);
