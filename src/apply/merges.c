@@ -55,6 +55,8 @@ typedef struct Batched
 {
 	int			n;
 	CdpEntry  **entries;
+	const CdpEntry *again;		/* from here on they count again, because of an undo */
+	CdpEntry   *undo;			/* the only one of the batch, or NULL */
 } Batched;
 
 static CdpStatement load_merged = {
@@ -137,13 +139,37 @@ entry_of(const Batched *batched, int64 id)
 static void
 index_entries(CdpBatch *batch, Batched *batched)
 {
+	int			nundos = 0;
 	int			i;
 
 	batched->n = batch->nentries;
 	batched->entries = palloc(sizeof(CdpEntry *) * Max(batched->n, 1));
+	/* history that is read anew is not counted as read */
+	batched->again = batch->entries + (batch->nread > 0 ? batch->nread : batch->nentries);
+	batched->undo = NULL;
 	for (i = 0; i < batched->n; i++)
-		batched->entries[i] = &batch->entries[i];
+	{
+		CdpEntry   *entry = &batch->entries[i];
+
+		batched->entries[i] = entry;
+		if (entry->type == CDP_ENTRY_UNDO && entry->reject_reason == NULL)
+		{
+			batched->undo = entry;
+			nundos++;
+		}
+	}
+	if (nundos != 1)
+		batched->undo = NULL;
 	qsort(batched->entries, batched->n, sizeof(CdpEntry *), entry_order);
+}
+
+/* The entry, if this batch is the first one in which it counts; NULL: another one. */
+static CdpEntry *
+new_entry(const Batched *batched, int64 id)
+{
+	CdpEntry   *entry = entry_of(batched, id);
+
+	return entry != NULL && entry < batched->again ? entry : NULL;
 }
 
 /*
@@ -170,7 +196,8 @@ created_at(CdpBatch *batch, const CdpProfile *profile, int64 id)
 }
 
 /*
- * Which entry does the link rest on?
+ * Which entry does the link rest on?  What has come before and counts again does so
+ * because of an undo, which is named if there is no choice.
  */
 static void
 name_entry(const Batched *batched, const CdpLink *link, text **source, text **message_id)
@@ -180,6 +207,8 @@ name_entry(const Batched *batched, const CdpLink *link, text **source, text **me
 	const char *middle;
 	CdpEntry   *entry = entry_of(batched, link->entry);
 
+	if (batched->undo != NULL && new_entry(batched, link->entry) == NULL)
+		entry = batched->undo;
 	if (entry != NULL)
 	{
 		*source = entry->source;
@@ -226,7 +255,7 @@ find_joints(CdpBatch *batch, const Batched *batched, HTAB *absorbed)
 
 			if (joint == NULL)
 				continue;
-			in_batch = entry_of(batched, link->entry) != NULL;
+			in_batch = new_entry(batched, link->entry) != NULL;
 			if (joint->link != NULL &&
 				(joint->in_batch > in_batch ||
 				 (joint->in_batch == in_batch &&

@@ -210,6 +210,23 @@ SELECT * FROM cdp.graph_index_findings('u_graph', true);
 -- components
 SELECT * FROM cdp.graph_components($$VALUES (1::bigint, 2::bigint), (3, 2), (7, 8), (9, 9), (NULL, 4)$$) ORDER BY node;
 SELECT * FROM cdp.graph_components($$VALUES (5::bigint, 2::bigint), (-3, 2), (4611686018427387904, 5), (10, 11)$$) ORDER BY node;
+-- where a column stands differs: behind what has no fixed length, behind a NULL, in rows older than it
+CREATE TABLE v (t text, a bigint, b bigint);
+INSERT INTO v VALUES ('x', 1, 2), ('longer', 3, 2), (NULL, 5, 6), ('y', NULL, 1), ('y', 7, NULL);
+SELECT * FROM cdp.graph_components('v'::regclass) ORDER BY node;
+CREATE TABLE w (c smallint, d int, e "char", a bigint);
+INSERT INTO w VALUES (1, 2, 'x', 1), (NULL, 2, 'x', 9), (1, 2, NULL, 3);
+ALTER TABLE w ADD b bigint;
+INSERT INTO w VALUES (1, 2, 'x', 1, 4), (NULL, 2, 'x', 3, 4), (1, 2, 'x', NULL, 4), (1, 2, 'x', 6, NULL);
+ALTER TABLE w ADD f bigint DEFAULT 8;
+INSERT INTO w VALUES (1, 2, 'x', 12, 13, 14);
+SELECT * FROM cdp.graph_components('w'::regclass) ORDER BY node;
+SELECT * FROM cdp.graph_components('w'::regclass, 'b', 'f') ORDER BY node;
+ALTER TABLE w DROP c;
+INSERT INTO w VALUES (2, 'x', 20, 21, 14);
+SELECT * FROM cdp.graph_components('w'::regclass) ORDER BY node;
+SELECT * FROM cdp.graph_components('w'::regclass, 'b', 'f') ORDER BY node;
+DROP TABLE v, w;
 SELECT cdp.graph_components('SELECT 1, 2');
 SELECT cdp.graph_components('CREATE TABLE x ()');
 SELECT cdp.graph_components('u'::regclass, 'a', 'c');

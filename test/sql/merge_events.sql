@@ -126,4 +126,27 @@ SELECT resolve('cookie:p') AS gone, current_profile(:before) AS nobody;
 SELECT track('Viewed', identifiers => '{cookie:p}', message_id => 'p8', source => 'shop');
 SELECT apply();
 SELECT resolve('cookie:p') = current_profile(:before) AS found;
+
+-- an undo that lets earlier evidence count again is what joined them: of a split,
+-- and of the undo of a merge
+SET cdp.now = '2026-01-21 00:00Z';
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('q1', 'Viewed', '{cookie:q}', '2026-01-05Z'),
+	('q2', 'Viewed', '{cookie:r}', '2026-01-05Z');
+SELECT apply();
+SELECT merge('cookie:q', 'cookie:r') AS merge \gset
+SELECT apply();
+SELECT split('cookie:q', 'cookie:r') AS split \gset
+SELECT apply();
+SELECT undo(:'split') AS undo \gset
+SELECT apply();
+CREATE FUNCTION why() RETURNS text LANGUAGE sql AS
+$$SELECT payload->'merged'->0->>'triggering_event_id' FROM changes WHERE kind = 'profile_merged' ORDER BY seq DESC LIMIT 1$$;
+SELECT resolve('cookie:q') = resolve('cookie:r') AS together, why() = :'undo' AS the_undo, why() = :'merge' AS the_merge;
+SELECT undo(:'merge') AS undo \gset
+SELECT apply();
+SELECT resolve('cookie:q') = resolve('cookie:r') AS together;
+SELECT undo(:'undo', 'manual') AS undo \gset
+SELECT apply();
+SELECT resolve('cookie:q') = resolve('cookie:r') AS together, why() = :'undo' AS the_undo, why() = :'merge' AS the_merge;
 SELECT * FROM verify();
