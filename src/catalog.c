@@ -44,6 +44,7 @@
 
 #include "cdp.h"
 #include "compat.h"
+#include "statement.h"
 
 /*
  * Tag of the applier's lock.  Advisory locks of users have field4 = 1 or 2,
@@ -126,6 +127,7 @@ CdpBecomeOwner(CdpUserContext *saved)
 	GetUserIdAndSecContext(&saved->userid, &saved->sec_context);
 	SetUserIdAndSecContext(CdpExtensionOwner(),
 						   saved->sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	saved->pinned = CdpPlansPinned();
 	saved->nest_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, cdp, pg_temp",
 							 PGC_USERSET, PGC_S_SESSION,
@@ -135,6 +137,7 @@ CdpBecomeOwner(CdpUserContext *saved)
 void
 CdpRestoreUser(const CdpUserContext *saved)
 {
+	CdpUnpinPlans(saved->pinned);
 	AtEOXact_GUC(false, saved->nest_level);
 	SetUserIdAndSecContext(saved->userid, saved->sec_context);
 }

@@ -25,6 +25,7 @@
 #include "compat.h"
 #include "identity/index/walk.h"
 #include "segments/segments.h"
+#include "statement.h"
 #include "trust/visibility.h"
 
 PG_MODULE_MAGIC;
@@ -291,6 +292,7 @@ _PG_init(void)
 							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("cdp");
 
+	CdpStatementInit();
 	CdpSegmentsInit();
 	CdpApplyInit();
 	CdpVisibilityInit();

@@ -90,6 +90,7 @@ typedef struct CdpUserContext
 	Oid			userid;
 	int			sec_context;
 	int			nest_level;
+	bool		pinned;			/* were plans pinned? */
 } CdpUserContext;
 
 extern void CdpBecomeOwner(CdpUserContext *saved);

@@ -17,6 +17,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "optimizer/planner.h"
 #include "parser/parse_type.h"
 #include "storage/bufmgr.h"
 #include "storage/predicate.h"
@@ -43,6 +44,11 @@ const char CdpBatchMemory[] = "cdp batch";
 
 static CdpStatement *prepared = NULL;
 static Oid	prepared_in = InvalidOid;
+
+/* Are plans pinned, and since which subtransaction? */
+static bool pinned = false;
+static SubTransactionId pinned_in = InvalidSubTransactionId;
+static planner_hook_type previous_planner = NULL;
 
 /*
  * Make the rows visible to statements, or their columns only.  What SPI keeps
@@ -123,16 +129,16 @@ prepare(CdpStatement *statement)
 		describe_given(statement);
 		relation = show_given(statement, NULL);
 	}
-	plan = SPI_prepare(statement->sql, nargs, types);
+	plan = SPI_prepare_cursor(statement->sql, nargs, types,
+							  pinned ? CURSOR_OPT_GENERIC_PLAN : 0);
 	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s",
+		elog(ERROR, "SPI_prepare_cursor failed: %s",
 			 SPI_result_code_string(SPI_result));
 	if (relation != NULL)
 		hide_given(relation);
 	SPI_keepplan(plan);
 	statement->plan = plan;
-	statement->next = prepared;
-	prepared = statement;
+	statement->generic = pinned;
 }
 
 void
@@ -157,7 +163,19 @@ CdpPrepare(CdpStatement *statement)
 		prepared_in = schema;
 	}
 	if (statement->plan == NULL)
+	{
 		prepare(statement);
+		statement->next = prepared;
+		prepared = statement;
+	}
+	else if (pinned && !statement->generic)
+	{
+		/* made by who had other settings, and may be made anew at each run */
+		SPIPlanPtr	plan = statement->plan;
+
+		prepare(statement);
+		SPI_freeplan(plan);
+	}
 }
 
 bool
@@ -271,9 +289,23 @@ pin(const char *name, const char *value)
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
-void
-CdpPinPlans(void)
+/*
+ * Plan under the settings below where plans are pinned.  They matter to the planner
+ * alone, and statements are planned once: a batch need not set and reset them.
+ */
+static PlannedStmt *
+plan_pinned(Query *parse, const char *query_string, int cursor_options,
+			ParamListInfo params)
 {
+	planner_hook_type plan = previous_planner != NULL ? previous_planner : standard_planner;
+	PlannedStmt *result;
+	int			nest;
+
+	if (!pinned)
+		return plan(parse, query_string, cursor_options, params);
+
+	nest = NewGUCNestLevel();
+
 	/*
 	 * Only rows cost anything, so that rows looked up one by one for the
 	 * array's elements are cheaper than all rows of a table that the planner
@@ -294,7 +326,63 @@ CdpPinPlans(void)
 	pin("enable_memoize", "off");
 	pin("jit", "off");
 	pin("max_parallel_workers_per_gather", "0");
-	pin("plan_cache_mode", "force_generic_plan");
+	result = plan(parse, query_string, cursor_options, params);
+	AtEOXact_GUC(false, nest);
+	return result;
+}
+
+/*
+ * Plans are pinned no longer than what pinned them lives: an error is the end of it.
+ */
+static void
+unpin_at_end(XactEvent event, void *arg)
+{
+	pinned = false;
+}
+
+static void
+unpin_at_subabort(SubXactEvent event, SubTransactionId mine,
+				  SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB && mine == pinned_in)
+		pinned = false;
+}
+
+bool
+CdpPinPlans(void)
+{
+	static bool registered = false;
+	bool		before = pinned;
+
+	if (!registered)
+	{
+		RegisterXactCallback(unpin_at_end, NULL);
+		RegisterSubXactCallback(unpin_at_subabort, NULL);
+		registered = true;
+	}
+	if (!before)
+		pinned_in = GetCurrentSubTransactionId();
+	pinned = true;
+	return before;
+}
+
+bool
+CdpPlansPinned(void)
+{
+	return pinned;
+}
+
+void
+CdpUnpinPlans(bool before)
+{
+	pinned = before;
+}
+
+void
+CdpStatementInit(void)
+{
+	previous_planner = planner_hook;
+	planner_hook = plan_pinned;
 }
 
 static Datum

@@ -47,6 +47,7 @@ typedef struct CdpStatement
 	 */
 	CdpColumn	given[CDP_STATEMENT_COLUMNS + 1];
 	SPIPlanPtr	plan;
+	bool		generic;		/* it was made where plans are pinned */
 	TupleDesc	desc;			/* of given */
 	struct CdpStatement *next;
 } CdpStatement;
@@ -100,10 +101,15 @@ extern void CdpPrepare(CdpStatement *statement);
 
 /*
  * Pin the access path of the statements that the applier runs: index lookups
- * driven by arrays.  A plan that was cached while a table was nearly empty
- * would otherwise scan it for ever.  Ends with the caller's GUC nest level.
+ * driven by arrays, by one plan whatever the arguments.  A plan that was cached
+ * while a table was nearly empty would otherwise scan it for ever.  Holds until
+ * CdpUnpinPlans with what CdpPinPlans has returned, or CdpRestoreUser for the
+ * CdpBecomeOwner before it, or an error.
  */
-extern void CdpPinPlans(void);
+extern bool CdpPinPlans(void);
+extern bool CdpPlansPinned(void);
+extern void CdpUnpinPlans(bool before);
+extern void CdpStatementInit(void);
 
 extern Datum CdpInt8Array(const int64 *values, int n);
 extern Datum CdpInt4Array(const int32 *values, int n);

@@ -24,7 +24,6 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -500,14 +499,13 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool accounts, bool
 		(everybody || (evaluated != NIL && CdpAccountsOverSegments(&batch)));
 	if (accounts)
 	{
-		int			nest = NewGUCNestLevel();
+		bool		pinned = CdpPinPlans();
 
-		CdpPinPlans();
 		if (!over_members)
 			CdpAccountsBackfill(&batch, refold);
 		else if (refold)
 			CdpAccountsRefoldAll(&batch);
-		AtEOXact_GUC(false, nest);
+		CdpUnpinPlans(pinned);
 	}
 	if (any > 0)
 	{
@@ -515,12 +513,11 @@ backfill(List *trait_ids, List *segment_ids, bool everybody, bool accounts, bool
 			fold_history(batch.traits, only, batch.applier.clock);
 		if (evaluated != NIL || everybody)
 		{
-			int			nest = NewGUCNestLevel();
+			bool		pinned = CdpPinPlans();
 
-			CdpPinPlans();
 			evaluate_all(&batch);
 			CdpPrimaryNewsForget();
-			AtEOXact_GUC(false, nest);
+			CdpUnpinPlans(pinned);
 		}
 	}
 	if (over_members)
@@ -558,7 +555,7 @@ cdp_domains_changed(PG_FUNCTION_ARGS)
 	Work		work;
 	int64	   *accounts;
 	int			n;
-	int			nest;
+	bool		pinned;
 
 	begin_work(&work, &batch);
 	if (CdpBackfillNeeded())
@@ -568,8 +565,7 @@ cdp_domains_changed(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 	}
 	CdpDomainsFinish();
-	nest = NewGUCNestLevel();
-	CdpPinPlans();
+	pinned = CdpPinPlans();
 	accounts = CdpDomainsMark(&batch, &n);
 	/* whether there are accounts is asked of the active snapshot */
 	CommandCounterIncrement();
@@ -585,7 +581,7 @@ cdp_domains_changed(PG_FUNCTION_ARGS)
 		CdpAccountsBackfill(&batch, false);
 	}
 	PopActiveSnapshot();
-	AtEOXact_GUC(false, nest);
+	CdpUnpinPlans(pinned);
 	finish(&batch);
 	end_work(&work);
 	PG_RETURN_VOID();
@@ -643,7 +639,7 @@ CdpReplay(void)
 	Work		work;
 	CdpCursorSet *cursors;
 	bool		more = true;
-	int			nest;
+	bool		pinned;
 	int			i;
 	static const char *const forget[] = {
 		("INSERT INTO cdp.merged_profiles (profile_id, created_at, merged_at)"
@@ -688,8 +684,7 @@ CdpReplay(void)
 	batch.applier.duplicates = 0;
 	batch.applier.rejected = 0;
 	batch.replaying = true;
-	nest = NewGUCNestLevel();
-	CdpPinPlans();
+	pinned = CdpPinPlans();
 	CdpCursorsRewind(cursors);
 	while (more)
 	{
@@ -743,7 +738,7 @@ CdpReplay(void)
 	evaluate_all(&batch);
 	CdpAccountsBackfill(&batch, false);
 	PopActiveSnapshot();
-	AtEOXact_GUC(false, nest);
+	CdpUnpinPlans(pinned);
 	finish(&batch);
 	end_work(&work);
 }

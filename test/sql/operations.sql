@@ -16,6 +16,27 @@ SELECT cdp.pause();
 SELECT cdp.pause();
 SELECT cdp.track('x', user_id => 'a');
 SELECT cdp.apply();
+-- how a batch has its statements planned ends with its error, for who catches it, too
+CREATE TABLE big AS SELECT g FROM generate_series(1, 10000) g;
+CREATE INDEX ON big (g);
+ANALYZE big;
+DO $$
+DECLARE
+	line text;
+BEGIN
+	PERFORM cdp.apply();
+EXCEPTION WHEN object_not_in_prerequisite_state THEN
+	FOR line IN EXPLAIN (COSTS OFF) SELECT count(*) FROM big b JOIN big c USING (g) WHERE b.g > 0 LOOP
+		RAISE WARNING '%', line;
+	END LOOP;
+END $$;
+BEGIN;
+SAVEPOINT s;
+SELECT cdp.apply();
+ROLLBACK TO s;
+EXPLAIN (COSTS OFF) SELECT * FROM big WHERE g > 0;
+COMMIT;
+DROP TABLE big;
 SELECT severity, topic, regexp_replace(finding, '2.*', '…') AS finding, remedy FROM found();
 SELECT hint ~ 'applying is paused: SELECT cdp.resume\(\)$' AS hint FROM cdp.status();
 SELECT lag_entries FROM cdp.stat_apply;
