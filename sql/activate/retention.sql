@@ -10,6 +10,7 @@ AS $$
 DECLARE
 	lower_bound timestamptz := date_trunc('month', cdp.clock());
 	upper_bound timestamptz;
+	first_bound timestamptz;
 	horizon timestamptz;
 	name text;
 	made int := 0;
@@ -24,15 +25,20 @@ BEGIN
 		IF to_regclass(format('cdp.%I', name)) IS NULL THEN
 			BEGIN
 				LOCK TABLE ONLY cdp.changes IN SHARE UPDATE EXCLUSIVE MODE;
-				-- somebody else may have been faster; a month that has begun
-				-- in the default partition ends there
-				IF to_regclass(format('cdp.%I', name)) IS NULL AND NOT EXISTS (
-						SELECT FROM cdp.changes_default c WHERE c.at >= lower_bound AND c.at < upper_bound) THEN
+				-- of a month that has begun in the default partition, what is left
+				first_bound := lower_bound;
+				IF lower_bound <= cdp.clock() AND EXISTS (SELECT FROM cdp.changes_default c
+						WHERE c.at >= lower_bound AND c.at < upper_bound) THEN
+					first_bound := date_trunc('hour', cdp.clock()) + interval '1 hour';
+				END IF;
+				-- somebody else may have been faster
+				IF to_regclass(format('cdp.%I', name)) IS NULL AND first_bound < upper_bound AND NOT EXISTS (
+						SELECT FROM cdp.changes_default c WHERE c.at >= first_bound AND c.at < upper_bound) THEN
 					EXECUTE format('CREATE TABLE cdp.%I (LIKE cdp.changes INCLUDING DEFAULTS)', name);
 					EXECUTE format('ALTER TABLE cdp.%I ALTER COLUMN payload SET STATISTICS 0', name);
 					EXECUTE format('CREATE INDEX %I ON cdp.%I (epoch, seq)', name || '_seq', name);
 					EXECUTE format('ALTER TABLE cdp.changes ATTACH PARTITION cdp.%I FOR VALUES FROM (%L) TO (%L)',
-						name, lower_bound, upper_bound);
+						name, first_bound, upper_bound);
 					made := made + 1;
 				END IF;
 			EXCEPTION
@@ -50,7 +56,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.make_change_partitions(interval) IS
-	'make the monthly partitions of cdp.changes from the current month to ahead of now; returns how many were made. Months that have begun in the default partition are left to it; nothing waits longer than half a second';
+	'make the monthly partitions of cdp.changes from the current month to ahead of now; returns how many were made. Of a month that has begun in the default partition, what is left from the next full hour on. Nothing waits longer than half a second';
 
 -- Partitions go as a whole, when nobody needs them any more; rows go from the
 -- default partition only.

@@ -116,6 +116,7 @@ AS $$
 DECLARE
 	lower_bound timestamptz := date_trunc('month', cdp.clock());
 	upper_bound timestamptz;
+	first_bound timestamptz;
 	horizon timestamptz;
 	name text;
 	made int := 0;
@@ -133,11 +134,18 @@ BEGIN
 				LOCK TABLE ONLY cdp.events IN SHARE UPDATE EXCLUSIVE MODE;
 				-- somebody else may have been faster
 				IF to_regclass(format('cdp.%I', name)) IS NULL THEN
+					-- what has come in this month is in the default partition: the rest of
+					-- the month need not join it
+					first_bound := lower_bound;
+					IF lower_bound <= cdp.clock() AND EXISTS (SELECT FROM cdp.events_default e
+							WHERE e.received_at >= lower_bound AND e.received_at < upper_bound) THEN
+						first_bound := date_trunc('hour', cdp.clock()) + interval '1 hour';
+					END IF;
 					IF EXISTS (SELECT FROM cdp.events_default e
-							   WHERE e.received_at >= lower_bound AND e.received_at < upper_bound) THEN
+							   WHERE e.received_at >= first_bound AND e.received_at < upper_bound) THEN
 						RAISE NOTICE 'partition "cdp.%" is not made: the default partition has entries of its time', name
 							USING HINT = 'They stay there, and so do the others of that month.';
-					ELSE
+					ELSIF first_bound < upper_bound THEN
 						EXECUTE format('CREATE TABLE cdp.%I (LIKE cdp.events INCLUDING DEFAULTS)', name);
 						EXECUTE format('ALTER TABLE cdp.%I ALTER COLUMN incarnation DROP DEFAULT, '
 							'ALTER COLUMN identifiers SET STATISTICS 0, '
@@ -147,7 +155,7 @@ BEGIN
 						EXECUTE format('CREATE INDEX %I ON cdp.%I (cdp.message_hash(source, message_id)) '
 							'WHERE message_id IS NOT NULL', name || '_message', name);
 						EXECUTE format('ALTER TABLE cdp.events ATTACH PARTITION cdp.%I FOR VALUES FROM (%L) TO (%L)',
-							name, lower_bound, upper_bound);
+							name, first_bound, upper_bound);
 						made := made + 1;
 					END IF;
 				END IF;
@@ -166,5 +174,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdp.make_partitions(interval) IS
-	'make the monthly partitions of the log from the current month to ahead of now; returns how many were made. Months of which the default partition already has entries are skipped with a NOTICE; nothing waits longer than half a second';
+	'make the monthly partitions of the log from the current month to ahead of now; returns how many were made. Of a month whose first entries are in the default partition, what is left from the next full hour on; months to come of which it has entries are skipped with a NOTICE. Nothing waits longer than half a second';
 REVOKE EXECUTE ON FUNCTION cdp.make_partitions(interval) FROM PUBLIC;

@@ -67,3 +67,29 @@ WHERE c.relispartition AND c.relname LIKE 'events%' AND attname IN ('identifiers
 
 DROP VIEW partitions;
 DROP EXTENSION cdp;
+
+-- a month whose first entries are in the default partition has a partition from the
+-- next full hour on, and so have the changes
+SET client_min_messages = error;
+CREATE EXTENSION cdp;
+RESET client_min_messages;
+SELECT cdp.create_segment('seen', $$did('Seen', at_least => 1)$$);
+INSERT INTO cdp.events (event, identifiers, received_at) VALUES ('Seen', '{user_id:a}', '2026-11-22 19:59:59+00');
+SELECT cdp.apply();
+SELECT cdp.make_partitions('0'), cdp.make_change_partitions('0');
+SELECT cdp.make_partitions('0'), cdp.make_change_partitions('0');
+SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) AS bounds FROM pg_class c
+	WHERE c.relispartition AND c.relname ~ '_y2026' ORDER BY 1;
+INSERT INTO cdp.events (event, identifiers, received_at) VALUES
+	('Seen', '{user_id:b}', '2026-11-22 20:59:59.999999+00'), ('Seen', '{user_id:c}', '2026-11-22 21:00:00+00');
+SET cdp.now = '2026-11-22 21:00:00+00';
+SELECT cdp.apply();
+SELECT tableoid::regclass, event, identifiers FROM cdp.events ORDER BY id;
+SELECT tableoid::regclass, kind, profile_id FROM cdp.changes ORDER BY seq;
+SELECT * FROM cdp.verify();
+-- the last hour of a month leaves nothing to make
+DROP TABLE cdp.events_y2026m11, cdp.changes_y2026m11;
+SET cdp.now = '2026-11-30 23:00:00+00';
+INSERT INTO cdp.events (event, received_at) VALUES ('Seen', cdp.clock());
+SELECT cdp.make_partitions('0'), cdp.make_change_partitions('0');
+DROP EXTENSION cdp;
