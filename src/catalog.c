@@ -129,9 +129,11 @@ CdpBecomeOwner(CdpUserContext *saved)
 						   saved->sec_context | SECURITY_LOCAL_USERID_CHANGE);
 	saved->pinned = CdpPlansPinned();
 	saved->nest_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, cdp, pg_temp",
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	/* the applier has this path for good: setting it takes looking it up again */
+	if (strcmp(namespace_search_path, CDP_SEARCH_PATH) != 0)
+		(void) set_config_option("search_path", CDP_SEARCH_PATH,
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 }
 
 void

@@ -80,8 +80,11 @@ extern Oid	CdpSchemaOid(void);
 extern Oid	CdpRelationOid(const char *relname);
 extern Oid	CdpTypeOid(const char *typname);
 
+/* The path in which the extension's own statements look for names. */
+#define CDP_SEARCH_PATH "pg_catalog, cdp, pg_temp"
+
 /*
- * Become the extension's owner with search_path = pg_catalog, cdp, pg_temp,
+ * Become the extension's owner with that search_path,
  * to read and write the extension's tables for a caller who may only call
  * functions.  CdpRestoreUser undoes it; an error undoes it too.
  */

@@ -42,15 +42,15 @@
 #define CDP_CHANNEL		"cdp"
 #define LOGICAL_PREFIX	"cdp"
 
+/* in the order of the table, so that a row goes into it as it is */
 static CdpStatement insert_changes = {
 	"INSERT INTO cdp.changes (epoch, seq, kind, entity, profile_id, segment,"
 	" payload, cause, occurred_at, at)"
-	" SELECT $1, g.seq, g.kind, g.entity, g.profile_id, g.segment, g.payload,"
-	" g.cause, g.occurred_at, $2 FROM given g",
-	{"int4", "timestamptz"},
-	.given = {{"seq", "int8"}, {"kind", "text"}, {"entity", "text"},
+	" SELECT g.epoch, g.seq, g.kind, g.entity, g.profile_id, g.segment, g.payload,"
+	" g.cause, g.occurred_at, g.at FROM given g",
+	.given = {{"epoch", "int4"}, {"seq", "int8"}, {"kind", "text"}, {"entity", "text"},
 	{"profile_id", "int8"}, {"segment", "text"}, {"payload", "jsonb"},
-	{"cause", "text"}, {"occurred_at", "timestamptz"}}
+	{"cause", "text"}, {"occurred_at", "timestamptz"}, {"at", "timestamptz"}}
 };
 
 static CdpStatement count_skipped = {
@@ -166,7 +166,6 @@ CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
 				TimestampTz at)
 {
 	CdpGiven   *given = CdpGive(&insert_changes);
-	Datum		args[2];
 	int			i;
 
 	if (list->n == 0)
@@ -174,25 +173,25 @@ CdpChangesWrite(CdpChangeList *list, int32 epoch, int64 first_seq,
 	for (i = 0; i < list->n; i++)
 	{
 		CdpChange  *change = &list->items[i];
-		Datum		values[8];
-		bool		isnull[8] = {false};
+		Datum		values[10];
+		bool		isnull[10] = {false};
 
-		values[0] = Int64GetDatum(first_seq + i);
-		values[1] = CStringGetTextDatum(change->kind);
-		values[2] = CStringGetTextDatum(change->entity ? change->entity : "profile");
-		values[3] = Int64GetDatum(change->profile_id);
-		isnull[3] = change->profile_id == 0;
-		isnull[4] = change->segment == NULL;
-		values[4] = isnull[4] ? (Datum) 0 : CStringGetTextDatum(change->segment->name);
-		values[5] = PointerGetDatum(change->payload);
-		isnull[5] = change->payload == NULL;
-		values[6] = CStringGetTextDatum(CdpCauseName(change->cause));
-		values[7] = TimestampTzGetDatum(change->occurred_at);
+		values[0] = Int32GetDatum(epoch);
+		values[1] = Int64GetDatum(first_seq + i);
+		values[2] = CStringGetTextDatum(change->kind);
+		values[3] = CStringGetTextDatum(change->entity ? change->entity : "profile");
+		values[4] = Int64GetDatum(change->profile_id);
+		isnull[4] = change->profile_id == 0;
+		isnull[5] = change->segment == NULL;
+		values[5] = isnull[5] ? (Datum) 0 : CStringGetTextDatum(change->segment->name);
+		values[6] = PointerGetDatum(change->payload);
+		isnull[6] = change->payload == NULL;
+		values[7] = CStringGetTextDatum(CdpCauseName(change->cause));
+		values[8] = TimestampTzGetDatum(change->occurred_at);
+		values[9] = TimestampTzGetDatum(at);
 		CdpGiveRow(given, values, isnull);
 	}
-	args[0] = Int32GetDatum(epoch);
-	args[1] = TimestampTzGetDatum(at);
-	(void) CdpRunGiven(given, args, NULL);
+	(void) CdpRunGiven(given, NULL, NULL);
 	if (cdp_emit_logical && XLogLogicalInfoActive())
 		emit_logical(list, epoch, first_seq, at);
 }

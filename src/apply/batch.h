@@ -54,6 +54,14 @@ typedef struct CdpApplier
 	bool		backfills;		/* are definitions being built? */
 	bool		erasures;		/* is somebody being erased? */
 	bool		paused;			/* by cdp.pause() */
+
+	/* what seldom changes, as it stands in the table */
+	struct
+	{
+		int32		epoch;
+		int64		duplicates;
+		int64		rejected;
+	}			stored;
 } CdpApplier;
 
 /* The last row of cdp.epochs; epoch -1: there is none. */

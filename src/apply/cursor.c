@@ -96,6 +96,12 @@ static CdpStatement write_cursor = {
 	{"int4", "text", "text", "int8", "int8"}
 };
 
+/* the same where no target was under way, nor is: most batches */
+static CdpStatement move_cursor = {
+	"UPDATE cdp.cursors c SET done = $2::pg_snapshot WHERE c.incarnation = $1",
+	{"int4", "text"}
+};
+
 static CdpStatement make_cursor = {
 	"INSERT INTO cdp.cursors AS c (incarnation, done, target, position_xid, position_id)"
 	" VALUES ($1, $2::pg_snapshot, $3::pg_snapshot, $4, $5)"
@@ -263,6 +269,8 @@ take_cursor(Datum *values, bool *isnull, void *arg)
 	cursor->target = isnull[2] ? NULL : stored_snapshot(values[2]);
 	cursor->position_xid = DatumGetInt64(values[3]);
 	cursor->position_id = DatumGetInt64(values[4]);
+	cursor->at_rest = cursor->target == NULL &&
+		cursor->position_xid == 0 && cursor->position_id == 0;
 	if (cursor->incarnation == set->incarnation)
 		set->active = true;
 }
@@ -722,40 +730,47 @@ CdpCursorsWorking(CdpCursorSet *set)
 }
 
 static void
-write_cursors(CdpCursorSet *set, CdpStatement *update, CdpStatement *insert,
-			  int64 change)
+write_cursor_by(CdpCursor *cursor, CdpStatement *statement, int64 change)
+{
+	Datum		args[6];
+	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
+
+	args[0] = Int32GetDatum(cursor->incarnation);
+	args[1] = CStringGetTextDatum(CdpSnapshotFormat(cursor->done));
+	if (cursor->target != NULL)
+		args[2] = CStringGetTextDatum(CdpSnapshotFormat(cursor->target));
+	else
+		nulls[2] = 'n';
+	args[3] = Int64GetDatum(cursor->position_xid);
+	args[4] = Int64GetDatum(cursor->position_id);
+	args[5] = Int64GetDatum(change);
+	if (CdpRun(statement, args, nulls) != 1)
+		elog(ERROR, "cursor of incarnation %d was not written",
+			 cursor->incarnation);
+}
+
+void
+CdpCursorsWrite(CdpCursorSet *set)
 {
 	int			i;
 
 	for (i = 0; i < set->n; i++)
 	{
 		CdpCursor  *cursor = &set->cursors[i];
-		Datum		args[6];
-		char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
+		bool		at_rest = cursor->target == NULL &&
+			cursor->position_xid == 0 && cursor->position_id == 0;
 
-		args[0] = Int32GetDatum(cursor->incarnation);
-		args[1] = CStringGetTextDatum(CdpSnapshotFormat(cursor->done));
-		if (cursor->target != NULL)
-			args[2] = CStringGetTextDatum(CdpSnapshotFormat(cursor->target));
-		else
-			nulls[2] = 'n';
-		args[3] = Int64GetDatum(cursor->position_xid);
-		args[4] = Int64GetDatum(cursor->position_id);
-		args[5] = Int64GetDatum(change);
-		if (CdpRun(cursor->on_disk ? update : insert, args, nulls) != 1)
-			elog(ERROR, "cursor of incarnation %d was not written",
-				 cursor->incarnation);
+		write_cursor_by(cursor, !cursor->on_disk ? &make_cursor :
+						at_rest && cursor->at_rest ? &move_cursor : &write_cursor, 0);
+		cursor->at_rest = cursor->on_disk && at_rest;
 	}
-}
-
-void
-CdpCursorsWrite(CdpCursorSet *set)
-{
-	write_cursors(set, &write_cursor, &make_cursor, 0);
 }
 
 void
 CdpCursorsWriteChange(CdpCursorSet *set, int64 change)
 {
-	write_cursors(set, &write_change, &write_change, change);
+	int			i;
+
+	for (i = 0; i < set->n; i++)
+		write_cursor_by(&set->cursors[i], &write_change, change);
 }

@@ -26,6 +26,7 @@ typedef struct CdpCursor
 {
 	int32		incarnation;
 	bool		on_disk;
+	bool		at_rest;		/* on disk, with no target */
 	CdpSnapshot *done;			/* never NULL: everything in it is applied */
 	CdpSnapshot *target;		/* NULL: nothing is being worked off */
 	int64		position_xid;	/* of the last entry of target that is applied */

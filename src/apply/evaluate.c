@@ -28,14 +28,16 @@
 #include "apply/batch.h"
 #include "statement.h"
 
+/* in the order of the table, so that a new row goes into it as it is */
 static CdpStatement enter_segments = {
 	"INSERT INTO cdp.segment_members AS m"
 	" (segment_id, profile_id, member, entered_at, entries)"
-	" SELECT g.segment_id, g.profile_id, true, g.at, 1 FROM given g"
+	" SELECT g.segment_id, g.profile_id, g.member, g.at, g.entries FROM given g"
 	" ON CONFLICT (segment_id, profile_id) DO UPDATE SET member = true,"
 	" entered_at = excluded.entered_at, entries = m.entries + 1"
 	" RETURNING m.segment_id, m.profile_id, m.entries",
-	.given = {{"segment_id", "int4"}, {"profile_id", "int8"}, {"at", "timestamptz"}}
+	.given = {{"segment_id", "int4"}, {"profile_id", "int8"}, {"member", "bool"},
+	{"at", "timestamptz"}, {"entries", "int4"}}
 };
 
 static CdpStatement leave_segments = {
@@ -179,12 +181,14 @@ entry_payload(int32 number)
 static void
 add_passage(CdpGiven *given, CdpPassage *passage)
 {
-	Datum		values[3];
-	bool		isnull[3] = {false};
+	Datum		values[5];
+	bool		isnull[5] = {false};
 
 	values[0] = Int32GetDatum(passage->segment);
 	values[1] = Int64GetDatum(passage->profile);
-	values[2] = TimestampTzGetDatum(passage->at);
+	values[2] = BoolGetDatum(true);
+	values[3] = TimestampTzGetDatum(passage->at);
+	values[4] = Int32GetDatum(1);
 	CdpGiveRow(given, values, isnull);
 }
 

@@ -726,6 +726,31 @@ sleep_time(ApplierState *state)
 	return Max(timeout, 1);
 }
 
+static int
+doze(long timeout)
+{
+	return WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 timeout, PG_WAIT_EXTENSION);
+}
+
+/*
+ * Sleep until there is something to do.  Statistics go out once a second while
+ * there is much to do, and a second after the last of it.
+ */
+static void
+rest(ApplierState *state)
+{
+	long		report = pgstat_report_stat(false);
+
+	if (report > 0 && report < sleep_time(state))
+	{
+		if ((doze(report) & WL_LATCH_SET) != 0)
+			return;
+		(void) pgstat_report_stat(true);
+	}
+	(void) doze(sleep_time(state));
+}
+
 /*
  * Settings that a database or role may have, but the applier must not.
  */
@@ -739,7 +764,7 @@ pin_settings(void)
 		{"jit", "off"},
 		{"lock_timeout", "0"},
 		{"max_parallel_workers_per_gather", "0"},
-		{"search_path", "pg_catalog, pg_temp"},
+		{"search_path", CDP_SEARCH_PATH},
 		{"statement_timeout", "0"},
 	};
 	int			i;
@@ -806,12 +831,8 @@ cdp_applier_main(Datum main_arg)
 	for (;;)
 	{
 		work(&state, context);
-		pgstat_report_stat(true);
 		pgstat_report_activity(STATE_IDLE, NULL);
-
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 sleep_time(&state), PG_WAIT_EXTENSION);
+		rest(&state);
 		ResetLatch(MyLatch);
 		end_turn(context);
 	}

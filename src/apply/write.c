@@ -31,17 +31,18 @@ static CdpStatement new_epoch = {
 	{"int4", "int4", "int8", "int4", "timestamptz"}
 };
 
+/* in the order of the table, so that a new row goes into it as it is */
 #define NODE_COLUMNS \
-	{"node_id", "int8"}, {"profile_id", "int8"}, {"first_seen", "timestamptz"}, \
-	{"last_seen", "timestamptz"}, {"timer", "timestamptz"}, {"state", "node_state"}, \
-	{"recent", "bytea"}
+	{"node_id", "int8"}, {"identifier", "identifier"}, {"profile_id", "int8"}, \
+	{"first_seen", "timestamptz"}, {"last_seen", "timestamptz"}, {"state", "node_state"}, \
+	{"segments", "int[]"}, {"timer", "timestamptz"}, {"recent", "bytea"}
 
 static CdpStatement insert_nodes = {
-	"INSERT INTO cdp.identities (node_id, profile_id, first_seen, last_seen,"
-	" timer, state, recent, segments, identifier)"
-	" SELECT g.node_id, g.profile_id, g.first_seen, g.last_seen, g.timer, g.state,"
-	" g.recent, g.segments, g.identifier FROM given g",
-	.given = {NODE_COLUMNS, {"segments", "int[]"}, {"identifier", "identifier"}}
+	"INSERT INTO cdp.identities (node_id, identifier, profile_id, first_seen, last_seen,"
+	" state, segments, timer, recent)"
+	" SELECT g.node_id, g.identifier, g.profile_id, g.first_seen, g.last_seen,"
+	" g.state, g.segments, g.timer, g.recent FROM given g",
+	.given = {NODE_COLUMNS}
 };
 
 #define UPDATE_NODES \
@@ -57,7 +58,7 @@ static CdpStatement update_nodes = {
 /* rows that were read in this batch: without the way through the index */
 static CdpStatement update_places = {
 	UPDATE_NODES " FROM given g WHERE i.ctid = g.place AND i.node_id = g.node_id",
-	.given = {{"place", "tid"}, NODE_COLUMNS}
+	.given = {NODE_COLUMNS, {"place", "tid"}}
 };
 
 static CdpStatement delete_nodes = {
@@ -72,7 +73,7 @@ static CdpStatement delete_nodes = {
 /* the same for rows whose segments change as well: a row is written once */
 static CdpStatement update_nodes_and_segments = {
 	UPDATE_NODES ", segments = g.segments FROM given g WHERE i.node_id = g.node_id",
-	.given = {NODE_COLUMNS, {"segments", "int[]"}}
+	.given = {NODE_COLUMNS}
 };
 
 static CdpStatement upsert_timers = {
@@ -110,7 +111,8 @@ static CdpStatement insert_rejected = {
 static void
 add_row(CdpGiven *given, CdpNode *node, CdpBatch *batch)
 {
-	bool		placed = given->statement == &update_places;
+	bool		new = given->statement == &insert_nodes;
+	bool		segments = new || given->statement == &update_nodes_and_segments;
 	struct varlena *state = node->state;
 	struct varlena *recent = node->recent_changed ? node->new_recent : node->recent;
 	Datum		values[10];
@@ -122,22 +124,23 @@ add_row(CdpGiven *given, CdpNode *node, CdpBatch *batch)
 		state = node->new_state = CdpNodeStore(node->acc, node->id, batch->applier.clock,
 											   batch->graph->resident);
 
-	values[0] = PointerGetDatum(&node->place);
-	values[1] = Int64GetDatum(node->id);
+	values[0] = Int64GetDatum(node->id);
+	values[1] = PointerGetDatum(node->identifier);
+	isnull[1] = !new;
 	values[2] = Int64GetDatum(node->profile);
 	values[3] = TimestampTzGetDatum(node->first_seen);
 	values[4] = TimestampTzGetDatum(node->last_seen);
-	values[5] = TimestampTzGetDatum(node->new_timer);
-	isnull[5] = node->new_timer == DT_NOEND;
-	values[6] = PointerGetDatum(state);
-	isnull[6] = state == NULL;
-	values[7] = PointerGetDatum(recent);
-	isnull[7] = recent == NULL;
-	isnull[8] = placed || node->nnew_segments == 0;
-	values[8] = isnull[8] ? (Datum) 0
+	values[5] = PointerGetDatum(state);
+	isnull[5] = state == NULL;
+	isnull[6] = !segments || node->nnew_segments == 0;
+	values[6] = isnull[6] ? (Datum) 0
 		: CdpInt4Array(node->new_segments, node->nnew_segments);
-	values[9] = PointerGetDatum(node->identifier);
-	CdpGiveRow(given, placed ? values : values + 1, placed ? isnull : isnull + 1);
+	values[7] = TimestampTzGetDatum(node->new_timer);
+	isnull[7] = node->new_timer == DT_NOEND;
+	values[8] = PointerGetDatum(recent);
+	isnull[8] = recent == NULL;
+	values[9] = PointerGetDatum(&node->place);
+	CdpGiveRow(given, values, isnull);
 	ItemPointerSetInvalid(&node->place);
 }
 

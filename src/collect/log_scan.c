@@ -30,6 +30,7 @@
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "partitioning/partdesc.h"
+#include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/inval.h"
@@ -179,6 +180,14 @@ CdpLogScanBegin(void)
 		Part	   *part = &log->parts[log->nparts++];
 
 		part->rel = table_open(partitions->oids[i], AccessShareLock);
+		if (part->rel->rd_rel->relkind == RELKIND_RELATION &&
+			RelationGetNumberOfBlocks(part->rel) == 0)
+		{
+			/* one of months to come: nothing that is committed is in it */
+			table_close(part->rel, NoLock);
+			log->nparts--;
+			continue;
+		}
 		if (part->rel->rd_rel->relkind != RELKIND_RELATION || !find_index(part))
 		{
 			close_all(log);
