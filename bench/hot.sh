@@ -97,6 +97,11 @@ bench_hot()
 # First in a session that has applied a batch of others before, then in one that has
 # applied an entry of each of them: a worker that has been up for a while has them in
 # its memory (src/apply/README.md says how many).
+#
+#   REFRESH="1000000 5000000"       entries; REFRESH_TRAITS="4 12"
+#   REFRESH_PEOPLE=50000            people in each log; otherwise one for twenty entries, so
+#                                   a longer log has deeper indexes, more rows that nobody has
+#                                   looked at lately, and more people than are kept in memory
 refresh_traits()
 {
 	cat <<-'EOT'
@@ -144,8 +149,10 @@ refresh_model()
 
 bench_refresh()
 {
-	local size run last traits session
+	local size run last traits session people first=""
 	for size in ${REFRESH:-1000000 5000000}; do
+		[ -n "$first" ] || first=$size
+		people=${REFRESH_PEOPLE:-$(((size + 19) / 20))}
 		for traits in ${REFRESH_TRAITS:-4 12}; do
 			fresh bench_refresh
 			{
@@ -155,7 +162,7 @@ bench_refresh()
 					CREATE FUNCTION bench.entries(first int, upto int) RETURNS void LANGUAGE sql AS \$\$
 						INSERT INTO cdp.events (event, identifiers, properties, occurred_at)
 						SELECT CASE WHEN g % 3 = 0 THEN 'Order' ELSE 'View' END,
-							ARRAY[cdp.identifier('user_id', (hashint4(g) & 1048575) % greatest($size / 20, 1))]::cdp.identifier[],
+							ARRAY[cdp.identifier('user_id', (hashint4(g) & 1048575) % $people)]::cdp.identifier[],
 							jsonb_build_object('x', g % 977, 'p', 'p' || g % 89),
 							timestamptz '2026-04-30' - ($size + 100000 - g) * interval '2 s'
 						FROM generate_series(first, upto) g\$\$;
@@ -167,8 +174,7 @@ bench_refresh()
 				EOT
 			} | sql bench_refresh >/dev/null
 			for ((run = 1; run <= runs; run++)); do
-				# ten times, as the clock of processes ticks a hundred times a second;
-				# in a session that has applied before, as the worker has
+				# ten batches, in a session that has applied before, as the worker has
 				last=$((size + run * 11000))
 				measure "refresh$traits-$size" apply "$run" bench_refresh \
 					"SELECT bench.entries($last - 10999, $last - 10000); SELECT cdp.apply(); SELECT bench.entries($last - 9999, $last);" \
@@ -181,15 +187,18 @@ bench_refresh()
 				measure "refresh$traits-$size" worker "$run" bench_refresh "
 					INSERT INTO cdp.events (event, identifiers, properties, occurred_at)
 					SELECT 'View', ARRAY[cdp.identifier('user_id', g)]::cdp.identifier[], '{}', timestamptz '2026-04-30' - interval '1 day'
-					FROM generate_series(0, $size / 20 - 1) g;
+					FROM generate_series(0, $people - 1) g;
 					DO \$\$ BEGIN WHILE cdp.apply(10000) > 0 LOOP COMMIT; END LOOP; END \$\$;
 					SELECT bench.entries($last - 9999, $last);" \
 					<<<"$(for ((batch = 1; batch <= 10; batch++)); do echo "SELECT cdp.apply(1000);"; done)"
 			done
 			for session in apply worker; do
 				line "1,000 new entries on a log of $size, $traits traits ($session): ms of CPU" \
-					"$(median "refresh$traits-$size" "$session" | awk '{ printf "%.0f", $1 * 100 }')" \
+					"$(median "refresh$traits-$size" "$session" cpu 10 | awk '{ printf "%.1f", $1 / 1000 }')" \
 					"GROUP BY of all: $(ratio "refresh$traits-$size" model "$session" | awk '{ printf "%.0f", $1 * 10 }') times as much (200)"
+				[ "$size" != "$first" ] || continue
+				line "the same, on a log of $size beside one of $first, $traits traits ($session)" \
+					"$(awk -v a="$(median "refresh$traits-$size" "$session" cpu 10)" -v b="$(median "refresh$traits-$first" "$session" cpu 10)" 'BEGIN { printf "%.2f", a / b }') times" "(1)"
 			done
 		done
 	done

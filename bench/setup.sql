@@ -2,11 +2,11 @@
 CREATE EXTENSION cdp;
 CREATE SCHEMA bench;
 
--- CPU seconds (user and system) of a process, this backend by default.
+-- CPU seconds (user and system) of a process, this backend by default; /proc/<pid>/stat
+-- has hundredths of a second only.
 CREATE FUNCTION bench.cpu(pid int DEFAULT pg_backend_pid()) RETURNS numeric
 LANGUAGE sql VOLATILE AS $$
-	SELECT round((f[12]::numeric + f[13]::numeric) / 100, 2)
-	FROM string_to_array(substring(pg_read_file('/proc/' || pid || '/stat') FROM '\) (.*)'), ' ') f
+	SELECT round(split_part(pg_read_file('/proc/' || pid || '/schedstat'), ' ', 1)::numeric / 1e9, 4)
 $$;
 
 -- The rival of the log: same columns, types and indexes, nothing else.
