@@ -562,6 +562,10 @@ cdp_domains_changed(PG_FUNCTION_ARGS)
 	{
 		CdpDomainsAsk(batch.applier.next_node);
 		end_work(&work);
+		ereport(NOTICE,
+				(errmsg("the applier goes over all identifiers for which domains mean accounts"),
+				 errdetail("Until that is done, those that it has not come to mean what they have meant so far."),
+				 errhint("See cdp.progress; cdp.wait_backfill() waits for it.")));
 		PG_RETURN_VOID();
 	}
 	CdpDomainsFinish();
