@@ -26,6 +26,7 @@ accounts_of()
 		SELECT cdp.create_trait('most', aggregate => 'max', value => 'own', entity => 'account', options => '{"over": "members"}');
 		SELECT cdp.create_trait('share', expression => 'used / 100000.0', entity => 'account');
 		SELECT cdp.create_segment('busy', 'n > 100 AND share > 0.001', entity => 'account');
+		SELECT cdp.create_segment('of_busy', 'account.n > 1000000 AND own > 0');
 		INSERT INTO cdp.events (type, identifiers, occurred_at)
 		SELECT 'group', ARRAY['user_id:u' || g, 'group_id:acme' || g % $accounts]::cdp.identifier[], timestamptz '2026-04-01'
 		FROM generate_series(0, $size * $accounts - 1) g;

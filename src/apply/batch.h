@@ -209,8 +209,6 @@ extern CdpCause CdpPassageCause(CdpBatch *batch, CdpProfile *profile, CdpSegment
 
 /* primary.c: segments of profiles about their accounts */
 extern void CdpPrimaryEvaluate(CdpBatch *batch);
-extern int64 CdpPrimaryHash(const CdpSegmentSet *segments, CdpTraitSet *accounts,
-							const CdpProfileValues *values);
 extern void CdpPrimaryTell(CdpBatch *batch, const int64 *accounts, const int64 *hashes, int n);
 extern int	CdpPrimaryNews(int max, int64 **profiles);
 extern void CdpPrimaryNewsForget(void);

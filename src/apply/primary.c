@@ -5,8 +5,8 @@
  *
  *	  What an account is follows from its members, so these segments are
  *	  evaluated when the accounts of a batch have been: for the profiles that
- *	  the batch touches at once.  When the values that such segments read have
- *	  changed for an account (a hash of them stands in its row), its members are
+ *	  the batch touches at once.  When what such segments make of an account has
+ *	  changed (a hash of it stands in its row, see segments/primary.c), its members are
  *	  put down in cdp.account_news, and later batches take them from there, so
  *	  that an account of many members does not make one batch long.
  *
@@ -18,10 +18,8 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
 
 #include "apply/batch.h"
 #include "cdp.h"
@@ -104,33 +102,6 @@ void
 CdpPrimaryNewsForget(void)
 {
 	CdpRun(&forget_news, NULL, NULL);
-}
-
-/*
- * The values of an account that segments of profiles read, as one number; 0
- * when they read none.
- */
-int64
-CdpPrimaryHash(const CdpSegmentSet *segments, CdpTraitSet *accounts,
-			   const CdpProfileValues *values)
-{
-	uint64		hash = 0;
-	int			i = -1;
-
-	while ((i = bms_next_member(segments->of_primary, i)) >= 0)
-	{
-		Datum		value = CdpValueToJsonb(values->values[i], values->isnull[i],
-											accounts->traits[i]->type);
-		StringInfoData buf;
-
-		initStringInfo(&buf);
-		(void) JsonbToCString(&buf, &DatumGetJsonbP(value)->root, 0);
-		hash = hash_combine64(hash, DatumGetUInt64(hash_any_extended((unsigned char *) buf.data,
-																	 buf.len,
-																	 accounts->traits[i]->id)));
-		pfree(buf.data);
-	}
-	return (int64) hash;
 }
 
 /*

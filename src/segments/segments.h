@@ -40,7 +40,8 @@ typedef struct CdpSegmentSet
 	MemoryContext context;
 	bool		identity;		/* some segment depends on the profile's identifiers */
 	bool		primary;		/* … and some one on the profile's primary account */
-	Bitmapset  *of_primary;		/* which traits of accounts are read (indexes) */
+	Bitmapset  *of_primary;		/* which traits of accounts are read (indexes) … */
+	struct CdpPrimaryTerms *primary_terms;	/* … and what for; NULL: not known yet */
 	struct CdpSegmentColumns *columns;	/* private */
 } CdpSegmentSet;
 
@@ -106,6 +107,13 @@ typedef enum CdpSegmentsPart
 
 extern void CdpSegmentsEvaluatePart(CdpSegmentSet *set, CdpProfileEval *profiles, int n,
 									TimestampTz now, CdpSegmentsPart part);
+/*
+ * What these segments of profiles make of an account with these values, as one
+ * number; 0 when they read no traits of accounts.
+ */
+extern int64 CdpPrimaryHash(CdpSegmentSet *set, CdpTraitSet *accounts,
+							const CdpProfileValues *values);
+
 /*
  * Fill in the values of primary accounts as of now; members: see CdpAccountsRead.
  * Runs SQL: inside SPI_connect and CdpBecomeOwner.

@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
 #include "cdp.h"
@@ -202,6 +203,28 @@ can_fail_walker(Node *node, void *context)
 					!is_plain(exprType(linitial(op->args))) ||
 					!is_plain(exprType(lsecond(op->args))) ||
 					CdpBtreeInterpretation(op->opno) == NIL)
+					return true;
+				break;
+			}
+		case T_ArrayExpr:
+			break;
+		case T_ScalarArrayOpExpr:
+			{
+				ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) node;
+
+				/* comparisons with elements */
+				if (!is_plain(exprType(linitial(op->args))) ||
+					CdpBtreeInterpretation(op->opno) == NIL)
+					return true;
+				break;
+			}
+		case T_FuncExpr:
+			{
+				/* every integer is a number */
+				Oid			function = ((FuncExpr *) node)->funcid;
+
+				if (function != F_NUMERIC_INT2 && function != F_NUMERIC_INT4 &&
+					function != F_NUMERIC_INT8)
 					return true;
 				break;
 			}

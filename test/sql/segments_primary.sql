@@ -68,6 +68,42 @@ TABLE who;
 SELECT * FROM cdp.verify();
 SELECT cdp.drop_trait('plan', entity => 'account');
 
+-- whom nothing changes for is not told: what is asked of the account stays as it was
+SELECT cdp.create_trait('seats', type => 'numeric', entity => 'account'), cdp.create_trait('used', aggregate => 'count', event => 'Use', entity => 'account'),
+	cdp.create_trait('uses', aggregate => 'count', event => 'Use');
+SELECT cdp.create_segment('busy', $$account.used > 2.5 AND uses >= 0$$), cdp.create_segment('few', $$NOT (account.used IN (1, 2) OR account.seats IS NULL)$$);
+SELECT count(cdp.group('gear', user_id => 'g' || i)) FROM generate_series(1, 6) i;
+SELECT cdp.group('gear', '{"seats": 3}', user_id => 'g1') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+CREATE TABLE uses (use int, told bigint, members text, wrong bigint);
+CREATE PROCEDURE uses(n int, who text DEFAULT 'g2') LANGUAGE plpgsql AS $$
+DECLARE
+	told bigint;
+BEGIN
+	DELETE FROM uses;
+	FOR i IN 1 .. n LOOP
+		PERFORM cdp.track('Use', user_id => who);
+		COMMIT;
+		PERFORM cdp.apply(1);
+		told := (SELECT count(*) FROM cdp.account_news);
+		PERFORM cdp.apply();
+		INSERT INTO uses SELECT i, told, (SELECT string_agg(m.segment || ' ' || m.n, ', ' ORDER BY m.segment)
+			FROM (SELECT segment, count(*) AS n FROM cdp.memberships WHERE segment IN ('busy', 'few', 'own') GROUP BY 1) m), (SELECT count(*) FROM cdp.verify());
+		COMMIT;
+	END LOOP;
+END $$;
+CALL uses(6);
+TABLE uses;
+-- but for a value that is compared with another, or with the clock, any other one is news
+SELECT cdp.create_segment('own', $$account.used > uses$$);
+CALL uses(2);
+TABLE uses;
+CALL uses(1, 'g3');
+TABLE uses;
+SELECT cdp.drop_segment('own');
+CALL uses(2);
+TABLE uses;
+
 -- refused
 SELECT cdp.create_segment('x', $$account.plam = 'pro'$$);
 SELECT cdp.create_segment('x', $$account.plan = 'pro'$$, entity => 'account');
