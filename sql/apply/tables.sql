@@ -1,6 +1,16 @@
 /* sql/apply/tables.sql: the cursor, what has been applied, timers */
 
+-- How far an incarnation of the log has been applied.
+CREATE TYPE cdp.log_cursor AS (
+	incarnation int,
+	done pg_snapshot,
+	target pg_snapshot,
+	position_xid bigint,
+	position_id bigint
+);
+
 -- One row, made at first need: it is dumped, so the script must not insert it.
+-- The cursors are in it because each batch writes both.
 CREATE TABLE cdp.applier (
 	one boolean PRIMARY KEY DEFAULT true CHECK (one),
 	generation bigint NOT NULL DEFAULT 0,
@@ -18,20 +28,14 @@ CREATE TABLE cdp.applier (
 	errors bigint NOT NULL DEFAULT 0,
 	last_error text,
 	last_error_at timestamptz,
-	paused_at timestamptz
+	paused_at timestamptz,
+	cursors cdp.log_cursor[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 10);
 COMMENT ON COLUMN cdp.applier.paused_at IS 'since when nothing is applied, see cdp.pause()';
 COMMENT ON TABLE cdp.applier IS 'state of the applier: counters that never go back, the applied clock, the generation of definitions';
 
--- How far each incarnation of the log has been applied.
-CREATE TABLE cdp.cursors (
-	incarnation int PRIMARY KEY,
-	done pg_snapshot,
-	target pg_snapshot,
-	position_xid bigint NOT NULL DEFAULT 0,
-	position_id bigint NOT NULL DEFAULT 0
-) WITH (fillfactor = 10);
-COMMENT ON TABLE cdp.cursors IS 'per incarnation of the log: the snapshot that is applied, the one that is being applied, and the position in it';
+CREATE VIEW cdp.cursors AS SELECT c.* FROM cdp.applier a CROSS JOIN LATERAL unnest(a.cursors) c;
+COMMENT ON VIEW cdp.cursors IS 'per incarnation of the log: the snapshot that is applied, the one that is being applied, and the position in it';
 
 -- Changes numbered by the same counter belong to one epoch.
 CREATE TABLE cdp.epochs (
@@ -217,7 +221,6 @@ CREATE INDEX timers_at ON cdp.timers (at);
 COMMENT ON TABLE cdp.timers IS 'the next instant at which a trait of the profile changes by itself';
 
 SELECT pg_extension_config_dump('cdp.applier', '');
-SELECT pg_extension_config_dump('cdp.cursors', '');
 SELECT pg_extension_config_dump('cdp.epochs', '');
 SELECT pg_extension_config_dump('cdp.entry_pieces', '');
 SELECT pg_extension_config_dump('cdp.withheld_entries', '');

@@ -385,7 +385,7 @@ finish(CdpBatch *batch)
 						 batch->applier.next_seq, batch->applier.clock);
 		batch->applier.next_seq += batch->changes.n;
 	}
-	CdpApplierWrite(batch, false);
+	CdpApplierWrite(batch, false, NULL);
 }
 
 typedef struct Work

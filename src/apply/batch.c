@@ -80,15 +80,18 @@ static CdpStatement make_applier = {
 static CdpStatement write_applier = {
 	"UPDATE cdp.applier SET next_node = $1, next_seq = $2, epoch = $3,"
 	" clock = $4, entries = $5, duplicates = $6, rejected = $7,"
-	" batches = batches + $8, token = $9, last_batch_at = clock_timestamp()",
-	{"int8", "int8", "int4", "timestamptz", "int8", "int8", "int8", "int8", "int8"}
+	" batches = batches + $8, token = $9, last_batch_at = clock_timestamp(),"
+	" cursors = coalesce($10, cursors)",
+	{"int8", "int8", "int4", "timestamptz", "int8", "int8", "int8", "int8", "int8",
+	"log_cursor[]"}
 };
 
 /* the same where little has changed: each column costs the executor something */
 static CdpStatement write_advance = {
 	"UPDATE cdp.applier SET next_node = $1, next_seq = $2, clock = $3, entries = $4,"
-	" batches = batches + $5, token = $6, last_batch_at = clock_timestamp()",
-	{"int8", "int8", "timestamptz", "int8", "int8", "int8"}
+	" batches = batches + $5, token = $6, last_batch_at = clock_timestamp(),"
+	" cursors = $7",
+	{"int8", "int8", "timestamptz", "int8", "int8", "int8", "log_cursor[]"}
 };
 
 static CdpStatement due_timers = {
@@ -215,15 +218,15 @@ next_token(void)
 }
 
 void
-CdpApplierWrite(CdpBatch *batch, bool counted)
+CdpApplierWrite(CdpBatch *batch, bool counted, const CdpCursorSet *cursors)
 {
 	CdpApplier *applier = &batch->applier;
-	Datum		args[9];
+	Datum		args[10];
 
 	/* never 0, never the same twice: see identity/nodes.c */
 	applier->token = next_token();
 
-	if (applier->epoch == applier->stored.epoch &&
+	if (cursors != NULL && applier->epoch == applier->stored.epoch &&
 		applier->duplicates == applier->stored.duplicates &&
 		applier->rejected == applier->stored.rejected)
 	{
@@ -233,6 +236,7 @@ CdpApplierWrite(CdpBatch *batch, bool counted)
 		args[3] = Int64GetDatum(applier->entries);
 		args[4] = Int64GetDatum(counted ? 1 : 0);
 		args[5] = Int64GetDatum(applier->token);
+		args[6] = CdpCursorsDatum(cursors);
 		CdpRun(&write_advance, args, NULL);
 		return;
 	}
@@ -245,7 +249,8 @@ CdpApplierWrite(CdpBatch *batch, bool counted)
 	args[6] = Int64GetDatum(applier->rejected);
 	args[7] = Int64GetDatum(counted ? 1 : 0);
 	args[8] = Int64GetDatum(applier->token);
-	CdpRun(&write_applier, args, NULL);
+	args[9] = cursors != NULL ? CdpCursorsDatum(cursors) : (Datum) 0;
+	CdpRun(&write_applier, args, cursors != NULL ? NULL : "         n");
 	applier_stored(applier);
 }
 
@@ -661,7 +666,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		CdpAttempted.history = true;
 		CdpCrashMark(true);
 		result.reread = CdpErasureStep(&batch, before, max);
-		CdpApplierWrite(&batch, true);
+		CdpApplierWrite(&batch, true, NULL);
 		CdpMessagesEnd(&batch);
 		CdpGraphEnd(batch.graph, batch.applier.generation, batch.applier.token);
 		result.changes = batch.changes.n;
@@ -707,9 +712,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 		CdpBatchPrepare(&batch, rules, true);
 		CdpMessagesBegin(&batch);
 		result.reread = CdpReread(&batch, rules, before, max);
-		if (!result.more)
-			CdpCursorsWrite(cursors);
-		CdpApplierWrite(&batch, true);
+		CdpApplierWrite(&batch, true, result.more ? NULL : cursors);
 		CdpMessagesEnd(&batch);
 		CdpGraphEnd(batch.graph, batch.applier.generation, batch.applier.token);
 		result.changes = batch.changes.n;
@@ -735,7 +738,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 			result.reread = CdpBackfillStep(&batch, max);
 			if (result.reread >= 0)
 			{
-				CdpApplierWrite(&batch, true);
+				CdpApplierWrite(&batch, true, NULL);
 				CdpMessagesEnd(&batch);
 				CdpGraphEnd(batch.graph, batch.applier.generation,
 							batch.applier.token);
@@ -777,7 +780,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 			CdpBatchPrepare(&batch, NULL, true);
 			CdpMessagesBegin(&batch);
 			result.reread = CdpRetentionStep(&batch, before, &result.more);
-			CdpApplierWrite(&batch, true);
+			CdpApplierWrite(&batch, true, NULL);
 			CdpMessagesEnd(&batch);
 			CdpGraphEnd(batch.graph, batch.applier.generation, batch.applier.token);
 			result.changes = batch.changes.n;
@@ -819,8 +822,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	CdpBatchWrite(&batch);
 	audit_decisions(&batch);
 	judge_plans(&batch);
-	CdpCursorsWrite(cursors);
-	CdpApplierWrite(&batch, true);
+	CdpApplierWrite(&batch, true, cursors);
 	CdpMessagesEnd(&batch);
 	CdpGraphEnd(batch.graph, batch.applier.generation, batch.applier.token);
 

@@ -122,7 +122,8 @@ extern void CdpNumberedSort(CdpNumbered *items, size_t n);
 
 /* batch.c */
 extern void CdpApplierLoad(CdpBatch *batch);
-extern void CdpApplierWrite(CdpBatch *batch, bool counted);
+/* The row of cdp.applier; cursors may be NULL: they stay as they are. */
+extern void CdpApplierWrite(CdpBatch *batch, bool counted, const CdpCursorSet *cursors);
 extern void CdpBatchPrepare(CdpBatch *batch, CdpRules *rules, bool keep);
 extern void CdpBatchFold(CdpBatch *batch, CdpCursorSet *before);
 extern void CdpBatchWrite(CdpBatch *batch);

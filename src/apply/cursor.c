@@ -26,18 +26,23 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 #include "apply/cursor.h"
+#include "cdp.h"
 #include "direct.h"
 #include "statement.h"
 
@@ -46,9 +51,7 @@
 
 static CdpDirect load_incarnation = {"incarnation", {"id"}};
 
-static CdpDirect load_cursors = {
-	"cursors", {"incarnation", "done", "target", "position_xid", "position_id"}
-};
+static CdpDirect load_cursors = {"applier", {"cursors"}};
 
 static CdpDirect load_change = {
 	"rule_cursors",
@@ -90,25 +93,9 @@ static CdpStatement read_between = {
 	{"int8", "int8", "int8"}
 };
 
-static CdpStatement write_cursor = {
-	"UPDATE cdp.cursors c SET done = $2::pg_snapshot, target = $3::pg_snapshot,"
-	" position_xid = $4, position_id = $5 WHERE c.incarnation = $1",
-	{"int4", "text", "text", "int8", "int8"}
-};
-
-/* the same where no target was under way, nor is: most batches */
-static CdpStatement move_cursor = {
-	"UPDATE cdp.cursors c SET done = $2::pg_snapshot WHERE c.incarnation = $1",
-	{"int4", "text"}
-};
-
-static CdpStatement make_cursor = {
-	"INSERT INTO cdp.cursors AS c (incarnation, done, target, position_xid, position_id)"
-	" VALUES ($1, $2::pg_snapshot, $3::pg_snapshot, $4, $5)"
-	" ON CONFLICT (incarnation) DO UPDATE SET done = excluded.done,"
-	" target = excluded.target, position_xid = excluded.position_xid,"
-	" position_id = excluded.position_id",
-	{"int4", "text", "text", "int8", "int8"}
+static CdpStatement write_all = {
+	"UPDATE cdp.applier SET cursors = $1",
+	{"log_cursor[]"}
 };
 
 static CdpStatement write_change = {
@@ -253,9 +240,8 @@ take_incarnation(Datum *values, bool *isnull, void *arg)
 }
 
 static void
-take_cursor(Datum *values, bool *isnull, void *arg)
+take_cursor(Datum *values, bool *isnull, CdpCursorSet *set)
 {
-	CdpCursorSet *set = arg;
 	CdpCursor  *cursor;
 
 	if (set->cursors == NULL)
@@ -263,16 +249,40 @@ take_cursor(Datum *values, bool *isnull, void *arg)
 	else
 		set->cursors = repalloc(set->cursors, sizeof(CdpCursor) * (set->n + 1));
 	cursor = &set->cursors[set->n++];
-	cursor->on_disk = true;
 	cursor->incarnation = DatumGetInt32(values[0]);
 	cursor->done = isnull[1] ? simple_snapshot(1) : stored_snapshot(values[1]);
 	cursor->target = isnull[2] ? NULL : stored_snapshot(values[2]);
 	cursor->position_xid = DatumGetInt64(values[3]);
 	cursor->position_id = DatumGetInt64(values[4]);
-	cursor->at_rest = cursor->target == NULL &&
-		cursor->position_xid == 0 && cursor->position_id == 0;
 	if (cursor->incarnation == set->incarnation)
 		set->active = true;
+}
+
+/* The columns of cdp.log_cursor. */
+#define CURSOR_NATTS 5
+
+static void
+take_cursors(Datum *values, bool *isnull, void *arg)
+{
+	ArrayType  *array = DatumGetArrayTypeP(values[0]);
+	TupleDesc	desc = lookup_rowtype_tupdesc(ARR_ELEMTYPE(array), -1);
+	Datum	   *rows;
+	bool	   *nulls;
+	int			n;
+	int			i;
+
+	deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_DOUBLE, &rows, &nulls, &n);
+	for (i = 0; i < n; i++)
+	{
+		HeapTupleHeader header = DatumGetHeapTupleHeader(rows[i]);
+		HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(header), .t_data = header};
+		Datum		columns[CURSOR_NATTS];
+		bool		missing[CURSOR_NATTS];
+
+		heap_deform_tuple(&tuple, desc, columns, missing);
+		take_cursor(columns, missing, arg);
+	}
+	ReleaseTupleDesc(desc);
 }
 
 /* the cursors of one change of the rules */
@@ -317,7 +327,7 @@ CdpCursorsLoad(void)
 {
 	CdpCursorSet *set = new_cursor_set();
 
-	(void) CdpReadDirect(&load_cursors, take_cursor, set);
+	(void) CdpReadDirect(&load_cursors, take_cursors, set);
 	if (set->n > 1)
 		qsort(set->cursors, set->n, sizeof(CdpCursor), incarnation_order);
 	return set;
@@ -729,41 +739,45 @@ CdpCursorsWorking(CdpCursorSet *set)
 	return false;
 }
 
-static void
-write_cursor_by(CdpCursor *cursor, CdpStatement *statement, int64 change)
+static Datum
+snapshot_datum(const CdpSnapshot *snapshot)
 {
-	Datum		args[6];
-	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
-
-	args[0] = Int32GetDatum(cursor->incarnation);
-	args[1] = CStringGetTextDatum(CdpSnapshotFormat(cursor->done));
-	if (cursor->target != NULL)
-		args[2] = CStringGetTextDatum(CdpSnapshotFormat(cursor->target));
-	else
-		nulls[2] = 'n';
-	args[3] = Int64GetDatum(cursor->position_xid);
-	args[4] = Int64GetDatum(cursor->position_id);
-	args[5] = Int64GetDatum(change);
-	if (CdpRun(statement, args, nulls) != 1)
-		elog(ERROR, "cursor of incarnation %d was not written",
-			 cursor->incarnation);
+	return DirectFunctionCall1(pg_snapshot_in, CStringGetDatum(CdpSnapshotFormat(snapshot)));
 }
 
-void
-CdpCursorsWrite(CdpCursorSet *set)
+Datum
+CdpCursorsDatum(const CdpCursorSet *set)
 {
+	Oid			type = CdpTypeOid("log_cursor");
+	TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
+	Datum	   *rows = palloc_array(Datum, Max(set->n, 1));
 	int			i;
 
 	for (i = 0; i < set->n; i++)
 	{
 		CdpCursor  *cursor = &set->cursors[i];
-		bool		at_rest = cursor->target == NULL &&
-			cursor->position_xid == 0 && cursor->position_id == 0;
+		Datum		values[CURSOR_NATTS];
+		bool		isnull[CURSOR_NATTS] = {false};
 
-		write_cursor_by(cursor, !cursor->on_disk ? &make_cursor :
-						at_rest && cursor->at_rest ? &move_cursor : &write_cursor, 0);
-		cursor->at_rest = cursor->on_disk && at_rest;
+		values[0] = Int32GetDatum(cursor->incarnation);
+		values[1] = snapshot_datum(cursor->done);
+		isnull[2] = cursor->target == NULL;
+		values[2] = isnull[2] ? (Datum) 0 : snapshot_datum(cursor->target);
+		values[3] = Int64GetDatum(cursor->position_xid);
+		values[4] = Int64GetDatum(cursor->position_id);
+		rows[i] = HeapTupleGetDatum(heap_form_tuple(desc, values, isnull));
 	}
+	ReleaseTupleDesc(desc);
+	return PointerGetDatum(construct_array(rows, set->n, type, -1, false, TYPALIGN_DOUBLE));
+}
+
+void
+CdpCursorsWrite(CdpCursorSet *set)
+{
+	Datum		arg = CdpCursorsDatum(set);
+
+	if (CdpRun(&write_all, &arg, NULL) != 1)
+		elog(ERROR, "cursors were not written");
 }
 
 void
@@ -772,5 +786,22 @@ CdpCursorsWriteChange(CdpCursorSet *set, int64 change)
 	int			i;
 
 	for (i = 0; i < set->n; i++)
-		write_cursor_by(&set->cursors[i], &write_change, change);
+	{
+		CdpCursor  *cursor = &set->cursors[i];
+		Datum		args[6];
+		char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
+
+		args[0] = Int32GetDatum(cursor->incarnation);
+		args[1] = CStringGetTextDatum(CdpSnapshotFormat(cursor->done));
+		if (cursor->target != NULL)
+			args[2] = CStringGetTextDatum(CdpSnapshotFormat(cursor->target));
+		else
+			nulls[2] = 'n';
+		args[3] = Int64GetDatum(cursor->position_xid);
+		args[4] = Int64GetDatum(cursor->position_id);
+		args[5] = Int64GetDatum(change);
+		if (CdpRun(&write_change, args, nulls) != 1)
+			elog(ERROR, "cursor of incarnation %d was not written",
+				 cursor->incarnation);
+	}
 }

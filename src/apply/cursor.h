@@ -25,8 +25,6 @@ typedef struct CdpSnapshot
 typedef struct CdpCursor
 {
 	int32		incarnation;
-	bool		on_disk;
-	bool		at_rest;		/* on disk, with no target */
 	CdpSnapshot *done;			/* never NULL: everything in it is applied */
 	CdpSnapshot *target;		/* NULL: nothing is being worked off */
 	int64		position_xid;	/* of the last entry of target that is applied */
@@ -78,6 +76,8 @@ extern void CdpCursorsRewind(CdpCursorSet *set);
 /* Has this entry been applied by batches before this one? */
 extern bool CdpCursorsApplied(CdpCursorSet *before, int32 incarnation, int64 xid, int64 id);
 extern CdpCursorSet *CdpCursorsCopy(const CdpCursorSet *set);
+/* As the column cursors of cdp.applier; to write it alone. */
+extern Datum CdpCursorsDatum(const CdpCursorSet *set);
 extern void CdpCursorsWrite(CdpCursorSet *set);
 
 #endif							/* CDP_CURSOR_H */

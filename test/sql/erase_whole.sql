@@ -87,7 +87,7 @@ DECLARE
 BEGIN
 	FOR t IN SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'cdp'::regnamespace AND c.relkind = 'r' AND c.relname NOT IN (
 		-- the applier's and the audit's own, and what erasures are noted in
-		'applier', 'cursors', 'epochs', 'incarnation', 'identity_rules', 'written', 'audit_entries', 'audit_seals', 'audit_unsealed', 'attachment_definitions',
+		'applier', 'epochs', 'incarnation', 'identity_rules', 'written', 'audit_entries', 'audit_seals', 'audit_unsealed', 'attachment_definitions',
 		'erasures', 'tombstones', 'tombstone_keys', 'changes_default', 'entry_pieces',
 		-- how often something was evaluated
 		'segment_evaluations', 'trait_errors') UNION ALL SELECT 'owned_entries' ORDER BY 1

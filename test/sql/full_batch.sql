@@ -11,9 +11,9 @@ SELECT cdp.apply();
 SELECT target IS NULL AS worked_off FROM cdp.cursors;
 SELECT cdp.wait_applied('1 second');
 -- an idle look writes nothing
-SELECT xmin AS before FROM cdp.cursors \gset
+SELECT xmin AS before FROM cdp.applier \gset
 SELECT cdp.apply();
-SELECT xmin = :'before' AS untouched FROM cdp.cursors;
+SELECT xmin = :'before' AS untouched FROM cdp.applier;
 
 -- who signs up and buys within one batch enters because of an entry: only
 -- where a membership moves from one id to another is the merge the cause

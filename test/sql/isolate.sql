@@ -79,9 +79,9 @@ UPDATE faults SET sqlstate = '3F000';
 SELECT cdp.apply();
 DELETE FROM faults;
 CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'nothing goes'; END $$;
-CREATE TRIGGER no BEFORE UPDATE ON cdp.cursors FOR EACH ROW EXECUTE FUNCTION no();
+CREATE TRIGGER no BEFORE UPDATE OF cursors ON cdp.applier FOR EACH ROW EXECUTE FUNCTION no();
 SELECT cdp.apply();
-DROP TRIGGER no ON cdp.cursors;
+DROP TRIGGER no ON cdp.applier;
 SELECT count(*) FROM cdp.isolated;
 SELECT cdp.apply();
 

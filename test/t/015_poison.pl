@@ -87,13 +87,13 @@ is($node->safe_psql('a', 'SELECT count(*) FROM cdp.verify()'), '0', 'verify() fi
 $log = -s $node->logfile;
 $node->safe_psql('a', q(
 	CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no cursor$$; END';
-	CREATE TRIGGER no BEFORE UPDATE ON cdp.cursors FOR EACH ROW EXECUTE FUNCTION no()));
+	CREATE TRIGGER no BEFORE UPDATE OF cursors ON cdp.applier FOR EACH ROW EXECUTE FUNCTION no()));
 append(3001, 3100);
 ok($node->poll_query_until('a', 'SELECT errors > 25 FROM cdp.stat_apply'), 'it tries again');
 is($node->safe_psql('a', 'SELECT count(*) FROM cdp.isolated'), '0', 'nothing is put aside');
 is($node->safe_psql('a', q(SELECT severity, finding FROM cdp.check() WHERE topic = 'apply')),
 	'error|the applier fails: no cursor', 'check() says so');
-$node->safe_psql('a', 'DROP TRIGGER no ON cdp.cursors');
+$node->safe_psql('a', 'DROP TRIGGER no ON cdp.applier');
 is(wait_applied(), 't', 'it goes on when the cause is gone');
 is($node->safe_psql('a', 'SELECT count(*) FROM cdp.profiles'), '2160', 'with all of them');
 ok($node->wait_for_log('cdp applier works again', $log), 'recovery is logged');

@@ -55,10 +55,10 @@ my $script = PostgreSQL::Test::Utils::tempdir() . '/stream.sql';
 
 my $reset = join("\n", 'SET client_min_messages = warning;',
 	'RESET cdp.max_profile_identifiers; RESET cdp.bridge_guard; RESET cdp.max_new_identifiers_per_hour;',
-	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.merged_profiles, cdp.rule_changes, cdp.rule_cursors, cdp.rejected, cdp.timers, cdp.window_items, cdp.segment_members, cdp.changes, cdp.cursors, cdp.kind_history, cdp.guard_history, cdp.history_entries, cdp.former_identities, cdp.account_identities, cdp.account_evidence, cdp.account_nodes, cdp.account_values, cdp.account_totals, cdp.account_news;},
+	q{TRUNCATE cdp.events, cdp.identities, cdp.links, cdp.decisions, cdp.entry_pieces, cdp.withheld_entries, cdp.releases, cdp.merged_profiles, cdp.rule_changes, cdp.rule_cursors, cdp.rejected, cdp.timers, cdp.window_items, cdp.segment_members, cdp.changes, cdp.kind_history, cdp.guard_history, cdp.history_entries, cdp.former_identities, cdp.account_identities, cdp.account_evidence, cdp.account_nodes, cdp.account_values, cdp.account_totals, cdp.account_news;},
 	q{DELETE FROM cdp.kind_definitions;},
 	q{UPDATE cdp.identity_rules SET generation = generation + 1;},
-	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity', history_from = '-infinity';});
+	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity', history_from = '-infinity', cursors = '{}';});
 
 sub pick { return $_[ int(rand(@_)) ]; }
 sub chance { return rand() < $_[0]; }
