@@ -78,6 +78,7 @@ typedef struct CdpNode
 	struct CdpNode *next_limited;	/* ring of these */
 	TimestampTz evidence_until; /* at the root: no evidence on disk is later */
 	int		   *counts;			/* at the root: members per limited kind */
+	int			few_counts[2];	/* that is where, when there are no more */
 	struct periods_hash *periods;	/* at the root, private to period.c */
 	int			size;			/* at the root: members; else when it was one */
 	int			nshared;		/* at the root: members of kinds that are shared */
@@ -117,7 +118,7 @@ typedef struct CdpNode
 #define CDP_NO			'n'
 #define CDP_YES		'y'
 
-/* Evidence for a pair of nodes, a->id < b->id. */
+/* Evidence for a pair of nodes, a->id < b->id.  There may be millions, too. */
 typedef struct CdpLink
 {
 	CdpNode    *a;
@@ -130,21 +131,21 @@ typedef struct CdpLink
 	bool		on_disk;
 	bool		changed;		/* evidence or status differ from the row */
 	bool		gone;			/* no entry says so any more: row to be deleted */
-	char		status;			/* 'a'ccepted, 'r'efused, 'o'verruled, 0: not judged */
-	const char *reason;
-	const char *detail;			/* reason limit: the kind */
 	bool		listed;			/* the batch has evidence for it that was not known */
 	bool		loose;			/* was accepted for evidence that does not count now */
 	bool		again;			/* is to be judged again, see CdpGraphAgain */
-	TimestampTz was_at;			/* as the row has it */
-	char		was_status;		/* as the row has them; 0 when there is none */
-	const char *was_reason;
+	bool		last_changed;
+	char		status;			/* 'a'ccepted, 'r'efused, 'o'verruled, 0: not judged */
+	char		was_status;		/* as the row has it; 0 when there is none */
+	const char *reason;
+	const char *detail;			/* reason limit: the kind */
+	const char *was_reason;		/* as the row has them */
 	const char *was_detail;
+	TimestampTz was_at;
 
 	/* the latest evidence, where an end is of a kind that the newest has */
 	TimestampTz last_at;
 	text	   *last_tie;
-	bool		last_changed;
 } CdpLink;
 
 /* A row of cdp.links as it is read. */
@@ -214,6 +215,8 @@ typedef struct CdpGraph
 	int64		batch;			/* number of the batch at work */
 	struct numbers_hash *nodes; /* private to nodes.c: by id */
 	CdpNode    *free_nodes;		/* memory of nodes that are let go of, or to come */
+	char	   *room;			/* for identifiers */
+	Size		room_left;
 	HTAB	   *identifiers;	/* canonical -> node */
 	HTAB	   *raws;			/* raw -> what it means */
 	HTAB	   *pairs;			/* (a, b) -> earliest event evidence */
@@ -296,6 +299,8 @@ extern CdpNode *CdpGraphNode(CdpGraph *graph, int64 id);
 /* Its row has got another state. */
 extern void CdpGraphNewState(CdpGraph *graph, CdpNode *node, struct varlena *state);
 extern CdpNode *CdpGraphMakeNode(CdpGraph *graph, CdpIdentifier *identifier, CdpKind *kind);
+/* A copy that stays as long as nodes are kept. */
+extern CdpIdentifier *CdpGraphKeepIdentifier(CdpGraph *graph, const CdpIdentifier *identifier);
 /* One that nobody knows anything of yet. */
 extern CdpNode *CdpGraphAddNode(CdpGraph *graph, int64 id, CdpIdentifier *identifier, CdpKind *kind);
 /* The node takes part in this batch, and with it its profile, or what speaks for it. */

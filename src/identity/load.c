@@ -77,7 +77,7 @@ take_node(Datum *values, bool *isnull, void *arg)
 		CdpGraphActivate(graph, node);
 		return;
 	}
-	identifier = keep_value(graph, values[1], false);
+	identifier = CdpGraphKeepIdentifier(graph, (CdpIdentifier *) PG_DETOAST_DATUM_PACKED(values[1]));
 	node = CdpGraphAddNode(graph, id, identifier,
 						   CdpKindLookup(graph->kinds,
 										 VARDATA_ANY(identifier),

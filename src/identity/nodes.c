@@ -54,13 +54,24 @@ typedef struct NumberEntry
 	char		status;			/* simplehash's */
 } NumberEntry;
 
+/*
+ * Who comes one after the other is mostly asked for so: two are side by side.
+ */
+static inline uint32
+hash_number(int64 id)
+{
+	uint64		both = (uint64) id >> 1;
+
+	return (murmurhash32((uint32) both ^ (uint32) (both >> 32)) & ~(uint32) 1) | ((uint32) id & 1);
+}
+
 #define SH_PREFIX numbers
 #define SH_ELEMENT_TYPE NumberEntry
 #define SH_KEY_TYPE const int64 *
 #define SH_KEY id
 #define SH_STORE_HASH
 #define SH_GET_HASH(tb, entry) (entry)->hash
-#define SH_HASH_KEY(tb, id) murmurhash32((uint32) *(id) ^ (uint32) (*(id) >> 32))
+#define SH_HASH_KEY(tb, id) hash_number(*(id))
 #define SH_EQUAL(tb, a, b) (*(a) == *(b))
 #define SH_SCOPE static inline
 #define SH_DECLARE
@@ -69,6 +80,8 @@ typedef struct NumberEntry
 
 /* Nodes are made so many at a time: as fit into a chunk that loses nothing. */
 #define NODES_A_BLOCK	((int) (8192 / sizeof(CdpNode)))
+/* Room for identifiers: a chunk for each would take twice as much. */
+#define IDENTIFIERS_BLOCK	8192
 
 /* The time of the earliest evidence for a pair; hash entry. */
 typedef struct KnownPair
@@ -333,7 +346,7 @@ remove_gone(CdpGraph *graph)
 			pfree(node->recent);
 		if (node->segments != NULL)
 			pfree(node->segments);
-		if (node->counts != NULL)
+		if (node->counts != NULL && node->counts != node->few_counts)
 			pfree(node->counts);
 		CdpGraphUncombine(node);
 		CdpPeriodsForget(node);
@@ -637,6 +650,28 @@ new_node(CdpGraph *graph)
 	graph->free_nodes = node->next;
 	memset(node, 0, sizeof(CdpNode));
 	return node;
+}
+
+/*
+ * A copy of an identifier that stays as long as nodes are kept.
+ */
+CdpIdentifier *
+CdpGraphKeepIdentifier(CdpGraph *graph, const CdpIdentifier *identifier)
+{
+	Size		size = VARSIZE_ANY(identifier);
+	char	   *copy;
+
+	if (size > IDENTIFIERS_BLOCK / 4)
+		return memcpy(MemoryContextAlloc(graph->resident, size), identifier, size);
+	if (MAXALIGN(size) > graph->room_left)
+	{
+		graph->room = MemoryContextAlloc(graph->resident, IDENTIFIERS_BLOCK);
+		graph->room_left = IDENTIFIERS_BLOCK;
+	}
+	copy = graph->room;
+	graph->room += MAXALIGN(size);
+	graph->room_left -= MAXALIGN(size);
+	return memcpy(copy, identifier, size);
 }
 
 CdpNode *

@@ -92,8 +92,8 @@ CdpGraphSingle(CdpGraph *graph, CdpNode *node)
 	if (graph->nlimited == 0)
 		return;
 	if (node->counts == NULL)
-		node->counts = MemoryContextAlloc(graph->resident,
-										  sizeof(int) * graph->nlimited);
+		node->counts = graph->nlimited <= lengthof(node->few_counts) ? node->few_counts :
+			MemoryContextAlloc(graph->resident, sizeof(int) * graph->nlimited);
 	memset(node->counts, 0, sizeof(int) * graph->nlimited);
 	slot = CdpNodeSlot(graph, node);
 	if (slot >= 0)
@@ -387,12 +387,10 @@ CdpGraphCut(CdpGraph *graph, CdpNode *root, CdpNode **cut, int n)
 
 	if (rest != root)
 	{
-		int		   *counts = rest->counts;
-
 		rest->size = root->size;
 		rest->evidence_until = root->evidence_until;
-		rest->counts = root->counts;
-		root->counts = counts;
+		if (graph->nlimited > 0)
+			memcpy(rest->counts, root->counts, sizeof(int) * graph->nlimited);
 		rest->nshared = root->nshared;
 		CdpPeriodsForget(rest);
 		rest->over_periods = root->over_periods;
