@@ -386,7 +386,7 @@ judge_next(CdpBatch *batch, CdpRuleChange *change, List *names, int max)
 
 	/* the latest evidence is asked for by one identifier after the other */
 	for (i = 0; i < graph->nactive && graph->nshared == 0; i++)
-		if (graph->mark > 0 && graph->active[i]->mark == graph->mark)
+		if (graph->replayed && graph->active[i]->mark == graph->mark)
 			graph->active[i]->rejudged = change->id;
 	return n;
 }

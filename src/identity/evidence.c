@@ -598,7 +598,7 @@ CdpGraphWriteLinks(CdpGraph *graph)
 	Datum		manual;
 
 	/* merges by hand leave rows in both tables */
-	if (graph->mark > 0 && !CdpTableIsVoid("decisions"))
+	if (graph->replayed && !CdpTableIsVoid("decisions"))
 	{
 		CdpNode   **nodes = palloc_extended(sizeof(CdpNode *) * (Size) Max(graph->nactive, 1),
 											MCXT_ALLOC_HUGE);

@@ -83,15 +83,28 @@ look_at(CdpGraph *graph, CdpKindSet *kinds, CdpIdentifier *raw)
 	return entry;
 }
 
+/*
+ * The node that a raw identifier is known to mean; NULL: it is not, or not any more.
+ */
+static CdpNode *
+known_node(CdpRawIdentifier *raw)
+{
+	if (raw->node != NULL && raw->node->removed)
+		raw->node = NULL;
+	return raw->node;
+}
+
 static CdpNode *
 node_of(CdpGraph *graph, CdpRawIdentifier *raw)
 {
-	if (raw->node == NULL && raw->transient)
+	if (known_node(raw) != NULL)
+		return raw->node;
+	if (raw->transient)
 		raw->node = CdpGraphNodeOf(graph, raw->canonical,
 								   CdpKindLookup(graph->kinds,
 												 VARDATA_ANY(raw->canonical),
 												 CdpIdentifierKindLength(raw->canonical)));
-	else if (raw->node == NULL)
+	else
 		raw->node = CdpGraphNodeOf(graph, raw->canonical, raw->kind);
 	return raw->node;
 }
@@ -378,7 +391,7 @@ CdpGraphAdd(CdpGraph *graph, CdpEntry *entries, int n, bool seen)
 		{
 			CdpRawIdentifier *raw = entries[i].candidates[j].raw;
 
-			if (raw->node != NULL)
+			if (known_node(raw) != NULL)
 			{
 				CdpGraphActivate(graph, raw->node);
 				continue;

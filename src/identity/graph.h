@@ -53,6 +53,7 @@ typedef struct CdpNode
 	ItemPointerData place;
 	bool		is_new;			/* has no row yet */
 	bool		is_gone;		/* no entry names it any more: row to be deleted */
+	bool		removed;		/* its row has been, and nothing here leads to it but raw identifiers */
 	bool		row_changed;	/* seen or state differ from the row */
 	bool		alone;			/* takes part without the rest of its profile */
 	bool		dirty;			/* its cluster must be recomputed */
@@ -186,7 +187,7 @@ typedef struct CdpRawIdentifier
 	CdpCanonicalStatus status;
 	CdpIdentifier *canonical;
 	CdpKind    *kind;
-	CdpNode    *node;			/* NULL until asked for */
+	CdpNode    *node;			/* NULL until asked for; may be removed */
 	bool		transient;		/* of another reading: not kept, kind not the graph's */
 } CdpRawIdentifier;
 
@@ -214,7 +215,7 @@ typedef struct CdpGraph
 	MemoryContext resident;
 	int64		batch;			/* number of the batch at work */
 	struct numbers_hash *nodes; /* private to nodes.c: by id */
-	CdpNode    *free_nodes;		/* memory of nodes that are let go of, or to come */
+	CdpNode    *free_nodes;		/* memory of nodes to come */
 	char	   *room;			/* for identifiers */
 	Size		room_left;
 	HTAB	   *identifiers;	/* canonical -> node */
@@ -257,7 +258,8 @@ typedef struct CdpGraph
 	bool		sealed;			/* made of what it was given alone: reads no table */
 	HTAB	   *detached;		/* CdpDetached by node id; NULL: there are none */
 	bool		detached_all;	/* it holds every one there is */
-	int			mark;
+	int			mark;			/* goes on from batch to batch, so that no node has it from an earlier one */
+	bool		replayed;		/* there are nodes with this mark */
 	List	   *loose;			/* CdpLink *, see pendant.c */
 	int			nways;			/* how often some have left to make way */
 	int64		nlooked;		/* members looked at for the last one to come */

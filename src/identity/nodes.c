@@ -266,7 +266,7 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 	graph->sealed = false;
 	graph->detached = NULL;
 	graph->detached_all = false;
-	graph->mark = 0;
+	graph->replayed = false;
 	graph->loose = NIL;
 	graph->again = NIL;
 	graph->nways = 0;
@@ -318,22 +318,17 @@ keep_combined(CdpGraph *graph, CdpNode *root)
 }
 
 /*
- * Nodes that no entry names any more are let go of, and raw identifiers that
- * meant them mean nothing known.  False: one is not alone.
+ * Nodes that no entry names any more are let go of.  Where they are stays as it is,
+ * for raw identifiers still point there, and who asks one of them finds that the node
+ * is removed: there may be a million of these, which are not all looked at for one that
+ * goes.  False: one is not alone.
  */
 static bool
 remove_gone(CdpGraph *graph)
 {
-	HASH_SEQ_STATUS seq;
-	CdpRawIdentifier *raw;
-
 	for (int i = 0; i < graph->nactive; i++)
 		if (graph->active[i]->is_gone && graph->active[i]->next != graph->active[i])
 			return false;
-	hash_seq_init(&seq, graph->raws);
-	while ((raw = hash_seq_search(&seq)) != NULL)
-		if (raw->node != NULL && raw->node->is_gone)
-			raw->node = NULL;
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		CdpNode    *node = graph->active[i];
@@ -353,8 +348,7 @@ remove_gone(CdpGraph *graph)
 		/* its identifier stays, for raw identifiers share it */
 		(void) hash_search(graph->identifiers, &node->identifier, HASH_REMOVE, NULL);
 		(void) numbers_delete(graph->nodes, &node->id);
-		node->next = graph->free_nodes;
-		graph->free_nodes = node;
+		node->removed = true;
 	}
 	return true;
 }

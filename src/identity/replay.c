@@ -87,6 +87,7 @@ close_clusters(CdpGraph *graph)
 	int			i;
 
 	graph->mark++;
+	graph->replayed = true;
 	for (;;)
 	{
 		CdpGraphSpreadDirty(graph, &open);
