@@ -52,7 +52,7 @@
 static CdpDirect load_applier = {
 	"applier",
 	{"generation", "next_node", "next_seq", "epoch", "clock", "entries", "duplicates",
-	"rejected", "token", "paused_at"}
+	"rejected", "token", "paused_at", "cursors"}
 };
 
 static CdpDirect load_epochs = {
@@ -126,10 +126,18 @@ CdpAttempt CdpAttempted;
 /* bytes of a batch's memory that are kept for the next one: enough for 1,000 entries */
 #define KEPT_MEMORY ((Size) 8 * 1024 * 1024)
 
+/* the row of cdp.applier, and the cursors in it, unless NULL */
+typedef struct ApplierRow
+{
+	CdpApplier *applier;
+	CdpCursorSet *cursors;
+} ApplierRow;
+
 static void
 take_applier(Datum *values, bool *isnull, void *arg)
 {
-	CdpApplier *applier = arg;
+	ApplierRow *row = arg;
+	CdpApplier *applier = row->applier;
 
 	applier->generation = DatumGetInt64(values[0]);
 	applier->next_node = DatumGetInt64(values[1]);
@@ -141,6 +149,9 @@ take_applier(Datum *values, bool *isnull, void *arg)
 	applier->rejected = DatumGetInt64(values[7]);
 	applier->token = DatumGetInt64(values[8]);
 	applier->paused = !isnull[9];
+	applier->read = true;
+	if (row->cursors != NULL)
+		CdpCursorsTake(row->cursors, values[10]);
 }
 
 static void
@@ -174,21 +185,55 @@ any(CdpStatement *statement)
 }
 
 /*
+ * The last row of cdp.epochs, which only who writes a token adds to: what this
+ * process knew when it wrote the token that is there still holds.
+ */
+static int64 epoch_token = 0;
+static CdpEpoch epoch_then;
+
+static void
+load_epoch(CdpBatch *batch)
+{
+	if (epoch_token != 0 && batch->applier.token == epoch_token)
+		batch->last_epoch = epoch_then;
+	else
+	{
+		batch->last_epoch.epoch = -1;
+		(void) CdpReadDirect(&load_epochs, take_epoch, &batch->last_epoch);
+	}
+}
+
+/*
+ * The cursors, and the row of cdp.applier for CdpApplierLoad, which is in no hurry
+ * to make it.
+ */
+static CdpCursorSet *
+load_cursors(CdpBatch *batch)
+{
+	ApplierRow	row = {&batch->applier, CdpCursorsNew()};
+
+	(void) CdpReadDirect(&load_applier, take_applier, &row);
+	return row.cursors;
+}
+
+/*
  * The row of cdp.applier, made when it is not there.
  */
 void
 CdpApplierLoad(CdpBatch *batch)
 {
 	CdpApplier *applier = &batch->applier;
+	ApplierRow	row = {applier, NULL};
 
-	if (CdpReadDirect(&load_applier, take_applier, applier) == 0)
+	if (!applier->read)
+		(void) CdpReadDirect(&load_applier, take_applier, &row);
+	if (!applier->read)
 	{
 		CdpRun(&make_applier, NULL, NULL);
-		(void) CdpReadDirect(&load_applier, take_applier, applier);
+		(void) CdpReadDirect(&load_applier, take_applier, &row);
 	}
 	applier_stored(applier);
-	batch->last_epoch.epoch = -1;
-	(void) CdpReadDirect(&load_epochs, take_epoch, &batch->last_epoch);
+	load_epoch(batch);
 	applier->backfills = any(&any_backfills);
 	applier->erasures = any(&any_erasures);
 
@@ -238,6 +283,8 @@ CdpApplierWrite(CdpBatch *batch, bool counted, const CdpCursorSet *cursors)
 		args[5] = Int64GetDatum(applier->token);
 		args[6] = CdpCursorsDatum(cursors);
 		CdpRun(&write_advance, args, NULL);
+		epoch_token = applier->token;
+		epoch_then = batch->last_epoch;
 		return;
 	}
 	args[0] = Int64GetDatum(applier->next_node);
@@ -630,7 +677,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	context = take_memory();
 	old = MemoryContextSwitchTo(context);
 
-	cursors = CdpCursorsLoad();
+	cursors = load_cursors(&batch);
 	activated = !cursors->active;
 	if (!CdpCursorsActivate(cursors, activate))
 		goto done;

@@ -54,6 +54,7 @@ typedef struct CdpApplier
 	bool		backfills;		/* are definitions being built? */
 	bool		erasures;		/* is somebody being erased? */
 	bool		paused;			/* by cdp.pause() */
+	bool		read;			/* the row is there, and this is what it says */
 
 	/* what seldom changes, as it stands in the table */
 	struct

@@ -258,13 +258,22 @@ take_cursor(Datum *values, bool *isnull, CdpCursorSet *set)
 		set->active = true;
 }
 
+static int
+incarnation_order(const void *a, const void *b)
+{
+	int32		x = ((const CdpCursor *) a)->incarnation;
+	int32		y = ((const CdpCursor *) b)->incarnation;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
 /* The columns of cdp.log_cursor. */
 #define CURSOR_NATTS 5
 
-static void
-take_cursors(Datum *values, bool *isnull, void *arg)
+void
+CdpCursorsTake(CdpCursorSet *set, Datum column)
 {
-	ArrayType  *array = DatumGetArrayTypeP(values[0]);
+	ArrayType  *array = DatumGetArrayTypeP(column);
 	TupleDesc	desc = lookup_rowtype_tupdesc(ARR_ELEMTYPE(array), -1);
 	Datum	   *rows;
 	bool	   *nulls;
@@ -280,9 +289,17 @@ take_cursors(Datum *values, bool *isnull, void *arg)
 		bool		missing[CURSOR_NATTS];
 
 		heap_deform_tuple(&tuple, desc, columns, missing);
-		take_cursor(columns, missing, arg);
+		take_cursor(columns, missing, set);
 	}
 	ReleaseTupleDesc(desc);
+	if (set->n > 1)
+		qsort(set->cursors, set->n, sizeof(CdpCursor), incarnation_order);
+}
+
+static void
+take_cursors(Datum *values, bool *isnull, void *arg)
+{
+	CdpCursorsTake(arg, values[0]);
 }
 
 /* the cursors of one change of the rules */
@@ -301,8 +318,8 @@ take_change(Datum *values, bool *isnull, void *arg)
 		take_cursor(values, isnull, change->set);
 }
 
-static CdpCursorSet *
-new_cursor_set(void)
+CdpCursorSet *
+CdpCursorsNew(void)
 {
 	CdpCursorSet *set = palloc0(sizeof(CdpCursorSet));
 
@@ -313,30 +330,19 @@ new_cursor_set(void)
 	return set;
 }
 
-static int
-incarnation_order(const void *a, const void *b)
-{
-	int32		x = ((const CdpCursor *) a)->incarnation;
-	int32		y = ((const CdpCursor *) b)->incarnation;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
 CdpCursorSet *
 CdpCursorsLoad(void)
 {
-	CdpCursorSet *set = new_cursor_set();
+	CdpCursorSet *set = CdpCursorsNew();
 
 	(void) CdpReadDirect(&load_cursors, take_cursors, set);
-	if (set->n > 1)
-		qsort(set->cursors, set->n, sizeof(CdpCursor), incarnation_order);
 	return set;
 }
 
 CdpCursorSet *
 CdpCursorsLoadChange(int64 change)
 {
-	CdpCursorSet *set = new_cursor_set();
+	CdpCursorSet *set = CdpCursorsNew();
 	ChangeCursors cursors = {change, set};
 
 	(void) CdpReadDirect(&load_change, take_change, &cursors);

@@ -46,6 +46,9 @@ extern char *CdpSnapshotFormat(const CdpSnapshot *snapshot);
 extern CdpSnapshot *CdpSnapshotNow(void);
 
 extern CdpCursorSet *CdpCursorsLoad(void);
+/* The same in two steps, for who reads the row of cdp.applier himself. */
+extern CdpCursorSet *CdpCursorsNew(void);
+extern void CdpCursorsTake(CdpCursorSet *set, Datum column);
 /* How far a change of the rules has come, see rules.c. */
 extern CdpCursorSet *CdpCursorsLoadChange(int64 change);
 extern void CdpCursorsWriteChange(CdpCursorSet *set, int64 change);
