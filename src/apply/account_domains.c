@@ -51,9 +51,10 @@ static CdpStatement clear_pairs = {
 
 /* what the domains of addresses meant that a change has not reached */
 static CdpStatement accounts_so_far = {
-	"SELECT n.node_id, a.identifier FROM (SELECT unnest($1) AS node_id) AS u"
-	" JOIN cdp.account_nodes n ON n.node_id = u.node_id AND n.by_domain"
-	" JOIN cdp.account_identities a ON a.account_id = n.account_id ORDER BY n.node_id",
+	"SELECT u.node_id, (SELECT a.identifier FROM cdp.account_identities a"
+	" WHERE a.account_id = n.account_id) FROM (SELECT unnest($1) AS node_id) AS u"
+	" CROSS JOIN LATERAL (SELECT m.account_id FROM cdp.account_nodes m"
+	" WHERE m.node_id = u.node_id AND m.by_domain OFFSET 0) n ORDER BY u.node_id",
 	{ "int8[]" }
 };
 

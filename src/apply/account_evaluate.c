@@ -28,10 +28,11 @@
 
 #define CHUNK 1000
 
+/* also where it is planned before any member has contributed anything */
 static CdpStatement values_of = {
 	"SELECT v.account_id, v.trait_id, v.profile_id, v.value"
-	" FROM (SELECT unnest($1) AS profile_id) AS u"
-	" JOIN cdp.account_values v ON v.profile_id = u.profile_id",
+	" FROM (SELECT unnest($1) AS profile_id) AS u CROSS JOIN LATERAL"
+	" (SELECT w.* FROM cdp.account_values w WHERE w.profile_id = u.profile_id OFFSET 0) v",
 	{ "int8[]" }
 };
 

@@ -30,10 +30,11 @@
 /* Accounts that are looked at again at a time. */
 #define RENEW_CHUNK 1000
 
+/* one by one, also where it is planned before there is any account */
 static CdpStatement load_accounts = {
 	"SELECT a.account_id, a.identifier, a.first_seen, a.last_seen"
-	" FROM (SELECT unnest($1) AS t) AS u"
-	" JOIN cdp.account_identities a ON a.identifier = u.t::cdp.identifier",
+	" FROM (SELECT unnest($1) AS t) AS u CROSS JOIN LATERAL (SELECT i.*"
+	" FROM cdp.account_identities i WHERE i.identifier = u.t::cdp.identifier OFFSET 0) a",
 	{ "text[]" }
 };
 

@@ -65,20 +65,27 @@ static CdpStatement finish_change = {
 	"backfills"
 };
 
+/*
+ * From a node to its account, never the other way round: planned while there are
+ * few accounts, a join would read all of them for each step from then on.
+ */
+#define BY_DOMAIN(node) \
+	" (SELECT m.account_id FROM cdp.account_nodes m WHERE m.node_id = " node \
+	" AND m.by_domain OFFSET 0)"
+
 static CdpStatement next_nodes = {
 	"SELECT i.node_id, i.identifier, i.profile_id, i.first_seen, i.last_seen, n.account_id,"
-	" a.identifier"
-	" FROM cdp.identities i LEFT JOIN cdp.account_nodes n ON n.node_id = i.node_id AND n.by_domain"
-	" LEFT JOIN cdp.account_identities a ON a.account_id = n.account_id"
-	" WHERE i.node_id > $1 AND i.node_id <= $2 ORDER BY i.node_id LIMIT $3",
+	" (SELECT a.identifier FROM cdp.account_identities a WHERE a.account_id = n.account_id)"
+	" FROM (SELECT j.* FROM cdp.identities j WHERE j.node_id > $1 AND j.node_id <= $2"
+	" ORDER BY j.node_id LIMIT $3) AS i LEFT JOIN LATERAL" BY_DOMAIN("i.node_id") " n ON true"
+	" ORDER BY i.node_id",
 	{ "int8", "int8", "int8" }
 };
 
 /* what the domain of an address meant so far, whose node is not reached */
 static CdpStatement account_so_far = {
-	"SELECT a.identifier FROM cdp.identities i"
-	" LEFT JOIN cdp.account_nodes n ON n.node_id = i.node_id AND n.by_domain"
-	" LEFT JOIN cdp.account_identities a ON a.account_id = n.account_id"
+	"SELECT (SELECT a.identifier FROM cdp.account_identities a WHERE a.account_id = n.account_id)"
+	" FROM cdp.identities i LEFT JOIN LATERAL" BY_DOMAIN("i.node_id") " n ON true"
 	" WHERE i.identifier = $1::cdp.identifier AND i.node_id > $2 AND i.node_id <= $3",
 	{ "text", "int8", "int8" }
 };
