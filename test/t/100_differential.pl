@@ -169,9 +169,9 @@ WHERE m.member AND s.options ? 'purpose' AND NOT cdp.consented(m.profile_id, s.o
   AND NOT EXISTS (SELECT FROM cdp.timers t WHERE t.profile_id = m.profile_id AND t.at <= cdp.clock())
 LIMIT 3;};
 
-my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history guard_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers window_items segment_members changes cursors account_news trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes account_values account_totals plan_definitions plan_releases plan_counts plan_violation_counts);
+my @tables = map {"cdp.$_"} qw(events identities former_identities history_entries kind_history guard_history merged_profiles links decisions entry_pieces withheld_entries releases rejected timers window_items segment_members changes account_news trait_errors segment_errors rule_changes rule_cursors account_evidence account_identities account_nodes account_values account_totals plan_definitions plan_releases plan_counts plan_violation_counts);
 my $reset_sql = join("\n", 'SET client_min_messages = warning;', @undefine,
-	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity';});
+	q{UPDATE cdp.applier SET generation = generation + 1, clock = '-infinity', cursors = '{}';});
 # for a few rows quicker than TRUNCATE
 my $delete_sql = 'SET client_min_messages = warning; ' . join(' ', map {"DELETE FROM $_;"} @tables);
 my $truncate_sql = 'TRUNCATE ' . join(', ', @tables) . ';';
