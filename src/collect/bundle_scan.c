@@ -597,12 +597,6 @@ begin_scan(ForeignScanState *node, int eflags)
 	state->none = plan->fdw_private != NIL && linitial_int(plan->fdw_private) == -1;
 	state->roles = plan->fdw_private;
 	state->exprs = state->none ? NIL : ExecInitExprList(plan->fdw_exprs, &node->ss.ps);
-	state->keys = AllocSetContextCreate(CurrentMemoryContext, "cdp packed keys",
-										ALLOCSET_SMALL_SIZES);
-	state->bundle = AllocSetContextCreate(CurrentMemoryContext, "cdp bundle",
-										  ALLOCSET_SMALL_SIZES);
-	state->entry = AllocSetContextCreate(CurrentMemoryContext, "cdp packed entry",
-										 ALLOCSET_SMALL_SIZES);
 }
 
 static void
@@ -699,6 +693,17 @@ take_keys(ForeignScanState *node, PackedScan *state)
 		state->block_from < state->block_until && (state->ids == NULL || state->nids > 0);
 }
 
+/*
+ * Only where there are bundles, which most databases never have.
+ */
+static void
+make_contexts(PackedScan *state)
+{
+	state->keys = AllocSetContextCreate(CurrentMemoryContext, "cdp packed keys", ALLOCSET_SMALL_SIZES);
+	state->bundle = AllocSetContextCreate(CurrentMemoryContext, "cdp bundle", ALLOCSET_SMALL_SIZES);
+	state->entry = AllocSetContextCreate(CurrentMemoryContext, "cdp packed entry", ALLOCSET_SMALL_SIZES);
+}
+
 static void
 start(ForeignScanState *node, PackedScan *state)
 {
@@ -715,6 +720,8 @@ start(ForeignScanState *node, PackedScan *state)
 		/* what comes is not seen by the snapshot */
 		state->none = state->scan == NULL;
 		state->ended = state->none;
+		if (!state->ended)
+			make_contexts(state);
 	}
 	if (!state->ended)
 		state->ended = !take_keys(node, state);
