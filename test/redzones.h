@@ -143,6 +143,7 @@ cdp_redzone_string(MemoryContext context, const char *string, Size length)
 #define pstrdup(string)							cdp_redzone_string(CurrentMemoryContext, (string), strlen(string))
 #define pnstrdup(string, length)				cdp_redzone_string(CurrentMemoryContext, (string), strnlen((string), (length)))
 #define repalloc(chunk, size)					cdp_redzone_realloc((chunk), (size))
+#define repalloc_huge(chunk, size)				cdp_redzone_realloc((chunk), (size))
 #define pfree(chunk)							cdp_redzone_free(chunk)
 
 #endif							/* CDP_REDZONES_H */
