@@ -45,6 +45,9 @@ const char CdpBatchMemory[] = "cdp batch";
 static CdpStatement *prepared = NULL;
 static Oid	prepared_in = InvalidOid;
 
+/* A bit of cursor options that PostgreSQL has no use for: planned again, it is pinned again. */
+#define PINNED_PLAN		0x40000000
+
 /* Are plans pinned, and since which subtransaction? */
 static bool pinned = false;
 static SubTransactionId pinned_in = InvalidSubTransactionId;
@@ -126,11 +129,12 @@ prepare(CdpStatement *statement)
 
 	if (statement->given[0].name != NULL)
 	{
-		describe_given(statement);
+		if (statement->desc == NULL)
+			describe_given(statement);
 		relation = show_given(statement, NULL);
 	}
 	plan = SPI_prepare_cursor(statement->sql, nargs, types,
-							  pinned ? CURSOR_OPT_GENERIC_PLAN : 0);
+							  pinned ? CURSOR_OPT_GENERIC_PLAN | PINNED_PLAN : 0);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare_cursor failed: %s",
 			 SPI_result_code_string(SPI_result));
@@ -168,14 +172,9 @@ CdpPrepare(CdpStatement *statement)
 		statement->next = prepared;
 		prepared = statement;
 	}
+	/* made by who had other settings, and may be made anew at each run; it may be running */
 	else if (pinned && !statement->generic)
-	{
-		/* made by who had other settings, and may be made anew at each run */
-		SPIPlanPtr	plan = statement->plan;
-
 		prepare(statement);
-		SPI_freeplan(plan);
-	}
 }
 
 bool
@@ -301,7 +300,7 @@ plan_pinned(Query *parse, const char *query_string, int cursor_options,
 	PlannedStmt *result;
 	int			nest;
 
-	if (!pinned)
+	if (!pinned && (cursor_options & PINNED_PLAN) == 0)
 		return plan(parse, query_string, cursor_options, params);
 
 	nest = NewGUCNestLevel();

@@ -93,7 +93,8 @@ BEGIN
 			('changes', 'SELECT cdp.make_change_partitions()',
 				(SELECT c.at FROM cdp.changes_default c ORDER BY c.epoch, c.seq LIMIT 1),
 				(SELECT c.at FROM cdp.changes_default c ORDER BY c.epoch DESC, c.seq DESC LIMIT 1))) t (name, remedy, first, last)
-		WHERE t.first < date_trunc('month', cdp.clock()) AND t.last >= date_trunc('month', cdp.clock());
+		WHERE t.first < date_trunc('month', cdp.clock()) AND t.last >= date_trunc('month', cdp.clock())
+			AND to_regclass(format('cdp.%I', t.name || to_char(cdp.clock() AT TIME ZONE 'UTC', '"_y"YYYY"m"MM'))) IS NULL;
 
 	-- definitions
 	RETURN QUERY SELECT 'error', 'segment', s.name,

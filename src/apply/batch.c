@@ -168,6 +168,13 @@ take_epoch(Datum *values, bool *isnull, void *arg)
 }
 
 static void
+write_row(CdpStatement *statement, Datum *args, const char *nulls)
+{
+	if (CdpRun(statement, args, nulls) != 1)
+		elog(ERROR, "the row of cdp.applier was not written");
+}
+
+static void
 applier_stored(CdpApplier *applier)
 {
 	applier->stored.epoch = applier->epoch;
@@ -282,7 +289,7 @@ CdpApplierWrite(CdpBatch *batch, bool counted, const CdpCursorSet *cursors)
 		args[4] = Int64GetDatum(counted ? 1 : 0);
 		args[5] = Int64GetDatum(applier->token);
 		args[6] = CdpCursorsDatum(cursors);
-		CdpRun(&write_advance, args, NULL);
+		write_row(&write_advance, args, NULL);
 		epoch_token = applier->token;
 		epoch_then = batch->last_epoch;
 		return;
@@ -297,7 +304,7 @@ CdpApplierWrite(CdpBatch *batch, bool counted, const CdpCursorSet *cursors)
 	args[7] = Int64GetDatum(counted ? 1 : 0);
 	args[8] = Int64GetDatum(applier->token);
 	args[9] = cursors != NULL ? CdpCursorsDatum(cursors) : (Datum) 0;
-	CdpRun(&write_applier, args, cursors != NULL ? NULL : "         n");
+	write_row(&write_applier, args, cursors != NULL ? NULL : "         n");
 	applier_stored(applier);
 }
 

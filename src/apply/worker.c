@@ -740,15 +740,17 @@ doze(long timeout)
 static void
 rest(ApplierState *state)
 {
-	long		report = pgstat_report_stat(false);
+	long		timeout = sleep_time(state);
+	long		report = Min(pgstat_report_stat(false), 1000);
 
-	if (report > 0 && report < sleep_time(state))
+	if (report > 0 && report < timeout)
 	{
 		if ((doze(report) & WL_LATCH_SET) != 0)
 			return;
 		(void) pgstat_report_stat(true);
+		timeout = Max(Min(timeout - report, sleep_time(state)), 1);
 	}
-	(void) doze(sleep_time(state));
+	(void) doze(timeout);
 }
 
 /*

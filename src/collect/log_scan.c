@@ -25,6 +25,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/transam.h"
+#include "access/xact.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "executor/tuptable.h"
@@ -198,10 +199,13 @@ CdpLogScanBegin(void)
 		Part	   *part = &log->parts[log->nparts++];
 
 		part->rel = table_open(partitions->oids[i], AccessShareLock);
-		if (part->rel->rd_rel->relkind == RELKIND_RELATION &&
+		if (!IsolationIsSerializable() && part->rel->rd_rel->relkind == RELKIND_RELATION &&
 			RelationGetNumberOfBlocks(part->rel) == 0)
 		{
-			/* one of months to come: nothing that is committed is in it */
+			/*
+			 * One of months to come: nothing that is committed is in it.  A
+			 * serializable reader has to lock what he finds empty.
+			 */
 			table_close(part->rel, NoLock);
 			log->nparts--;
 			continue;

@@ -82,6 +82,11 @@ CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTIO
 CREATE TRIGGER no BEFORE UPDATE OF cursors ON cdp.applier FOR EACH ROW EXECUTE FUNCTION no();
 SELECT cdp.apply();
 DROP TRIGGER no ON cdp.applier;
+-- nor is a batch committed whose cursor does not move
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER no BEFORE UPDATE OF cursors ON cdp.applier FOR EACH ROW EXECUTE FUNCTION nothing();
+SELECT cdp.apply();
+DROP TRIGGER no ON cdp.applier;
 SELECT count(*) FROM cdp.isolated;
 SELECT cdp.apply();
 

@@ -85,6 +85,7 @@ SELECT cdp.track('x', user_id => 'd');
 SELECT cdp.apply();
 SELECT severity, topic, object, finding, remedy FROM found() WHERE topic = 'partitions';
 SELECT cdp.make_partitions('2 months'), cdp.make_change_partitions('2 months');
+SELECT severity, topic, object, finding, remedy FROM found() WHERE topic = 'partitions';
 SET cdp.now = '2026-08-10 09:00+00';
 SELECT severity, topic, object, finding, remedy FROM found() WHERE topic = 'partitions';
 
