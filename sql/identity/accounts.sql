@@ -20,7 +20,7 @@ COMMENT ON COLUMN cdp.account_identities.parent IS 'the account above it in the 
 COMMENT ON COLUMN cdp.account_identities.state IS 'what the states in cdp.account_nodes add up to';
 COMMENT ON COLUMN cdp.account_identities.segments IS 'the segments of accounts that it is in';
 COMMENT ON COLUMN cdp.account_identities.timer IS 'its instant in cdp.timers';
-COMMENT ON COLUMN cdp.account_identities.shown IS 'hash of the values that segments of profiles read, as its members have been told';
+COMMENT ON COLUMN cdp.account_identities.shown IS 'hash of what segments of profiles make of its traits, as its members have been told; 0: whatever it is next is told';
 
 -- Each counting entry that names an account.  Node 0: it names nobody else.
 CREATE TABLE cdp.account_evidence (

@@ -123,6 +123,45 @@ CdpPrimaryTell(CdpBatch *batch, const int64 *accounts, const int64 *hashes, int 
 	batch->told = true;
 }
 
+/*
+ * Members see their accounts as of the batch's clock, those whose timers have
+ * passed without the batch coming to them, too.  When such a one is evaluated,
+ * the answer may be the one again that was told last; so whoever has seen
+ * another one in between makes that forgotten, and what it is then is told.
+ */
+static void
+forget_shown(CdpBatch *batch, CdpProfileEval *evals, int n)
+{
+	CdpTraitSet *traits = CdpAccountTraitSetGet(batch->applier.generation);
+	int64	   *accounts = NULL;
+	int64	   *hashes = NULL;
+	int			naccounts = 0;
+	Datum		args[2];
+
+	for (int i = 0; i < n; i++)
+	{
+		CdpAccountRow *account = evals[i].account;
+
+		if (account == NULL || account->timer > batch->applier.clock ||
+			account->shown == 0 ||
+			account->shown == CdpPrimaryHash(batch->segments, traits, &account->values))
+			continue;
+		if (accounts == NULL)
+		{
+			accounts = palloc(sizeof(int64) * n);
+			hashes = palloc0(sizeof(int64) * n);
+		}
+		/* other members have the same row */
+		account->shown = 0;
+		accounts[naccounts++] = account->id;
+	}
+	if (naccounts == 0)
+		return;
+	args[0] = CdpInt8Array(accounts, naccounts);
+	args[1] = CdpInt8Array(hashes, naccounts);
+	CdpRunHere(&update_shown, args, NULL);
+}
+
 static Datum
 segments_text(const int32 *segments, int n)
 {
@@ -206,6 +245,7 @@ CdpPrimaryEvaluate(CdpBatch *batch)
 		CdpRunHere(&drop_news, args, NULL);
 	}
 	CdpPrimaryAccounts(batch->segments->generation, evals, n, clock, NULL);
+	forget_shown(batch, evals, n);
 	CdpSegmentsEvaluatePart(batch->segments, evals, n, clock, CDP_SEGMENTS_AFTER_ACCOUNTS);
 
 	for (int i = 0; i < n; i++)

@@ -246,6 +246,7 @@ CdpPrimaryAccounts(int64 generation, CdpProfileEval *profiles, int n, TimestampT
 		CdpAccountRow *row = primaries[i].account == 0 ? NULL :
 			bsearch(&primaries[i].account, rows, nrows, sizeof(CdpAccountRow), compare_rows);
 
+		profiles[primaries[i].place].account = row;
 		profiles[primaries[i].place].primary = row == NULL ? NULL : &row->values;
 	}
 }

@@ -8,7 +8,8 @@
  *	  trait is more than a constant, or equal to one, and the answer stays the
  *	  same for many values.  So each predicate is taken apart: the largest
  *	  conditions in it that are about traits of the account and constants only,
- *	  that cannot fail and that do not look at the clock, are its terms; traits that
+ *	  that cannot fail and that look neither at the clock nor at a setting (each
+ *	  segment has its own time zone), are its terms; traits that
  *	  are read outside of them (compared with a trait of the member, or with the
  *	  instant) count with their very value.  Of all that a hash is kept with the
  *	  account: while it stays the same, no member has to be looked at.
@@ -85,6 +86,7 @@ is_condition(Node *node)
 		case T_NullTest:
 		case T_BooleanTest:
 			return exprType(node) == BOOLOID && CdpCannotFail((Expr *) node) &&
+				!CdpNeedsSettings((Expr *) node) &&
 				of_account_walker(node, NULL) && !of_others_walker(node, NULL);
 		default:
 			return false;

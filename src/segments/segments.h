@@ -72,6 +72,7 @@ typedef struct CdpProfileEval
 	int			nidentifiers;	/* needed when set->identity */
 	CdpIdentifier **identifiers;
 	const CdpProfileValues *primary;	/* needed when set->primary; NULL: no account */
+	CdpAccountRow *account;		/* whose values those are, from CdpPrimaryAccounts */
 	int			nbefore;
 	int32	   *before;			/* ids of the segments that it is in, ascending */
 	int			nafter;			/* out */

@@ -207,6 +207,9 @@ can_fail_walker(Node *node, void *context)
 				break;
 			}
 		case T_ArrayExpr:
+			/* arrays that are to be its elements may be of different lengths */
+			if (((ArrayExpr *) node)->multidims)
+				return true;
 			break;
 		case T_ScalarArrayOpExpr:
 			{

@@ -104,6 +104,70 @@ SELECT cdp.drop_segment('own');
 CALL uses(2);
 TABLE uses;
 
+-- a date against an instant: which days those are is told by the segment's time zone, whatever the session's is
+SELECT cdp.create_trait('ends', type => 'date', entity => 'account');
+SELECT cdp.create_segment('early', $$account.ends < timestamptz '2026-04-30 04:00+00' AND uses >= 0$$, timezone => 'America/Los_Angeles');
+SELECT cdp.group('gear', '{"ends": "2026-04-29"}', user_id => 'g1') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT count(*) FROM cdp.memberships WHERE segment = 'early';
+SELECT cdp.group('gear', '{"ends": "2026-04-30"}', user_id => 'g1') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT cdp.apply() IS NOT NULL AS applied;
+SELECT count(*) FROM cdp.memberships WHERE segment = 'early';
+SELECT * FROM cdp.verify();
+
+-- arrays of different lengths make no array: an error of the segment, or of the trait, and of nothing else
+SELECT cdp.create_trait('tags', type => 'text[]', entity => 'account'), cdp.create_trait('more', type => 'text[]', entity => 'account');
+SELECT cdp.create_segment('tagged', $$'a' = ANY (ARRAY[account.tags, account.more])$$);
+SELECT cdp.create_trait('t', aggregate => 'last', value => $$string_to_array(properties->>'t', ',')$$), cdp.create_trait('m', aggregate => 'last', value => $$string_to_array(properties->>'m', ',')$$);
+SELECT cdp.create_trait('both', expression => $$'a' = ANY (ARRAY[t, m])$$);
+SELECT cdp.group('gear', '{"tags": ["a"], "more": ["b", "c"]}', user_id => 'g1') IS NOT NULL AS logged;
+SELECT cdp.track('Tag', '{"t": "a", "m": "b,c"}', user_id => 'g2') IS NOT NULL AS logged;
+SELECT cdp.apply() AS applied;
+SELECT cdp.apply() IS NOT NULL AS applied;
+SELECT reason, detail FROM cdp.rejected;
+SELECT name, errors > 0 AS errors, last_error FROM cdp.segments WHERE errors > 0;
+SELECT t.name, t.entity, e.errors > 0 AS errors, e.last_error FROM cdp.trait_errors e JOIN cdp.trait_definitions t ON t.id = e.trait_id WHERE e.errors > 0;
+SELECT * FROM cdp.verify();
+SELECT cdp.drop_segment('tagged');
+
+-- who is evaluated when the timer of his account is overdue has seen another answer than was told: he is told again
+SELECT cdp.create_trait('visits', aggregate => 'count', event => 'Visit', within => '1 day', entity => 'account');
+SELECT cdp.create_trait('pings', aggregate => 'count', event => 'Ping', within => '12 hours');
+SELECT cdp.create_segment('hot', $$account.visits >= 1$$);
+SELECT count(cdp.track('Ping', user_id => 'x' || i)) FROM generate_series(1, 10) i;
+SELECT count(cdp.track('Visit', user_id => 'g2')) FROM generate_series(1, 2);
+SELECT cdp.apply() IS NOT NULL AS applied;
+SELECT cdp.apply() IS NOT NULL AS applied;
+SELECT count(*) FROM cdp.memberships WHERE segment = 'hot';
+SET cdp.now = '2026-05-27';
+SELECT cdp.track('Other', user_id => 'g1') IS NOT NULL AS logged;
+SELECT cdp.apply(1) AS applied;
+SELECT count(*) FROM cdp.memberships WHERE segment = 'hot';
+SELECT cdp.track('Visit', user_id => 'g2') IS NOT NULL AS logged;
+SELECT cdp.apply(1) AS applied;
+SELECT cdp.apply() IS NOT NULL AS applied;
+SELECT cdp.apply() IS NOT NULL AS applied;
+SELECT count(*) FROM cdp.memberships WHERE segment = 'hot';
+SELECT * FROM cdp.verify();
+-- the same where a definition evaluates everybody, and no accounts
+SELECT cdp.drop_segment('bought');
+SELECT cdp.drop_trait('bought', entity => 'account');
+SELECT cdp.track('Visit', user_id => 'g2') IS NOT NULL AS logged;
+SELECT count(cdp.track('Ping', user_id => 'x' || i)) FROM generate_series(1, 10) i;
+SELECT cdp.apply() IS NOT NULL AS applied;
+SET cdp.now = '2026-05-29';
+SELECT cdp.track('Other', user_id => 'x1') IS NOT NULL AS logged;
+SELECT cdp.apply(1) AS applied;
+SELECT cdp.create_trait('visited', aggregate => 'count', event => 'Visit', within => '30 days');
+SELECT count(*) FROM cdp.memberships WHERE segment = 'hot';
+SELECT cdp.track('Visit', user_id => 'g2') IS NOT NULL AS logged;
+SELECT cdp.apply(1) AS applied;
+SELECT cdp.apply() IS NOT NULL AS applied;
+SELECT cdp.apply() IS NOT NULL AS applied;
+SELECT count(*) FROM cdp.memberships WHERE segment = 'hot';
+SELECT * FROM cdp.verify();
+
 -- refused
 SELECT cdp.create_segment('x', $$account.plam = 'pro'$$);
 SELECT cdp.create_segment('x', $$account.plan = 'pro'$$, entity => 'account');
