@@ -100,6 +100,7 @@ typedef struct CdpBatch
 	int64	   *removed;		/* entries that are not there any more and named accounts */
 	int			nremoved;
 	int64	   *emptied;		/* nodes, in order, that own no entries any more */
+	List	   *undone;			/* applied entries (CdpEntry *) that undos of it take out */
 	List	   *reread;			/* applied entries (CdpEntry *) as they were read */
 	List	   *namings;		/* CdpNaming *: entries of earlier batches, see accounts.c */
 	int			ndue;

@@ -57,6 +57,8 @@ typedef struct Batched
 	CdpEntry  **entries;
 	const CdpEntry *again;		/* from here on they count again, because of an undo */
 	CdpEntry   *undo;			/* the only one of the batch, or NULL */
+	List	   *turned;			/* CdpEntry *: those that undos took out or let count again */
+	List	   *parted;			/* CdpEntry *: splits and detachments by hand that have come */
 } Batched;
 
 static CdpStatement load_merged = {
@@ -136,6 +138,22 @@ entry_of(const Batched *batched, int64 id)
 	return found == NULL ? NULL : *found;
 }
 
+/*
+ * What the undos of the batch took out and let count again: entries of earlier
+ * batches (list of CdpEntry *).
+ */
+static List *
+turned_entries(CdpBatch *batch)
+{
+	List	   *turned = list_copy(batch->undone);
+	int			i;
+
+	/* history that is read anew is not counted as read */
+	for (i = batch->nread > 0 ? batch->nread : batch->nentries; i < batch->nentries; i++)
+		turned = lappend(turned, &batch->entries[i]);
+	return turned;
+}
+
 static void
 index_entries(CdpBatch *batch, Batched *batched)
 {
@@ -144,19 +162,25 @@ index_entries(CdpBatch *batch, Batched *batched)
 
 	batched->n = batch->nentries;
 	batched->entries = palloc(sizeof(CdpEntry *) * Max(batched->n, 1));
-	/* history that is read anew is not counted as read */
 	batched->again = batch->entries + (batch->nread > 0 ? batch->nread : batch->nentries);
 	batched->undo = NULL;
+	batched->turned = turned_entries(batch);
+	batched->parted = NIL;
 	for (i = 0; i < batched->n; i++)
 	{
 		CdpEntry   *entry = &batch->entries[i];
 
 		batched->entries[i] = entry;
-		if (entry->type == CDP_ENTRY_UNDO && entry->reject_reason == NULL)
+		if (!batch->counts[i])
+			continue;
+		if (entry->type == CDP_ENTRY_UNDO)
 		{
 			batched->undo = entry;
 			nundos++;
 		}
+		else if ((entry->type == CDP_ENTRY_SPLIT || entry->type == CDP_ENTRY_DETACH) &&
+				 entry < batched->again)
+			batched->parted = lappend(batched->parted, entry);
 	}
 	if (nundos != 1)
 		batched->undo = NULL;
@@ -196,18 +220,69 @@ created_at(CdpBatch *batch, const CdpProfile *profile, int64 id)
 }
 
 /*
- * Which entry does the link rest on?  What has come before and counts again does so
- * because of an undo, which is named if there is no choice.
+ * Is one of these entries (list of CdpEntry *) about an end of the link, or the
+ * profile that it was part of?  A message that names one identifier joins nobody,
+ * nor keeps anybody apart.
+ */
+static bool
+touch(CdpBatch *batch, List *entries, const CdpLink *link)
+{
+	ListCell   *lc;
+	int			i;
+
+	foreach(lc, entries)
+	{
+		CdpEntry   *entry = lfirst(lc);
+
+		CHECK_FOR_INTERRUPTS();
+		if (entry->nnodes < 2 && !CDP_ENTRY_DECIDES(entry->type))
+			continue;
+		for (i = 0; i < entry->nnodes; i++)
+		{
+			CdpNode    *node = CdpGraphNode(batch->graph, entry->nodes[i]);
+
+			if (node == NULL)
+				continue;
+			if (node == link->a || node == link->b ||
+				(node->old_profile != 0 &&
+				 (node->old_profile == link->a->old_profile ||
+				  node->old_profile == link->b->old_profile)))
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Is it certain that the only undo of the batch made the link join two profiles?
+ * Either what the link rests on counts again, or what the undo has turned was about
+ * these profiles, and no decision of this batch parts them from others.
+ */
+static bool
+undo_joined(CdpBatch *batch, const Batched *batched, const CdpLink *link)
+{
+	CdpEntry   *entry = entry_of(batched, link->entry);
+
+	if (batched->undo == NULL || (entry != NULL && entry < batched->again))
+		return false;
+	return entry != NULL ||
+		(touch(batch, batched->turned, link) && !touch(batch, batched->parted, link));
+}
+
+/*
+ * Which entry joined what the link joins?  The one that it rests on, or the undo
+ * by which that counts again or is heeded again.
  */
 static void
-name_entry(const Batched *batched, const CdpLink *link, text **source, text **message_id)
+name_entry(CdpBatch *batch, const Batched *batched, const CdpLink *link, text **source,
+		   text **message_id)
 {
 	const char *tie = VARDATA_ANY(link->tie);
 	int			len = VARSIZE_ANY_EXHDR(link->tie);
 	const char *middle;
 	CdpEntry   *entry = entry_of(batched, link->entry);
 
-	if (batched->undo != NULL && new_entry(batched, link->entry) == NULL)
+	if (undo_joined(batch, batched, link))
 		entry = batched->undo;
 	if (entry != NULL)
 	{
@@ -503,7 +578,7 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 			merged->created_at = joint->created_at;
 			merged->merged_at = batch->applier.clock;
 			if (joint->link != NULL)
-				name_entry(&batched, joint->link, &merged->source, &merged->message_id);
+				name_entry(batch, &batched, joint->link, &merged->source, &merged->message_id);
 			ids[n] = merged->id;
 			created[n] = merged->created_at;
 			unknown[n] = merged->source == NULL;
@@ -546,6 +621,7 @@ typedef struct Parting
 	CdpEntry   *decision;		/* the latest split or detachment by hand that names it */
 	CdpEntry   *other;			/* the last other entry that does */
 	int			nothers;
+	bool		turned;			/* an undo took out what names it, or let it count again */
 } Parting;
 
 struct CdpPartings
@@ -556,6 +632,28 @@ struct CdpPartings
 };
 
 /*
+ * The former profile of a node that an entry names; NULL when it had none.
+ */
+static Parting *
+find_parting(CdpBatch *batch, CdpPartings *partings, int64 id)
+{
+	CdpNode    *node = CdpGraphNode(batch->graph, id);
+	Parting    *parting;
+	bool		found;
+
+	if (node == NULL || node->old_profile == 0)
+		return NULL;
+	parting = hash_search(partings->profiles, &node->old_profile, HASH_ENTER, &found);
+	if (!found)
+	{
+		parting->decision = parting->other = NULL;
+		parting->nothers = 0;
+		parting->turned = false;
+	}
+	return parting;
+}
+
+/*
  * Which profiles do the entries of the batch name, as they were before?
  */
 CdpPartings *
@@ -563,6 +661,8 @@ CdpPartingsFind(CdpBatch *batch)
 {
 	CdpPartings *partings = palloc0(sizeof(CdpPartings));
 	HASHCTL		ctl;
+	ListCell   *lc;
+	Parting    *parting;
 	int			i,
 				j;
 
@@ -577,7 +677,7 @@ CdpPartingsFind(CdpBatch *batch)
 		CdpEntry   *entry = &batch->entries[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (entry->reject_reason != NULL)
+		if (!batch->counts[i])
 			continue;
 		if (entry->type == CDP_ENTRY_UNDO)
 		{
@@ -587,18 +687,9 @@ CdpPartingsFind(CdpBatch *batch)
 		}
 		for (j = 0; j < entry->nnodes; j++)
 		{
-			CdpNode    *node = CdpGraphNode(batch->graph, entry->nodes[j]);
-			Parting    *parting;
-			bool		found;
-
-			if (node == NULL || node->old_profile == 0)
+			parting = find_parting(batch, partings, entry->nodes[j]);
+			if (parting == NULL)
 				continue;
-			parting = hash_search(partings->profiles, &node->old_profile, HASH_ENTER, &found);
-			if (!found)
-			{
-				parting->decision = parting->other = NULL;
-				parting->nothers = 0;
-			}
 			if (entry->type == CDP_ENTRY_SPLIT || entry->type == CDP_ENTRY_DETACH)
 			{
 				if (parting->decision == NULL || CdpEntryCompare(entry, parting->decision) > 0)
@@ -611,24 +702,37 @@ CdpPartingsFind(CdpBatch *batch)
 			}
 		}
 	}
+	foreach(lc, turned_entries(batch))
+	{
+		CdpEntry   *entry = lfirst(lc);
+
+		for (j = 0; j < entry->nnodes; j++)
+		{
+			parting = find_parting(batch, partings, entry->nodes[j]);
+			if (parting != NULL)
+				parting->turned = true;
+		}
+	}
 	return partings;
 }
 
 /*
  * The entry that parted a profile: a split or detachment by hand that names
- * it, else the only undo of the batch, else the only other entry that names
- * it; NULL when that leaves a choice.
+ * it, else the only undo of the batch if it turned what names it, else the
+ * only other entry that names it; NULL when that leaves a choice.
  */
 static CdpEntry *
 parting_entry(CdpPartings *partings, int64 profile)
 {
 	Parting    *parting = hash_search(partings->profiles, &profile, HASH_FIND, NULL);
 
-	if (parting != NULL && parting->decision != NULL)
+	if (parting == NULL)
+		return NULL;
+	if (parting->decision != NULL)
 		return parting->decision;
-	if (partings->nundos > 0)
+	if (parting->turned)
 		return partings->nundos == 1 ? partings->undo : NULL;
-	return parting != NULL && parting->nothers == 1 ? parting->other : NULL;
+	return parting->nothers == 1 ? parting->other : NULL;
 }
 
 /*

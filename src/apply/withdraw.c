@@ -699,7 +699,10 @@ CdpWithdraw(CdpBatch *batch, List *withdrawn)
 
 		*id = old[i].id;
 		if (old[i].undone)
+		{
 			batch->graph->undone = lappend(batch->graph->undone, id);
+			batch->undone = lappend(batch->undone, &old[i]);
+		}
 		else
 			batch->graph->withdrawn = lappend(batch->graph->withdrawn, id);
 		CdpAccountsNote(batch, &old[i], true);

@@ -149,4 +149,45 @@ SELECT resolve('cookie:q') = resolve('cookie:r') AS together;
 SELECT undo(:'undo', 'manual') AS undo \gset
 SELECT apply();
 SELECT resolve('cookie:q') = resolve('cookie:r') AS together, why() = :'undo' AS the_undo, why() = :'merge' AS the_merge;
+
+-- an undo of the same batch that has nothing to do with a merge is not named: a split
+-- makes room for r3; what is undone is about somebody else, or an identifier alone
+SET cdp.now = '2026-01-22 00:00Z';
+SELECT alter_identifier_kind('email', max_per_profile => 1);
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('r0', 'Viewed', '{anonymous_id:r}', '2026-01-05Z'),
+	('r1', 'Viewed', '{email:r2@example.com}', '2026-01-06Z'),
+	('r2', 'Viewed', '{anonymous_id:r,email:r1@example.com}', '2026-01-07Z'),
+	('r3', 'Viewed', '{anonymous_id:r,email:r2@example.com}', '2026-01-08Z'),
+	('r4', 'Viewed', '{user_id:r4,cookie:r4}', '2026-01-08Z'),
+	('r5', 'Viewed', '{user_id:r4}', '2026-01-08Z'),
+	('r6', 'Viewed', '{anonymous_id:r}', '2026-01-08Z');
+SELECT apply();
+SELECT split('anonymous_id:r', 'email:r1@example.com') AS split, retract('r4', 'sql') AS undo \gset
+SELECT apply();
+SELECT resolve('anonymous_id:r') = resolve('email:r2@example.com') AS together, why(), why() = :'undo' AS the_undo;
+SELECT undo(:'split') IS NOT NULL AS undone;
+SELECT apply();
+SELECT resolve('anonymous_id:r') = resolve('email:r1@example.com') AS together;
+SELECT split('anonymous_id:r', 'email:r1@example.com') AS split, retract('r6', 'sql') AS undo \gset
+SELECT apply();
+SELECT resolve('anonymous_id:r') = resolve('email:r2@example.com') AS together, why(), why() = :'undo' AS the_undo;
+-- but what is undone may be what was in the way
+SELECT undo(:'split') IS NOT NULL AS undone;
+SELECT apply();
+SELECT retract('r2', 'sql') AS undo \gset
+SELECT apply();
+SELECT resolve('anonymous_id:r') = resolve('email:r2@example.com') AS together, why() = :'undo' AS the_undo;
+-- nor is it named where a late message parts a profile: s3 is older than s0
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('s0', 'Viewed', '{anonymous_id:s,email:s2@example.com}', '2026-01-07Z'),
+	('s1', 'Viewed', '{user_id:s4}', '2026-01-08Z'),
+	('s2', 'Viewed', '{user_id:s4,cookie:s4}', '2026-01-08Z');
+SELECT apply();
+INSERT INTO events (message_id, event, identifiers, occurred_at) VALUES
+	('s3', 'Viewed', '{anonymous_id:s,email:s1@example.com}', '2026-01-06Z');
+SELECT retract('s1', 'sql') IS NOT NULL AS undone;
+SELECT apply();
+SELECT resolve('anonymous_id:s') = resolve('email:s1@example.com') AS together, payload->'parts'->0->>'triggering_event_id' AS why
+FROM changes WHERE kind = 'profile_split' ORDER BY seq DESC LIMIT 1;
 SELECT * FROM verify();
