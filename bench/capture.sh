@@ -1,6 +1,6 @@
 # bench/capture.sh: what capturing the changes of an attached table costs: bulk
-# INSERT, UPDATE and COPY without triggers, with those of cdp.attach() (payloads
-# copied or not), and with a row trigger in PL/pgSQL that writes an entry for each row.
+# INSERT, UPDATE and COPY without triggers, with those of cdp.attach(), and with
+# a row trigger in PL/pgSQL that writes an entry for each row.
 #
 # shellcheck shell=bash
 # shellcheck disable=SC2154
@@ -21,11 +21,6 @@ capture_table()
 	attached)
 		sql bench_capture <<-'EOT'
 			SELECT cdp.attach('sales', '{"event": "Sale", "identifiers": {"user_id": "who"}, "time": "at", "properties": ["total"]}');
-		EOT
-		;;
-	referred)
-		sql bench_capture <<-'EOT'
-			SELECT cdp.attach('sales', '{"event": "Sale", "identifiers": {"user_id": "who"}, "time": "at"}', copy => false);
 		EOT
 		;;
 	rival)
@@ -58,7 +53,7 @@ capture_size()
 			'2026-04-01'::timestamptz + g * interval '1 second' FROM generate_series(1, $capture_rows) g;
 		VACUUM FULL cdp.attached_rows;
 	EOT
-	bytes capture_disk "$1" 1 bench_capture "pg_total_relation_size('cdp.events_default') + pg_total_relation_size('cdp.bundles') + pg_total_relation_size('cdp.attached_rows')"
+	bytes capture_disk "$1" 1 bench_capture "pg_total_relation_size('cdp.events_default') + pg_total_relation_size('cdp.attached_rows')"
 }
 
 bench_capture()
@@ -70,7 +65,7 @@ bench_capture()
 	EOT
 	chmod a+r "$tmp/pg/sales"
 	for ((run = 1; run <= runs; run++)); do
-		for variant in plain attached referred rival; do
+		for variant in plain attached rival; do
 			capture_table "$variant" >/dev/null
 			measure capture_insert "$variant" "$run" bench_capture <<-EOT
 				INSERT INTO sales SELECT g, g % 10007, g % 100, '2026-04-01'::timestamptz + g * interval '1 second' FROM generate_series(1, $capture_rows) g;
@@ -86,8 +81,6 @@ bench_capture()
 			"$(ratio capture_$what attached plain)" "no goal: stated"
 		line "capture of a bulk ${what^^}: a PL/pgSQL row trigger's cost, of ours" \
 			"$(ratio capture_$what rival attached)" "goal: at least 5"
-		line "capture of a bulk ${what^^}: the same with copy => false" \
-			"$(ratio capture_$what rival referred)" "goal: at least 5"
 	done
 	capture_size copied true
 	capture_size referred false
