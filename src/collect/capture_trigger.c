@@ -11,8 +11,10 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -20,6 +22,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "collect/attach.h"
 
@@ -30,6 +33,33 @@ PG_FUNCTION_INFO_V1(cdp_capture);
 #define OLD_TABLE "cdp_old"
 #define NEW_ROWS NEW_TABLE " AS r"
 #define OLD_ROWS OLD_TABLE " AS r"
+
+/*
+ * Has the relation two foreign keys that change its rows?  What changes by both
+ * at once is in the transition tables twice.
+ */
+static bool
+changed_by_keys(Relation rel)
+{
+	int n = 0;
+	ListCell *lc;
+
+	if (rel->trigdesc == NULL)
+		return false;
+	foreach (lc, RelationGetFKeyList(rel))
+	{
+		ForeignKeyCacheInfo *key = lfirst(lc);
+		HeapTuple tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(key->conoid));
+		Form_pg_constraint form;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		form = (Form_pg_constraint) GETSTRUCT(tuple);
+		n += strchr("cnd", form->confdeltype) != NULL || strchr("cnd", form->confupdtype) != NULL;
+		ReleaseSysCache(tuple);
+	}
+	return n > 1;
+}
 
 /*
  * Rows of a statement may be others by now: triggers that fired for each row
@@ -57,7 +87,7 @@ may_be_stale(Relation rel, CdpAttachment *attachment)
 		if (desc->triggers[i].tgconstrrelid == RelationGetRelid(rel) &&
 			RI_FKey_trigger_type(desc->triggers[i].tgfoid) == RI_TRIGGER_PK)
 			return true;
-	return false;
+	return changed_by_keys(rel);
 }
 
 /*

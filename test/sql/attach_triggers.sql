@@ -55,6 +55,21 @@ DELETE FROM tree WHERE id = 12;
 SELECT properties FROM counting WHERE source = 'tree' ORDER BY properties;
 SELECT * FROM cdp.sync_attachment('tree');
 
+-- two foreign keys change the same row by one statement
+CREATE TABLE staff (id int PRIMARY KEY);
+CREATE TABLE visits (id int PRIMARY KEY, who text,
+	host int REFERENCES staff ON DELETE SET NULL, guide int REFERENCES staff ON DELETE SET NULL);
+INSERT INTO staff VALUES (1), (2);
+SELECT cdp.attach('visits', '{"event": "Visited", "identifiers": {"user_id": "who"}, "properties": ["host", "guide"]}');
+INSERT INTO visits SELECT g, 'v' || g, 1, 1 + g % 2 FROM generate_series(1, 4) g;
+DELETE FROM staff WHERE id = 1;
+DELETE FROM staff;
+SELECT cdp.apply() > 0 AS applied;
+SELECT e.properties FROM cdp.entries n JOIN cdp.events e ON e.xid = n.xid AND e.id = n.entry WHERE e.source = 'visits' ORDER BY e.identifiers[1]::text;
+SELECT * FROM cdp.verify();
+SELECT cdp.drop_attachment('visits');
+DROP TABLE visits, staff;
+
 -- the same, with a key whose type has its operators where no search_path finds
 -- them, and attached by who may not read the table any more: nobody is stopped
 CREATE TYPE code;
