@@ -126,7 +126,7 @@ CdpAttempt CdpAttempted;
 /* bytes of a batch's memory that are kept for the next one: enough for 1,000 entries */
 #define KEPT_MEMORY ((Size) 8 * 1024 * 1024)
 
-/* the row of cdp.applier, and the cursors in it, unless NULL */
+/* what to take from the row of cdp.applier; cursors may be NULL */
 typedef struct ApplierRow
 {
 	CdpApplier *applier;
@@ -211,8 +211,7 @@ load_epoch(CdpBatch *batch)
 }
 
 /*
- * The cursors, and the row of cdp.applier for CdpApplierLoad, which is in no hurry
- * to make it.
+ * The cursors, and the row of cdp.applier for CdpApplierLoad, which makes it.
  */
 static CdpCursorSet *
 load_cursors(CdpBatch *batch)
