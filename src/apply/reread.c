@@ -180,6 +180,16 @@ renew_history(CdpBatch *batch, CdpReadings **list, int n)
 }
 
 /*
+ * Does the entry join the batch?  Otherwise another copy counts, or it is undone.
+ */
+static bool
+joins_batch(CdpReadings *reread)
+{
+	return reread->counted || reread->was.reject_reason != NULL ||
+		reread->is.reject_reason != NULL || CdpGraphOwnerOf(&reread->was) == NULL;
+}
+
+/*
  * The copies that count instead of entries that cannot be used any more.
  */
 static List *
@@ -209,10 +219,12 @@ other_copies(CdpBatch *batch, CdpCursorSet *applied, CdpReadings **list, int n)
 		CdpEntry   *copy = lfirst(lc);
 		CdpReadings key;
 		CdpReadings *pointer = &key;
+		CdpReadings **found;
 
 		/* those that are in the batch anyway are compared there */
 		key.was.id = copy->id;
-		if (bsearch(&pointer, list, n, sizeof(CdpReadings *), by_entry) == NULL)
+		found = bsearch(&pointer, list, n, sizeof(CdpReadings *), by_entry);
+		if (found == NULL || !joins_batch(*found))
 			result = lappend(result, copy);
 	}
 	return result;
@@ -247,10 +259,8 @@ exchange(CdpBatch *batch, CdpCursorSet *applied, CdpReadings **list, int n)
 			refused[nrefused++] = list[i]->was.id;
 		if (list[i]->counted)
 			batch->reread = lappend(batch->reread, &list[i]->was);
-		else if (list[i]->was.reject_reason == NULL &&
-				 list[i]->is.reject_reason == NULL &&
-				 CdpGraphOwnerOf(&list[i]->was) != NULL)
-			continue;			/* another copy counts, or it is undone */
+		else if (!joins_batch(list[i]))
+			continue;
 		else if (CDP_ENTRY_DECIDES(list[i]->was.type) &&
 				 list[i]->is.reject_reason != NULL)
 			undecided[nundecided++] = list[i]->was.id;

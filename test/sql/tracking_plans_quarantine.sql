@@ -190,3 +190,19 @@ SELECT cdp.release('twin', 'nowhere');
 SELECT cdp.release('twin', 'web');
 SELECT cdp.apply() >= 0;
 SELECT e.source, r.held FROM cdp.events e LEFT JOIN cdp.rejected r ON r.entry = e.id WHERE e.message_id = 'twin' ORDER BY 1;
+
+-- of two copies the one that counted is put aside by a plan, by which the other is read
+-- otherwise, too: it counts
+DELETE FROM cdp.plan_definitions WHERE event = 'Other';
+SET cdp.replay_at_commit = 0;
+SELECT cdp.tracking_plan('Paid', '{"properties": {"tier": {"enum": ["basic"]}}}', 'drop-property', retroactive => true) IS NOT NULL AS planned;
+SELECT cdp.apply() IS NOT NULL AS applied;
+INSERT INTO cdp.events (message_id, type, event, identifiers, properties, occurred_at) VALUES
+	('late', 'track', 'Paid', '{user_id:late}', '{"a": 1, "tier": null}', '2026-05-04 08:00+00'),
+	('late', 'track', 'Paid', '{user_id:early}', '{"a": 1}', '2026-05-04 07:00+00');
+SELECT cdp.apply() IS NOT NULL AS applied;
+SELECT cdp.resolve('user_id:early') IS NOT NULL AS early, cdp.resolve('user_id:late') IS NOT NULL AS late;
+SELECT cdp.tracking_plan('Paid', '{"minProperties": 2}', 'quarantine', retroactive => true) IS NOT NULL AS planned;
+SELECT cdp.apply() IS NOT NULL AS applied;
+SELECT cdp.resolve('user_id:early') IS NOT NULL AS early, cdp.resolve('user_id:late') IS NOT NULL AS late;
+SELECT * FROM cdp.verify();
