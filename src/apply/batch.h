@@ -180,7 +180,8 @@ extern void CdpMergesAnnounce(CdpBatch *batch, List *merges);
 extern void CdpMergesForget(const int64 *ids, int n);
 typedef struct CdpPartings CdpPartings;
 extern CdpPartings *CdpPartingsFind(CdpBatch *batch);
-extern void CdpSplitAnnounce(CdpBatch *batch, CdpPartings *partings, int64 profile, List *into);
+extern void CdpSplitAnnounce(CdpBatch *batch, CdpPartings *partings, int64 profile,
+							 const int64 *into, int n);
 
 /* profiles.c */
 /* Rules have changed: nobody did anything, so merges and values are not told. */

@@ -28,7 +28,10 @@
 #include "apply/batch.h"
 #include "statement.h"
 
-/* Above so many identifiers a change lists only the ids that it is about. */
+/*
+ * Above so many identifiers a change lists only the ids that it is about, and so
+ * many of them: what a million profiles have become is told by many changes.
+ */
 #define MAX_LISTED	1000
 
 /* An id that stands for another profile now. */
@@ -586,9 +589,16 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 			messages[n++] = PointerGetDatum(merged->message_id);
 		}
 		qsort(now, nnow, sizeof(Merged), by_id);
-		identity_change(batch, "profile_merged", merge->profile->id,
-						CDP_CAUSE_MERGE)->payload =
-			merge_payload(batch, merge->profile, earlier, nearlier, now, nnow);
+		/* more than MAX_LISTED are merged into a profile that has more identifiers */
+		for (int told = 0; told < nnow; told += MAX_LISTED)
+		{
+			Jsonb	   *payload = merge_payload(batch, merge->profile, earlier, nearlier,
+												now + told, Min(nnow - told, MAX_LISTED));
+
+			identity_change(batch, "profile_merged", merge->profile->id,
+							CDP_CAUSE_MERGE)->payload = payload;
+			CHECK_FOR_INTERRUPTS();
+		}
 		pfree(now);
 	}
 	args[0] = CdpInt8Array(ids, n);
@@ -736,40 +746,55 @@ parting_entry(CdpPartings *partings, int64 profile)
 }
 
 /*
- * Announce that a profile fell into several (list of int64 *, sorted).
+ * What profile_split says: of these, which are all or a part of them.
  */
-void
-CdpSplitAnnounce(CdpBatch *batch, CdpPartings *partings, int64 profile, List *into)
+static Jsonb *
+split_payload(CdpBatch *batch, const CdpEntry *entry, int64 profile, const int64 *into, int n,
+			  bool partial)
 {
-	CdpEntry   *entry = parting_entry(partings, profile);
 	StringInfoData buf;
-	ListCell   *lc;
+	Jsonb	   *payload;
+	int			i;
 
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "{\"profile_id\": %lld, \"into\": [", (long long) profile);
-	foreach(lc, into)
-		appendStringInfo(&buf, "%s%lld", lc == list_head(into) ? "" : ", ",
-						 (long long) *(int64 *) lfirst(lc));
+	for (i = 0; i < n; i++)
+		appendStringInfo(&buf, "%s%lld", i > 0 ? ", " : "", (long long) into[i]);
 	appendStringInfoString(&buf, "], \"parts\": [");
-	foreach(lc, into)
+	for (i = 0; i < n; i++)
 	{
-		Merged		part = {0};
-		CdpProfile *owner;
+		Merged		part = {.id = into[i], .merged_at = batch->applier.clock};
 
-		part.id = *(int64 *) lfirst(lc);
-		owner = CdpProfileOf(batch, part.id);
-		part.created_at = created_at(batch, owner, profile);
-		part.merged_at = batch->applier.clock;
+		part.created_at = created_at(batch, CdpProfileOf(batch, part.id), profile);
 		if (entry != NULL)
 		{
 			part.source = entry->source;
 			part.message_id = CdpEntryMessageId(entry);
 		}
-		if (lc != list_head(into))
+		if (i > 0)
 			appendStringInfoString(&buf, ", ");
 		append_detail(&buf, &part, "split_at");
 	}
-	appendStringInfoString(&buf, "]}");
-	identity_change(batch, "profile_split", profile, CDP_CAUSE_SPLIT)->payload =
-		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(buf.data)));
+	appendStringInfo(&buf, "]%s}", partial ? ", \"partial\": true" : "");
+	payload = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(buf.data)));
+	pfree(buf.data);
+	return payload;
+}
+
+/*
+ * Announce that a profile fell into several, whose ids are in order.
+ */
+void
+CdpSplitAnnounce(CdpBatch *batch, CdpPartings *partings, int64 profile, const int64 *into, int n)
+{
+	CdpEntry   *entry = parting_entry(partings, profile);
+
+	for (int told = 0; told < n; told += MAX_LISTED)
+	{
+		Jsonb	   *payload = split_payload(batch, entry, profile, into + told,
+											Min(n - told, MAX_LISTED), n > MAX_LISTED);
+
+		identity_change(batch, "profile_split", profile, CDP_CAUSE_SPLIT)->payload = payload;
+		CHECK_FOR_INTERRUPTS();
+	}
 }

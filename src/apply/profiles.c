@@ -14,15 +14,18 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/hsearch.h"
 
 #include "apply/batch.h"
+#include "statement.h"
 
 /* Where the nodes of a former profile are now. */
 typedef struct Former
 {
 	int64		id;				/* hash key: old profile */
-	List	   *now;			/* ids of the profiles it is in now (int64 *) */
+	int64	   *now;			/* ids of the profiles it is in now, ascending */
+	int			nnow;
 	int64		heir;			/* the one of these that its number stands for */
 	int64		judged;			/* the last of these that was looked at */
 	bool		lost;			/* a node of it is gone */
@@ -67,14 +70,10 @@ copy_int64(int64 value)
 }
 
 static bool
-contains(List *list, int64 value)
+is_now(const Former *former, int64 profile)
 {
-	ListCell   *lc;
-
-	foreach(lc, list)
-		if (*(int64 *) lfirst(lc) == value)
-			return true;
-	return false;
+	return former->nnow > 0 &&
+		bsearch(&profile, former->now, former->nnow, sizeof(int64), CdpCompareInt8) != NULL;
 }
 
 static int
@@ -116,12 +115,13 @@ CdpProfileParticipants(CdpBatch *batch, CdpProfile *profile, int *n)
 	int			i;
 
 	*n = 0;
-	if (profile->n <= CDP_LARGE_PROFILE)
+	if (profile->n <= CDP_LARGE_PROFILE || profile->n < graph->nactive)
 	{
 		nodes = palloc(sizeof(CdpNode *) * profile->n);
 		do
 		{
-			nodes[(*n)++] = node;
+			if (node->batch == graph->batch)
+				nodes[(*n)++] = node;
 			node = node->next;
 		} while (node != profile->ring);
 		return nodes;
@@ -166,10 +166,10 @@ judge_moves(CdpBatch *batch, CdpProfile *profile, HTAB *formers)
 			continue;
 		/* absorbed: it was a profile and is none any more */
 		if (former->heir == profile->id && former->judged != profile->id &&
-			!contains(former->now, was))
+			!is_now(former, was))
 			absorbed = lappend(absorbed, copy_int64(was));
 		former->judged = profile->id;
-		if (list_length(former->now) > 1)
+		if (former->nnow > 1)
 			split = true;
 		lost |= former->lost;
 	}
@@ -237,6 +237,48 @@ sort_profiles(CdpBatch *batch)
 	pfree(order);
 }
 
+/* A node of a former profile is in this one now. */
+typedef struct Move
+{
+	int64		was;
+	int64		now;
+} Move;
+
+static int
+by_move(const void *a, const void *b)
+{
+	const Move *x = a;
+	const Move *y = b;
+
+	if (x->was != y->was)
+		return x->was < y->was ? -1 : 1;
+	return x->now < y->now ? -1 : x->now > y->now ? 1 : 0;
+}
+
+/*
+ * Tell each former profile where its nodes are now.  One of a million may have
+ * fallen into as many.
+ */
+static void
+tell_formers(HTAB *formers, Move *moves, int n)
+{
+	int64	   *now = palloc_extended(sizeof(int64) * (Size) Max(n, 1), MCXT_ALLOC_HUGE);
+	Former	   *former = NULL;
+
+	qsort(moves, n, sizeof(Move), by_move);
+	for (int i = 0; i < n; i++)
+	{
+		if (i > 0 && by_move(&moves[i], &moves[i - 1]) == 0)
+			continue;
+		if (former == NULL || former->id != moves[i].was)
+		{
+			former = hash_search(formers, &moves[i].was, HASH_FIND, NULL);
+			former->now = now + i;
+		}
+		former->now[former->nnow++] = moves[i].now;
+	}
+}
+
 /*
  * Gather the active nodes into profiles, and say why each is touched.
  */
@@ -247,6 +289,8 @@ CdpProfilesCollect(CdpBatch *batch)
 	HTAB	   *formers = NULL;
 	HASH_SEQ_STATUS seq;
 	Former	   *former;
+	Move	   *moves;
+	int			nmoves = 0;
 	int			i;
 
 	batch->profiles = palloc(sizeof(CdpProfile *) * Max(graph->nactive, 1));
@@ -275,7 +319,8 @@ CdpProfilesCollect(CdpBatch *batch)
 								 &found);
 			if (!found)
 			{
-				former->now = NIL;
+				former->now = NULL;
+				former->nnow = 0;
 				former->heir = 0;
 				former->judged = 0;
 				former->lost = false;
@@ -289,17 +334,25 @@ CdpProfilesCollect(CdpBatch *batch)
 	if (formers == NULL)
 		return;
 
+	moves = palloc_extended(sizeof(Move) * (Size) Max(graph->nactive, 1), MCXT_ALLOC_HUGE);
 	for (i = 0; i < graph->nactive; i++)
 	{
 		CdpNode    *node = graph->active[i];
 
+		if (i % 1024 == 0)
+			CHECK_FOR_INTERRUPTS();
 		if (node->old_profile == 0 || node->is_gone)
 			continue;
 		former = hash_search(formers, &node->old_profile, HASH_FIND, NULL);
 		if (former == NULL)
 			continue;
-		if (!contains(former->now, node->profile))
-			former->now = lappend(former->now, copy_int64(node->profile));
+		/* most stay together */
+		if (nmoves == 0 || moves[nmoves - 1].was != node->old_profile ||
+			moves[nmoves - 1].now != node->profile)
+		{
+			moves[nmoves].was = node->old_profile;
+			moves[nmoves++].now = node->profile;
+		}
 		/* a profile's number is that of a node; if that is gone, the smallest */
 		if (node->id == former->id)
 			former->heir = node->profile;
@@ -310,9 +363,13 @@ CdpProfilesCollect(CdpBatch *batch)
 			former->heir = node->profile;
 		profile_of(batch, node)->moved = true;
 	}
+	tell_formers(formers, moves, nmoves);
 	for (i = 0; i < batch->nprofiles; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		if (batch->profiles[i]->moved)
 			judge_moves(batch, batch->profiles[i], formers);
+	}
 	if (!CdpBatchIsSilent(batch))
 	{
 		CdpPartings *partings = NULL;
@@ -322,12 +379,11 @@ CdpProfilesCollect(CdpBatch *batch)
 		hash_seq_init(&seq, formers);
 		while ((former = hash_seq_search(&seq)) != NULL)
 		{
-			if (list_length(former->now) > 1)
+			if (former->nnow > 1)
 			{
 				if (partings == NULL)
 					partings = CdpPartingsFind(batch);
-				list_sort(former->now, by_value);
-				CdpSplitAnnounce(batch, partings, former->id, former->now);
+				CdpSplitAnnounce(batch, partings, former->id, former->now, former->nnow);
 			}
 		}
 	}

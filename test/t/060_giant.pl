@@ -360,5 +360,34 @@ is(judged('most', q{SELECT log('{cookie:10,cookie:20}', '2026-01-03Z'); SELECT a
 is(judged('most', q{SELECT log('{cookie:900,cookie:20}', '2026-01-01 10:00Z'); SELECT apply();}), 1, 'one before another end came, by all links');
 verified('most', 'all links read');
 
+# ---- a guard that is lowered takes a large profile apart, and raised puts it together again ----
+$node->safe_psql('postgres', 'CREATE DATABASE apart');
+$node->safe_psql('apart', sprintf($setup, 'apart'));
+$node->safe_psql('apart', q{
+SELECT log(format('{user_id:hub,cookie:%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 minute')::text) FROM generate_series(1, 2500) g;
+SELECT log(format('{cookie:2500,cookie:w%s}', g), '2026-02-01Z') FROM generate_series(1, 300) g;
+SELECT create_trait('seen', aggregate => 'count', event => 'V');
+SELECT apply();
+});
+my $told = q{
+SELECT 'told', count(DISTINCT seq), max(jsonb_array_length(ids)), bool_and((payload->>'partial')::bool), count(DISTINCT id), min(id::bigint), max(id::bigint)
+FROM cdp.changes c, LATERAL (SELECT coalesce(payload->'into', payload->'merges') AS ids) l, jsonb_array_elements(ids) id
+WHERE kind = '%s' AND profile_id = resolve('user_id:hub');
+};
+my $parts = "SET cdp.max_profile_identifiers = 100;\n" . q{
+SELECT log('{user_id:wim,cookie:2500}', '2025-12-31Z'); SELECT apply();
+};
+is(judged('apart', $parts), 1, 'a judgement of all under another guard');
+is($node->safe_psql('apart', 'SET cdp.max_profile_identifiers = 100; SELECT * FROM cdp.verify()'), '', 'verify: taken apart');
+is($node->safe_psql('apart', 'TABLE profile; SELECT count(*) > 2500 FROM (SELECT FROM cdp.identities GROUP BY profile_id) p'), "100|1\nt", 'most are alone');
+like($node->safe_psql('apart', sprintf($told, 'profile_split')), qr/^told\|3\|1000\|t\|2604\|1\|/, 'they are told by changes of a thousand');
+$node->safe_psql('apart', q{
+SELECT log('{user_id:hub,cookie:2500}', '2025-12-30Z'); SELECT apply();
+});
+is($node->safe_psql('apart', 'TABLE profile'), '2801|1', 'all are one again');
+like($node->safe_psql('apart', sprintf($told, 'profile_merged')), qr/^told\|3\|1000\|t\|2603\|/, 'which is told likewise');
+is($node->safe_psql('apart', q{SELECT count(*) FROM cdp.merges(resolve('user_id:hub'))}), '2603', 'and all are remembered');
+verified('apart', 'together again');
+
 $node->stop;
 done_testing();
