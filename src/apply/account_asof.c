@@ -417,6 +417,7 @@ take_people(Question *q, CdpEntry **entries, int n)
 			roots[nroots++] = graph->active[i];
 	qsort(roots, nroots, sizeof(CdpNode *), roots_by_number);
 	qsort(entries, n, sizeof(CdpEntry *), by_root);
+	CdpAsOfPeople(q->places, roots, nroots);
 	for (int i = 0; i < nroots; i++)
 	{
 		Person person = { .is = { .root = roots[i], .entries = entries + next } };
@@ -431,6 +432,7 @@ take_people(Question *q, CdpEntry **entries, int n)
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(own);
 	}
+	CdpAsOfPeopleDone(q->places);
 	MemoryContextDelete(own);
 }
 

@@ -109,10 +109,15 @@ extern bool CdpDomainsChanging(CdpDomainChange *change);
 extern void CdpDomainsAsk(int64 next_node);
 /* All nodes go by the settings. */
 extern void CdpDomainsFinish(void);
-/* CdpDomainAccount(), or what the address has meant so far. */
+/* What these addresses mean while a change is on its way, asked of the tables at once. */
+extern HTAB *CdpDomainsSoFar(const CdpDomainChange *change, CdpIdentifier **addresses, int n);
+/*
+ * CdpDomainAccount(), or what the address has meant so far.  known: of
+ * CdpDomainsSoFar(), or NULL; an address that it has not is asked for.
+ */
 extern CdpIdentifier *CdpDomainAccountNow(CdpKindSet *kinds, int64 generation,
-										  const CdpDomainChange *change,
-										  const CdpIdentifier *address);
+										  const CdpDomainChange *change, HTAB *known,
+										  CdpIdentifier *address);
 /* What CdpDomainsStep() has found is written, as the batch that it is for. */
 extern void CdpDomainsExchange(CdpAccountSet *set);
 

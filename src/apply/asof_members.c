@@ -45,6 +45,7 @@ CdpAsOfPlacesMake(CdpAsOf *asof, int64 generation, int nasked)
 	places->kinds = asof->kinds;
 	places->generation = generation;
 	(void) CdpDomainsChanging(&places->change);
+	places->sofar = NULL;
 	places->nasked = nasked;
 	places->context = CurrentMemoryContext;
 	places->table = CdpVarlenaTable(CurrentMemoryContext, "cdp accounts as of", sizeof(Place), 64);
@@ -74,13 +75,47 @@ CdpAsOfAskedPlace(CdpAsOfPlaces *places, CdpIdentifier *identifier, const CdpKin
 
 	if (kind != NULL && kind->email)
 		identifier = CdpDomainAccountNow(places->kinds, places->generation, &places->change,
-										 identifier);
+										 places->sofar, identifier);
 	if (identifier == NULL)
 		return -1;
 	if (places->nasked == CDP_ALL_PLACES)
 		return CdpAsOfPlace(places, identifier);
 	place = hash_search(places->table, &identifier, HASH_FIND, NULL);
 	return place != NULL && place->place < places->nasked ? place->place : -1;
+}
+
+void
+CdpAsOfPeople(CdpAsOfPlaces *places, CdpNode **roots, int n)
+{
+	CdpIdentifier **addresses;
+	int max = 0;
+	int naddresses = 0;
+
+	places->sofar = NULL;
+	if (places->change.position >= places->change.upto)
+		return;
+	for (int i = 0; i < n; i++)
+		max += roots[i]->size;
+	addresses = palloc(sizeof(CdpIdentifier *) * Max(max, 1));
+	for (int i = 0; i < n; i++)
+	{
+		CdpNode *node = roots[i];
+
+		do
+		{
+			if (node->kind->email)
+				addresses[naddresses++] = node->identifier;
+			node = node->next;
+		} while (node != roots[i]);
+	}
+	places->sofar = CdpDomainsSoFar(&places->change, addresses, naddresses);
+	pfree(addresses);
+}
+
+void
+CdpAsOfPeopleDone(CdpAsOfPlaces *places)
+{
+	places->sofar = NULL;
 }
 
 void
@@ -215,7 +250,9 @@ CdpAsOfAccounts(CdpAsOf *asof, int64 generation, CdpNode *root, CdpEntry **entri
 			CdpNodeRoot(entries[i]->owner_node) == root)
 			person.entries[person.n++] = entries[i];
 	qsort(person.entries, person.n, sizeof(CdpEntry *), CdpAsOfByOrder);
+	CdpAsOfPeople(places, &root, 1);
 	CdpAsOfPersonBegin(places, &person);
+	CdpAsOfPeopleDone(places);
 	CdpAsOfHear(places, &person, DT_NOEND);
 	found = palloc(sizeof(int) * (person.maxsaid + person.naddresses + 1));
 	*naccounts = CdpAsOfMemberships(places, &person, DT_NOEND, found);

@@ -23,6 +23,7 @@ typedef struct CdpAsOfPlaces
 	CdpKindSet *kinds;
 	int64 generation; /* of definitions: which domains mean accounts … */
 	CdpDomainChange change; /* … where a change of that has come */
+	HTAB *sofar; /* … what addresses mean meanwhile that are looked at; or NULL */
 	int nasked;
 	HTAB *table;
 	MemoryContext context;
@@ -61,6 +62,12 @@ typedef struct CdpAsOfPerson
 
 extern CdpAsOfPlaces *CdpAsOfPlacesMake(CdpAsOf *asof, int64 generation, int nasked);
 extern int CdpAsOfPlace(CdpAsOfPlaces *places, CdpIdentifier *account);
+/*
+ * These people are looked at next: what their addresses mean is kept in the
+ * current context, until CdpAsOfPeopleDone().
+ */
+extern void CdpAsOfPeople(CdpAsOfPlaces *places, CdpNode **roots, int n);
+extern void CdpAsOfPeopleDone(CdpAsOfPlaces *places);
 /*
  * The place of the account that an identifier means, if it is asked for, else
  * -1; kind: of an address, or NULL.

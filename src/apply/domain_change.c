@@ -82,13 +82,25 @@ static CdpStatement next_nodes = {
 	{ "int8", "int8", "int8" }
 };
 
-/* what the domain of an address meant so far, whose node is not reached */
-static CdpStatement account_so_far = {
-	"SELECT (SELECT a.identifier FROM cdp.account_identities a WHERE a.account_id = n.account_id)"
-	" FROM cdp.identities i LEFT JOIN LATERAL" BY_DOMAIN("i.node_id") " n ON true"
-	" WHERE i.identifier = $1::cdp.identifier AND i.node_id > $2 AND i.node_id <= $3",
-	{ "text", "int8", "int8" }
+/* what the domains of addresses meant so far, of which the nodes are not reached */
+static CdpStatement accounts_so_far = {
+	"SELECT u.address, (SELECT a.identifier FROM cdp.account_identities a"
+	" WHERE a.account_id = n.account_id)"
+	" FROM (SELECT unnest($1)::cdp.identifier AS address) AS u"
+	" CROSS JOIN LATERAL (SELECT i.node_id FROM cdp.identities i"
+	" WHERE i.identifier = u.address OFFSET 0) AS i"
+	" LEFT JOIN LATERAL" BY_DOMAIN("i.node_id") " n ON true"
+	" WHERE i.node_id > $2 AND i.node_id <= $3",
+	{ "text[]", "int8", "int8" }
 };
+
+/* What the domain of an address has meant so far. */
+typedef struct SoFar
+{
+	CdpIdentifier *address; /* hash key, compared by contents */
+	bool reached; /* by the change: the settings say what it means */
+	CdpIdentifier *account; /* NULL: none */
+} SoFar;
 
 /* An address whose domain means another account than so far. */
 typedef struct Exchange
@@ -132,30 +144,64 @@ CdpDomainsFinish(void)
 	CdpRun(&finish_change, NULL, NULL);
 }
 
-CdpIdentifier *
-CdpDomainAccountNow(CdpKindSet *kinds, int64 generation, const CdpDomainChange *change,
-					const CdpIdentifier *address)
+HTAB *
+CdpDomainsSoFar(const CdpDomainChange *change, CdpIdentifier **addresses, int n)
 {
 	SPITupleTable *tuptable = SPI_tuptable; /* as above */
 	uint64 processed = SPI_processed;
-	CdpIdentifier *account = NULL;
-	bool found = false;
+	HTAB *table = CdpVarlenaTable(CurrentMemoryContext, "cdp domains so far", sizeof(SoFar), n);
+	Datum *wanted = palloc(sizeof(Datum) * Max(n, 1));
+	Datum args[3];
+	int nwanted = 0;
 
-	if (change->position < change->upto)
+	for (int i = 0; i < n; i++)
 	{
-		Datum args[3];
+		bool found;
+		SoFar *sofar = hash_search(table, &addresses[i], HASH_ENTER, &found);
 
-		args[0] = PointerGetDatum(address);
-		args[1] = Int64GetDatum(change->position);
-		args[2] = Int64GetDatum(change->upto);
-		found = CdpRunHere(&account_so_far, args, NULL) > 0;
 		if (found)
-			account = CdpCellVarlena(0, 1, CurrentMemoryContext);
-		SPI_freetuptable(SPI_tuptable);
-		SPI_tuptable = tuptable;
-		SPI_processed = processed;
+			continue;
+		sofar->reached = true;
+		sofar->account = NULL;
+		wanted[nwanted++] = PointerGetDatum(addresses[i]);
 	}
-	return found ? account : CdpDomainAccount(kinds, generation, address);
+	if (nwanted == 0)
+		return table;
+	args[0] = CdpVarlenaArray(wanted, NULL, nwanted, TEXTOID);
+	args[1] = Int64GetDatum(change->position);
+	args[2] = Int64GetDatum(change->upto);
+	CdpRunHere(&accounts_so_far, args, NULL);
+	for (uint64 r = 0; r < SPI_processed; r++)
+	{
+		CdpIdentifier *address = CdpCellVarlena(r, 1, CurrentMemoryContext);
+		SoFar *sofar = hash_search(table, &address, HASH_FIND, NULL);
+
+		sofar->reached = false;
+		sofar->account = CdpCellVarlena(r, 2, CurrentMemoryContext);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	SPI_tuptable = tuptable;
+	SPI_processed = processed;
+	pfree(wanted);
+	return table;
+}
+
+CdpIdentifier *
+CdpDomainAccountNow(CdpKindSet *kinds, int64 generation, const CdpDomainChange *change,
+					HTAB *known, CdpIdentifier *address)
+{
+	SoFar *sofar = NULL;
+
+	if (change->position >= change->upto)
+		return CdpDomainAccount(kinds, generation, address);
+	if (known != NULL)
+		sofar = hash_search(known, &address, HASH_FIND, NULL);
+	if (sofar == NULL)
+	{
+		known = CdpDomainsSoFar(change, &address, 1);
+		sofar = hash_search(known, &address, HASH_FIND, NULL);
+	}
+	return sofar->reached ? CdpDomainAccount(kinds, generation, address) : sofar->account;
 }
 
 static bool
