@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/skey.h"
 #include "access/stratnum.h"
@@ -20,6 +21,7 @@
 #include "access/xact.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -119,8 +121,15 @@ struct CdpProber
 	IndexScanDesc scan;			/* NULL: the index is of no use, the table is read */
 	TupleTableSlot *slot;
 	ScanKeyData key;
+	bool		unpruned;		/* pages are left as they are */
 	ItemPointerData entry;		/* of the row that is being taken */
 };
+
+static bool
+is_heap(Relation rel)
+{
+	return rel->rd_tableam == GetHeapamTableAmRoutine();
+}
 
 CdpProber *
 CdpProbeBegin(CdpDirect *direct, const char *name)
@@ -148,6 +157,7 @@ CdpProbeBegin(CdpDirect *direct, const char *name)
 						   index->rd_indcollation[0], get_opcode(equal), (Datum) 0);
 	prober->scan = usable ? CdpIndexBeginScan(prober->rel, index, GetActiveSnapshot(), 1, 0)
 		: NULL;
+	prober->unpruned = direct->unpruned && is_heap(prober->rel);
 	return prober;
 }
 
@@ -155,6 +165,40 @@ static int
 compare_entries(const void *a, const void *b)
 {
 	return ItemPointerCompare(unconstify(void *, a), unconstify(void *, b));
+}
+
+/*
+ * What index_fetch_heap() does, but for pruning.  That is due at each update of a
+ * page that is filled as its fillfactor says, and costs more than all else here.
+ */
+static bool
+fetch_unpruned(CdpProber *prober)
+{
+	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) prober->slot;
+	IndexScanDesc scan = prober->scan;
+	HeapTuple	tuple = &slot->base.tupdata;
+	ItemPointerData tid = scan->xs_heaptid;
+	bool		all_dead = false;
+	bool		found;
+	Buffer		buffer;
+
+	ExecClearTuple(prober->slot);
+	buffer = ReadBuffer(prober->rel, ItemPointerGetBlockNumber(&tid));
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	found = heap_hot_search_buffer(&tid, prober->rel, buffer, scan->xs_snapshot, tuple,
+								   &all_dead, true);
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	if (found)
+	{
+		tuple->t_self = tid;
+		tuple->t_tableOid = RelationGetRelid(prober->rel);
+		ExecStorePinnedBufferHeapTuple(tuple, prober->slot, buffer);
+	}
+	else
+		ReleaseBuffer(buffer);
+	if (!scan->xactStartedInRecovery)
+		scan->kill_prior_tuple = all_dead;
+	return found;
 }
 
 /*
@@ -175,7 +219,8 @@ next_by_index(CdpProber *prober, const ItemPointerData *known, int nknown)
 			bsearch(entry, known, nknown, sizeof(ItemPointerData), compare_entries) != NULL)
 			continue;
 		prober->entry = *entry;
-		if (index_fetch_heap(prober->scan, prober->slot))
+		if (prober->unpruned ? fetch_unpruned(prober)
+			: index_fetch_heap(prober->scan, prober->slot))
 			return true;
 	}
 }
@@ -229,4 +274,30 @@ CdpProbeEnd(CdpProber *prober)
 	index_close(prober->index, NoLock);
 	table_close(prober->rel, NoLock);
 	pfree(prober);
+}
+
+void
+CdpMakeRoom(const char *table, const CdpRoom *rooms, int n)
+{
+	Relation	rel = table_open(CdpRelationOid(table), AccessShareLock);
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+	int			next;
+
+	for (int i = 0; i < n && is_heap(rel); i = next)
+	{
+		Buffer		buffer;
+		Size		size = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		for (next = i; next < n && rooms[next].block == rooms[i].block; next++)
+			size += rooms[next].size;
+		if (rooms[i].block >= nblocks)
+			continue;
+		buffer = ReadBuffer(rel, rooms[i].block);
+		/* who fills it meanwhile is not kept from it, so this is a guess, as it is there */
+		if (PageGetHeapFreeSpace(BufferGetPage(buffer)) < size)
+			heap_page_prune_opt(rel, buffer);
+		ReleaseBuffer(buffer);
+	}
+	table_close(rel, NoLock);
 }

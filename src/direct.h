@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "access/attnum.h"
+#include "storage/block.h"
 #include "storage/itemptr.h"
 
 #define CDP_DIRECT_COLUMNS	12
@@ -27,6 +28,12 @@ typedef struct CdpDirect
 {
 	const char *table;
 	const char *columns[CDP_DIRECT_COLUMNS + 1];	/* NULL-terminated */
+
+	/*
+	 * Whoever updates these rows sees to it that their pages have room
+	 * (CdpMakeRoom): reading them need not.
+	 */
+	bool		unpruned;
 	Oid			relid;			/* the table that the numbers are of */
 	AttrNumber	numbers[CDP_DIRECT_COLUMNS];
 } CdpDirect;
@@ -60,5 +67,16 @@ extern int	CdpProbeOthers(CdpProber *prober, Datum key, const ItemPointerData *k
 /* The index entry of the row that is being taken; invalid where the table is read. */
 extern const ItemPointerData *CdpProbeEntry(CdpProber *prober);
 extern void CdpProbeEnd(CdpProber *prober);
+
+
+/* So many bytes of new versions of rows are going to be put into a page. */
+typedef struct CdpRoom
+{
+	BlockNumber block;
+	Size		size;
+} CdpRoom;
+
+/* Remove dead rows from those of the pages that have not so much room. */
+extern void CdpMakeRoom(const char *table, const CdpRoom *rooms, int n);
 
 #endif							/* CDP_DIRECT_H */

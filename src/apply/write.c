@@ -14,14 +14,17 @@
  */
 #include "postgres.h"
 
+#include "access/heaptoast.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "apply/batch.h"
 #include "cdp.h"
+#include "direct.h"
 #include "statement.h"
 #include "trust/plan.h"
 
@@ -38,27 +41,37 @@ static CdpStatement new_epoch = {
 	{"segments", "int[]"}, {"timer", "timestamptz"}, {"recent", "bytea"}
 
 static CdpStatement insert_nodes = {
-	"INSERT INTO cdp.identities (node_id, identifier, profile_id, first_seen, last_seen,"
+	"INSERT INTO cdp.identities AS i (node_id, identifier, profile_id, first_seen, last_seen,"
 	" state, segments, timer, recent)"
 	" SELECT g.node_id, g.identifier, g.profile_id, g.first_seen, g.last_seen,"
-	" g.state, g.segments, g.timer, g.recent FROM given g",
+	" g.state, g.segments, g.timer, g.recent FROM given g RETURNING i.node_id, i.ctid",
 	.given = {NODE_COLUMNS}
 };
 
-#define UPDATE_NODES \
+#define UPDATE_NODES(columns, found) \
 	"UPDATE cdp.identities i SET profile_id = g.profile_id," \
 	" first_seen = g.first_seen, last_seen = g.last_seen," \
-	" timer = g.timer, state = g.state, recent = g.recent"
+	" timer = g.timer, state = g.state, recent = g.recent" columns \
+	" FROM given g WHERE " found " RETURNING i.node_id, i.ctid"
+#define BY_NUMBER	"i.node_id = g.node_id"
+/* of rows of which it is known where they are: without the way through the index */
+#define BY_PLACE	"i.ctid = g.place AND i.node_id = g.node_id"
 
 static CdpStatement update_nodes = {
-	UPDATE_NODES " FROM given g WHERE i.node_id = g.node_id",
-	.given = {NODE_COLUMNS}
+	UPDATE_NODES("", BY_NUMBER), .given = {NODE_COLUMNS}
 };
 
-/* rows that were read in this batch: without the way through the index */
 static CdpStatement update_places = {
-	UPDATE_NODES " FROM given g WHERE i.ctid = g.place AND i.node_id = g.node_id",
-	.given = {NODE_COLUMNS, {"place", "tid"}}
+	UPDATE_NODES("", BY_PLACE), .given = {NODE_COLUMNS, {"place", "tid"}}
+};
+
+/* the same for rows whose segments change as well: a row is written once */
+static CdpStatement update_nodes_and_segments = {
+	UPDATE_NODES(", segments = g.segments", BY_NUMBER), .given = {NODE_COLUMNS}
+};
+
+static CdpStatement update_places_and_segments = {
+	UPDATE_NODES(", segments = g.segments", BY_PLACE), .given = {NODE_COLUMNS, {"place", "tid"}}
 };
 
 static CdpStatement delete_nodes = {
@@ -68,12 +81,6 @@ static CdpStatement delete_nodes = {
 	" SELECT g.node_id, g.identifier, cdp.clock() FROM gone g"
 	" ON CONFLICT (node_id) DO NOTHING",
 	{"int8[]"}
-};
-
-/* the same for rows whose segments change as well: a row is written once */
-static CdpStatement update_nodes_and_segments = {
-	UPDATE_NODES ", segments = g.segments FROM given g WHERE i.node_id = g.node_id",
-	.given = {NODE_COLUMNS}
 };
 
 static CdpStatement upsert_timers = {
@@ -105,14 +112,22 @@ static CdpStatement insert_rejected = {
 /* From so many rows on a statement more is less than finding them by an index. */
 #define MIN_PLACES	16
 
+/* A row without identifier, state and references. */
+#define ROW_SIZE	100
+
+/* What a statement is given, and what it tells, is in memory: so many rows at a time. */
+#define MAX_ROWS	50000
+
 /*
  * A row for one of the statements on cdp.identities, which share their columns.
+ * Returns about how much room it takes.
  */
-static void
+static Size
 add_row(CdpGiven *given, CdpNode *node, CdpBatch *batch)
 {
+	Size		size = ROW_SIZE + VARSIZE_ANY(node->identifier);
 	bool		new = given->statement == &insert_nodes;
-	bool		segments = new || given->statement == &update_nodes_and_segments;
+	bool		segments = given->statement != &update_nodes && given->statement != &update_places;
 	struct varlena *state = node->state;
 	struct varlena *recent = node->recent_changed ? node->new_recent : node->recent;
 	Datum		values[10];
@@ -142,49 +157,96 @@ add_row(CdpGiven *given, CdpNode *node, CdpBatch *batch)
 	values[9] = PointerGetDatum(&node->place);
 	CdpGiveRow(given, values, isnull);
 	ItemPointerSetInvalid(&node->place);
+
+	/* segments that stay as they are, too */
+	size += sizeof(int32) * Max(node->nsegments, node->nnew_segments);
+	if (state != NULL)
+		size += VARSIZE_ANY(state);
+	if (recent != NULL)
+		size += VARSIZE_ANY(recent);
+	return Min(size, TOAST_TUPLE_THRESHOLD);
 }
 
 /*
- * Rows whose segments stay as they are: where they were read, or by number.
+ * Run a statement over the rows of these nodes, and keep where they are from then
+ * on.  Returns how many it has not found; those come first.
+ */
+static int
+write_rows(CdpStatement *statement, CdpNode **nodes, int n, CdpBatch *batch)
+{
+	bool		by_place = statement == &update_places || statement == &update_places_and_segments;
+	CdpRoom    *rooms = by_place ? palloc(sizeof(CdpRoom) * Min(n, MAX_ROWS)) : NULL;
+	int			left = 0;
+
+	for (int next = 0; next < n;)
+	{
+		int			first = next;
+		int			upto = next + Min(n - next, MAX_ROWS);
+		CdpGiven   *given = CdpGive(statement);
+		uint64		written;
+
+		CHECK_FOR_INTERRUPTS();
+		for (int i = first; i < upto; i++)
+		{
+			BlockNumber block = ItemPointerGetBlockNumberNoCheck(&nodes[i]->place);
+			Size		size = add_row(given, nodes[i], batch);
+
+			if (by_place)
+				rooms[i - first] = (CdpRoom) {.block = block, .size = size};
+		}
+		/* a way through the index would prune pages */
+		if (by_place)
+			CdpMakeRoom("identities", rooms, upto - first);
+		written = CdpRunGiven(given, NULL, NULL);
+		/* they come in the order in which they are given; others count as not found */
+		for (uint64 r = 0; r < written; r++)
+		{
+			int64		id = CdpCellInt8(r, 1);
+			bool		isnull;
+
+			while (next < upto && nodes[next]->id != id)
+				nodes[left++] = nodes[next++];
+			if (next < upto)
+				nodes[next++]->place = *(ItemPointer) DatumGetPointer(CdpCell(r, 2, &isnull));
+		}
+		while (next < upto)
+			nodes[left++] = nodes[next++];
+		SPI_freetuptable(SPI_tuptable);
+	}
+	return left;
+}
+
+/*
+ * Change rows: where they are, if that is known, or by number.
  */
 static void
-change_rows(CdpNode **nodes, int n, CdpBatch *batch)
+change_rows(CdpStatement *by_place, CdpStatement *by_number, CdpNode **nodes, int n,
+			CdpBatch *batch)
 {
-	CdpNode   **placed = palloc_extended(sizeof(CdpNode *) * (Size) Max(n, 1), MCXT_ALLOC_HUGE);
-	CdpGiven   *given;
+	CdpNode   **placed;
 	int			nplaced = 0;
 	int			nothers = 0;
 
 	for (int i = 0; i < n; i++)
 		nplaced += ItemPointerIsValid(&nodes[i]->place);
-	if (nplaced >= MIN_PLACES)
+	if (nplaced > 0 && (nplaced >= MIN_PLACES || nplaced == n))
 	{
-		given = CdpGive(&update_places);
+		placed = palloc_extended(sizeof(CdpNode *) * (Size) nplaced, MCXT_ALLOC_HUGE);
 		nplaced = 0;
 		for (int i = 0; i < n; i++)
 		{
-			if (!ItemPointerIsValid(&nodes[i]->place))
-				nodes[nothers++] = nodes[i];
-			else
-			{
+			if (ItemPointerIsValid(&nodes[i]->place))
 				placed[nplaced++] = nodes[i];
-				add_row(given, nodes[i], batch);
-			}
+			else
+				nodes[nothers++] = nodes[i];
 		}
-		n = nothers;
-
 		/* the table has been written anew, or some of these rows by who did not tell */
-		if (CdpRunGiven(given, NULL, NULL) != (uint64) nplaced)
-		{
-			memcpy(&nodes[n], placed, sizeof(CdpNode *) * nplaced);
-			n += nplaced;
-		}
+		nplaced = write_rows(by_place, placed, nplaced, batch);
+		memcpy(&nodes[nothers], placed, sizeof(CdpNode *) * nplaced);
+		n = nothers + nplaced;
+		pfree(placed);
 	}
-	given = CdpGive(&update_nodes);
-	for (int i = 0; i < n; i++)
-		add_row(given, nodes[i], batch);
-	(void) CdpRunGiven(given, NULL, NULL);
-	pfree(placed);
+	(void) write_rows(by_number, nodes, n, batch);
 }
 
 /*
@@ -196,14 +258,16 @@ CdpWriteRows(CdpBatch *batch)
 	int			max = batch->graph->nactive;
 	CdpNode    *node;
 	CdpNumbered *all;
-	CdpGiven   *new = CdpGive(&insert_nodes);
+	CdpNode   **new;
 	CdpNode   **changed;
-	CdpGiven   *moved = CdpGive(&update_nodes_and_segments);
+	CdpNode   **moved;
 	int64	   *gone = palloc(sizeof(int64) * Max(max, 1));
 	int64	   *set = palloc(sizeof(int64) * Max(max, 1));
 	TimestampTz *set_at = palloc(sizeof(TimestampTz) * Max(max, 1));
 	int64	   *unset = palloc(sizeof(int64) * Max(max, 1));
+	int			nnew = 0;
 	int			nchanged = 0;
+	int			nmoved = 0;
 	int			ngone = 0;
 	int			nset = 0;
 	int			nunset = 0;
@@ -223,7 +287,9 @@ CdpWriteRows(CdpBatch *batch)
 		all[i].item = node;
 	}
 	CdpNumberedSort(all, max);
+	new = palloc_extended(sizeof(CdpNode *) * (Size) max, MCXT_ALLOC_HUGE);
 	changed = palloc_extended(sizeof(CdpNode *) * (Size) max, MCXT_ALLOC_HUGE);
+	moved = palloc_extended(sizeof(CdpNode *) * (Size) max, MCXT_ALLOC_HUGE);
 
 	for (i = 0; i < max; i++)
 	{
@@ -243,9 +309,9 @@ CdpWriteRows(CdpBatch *batch)
 			continue;
 		}
 		if (node->is_new)
-			add_row(new, node, batch);
+			new[nnew++] = node;
 		else if (node->segments_changed)
-			add_row(moved, node, batch);
+			moved[nmoved++] = node;
 		else if (node->row_changed || node->folded || node->recent_changed ||
 				 node->profile != node->old_profile ||
 				 node->new_timer != node->timer)
@@ -268,9 +334,9 @@ CdpWriteRows(CdpBatch *batch)
 		CdpRun(&delete_nodes, args, NULL);
 		CdpChunksDelete(gone, ngone);
 	}
-	change_rows(changed, nchanged, batch);
-	(void) CdpRunGiven(moved, NULL, NULL);
-	(void) CdpRunGiven(new, NULL, NULL);
+	change_rows(&update_places, &update_nodes, changed, nchanged, batch);
+	change_rows(&update_places_and_segments, &update_nodes_and_segments, moved, nmoved, batch);
+	(void) write_rows(&insert_nodes, new, nnew, batch);
 	if (nunset > 0)
 	{
 		args[0] = CdpInt8Array(unset, nunset);

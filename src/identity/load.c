@@ -27,7 +27,8 @@
 static CdpDirect load_nodes = {
 	"identities",
 	{"node_id", "identifier", "profile_id", "first_seen", "last_seen", "state", "segments",
-	"timer", "recent", "ctid"}
+	"timer", "recent", "ctid"},
+	.unpruned = true
 };
 
 /* A profile to be loaded, and the index entry of a row of it that has been read. */

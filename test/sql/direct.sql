@@ -52,3 +52,24 @@ DO $$ BEGIN PERFORM track(ARRAY['anonymous_id:p' || i]) FROM generate_series(1, 
 SELECT FROM cdp.apply();
 SELECT n, cardinality(identifiers) FROM profiles WHERE 'user_id:p' = ANY (identifiers);
 SELECT * FROM cdp.verify();
+
+-- rows that others have written since are found by number
+UPDATE cdp.identities SET last_seen = last_seen WHERE node_id % 2 = 0;
+DO $$ BEGIN PERFORM track(ARRAY['anonymous_id:p' || i]) FROM generate_series(1, 20) i; END $$;
+SELECT FROM cdp.apply();
+SELECT n, cardinality(identifiers) FROM profiles WHERE 'user_id:p' = ANY (identifiers);
+-- rows that are written again and again, where they are known to be, stay on their pages
+SELECT pg_relation_size('cdp.identities') AS size \gset
+CREATE PROCEDURE again(n int) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM track(ARRAY['anonymous_id:p' || j]) FROM generate_series(1, 20) j;
+		COMMIT;
+		PERFORM cdp.apply();
+		COMMIT;
+	END LOOP;
+END $$;
+CALL again(60);
+SELECT pg_relation_size('cdp.identities') < :size + 4 * 8192 AS few_pages;
+SELECT n, cardinality(identifiers) FROM profiles WHERE 'user_id:p' = ANY (identifiers);
+SELECT * FROM cdp.verify();
