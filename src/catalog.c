@@ -5,10 +5,9 @@
  *	  the switch to its owner, the applier's lock, the lock against DROP
  *	  EXTENSION and the generation number.
  *
- *	  OIDs are looked up by name every time, in the system caches: nothing can go
- *	  stale when the extension is dropped and made again in the same session.
- *	  The schema's alone is kept, as everything else is looked up by it, until
- *	  some schema changes.
+ *	  OIDs are looked up by name, in the system caches.  Those of the schema and
+ *	  of relations are kept until some schema or relation changes, so that nothing
+ *	  goes stale when the extension is dropped and made again in the same session.
  *
  * IDENTIFICATION
  *	  src/catalog.c
@@ -36,11 +35,13 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "cdp.h"
 #include "compat.h"
@@ -52,39 +53,99 @@
  */
 #define CDP_LOCK_CLASS		0xCD01
 
+/* A relation of the schema. */
+typedef struct KnownRelation
+{
+	char		name[NAMEDATALEN];	/* hash key */
+	Oid			relid;
+} KnownRelation;
+
 static Oid	known_schema = InvalidOid;
+static HTAB *known_relations = NULL;
+static bool relations_stale = false;
+static uint64 catalog_changes = 0;	/* that this process has noticed */
+
+/*
+ * What is being looked up at the moment may already be something else.
+ */
+static void
+forget_known(Datum arg, int cacheid, uint32 hashvalue)
+{
+	if (cacheid == NAMESPACENAME)
+		known_schema = InvalidOid;
+	relations_stale = true;
+	catalog_changes++;
+}
 
 static void
-forget_schema(Datum arg, int cacheid, uint32 hashvalue)
+watch_catalogs(void)
 {
-	known_schema = InvalidOid;
+	static bool registered = false;
+
+	if (registered)
+		return;
+	CacheRegisterSyscacheCallback(NAMESPACENAME, forget_known, (Datum) 0);
+	CacheRegisterSyscacheCallback(RELNAMENSP, forget_known, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, forget_known, (Datum) 0);
+	registered = true;
 }
 
 Oid
 CdpSchemaOid(void)
 {
-	static bool registered = false;
-
 	if (!OidIsValid(known_schema))
 	{
-		if (!registered)
-			CacheRegisterSyscacheCallback(NAMESPACENAME, forget_schema, (Datum) 0);
-		registered = true;
+		watch_catalogs();
 		known_schema = get_namespace_oid("cdp", false);
 	}
 	return known_schema;
 }
 
+/*
+ * The relations that are known, none if some relation has changed since.
+ */
+static HTAB *
+relations_known(void)
+{
+	HASHCTL		ctl = {0};
+
+	if (relations_stale && known_relations != NULL)
+	{
+		hash_destroy(known_relations);
+		known_relations = NULL;
+	}
+	relations_stale = false;
+	if (known_relations == NULL)
+	{
+		watch_catalogs();
+		ctl.keysize = NAMEDATALEN;
+		ctl.entrysize = sizeof(KnownRelation);
+		known_relations = hash_create("cdp relations", 64, &ctl, HASH_ELEM | HASH_STRINGS);
+	}
+	return known_relations;
+}
+
 Oid
 CdpRelationOid(const char *relname)
 {
-	Oid			relid = get_relname_relid(relname, CdpSchemaOid());
+	Oid			schema = CdpSchemaOid();
+	HTAB	   *known = relations_known();
+	KnownRelation *relation = hash_search(known, relname, HASH_FIND, NULL);
+	Oid			relid;
 
+	if (relation != NULL)
+		return relation->relid;
+	relid = get_relname_relid(relname, schema);
 	if (!OidIsValid(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"cdp.%s\" does not exist", relname),
 				 errhint("Run CREATE EXTENSION cdp.")));
+	if (!relations_stale && strlen(relname) < NAMEDATALEN)
+	{
+		relation = hash_search(known, relname, HASH_ENTER, NULL);
+		relation->relid = relid;
+	}
 	return relid;
 }
 
@@ -288,7 +349,8 @@ CdpApplierGlance(TimestampTz *clock)
 		}
 		ExecDropSingleTupleTableSlot(slot);
 		table_endscan(scan);
-		table_close(rel, AccessShareLock);
+		/* all locks are let go of together for less */
+		table_close(rel, NoLock);
 		if (keep)
 		{
 			glance.lxid = CdpMyLxid;
@@ -371,6 +433,15 @@ CdpLockExtension(char **version)
 	/* mostly the one of the batch before; made again it has another number */
 	static Oid	known = InvalidOid;
 
+	/*
+	 * And of the same version: an update changes functions, or relations.  Whether
+	 * it has changed neither is looked at once a second.
+	 */
+	static bool ready = false;
+	static uint64 changes_then;
+	static TimestampTz ready_then;
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+
 	for (;;)
 	{
 		Oid			extoid = known;
@@ -380,11 +451,22 @@ CdpLockExtension(char **version)
 		if (!OidIsValid(extoid))
 			return CDP_EXTENSION_ABSENT;
 		LockDatabaseObject(ExtensionRelationId, extoid, 0, AccessShareLock);
+		if (ready && extoid == known && catalog_changes == changes_then &&
+			now >= ready_then && now < ready_then + USECS_PER_SEC)
+		{
+			*version = CDP_VERSION;
+			return CDP_EXTENSION_READY;
+		}
+		watch_catalogs();
+		changes_then = catalog_changes;
+		ready_then = now;
+		ready = false;
 		*version = extension_version(extoid);
 		if (*version != NULL)
 		{
 			known = extoid;
-			return strcmp(*version, CDP_VERSION) == 0 ? CDP_EXTENSION_READY : CDP_EXTENSION_MISMATCH;
+			ready = strcmp(*version, CDP_VERSION) == 0;
+			return ready ? CDP_EXTENSION_READY : CDP_EXTENSION_MISMATCH;
 		}
 
 		/* dropped; is there another one? */

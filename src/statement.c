@@ -16,13 +16,18 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "optimizer/planner.h"
 #include "parser/parse_type.h"
 #include "storage/bufmgr.h"
 #include "storage/predicate.h"
 #include "storage/shmem.h"
+#include "storage/sinval.h"
+#include "storage/smgr.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/queryenvironment.h"
@@ -177,19 +182,51 @@ CdpPrepare(CdpStatement *statement)
 		prepare(statement);
 }
 
+/*
+ * Has it no page, as far as can be told without its lock?  A batch asks this of
+ * more relations than a backend can lock fast.  Its file may be exchanged for
+ * another one meanwhile (VACUUM FULL), which is cut off only after everybody was
+ * told: so what looks void is believed if there was nothing to be told.
+ */
+bool
+CdpRelationIsVoid(Oid relid)
+{
+	uint64		told;
+	bool		result;
+
+	do
+	{
+		Relation	rel;
+
+		CHECK_FOR_INTERRUPTS();
+		AcceptInvalidationMessages();
+		told = SharedInvalidMessageCounter;
+		rel = RelationIdGetRelation(relid);
+		if (!RelationIsValid(rel))
+			return false;
+		result = rel->rd_rel->relkind == RELKIND_RELATION &&
+			smgrnblocks(RelationGetSmgr(rel), MAIN_FORKNUM) == 0;
+		RelationClose(rel);
+		AcceptInvalidationMessages();
+	} while (result && told != SharedInvalidMessageCounter);
+	return result;
+}
+
 bool
 CdpTableIsVoid(const char *table)
 {
-	Relation	rel = table_open(CdpRelationOid(table), AccessShareLock);
-	bool		result = RelationGetNumberOfBlocks(rel) == 0;
+	Oid			relid = CdpRelationOid(table);
+	bool		result = CdpRelationIsVoid(relid);
 
 	/* who adds a row is noticed from here on; somebody may have just before */
 	if (result && IsolationIsSerializable())
 	{
+		Relation	rel = table_open(relid, AccessShareLock);
+
 		PredicateLockRelation(rel, GetTransactionSnapshot());
 		result = RelationGetNumberOfBlocks(rel) == 0;
+		table_close(rel, NoLock);
 	}
-	table_close(rel, NoLock);
 	return result;
 }
 

@@ -52,7 +52,7 @@
 static CdpDirect load_applier = {
 	"applier",
 	{"generation", "next_node", "next_seq", "epoch", "clock", "entries", "duplicates",
-	"rejected", "token", "paused_at", "cursors"}
+	"rejected", "token", "paused_at", "cursors", "batches"}
 };
 
 static CdpDirect load_epochs = {
@@ -80,7 +80,7 @@ static CdpStatement make_applier = {
 static CdpStatement write_applier = {
 	"UPDATE cdp.applier SET next_node = $1, next_seq = $2, epoch = $3,"
 	" clock = $4, entries = $5, duplicates = $6, rejected = $7,"
-	" batches = batches + $8, token = $9, last_batch_at = clock_timestamp(),"
+	" batches = $8, token = $9, last_batch_at = clock_timestamp(),"
 	" cursors = coalesce($10, cursors)",
 	{"int8", "int8", "int4", "timestamptz", "int8", "int8", "int8", "int8", "int8",
 	"log_cursor[]"}
@@ -89,9 +89,8 @@ static CdpStatement write_applier = {
 /* the same where little has changed: each column costs the executor something */
 static CdpStatement write_advance = {
 	"UPDATE cdp.applier SET next_node = $1, next_seq = $2, clock = $3, entries = $4,"
-	" batches = batches + $5, token = $6, last_batch_at = clock_timestamp(),"
-	" cursors = $7",
-	{"int8", "int8", "timestamptz", "int8", "int8", "int8", "log_cursor[]"}
+	" batches = $5, token = $6, last_batch_at = $7, cursors = $8",
+	{"int8", "int8", "timestamptz", "int8", "int8", "int8", "timestamptz", "log_cursor[]"}
 };
 
 static CdpStatement due_timers = {
@@ -149,6 +148,7 @@ take_applier(Datum *values, bool *isnull, void *arg)
 	applier->rejected = DatumGetInt64(values[7]);
 	applier->token = DatumGetInt64(values[8]);
 	applier->paused = !isnull[9];
+	applier->batches = DatumGetInt64(values[11]);
 	applier->read = true;
 	if (row->cursors != NULL)
 		CdpCursorsTake(row->cursors, values[10]);
@@ -276,7 +276,7 @@ CdpApplierWrite(CdpBatch *batch, bool counted, const CdpCursorSet *cursors)
 
 	/* never 0, never the same twice: see identity/nodes.c */
 	applier->token = next_token();
-
+	applier->batches += counted;
 	if (cursors != NULL && applier->epoch == applier->stored.epoch &&
 		applier->duplicates == applier->stored.duplicates &&
 		applier->rejected == applier->stored.rejected)
@@ -285,9 +285,10 @@ CdpApplierWrite(CdpBatch *batch, bool counted, const CdpCursorSet *cursors)
 		args[1] = Int64GetDatum(applier->next_seq);
 		args[2] = TimestampTzGetDatum(applier->clock);
 		args[3] = Int64GetDatum(applier->entries);
-		args[4] = Int64GetDatum(counted ? 1 : 0);
+		args[4] = Int64GetDatum(applier->batches);
 		args[5] = Int64GetDatum(applier->token);
-		args[6] = CdpCursorsDatum(cursors);
+		args[6] = TimestampTzGetDatum(GetCurrentTimestamp());
+		args[7] = CdpCursorsDatum(cursors);
 		write_row(&write_advance, args, NULL);
 		epoch_token = applier->token;
 		epoch_then = batch->last_epoch;
@@ -300,7 +301,7 @@ CdpApplierWrite(CdpBatch *batch, bool counted, const CdpCursorSet *cursors)
 	args[4] = Int64GetDatum(applier->entries);
 	args[5] = Int64GetDatum(applier->duplicates);
 	args[6] = Int64GetDatum(applier->rejected);
-	args[7] = Int64GetDatum(counted ? 1 : 0);
+	args[7] = Int64GetDatum(applier->batches);
 	args[8] = Int64GetDatum(applier->token);
 	args[9] = cursors != NULL ? CdpCursorsDatum(cursors) : (Datum) 0;
 	write_row(&write_applier, args, cursors != NULL ? NULL : "         n");
@@ -436,11 +437,10 @@ fold_entries(CdpBatch *batch)
 void
 CdpBatchFold(CdpBatch *batch, CdpCursorSet *before)
 {
-	int			n = batch->nentries;
+	int			n = batch->nread = batch->nentries;
 	int			i;
 	List	   *withdrawn;
 
-	batch->nread = n;
 	for (i = 0; i < n; i++)
 		(void) CdpEntryJudge(&batch->entries[i]);
 	CdpGraphCheck(batch->graph, batch->entries, n);

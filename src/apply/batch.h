@@ -50,6 +50,7 @@ typedef struct CdpApplier
 	int64		entries;
 	int64		duplicates;
 	int64		rejected;
+	int64		batches;
 	int64		token;			/* left by the last batch, see identity/nodes.c */
 	bool		backfills;		/* are definitions being built? */
 	bool		erasures;		/* is somebody being erased? */
@@ -200,6 +201,7 @@ typedef struct CdpPassage
 	int32		segment;
 	int64		profile;
 	TimestampTz at;
+	bool		first;			/* the profile has been in no segment before */
 } CdpPassage;
 
 extern void CdpPassageAdd(CdpBatch *batch, CdpPassage *passages, int *n, CdpSegment *segment,

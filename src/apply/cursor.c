@@ -318,15 +318,28 @@ take_change(Datum *values, bool *isnull, void *arg)
 		take_cursor(values, isnull, change->set);
 }
 
+/*
+ * The incarnation stays what it is as long as the extension is there: it is read
+ * once of each table of that name that there ever was.
+ */
 CdpCursorSet *
 CdpCursorsNew(void)
 {
+	static Oid	table = InvalidOid;
+	static int32 incarnation;
 	CdpCursorSet *set = palloc0(sizeof(CdpCursorSet));
+	Oid			relid = CdpRelationOid("incarnation");
 
-	if (CdpReadDirect(&load_incarnation, take_incarnation, set) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"cdp.incarnation\" does not hold exactly one row")));
+	if (relid != table)
+	{
+		if (CdpReadDirect(&load_incarnation, take_incarnation, set) != 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("table \"cdp.incarnation\" does not hold exactly one row")));
+		incarnation = set->incarnation;
+		table = relid;
+	}
+	set->incarnation = incarnation;
 	return set;
 }
 

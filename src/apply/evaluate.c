@@ -40,6 +40,14 @@ static CdpStatement enter_segments = {
 	{"at", "timestamptz"}, {"entries", "int4"}}
 };
 
+/* the same of profiles that were never in any */
+static CdpStatement enter_first = {
+	"INSERT INTO cdp.segment_members (segment_id, profile_id, member, entered_at, entries)"
+	" SELECT g.* FROM given g",
+	.given = {{"segment_id", "int4"}, {"profile_id", "int8"}, {"member", "bool"},
+	{"at", "timestamptz"}, {"entries", "int4"}}
+};
+
 static CdpStatement leave_segments = {
 	"UPDATE cdp.segment_members m SET member = false"
 	" FROM given g"
@@ -140,6 +148,7 @@ CdpPassageAdd(CdpBatch *batch, CdpPassage *passages, int *n, CdpSegment *segment
 			  int64 profile, bool enters, CdpCause cause, TimestampTz at)
 {
 	passages[*n].change = -1;
+	passages[*n].first = false;
 	if (!segment->hidden)
 	{
 		CdpChange  *change = CdpChangeAdd(&batch->changes);
@@ -193,6 +202,28 @@ add_passage(CdpGiven *given, CdpPassage *passage)
 }
 
 /*
+ * The payload of an entry's change; most enter for the first time.
+ */
+static void
+number_passage(CdpBatch *batch, CdpPassage *passage, int32 number, Jsonb **payloads,
+			   int npayloads)
+{
+	Jsonb	   *payload;
+
+	if (passage->change < 0)
+		return;
+	if (number < 1 || number > npayloads)
+		payload = entry_payload(number);
+	else
+	{
+		if (payloads[number - 1] == NULL)
+			payloads[number - 1] = entry_payload(number);
+		payload = payloads[number - 1];
+	}
+	batch->changes.items[passage->change].payload = payload;
+}
+
+/*
  * Write passages; those that enter learn how often the profile has entered.
  */
 void
@@ -201,6 +232,9 @@ CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
 {
 	Jsonb	   *payloads[8] = {NULL};
 	CdpGiven   *given = CdpGive(&leave_segments);
+	CdpGiven   *first = CdpGive(&enter_first);
+	int			nagain = 0;
+	int			row = 0;
 	int			i;
 
 	for (i = 0; i < nleft; i++)
@@ -209,36 +243,33 @@ CdpPassagesWrite(CdpBatch *batch, CdpPassage *entered, int nentered,
 
 	given = CdpGive(&enter_segments);
 	for (i = 0; i < nentered; i++)
-		add_passage(given, &entered[i]);
-	if (nentered > 0)
 	{
-		(void) CdpRunGiven(given, NULL, NULL);
-		if (SPI_processed != nentered)
-			elog(ERROR, "unexpected number of memberships");
-
-		/* rows come back in the order in which they went in */
-		for (i = 0; i < nentered; i++)
-		{
-			CdpChange  *change;
-			bool		isnull;
-			int32		number = DatumGetInt32(CdpCell(i, 3, &isnull));
-
-			Assert(CdpCellInt8(i, 2) == entered[i].profile);
-			if (entered[i].change < 0)
-				continue;
-			change = &batch->changes.items[entered[i].change];
-			/* most enter for the first time */
-			if (number >= 1 && number <= lengthof(payloads))
-			{
-				if (payloads[number - 1] == NULL)
-					payloads[number - 1] = entry_payload(number);
-				change->payload = payloads[number - 1];
-			}
-			else
-				change->payload = entry_payload(number);
-		}
-		SPI_freetuptable(SPI_tuptable);
+		add_passage(entered[i].first ? first : given, &entered[i]);
+		if (entered[i].first)
+			number_passage(batch, &entered[i], 1, payloads, lengthof(payloads));
+		else
+			nagain++;
 	}
+	(void) CdpRunGiven(first, NULL, NULL);
+	if (nagain == 0)
+		return;
+
+	(void) CdpRunGiven(given, NULL, NULL);
+	if (SPI_processed != nagain)
+		elog(ERROR, "unexpected number of memberships");
+	/* rows come back in the order in which they went in */
+	for (i = 0; i < nentered; i++)
+	{
+		bool		isnull;
+
+		if (entered[i].first)
+			continue;
+		Assert(CdpCellInt8(row, 2) == entered[i].profile);
+		number_passage(batch, &entered[i], DatumGetInt32(CdpCell(row, 3, &isnull)),
+					   payloads, lengthof(payloads));
+		row++;
+	}
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /*
@@ -495,6 +526,7 @@ CdpProfilesEvaluate(CdpBatch *batch)
 			{
 				/* one that is not evaluated now, or is gone: nothing to tell */
 				left[nleft].segment = node->segments[j];
+				left[nleft].first = false;
 				left[nleft++].profile = node->id;
 			}
 		}
@@ -547,6 +579,9 @@ CdpProfilesEvaluate(CdpBatch *batch)
 				CdpPassageAdd(batch, entered, &nentered, segment, root->id, true,
 						CdpPassageCause(batch, touched[i], segment, true),
 						at);
+				/* a number that nobody had before */
+				entered[nentered - 1].first = root->is_new &&
+					root->id >= batch->applier.next_node;
 			}
 		}
 		root->nnew_segments = eval->nafter;

@@ -111,7 +111,8 @@ read_generation(void)
 			result = DatumGetInt64(value);
 	}
 	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	/* all locks are let go of together for less */
+	table_close(rel, NoLock);
 	return result;
 }
 
