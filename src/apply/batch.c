@@ -26,15 +26,13 @@
  */
 #include "postgres.h"
 
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -44,6 +42,7 @@
 #include "apply/batch.h"
 #include "apply/crash.h"
 #include "cdp.h"
+#include "compat.h"
 #include "direct.h"
 #include "statement.h"
 #include "trust/audit.h"
@@ -121,9 +120,6 @@ static CdpStatement next_other = {
 };
 
 CdpAttempt CdpAttempted;
-
-/* bytes of a batch's memory that are kept for the next one: enough for 1,000 entries */
-#define KEPT_MEMORY ((Size) 8 * 1024 * 1024)
 
 /* what to take from the row of cdp.applier; cursors may be NULL */
 typedef struct ApplierRow
@@ -580,58 +576,25 @@ judge_plans(CdpBatch *batch)
 }
 
 /*
- * Memory for a batch.  Its first block is kept for the next batch of this process:
- * given back in between, its pages would have to be cleared again.
+ * The subtransaction in which a batch is at work, if it is one of this transaction.
  */
-static MemoryContext kept_memory = NULL;
+static LocalTransactionId applying = InvalidLocalTransactionId;
+static SubTransactionId applying_in;
 
 /*
- * Below the current context, so that an error lets go of it; and nobody else has it.
+ * A batch within a batch, as by a trigger that somebody has put on one of our tables,
+ * would begin where this one did.
  */
-static MemoryContext
-take_memory(void)
-{
-	MemoryContext context = kept_memory;
-
-	kept_memory = NULL;
-	if (context != NULL)
-		MemoryContextSetParent(context, CurrentMemoryContext);
-	else
-	{
-		context = AllocSetContextCreate(CurrentMemoryContext, "cdp batch",
-										KEPT_MEMORY, KEPT_MEMORY, KEPT_MEMORY);
-		MemoryContextSetIdentifier(context, CdpBatchMemory);
-	}
-	return context;
-}
-
 static void
-keep_memory(MemoryContext context)
+refuse_nested(void)
 {
-	/* a batch within this one has left its own */
-	if (kept_memory != NULL)
-	{
-		MemoryContextDelete(context);
-		return;
-	}
-	MemoryContextReset(context);
-	MemoryContextSetParent(context, TopMemoryContext);
-	kept_memory = context;
-}
-
-/*
- * The same for what else a batch takes, results of statements and what is larger
- * than that.  These limits are the highest that the C library arrives at by itself.
- * They hold for the whole process, so this is for the applier alone: what a user's
- * session does with its memory is not ours to say.
- */
-void
-CdpApplierKeepMemory(void)
-{
-#if defined(M_MMAP_THRESHOLD) && defined(M_TRIM_THRESHOLD)
-	mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
-	mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
-#endif
+	if (applying == CdpMyLxid && SubTransactionIsActive(applying_in))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("entries cannot be applied while entries are being applied"),
+				 errhint("What a trigger or a definition calls must not call cdp.apply().")));
+	applying = CdpMyLxid;
+	applying_in = GetCurrentSubTransactionId();
 }
 
 CdpBatchResult
@@ -667,6 +630,8 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 				 errhint("Use BEGIN ISOLATION LEVEL READ COMMITTED.")));
 	PreventCommandDuringRecovery("cdp.apply()");
 
+	refuse_nested();
+
 	result.next_timer = DT_NOEND;
 	memset(&CdpAttempted, 0, sizeof(CdpAttempted));
 	CdpApplierLock();
@@ -680,7 +645,7 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 	CdpBecomeOwner(&saved);
 	CdpPinPlans();
 	SPI_connect();
-	context = take_memory();
+	context = CdpBatchMemoryTake();
 	old = MemoryContextSwitchTo(context);
 
 	cursors = load_cursors(&batch);
@@ -892,9 +857,10 @@ CdpApplyBatch(int64 max_entries, bool activate, int work)
 done:
 	result.next_timer = Min(result.next_timer, build_next);
 	MemoryContextSwitchTo(old);
-	keep_memory(context);
+	CdpBatchMemoryKeep(context);
 	SPI_finish();
 	CdpRestoreUser(&saved);
 	PopActiveSnapshot();
+	applying = InvalidLocalTransactionId;
 	return result;
 }

@@ -123,6 +123,10 @@ typedef struct CdpNumbered
 
 extern void CdpNumberedSort(CdpNumbered *items, size_t n);
 
+/* memory.c: what a batch needs, to be given back when it is done */
+extern MemoryContext CdpBatchMemoryTake(void);
+extern void CdpBatchMemoryKeep(MemoryContext context);
+
 /* batch.c */
 extern void CdpApplierLoad(CdpBatch *batch);
 /* The row of cdp.applier; cursors may be NULL: they stay as they are. */

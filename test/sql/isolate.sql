@@ -88,6 +88,12 @@ CREATE TRIGGER no BEFORE UPDATE OF cursors ON cdp.applier FOR EACH ROW EXECUTE F
 SELECT cdp.apply();
 DROP TRIGGER no ON cdp.applier;
 SELECT count(*) FROM cdp.isolated;
+-- nor is there a batch within a batch
+CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM cdp.apply(); RETURN NULL; END';
+CREATE TRIGGER again AFTER INSERT OR UPDATE ON cdp.identities EXECUTE FUNCTION again();
+SELECT cdp.apply();
+DROP TRIGGER again ON cdp.identities;
+SELECT count(*) FROM cdp.isolated;
 SELECT cdp.apply();
 
 -- ---- too many in a row: the rest is left, so that somebody can look
