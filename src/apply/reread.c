@@ -374,12 +374,8 @@ judge_next(CdpBatch *batch, CdpRuleChange *change, List *names, int max)
 
 	/* whose cluster has been judged for this change, with others of it, is done */
 	for (i = 0; i < n; i++)
-	{
-		CdpNode    *node = CdpGraphNode(graph, nodes[i]);
-
-		if (node == NULL || node->rejudged != change->id)
+		if (!CdpGraphJudgedFor(graph, nodes[i], change->id))
 			nodes[kept++] = nodes[i];
-	}
 	CdpGraphAddNodes(graph, nodes, kept);
 	for (i = 0; i < kept; i++)
 	{
@@ -395,9 +391,8 @@ judge_next(CdpBatch *batch, CdpRuleChange *change, List *names, int max)
 	CdpWithhold(batch);
 
 	/* the latest evidence is asked for by one identifier after the other */
-	for (i = 0; i < graph->nactive && graph->nshared == 0; i++)
-		if (graph->replayed && graph->active[i]->mark == graph->mark)
-			graph->active[i]->rejudged = change->id;
+	if (graph->nshared == 0)
+		CdpGraphKeepJudged(graph, change->id);
 	return n;
 }
 

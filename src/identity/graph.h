@@ -85,7 +85,6 @@ typedef struct CdpNode
 	int			nshared;		/* at the root: members of kinds that are shared */
 	TimestampTz counted_seen;	/* first_seen as the rules know it */
 	int64		suspected;		/* at the root: batch in which it was looked at */
-	int64		rejudged;		/* private to apply/reread.c */
 	int64		batch;			/* == graph->batch: takes part in this batch */
 	int64		smallest;		/* at the root: the profile's id */
 
@@ -292,6 +291,9 @@ CdpGraphLinkAt(const CdpGraph *graph, int i)
 extern CdpGraph *CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation,
 							   int64 token);
 extern void CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token);
+/* Whose cluster has been judged for a change of the rules, as long as nobody else writes. */
+extern bool CdpGraphJudgedFor(CdpGraph *graph, int64 node, int64 change);
+extern void CdpGraphKeepJudged(CdpGraph *graph, int64 change);
 /* Nodes that take part alone bring the rest of their profile; all: in any case. */
 extern void CdpGraphActivateDirty(CdpGraph *graph, bool all);
 extern void CdpGraphActivateMoved(CdpGraph *graph);

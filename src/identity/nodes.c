@@ -95,11 +95,17 @@ typedef struct KnownPair
 static struct
 {
 	MemoryContext context;
-	CdpGraph   *graph;			/* NULL: nothing is kept */
+	CdpGraph   *graph;			/* NULL: no nodes are kept */
 	int64		generation;
 	int64		kinds;			/* serial number of the graph's kinds */
 	int			guards[3];		/* the settings that nodes were judged by */
 	int64		token;			/* 0: a batch is at work, or one has failed */
+
+	/* kept also when there are too many nodes to be kept: a bit for each number */
+	MemoryContext judged_context;
+	int64		judged_change;	/* whose cluster was judged for this change of rules */
+	uint8	   *judged;
+	Size		njudged;		/* bytes */
 }			resident;
 
 static uint32
@@ -151,10 +157,20 @@ pair_table(CdpGraph *graph, int expected)
 }
 
 static void
-forget_resident(void)
+forget_nodes(void)
 {
 	if (resident.context != NULL)
 		MemoryContextDelete(resident.context);
+	resident.context = NULL;
+	resident.graph = NULL;
+}
+
+static void
+forget_resident(void)
+{
+	forget_nodes();
+	if (resident.judged_context != NULL)
+		MemoryContextDelete(resident.judged_context);
 	memset(&resident, 0, sizeof(resident));
 }
 
@@ -219,14 +235,15 @@ CdpGraphBegin(CdpKindSet *kinds, int64 next_node, int64 generation, int64 token)
 		graph = make_graph(kinds, 1024);
 	else
 	{
-		if (resident.graph == NULL || resident.token != token ||
+		if (resident.token != token ||
 			resident.generation != generation ||
 			resident.kinds != CdpKindSetSerial(kinds) ||
 			memcmp(resident.guards, guards, sizeof(guards)) != 0)
+			forget_resident();
+		if (resident.graph == NULL)
 		{
 			MemoryContext old;
 
-			forget_resident();
 			resident.context = AllocSetContextCreate(TopMemoryContext,
 													 "cdp nodes",
 													 ALLOCSET_DEFAULT_SIZES);
@@ -432,12 +449,61 @@ CdpGraphEnd(CdpGraph *graph, int64 generation, int64 token)
 	graph->nactive = 0;
 
 	if (MemoryContextMemAllocated(graph->resident, true) > MAX_RESIDENT)
-	{
-		forget_resident();
-		return;
-	}
+		forget_nodes();
 	resident.generation = generation;
 	resident.token = token;
+}
+
+/*
+ * Has the node's cluster been judged for this change of the rules, in a batch since
+ * which nobody else has written?
+ */
+bool
+CdpGraphJudgedFor(CdpGraph *graph, int64 node, int64 change)
+{
+	return graph == resident.graph && resident.judged_change == change &&
+		(Size) node / 8 < resident.njudged &&
+		(resident.judged[node / 8] & (1 << (node % 8))) != 0;
+}
+
+/*
+ * What this batch has replayed was judged for this change of the rules.
+ */
+void
+CdpGraphKeepJudged(CdpGraph *graph, int64 change)
+{
+	Size		needed = graph->next_node / 8 + 1;
+	int			i;
+
+	if (graph != resident.graph || !graph->replayed)
+		return;
+	if (resident.judged_context == NULL)
+		resident.judged_context = AllocSetContextCreate(TopMemoryContext, "cdp judged",
+														ALLOCSET_SMALL_SIZES);
+	if (resident.judged_change != change)
+	{
+		MemoryContextReset(resident.judged_context);
+		resident.judged = NULL;
+		resident.njudged = 0;
+		resident.judged_change = change;
+	}
+	if (resident.njudged < needed)
+	{
+		Size		size = needed + needed / 8;
+
+		resident.judged = resident.judged == NULL
+			? MemoryContextAllocHuge(resident.judged_context, size)
+			: repalloc_huge(resident.judged, size);
+		memset(resident.judged + resident.njudged, 0, size - resident.njudged);
+		resident.njudged = size;
+	}
+	for (i = 0; i < graph->nactive; i++)
+	{
+		CdpNode    *node = graph->active[i];
+
+		if (node->mark == graph->mark)
+			resident.judged[node->id / 8] |= 1 << (node->id % 8);
+	}
 }
 
 /*

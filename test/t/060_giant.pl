@@ -389,5 +389,21 @@ like($node->safe_psql('apart', sprintf($told, 'profile_merged')), qr/^told\|3\|1
 is($node->safe_psql('apart', q{SELECT count(*) FROM cdp.merges(resolve('user_id:hub'))}), '2603', 'and all are remembered');
 verified('apart', 'together again');
 
+# ---- more in one cluster than is kept in memory from batch to batch ----
+$node->safe_psql('postgres', 'CREATE DATABASE heavy');
+$node->safe_psql('postgres', "ALTER DATABASE heavy SET cdp.$_") for 'max_profile_identifiers = 100', 'replay_at_commit = 0';
+$node->safe_psql('heavy', sprintf($setup, 'heavy'));
+$node->safe_psql('heavy', q{
+SELECT create_trait('letter', aggregate => 'last', value => $$properties->>'text'$$);
+INSERT INTO cdp.events (event, identifiers, properties, occurred_at) SELECT 'V', ARRAY['cookie:' || g]::cdp.identifier[],
+	jsonb_build_object('text', repeat(g::text || ' ', 3500)), timestamptz '2026-01-01Z' + g * interval '1 minute' FROM generate_series(1, 16000) g;
+SELECT log(format('{user_id:hub,cookie:%s}', g), (timestamptz '2026-01-01Z' + g * interval '1 minute')::text) FROM generate_series(1, 16000) g;
+SELECT apply();
+});
+is($node->safe_psql('heavy', 'TABLE profile'), '100|1', 'most were refused, and are of one cluster with the others');
+is(judged('heavy', 'SELECT cdp.rejudge();' . 'SELECT apply(1000);' x 20), 1, 'a change of the rules has it judged once');
+is($node->safe_psql('heavy', 'SELECT count(*) FROM cdp.rule_changes'), '0', 'and is through');
+verified('heavy', 'more than is kept');
+
 $node->stop;
 done_testing();
