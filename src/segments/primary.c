@@ -25,6 +25,7 @@
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
@@ -45,7 +46,15 @@ struct CdpPrimaryTerms
 {
 	List *terms; /* PrimaryTerm * */
 	Bitmapset *values; /* traits (indexes) whose very values matter */
+	HTAB *known; /* KnownTerms, while they are looked for */
 };
+
+/* Terms of one key. */
+typedef struct KnownTerms
+{
+	uint64 key; /* hash key */
+	List *terms; /* PrimaryTerm *: mostly one */
+} KnownTerms;
 
 static bool
 is_of_account(const Node *node)
@@ -93,29 +102,61 @@ is_condition(Node *node)
 	}
 }
 
+/*
+ * A hash of a condition; the same for conditions that are equal, wherever they stand in
+ * their texts.
+ */
+static uint64
+condition_key(Node *node)
+{
+	static const char location[] = ":location ";
+	char *text = nodeToString(node);
+	char *end = text;
+	uint64 key;
+
+	for (char *from = text; *from != '\0';)
+	{
+		if (strncmp(from, location, sizeof(location) - 1) == 0)
+		{
+			from += sizeof(location) - 1;
+			from += strspn(from, "-0123456789");
+		}
+		else
+			*end++ = *from++;
+	}
+	key = DatumGetUInt64(hash_any_extended((unsigned char *) text, end - text, 0));
+	pfree(text);
+	return key;
+}
+
 static bool
 collect_walker(Node *node, void *context)
 {
 	struct CdpPrimaryTerms *found = context;
 
+	CHECK_FOR_INTERRUPTS();
 	if (node == NULL)
 		return false;
 	if (is_of_account(node))
 		found->values = bms_add_member(found->values, ((Var *) node)->varattno - CDP_ENV_N - 1);
 	else if (is_condition(node))
 	{
-		PrimaryTerm *term = palloc(sizeof(PrimaryTerm));
-		char *text;
+		uint64 key = condition_key(node);
+		bool known;
+		KnownTerms *same = hash_search(found->known, &key, HASH_ENTER, &known);
+		PrimaryTerm *term;
 		ListCell *lc;
 
-		foreach(lc, found->terms)
+		if (!known)
+			same->terms = NIL;
+		foreach(lc, same->terms)
 			if (equal(((PrimaryTerm *) lfirst(lc))->expr, node))
 				return false;
+		term = palloc(sizeof(PrimaryTerm));
 		term->expr = (Expr *) node;
 		term->state = ExecInitExpr(term->expr, NULL);
-		text = nodeToString(node);
-		term->key = DatumGetUInt64(hash_any_extended((unsigned char *) text, strlen(text), 0));
-		pfree(text);
+		term->key = key;
+		same->terms = lappend(same->terms, term);
 		found->terms = lappend(found->terms, term);
 		return false;
 	}
@@ -127,7 +168,10 @@ find_terms(CdpSegmentSet *set)
 {
 	MemoryContext old = MemoryContextSwitchTo(set->context);
 	struct CdpPrimaryTerms *found = palloc0(sizeof(struct CdpPrimaryTerms));
+	HASHCTL ctl = { .keysize = sizeof(uint64), .entrysize = sizeof(KnownTerms) };
 
+	ctl.hcxt = set->context;
+	found->known = hash_create("cdp primary terms", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	for (int i = 0; i < set->nsegments; i++)
 	{
 		CdpSegmentRules *rules = set->segments[i].rules;
@@ -137,6 +181,8 @@ find_terms(CdpSegmentSet *set)
 		if (rules->exit_when.of_primary != NULL)
 			(void) collect_walker((Node *) rules->exit_when.expr, found);
 	}
+	hash_destroy(found->known);
+	found->known = NULL;
 	set->primary_terms = found;
 	MemoryContextSwitchTo(old);
 }

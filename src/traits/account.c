@@ -21,9 +21,12 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "common/keywords.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "parser/parser.h"
+#include "parser/scanner.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
@@ -129,43 +132,49 @@ CdpIsMemberExpression(const CdpDefinition *definition)
 
 /*
  * An error at this position (characters, from one on) of a hidden trait's
- * expression: the filter or value that it is in, as the user wrote it.
+ * expression: the filter or value that it is in, as the user wrote it.  What is in
+ * brackets that are in no others is a part: each has been read as one expression.
  */
 char *
 CdpMemberPart(const char *text, int *position)
 {
+	uint16 *codes = palloc0(sizeof(uint16) * ScanKeywords.num_keywords);
+	core_yy_extra_type extra;
+	core_yyscan_t scanner = scanner_init(text, &extra, &ScanKeywords, codes);
 	const char *at = text;
-	const char *begin = text + strlen(MEMBER_BEGIN);
-	const char *end;
+	const char *begin = text;
+	char *part = NULL;
+	int depth = 0;
+	core_YYSTYPE value;
+	YYLTYPE location;
+	int token;
 
+	for (int i = 0; i < ScanKeywords.num_keywords; i++)
+		codes[i] = ' ';
+	extra.standard_conforming_strings = true;
+	extra.escape_string_warning = false;
+	extra.backslash_quote = BACKSLASH_QUOTE_SAFE_ENCODING;
 	for (int i = 1; i < *position && *at != '\0'; i++)
 		at += pg_mblen(at);
-	for (;;)
+	while (part == NULL && (token = core_yylex(&value, &location, scanner)) != 0)
 	{
-		begin = strchr(begin, '(');
-		if (begin == NULL)
-			return pstrdup(text);
-		begin++;
-		/* what ends a part is followed by what begins the next one, or by the end */
-		for (end = strstr(begin, MEMBER_CLOSE); end != NULL; end = strstr(end + 1, MEMBER_CLOSE))
+		if (token == '(' && depth++ == 0)
+			begin = text + location + 1;
+		else if (token == ')' && --depth == 0)
 		{
-			const char *next = end + strlen(MEMBER_CLOSE);
+			/* the line that closes it begins before the bracket */
+			const char *end = text + location - 1;
 
-			if (strncmp(next, MEMBER_AND, strlen(MEMBER_AND)) == 0 ||
-				strncmp(next, " THEN ", 6) == 0 || strncmp(next, " IS NOT NULL THEN 1 END", 23) == 0 ||
-				strcmp(next, " END") == 0)
-				break;
-		}
-		if (end == NULL)
-			return pstrdup(text);
-		if (at <= end)
-		{
 			/* what encloses it is at fault: all of it */
-			*position = at < begin ? 1 : pg_mbstrlen_with_len(begin, at - begin) + 1;
-			return pnstrdup(begin, end - begin);
+			if (at <= end)
+				part = pnstrdup(begin, end - begin);
 		}
-		begin = end + strlen(MEMBER_CLOSE);
 	}
+	scanner_finish(scanner);
+	if (part == NULL)
+		return pstrdup(text);
+	*position = at < begin ? 1 : pg_mbstrlen_with_len(begin, at - begin) + 1;
+	return part;
 }
 
 /*

@@ -146,6 +146,11 @@ SELECT cdp.create_trait('x', aggregate => 'sum', value => '1 -- (a bracket
 ) IS NOT NULL$$, entity => 'account', options => '{"over": "members"}');
 SELECT cdp.alter_trait('pages', aggregate => 'last', value => $$properties->>'page'$$);
 SELECT cdp.drop_trait('x', entity => 'account');
+SELECT cdp.create_trait('x', aggregate => 'count', filter => $$(true
+) AND ('ü)' <> '(' AND pages > 1
+) AND (true)$$, entity => 'account', options => '{"over": "members"}');
+SELECT cdp.alter_trait('pages', aggregate => 'last', value => $$properties->>'page'$$);
+SELECT cdp.drop_trait('x', entity => 'account');
 SELECT cdp.create_trait('x', aggregate => 'count', filter => $$'ü' = 'b' OR pages > 1$$, entity => 'account', options => '{"over": "members"}');
 SELECT cdp.alter_trait('pages', aggregate => 'last', value => $$properties->>'page'$$);
 SELECT cdp.drop_trait('x', entity => 'account'), cdp.drop_trait('pages');
