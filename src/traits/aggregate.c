@@ -560,6 +560,36 @@ take_option(CdpStateRules *rules, const char *name, const JsonbValue *v)
 }
 
 /*
+ * What take_option() knows of an aggregate, for a hint.
+ */
+static const char *
+options_of(const CdpStateRules *rules)
+{
+	switch (rules->aggregate)
+	{
+		case CDP_AGG_LIST:
+		case CDP_AGG_UNIQUE_LIST:
+			return "\"size\"";
+		case CDP_AGG_UNIQUE_COUNT:
+			return "\"exact\"";
+		case CDP_AGG_STDDEV:
+			return "\"population\"";
+		case CDP_AGG_PERCENTILE:
+			return "\"p\" and \"exact\"";
+		case CDP_AGG_SESSIONS:
+		case CDP_AGG_SESSION_TIME:
+		case CDP_AGG_SESSION_LENGTH:
+		case CDP_AGG_SESSION_EVENTS:
+			return "\"gap\"";
+		case CDP_AGG_STREAK:
+		case CDP_AGG_LONGEST_STREAK:
+			return "\"unit\"";
+		default:
+			return NULL;
+	}
+}
+
+/*
  * Read the options of a definition into its rules.  Names in "others" (a list
  * that ends with NULL) are somebody else's; any other is an error.  timezone
  * must live as long as the rules.
@@ -598,7 +628,8 @@ CdpStateRulesOptions(CdpStateRules *rules, const Jsonb *options,
 					 errmsg("option \"granularity\" is one of windows: it needs \"within\" or \"older_than\"")) :
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("aggregate %s takes no option \"%s\"",
-							CdpAggregateName(rules->aggregate), name)));
+							CdpAggregateName(rules->aggregate), name),
+					 options_of(rules) != NULL ? errhint("It takes %s.", options_of(rules)) : 0));
 		pfree(name);
 	}
 	if (rules->granularity > 0)

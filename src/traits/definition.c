@@ -176,6 +176,19 @@ CdpNewDerivedColumn(void *arg, const char *name, int location)
 	return (Node *) var;
 }
 
+const char *
+CdpNewDerivedNearest(void *arg, const char *name)
+{
+	CdpTraitSet *set = ((CdpNewDerived *) arg)->set;
+	CdpNearest	nearest;
+
+	CdpNearestBegin(&nearest, name);
+	for (int i = 0; i < set->ntraits; i++)
+		if (!set->traits[i]->hidden)
+			CdpNearestTry(&nearest, set->traits[i]->name);
+	return nearest.found;
+}
+
 /* Types that a trait can have. */
 static void
 check_trait_type(Oid type)

@@ -649,9 +649,13 @@ resolve_column(ParseState *pstate, ColumnRef *cref)
 		CdpNearestBegin(&nearest, strVal(field));
 		for (int i = 0; state->resolver == CdpEntryColumn && i < lengthof(entry_columns); i++)
 			CdpNearestTry(&nearest, entry_columns[i].name);
+		if (state->resolver == CdpNewDerivedColumn)
+			nearest.found = CdpNewDerivedNearest(state->arg, strVal(field));
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" does not exist", strVal(field)),
+				 nearest.found != NULL && state->resolver != CdpEntryColumn ?
+				 errhint("Perhaps you meant %s.", nearest.found) :
 				 nearest.found != NULL ?
 				 errhint("Perhaps you meant %s. " COLUMNS_OF_ENTRY, nearest.found) :
 				 state->resolver == CdpEntryColumn ? errhint(COLUMNS_OF_ENTRY) :

@@ -202,6 +202,8 @@ typedef struct CdpNewDerived
 
 /* … its columns. */
 extern Node *CdpNewDerivedColumn(void *arg, const char *name, int location);
+/* The trait that may be meant by this name; NULL: none is near. */
+extern const char *CdpNewDerivedNearest(void *arg, const char *name);
 
 /* definition.c: as create_trait and alter_trait do */
 extern void CdpDefinitionCreate(CdpDefinition *definition);

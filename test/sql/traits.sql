@@ -131,6 +131,7 @@ SELECT create_trait('x', aggregate => 'max', value => $$cdp.clock()$$);
 
 -- derived traits
 SELECT create_trait('x', expression => 'ltv + no_such_trait');
+SELECT create_trait('x', expression => 'ltv + ordrs');
 SELECT create_trait('x', expression => 'x + 1');
 SELECT create_trait('x', expression => 'now() - last_login');
 SELECT create_trait('x', expression => $$last_login::text || favourite$$);
