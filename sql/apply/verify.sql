@@ -308,6 +308,13 @@ BEGIN
 	  AND NOT EXISTS (SELECT FROM cdp.trait_definitions d WHERE d.name = k.key AND d.entity = 'profile' AND d.aggregate <> 'declared')
 	  AND NULLIF(u.declared->k.key, 'null') IS DISTINCT FROM u.stored->'traits'->k.key;
 
+	-- who is said to be all of a profile is
+	RETURN QUERY
+	SELECT 'identity', format('node %s', i.node_id), to_jsonb(false), to_jsonb(i.single)
+	FROM cdp.identities i
+	WHERE i.single AND (i.profile_id <> i.node_id
+		OR EXISTS (SELECT FROM cdp.identities o WHERE o.profile_id = i.profile_id AND o.node_id <> i.node_id));
+
 	-- timers: one that is early does no harm, one that is late does
 	RETURN QUERY
 	SELECT 'timers', format('profile %s', u.profile), to_jsonb(u.due), to_jsonb(m.at)

@@ -659,7 +659,7 @@ CdpReplay(void)
 		"DELETE FROM cdp.history_entries",
 		"DELETE FROM cdp.rejected WHERE entry IS NOT NULL",
 		("UPDATE cdp.identities SET profile_id = node_id, state = NULL,"
-		 " recent = NULL,"
+		 " recent = NULL, single = false,"
 		 " first_seen = 'infinity', last_seen = '-infinity', timer = NULL"),
 		"DELETE FROM cdp.timers",
 		"DELETE FROM cdp.window_items",

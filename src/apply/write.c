@@ -38,20 +38,20 @@ static CdpStatement new_epoch = {
 #define NODE_COLUMNS \
 	{"node_id", "int8"}, {"identifier", "identifier"}, {"profile_id", "int8"}, \
 	{"first_seen", "timestamptz"}, {"last_seen", "timestamptz"}, {"state", "node_state"}, \
-	{"segments", "int[]"}, {"timer", "timestamptz"}, {"recent", "bytea"}
+	{"segments", "int[]"}, {"timer", "timestamptz"}, {"recent", "bytea"}, {"single", "bool"}
 
 static CdpStatement insert_nodes = {
 	"INSERT INTO cdp.identities AS i (node_id, identifier, profile_id, first_seen, last_seen,"
-	" state, segments, timer, recent)"
+	" state, segments, timer, recent, single)"
 	" SELECT g.node_id, g.identifier, g.profile_id, g.first_seen, g.last_seen,"
-	" g.state, g.segments, g.timer, g.recent FROM given g RETURNING i.node_id, i.ctid",
+	" g.state, g.segments, g.timer, g.recent, g.single FROM given g RETURNING i.node_id, i.ctid",
 	.given = {NODE_COLUMNS}
 };
 
 #define UPDATE_NODES(columns, found) \
 	"UPDATE cdp.identities i SET profile_id = g.profile_id," \
 	" first_seen = g.first_seen, last_seen = g.last_seen," \
-	" timer = g.timer, state = g.state, recent = g.recent" columns \
+	" timer = g.timer, state = g.state, recent = g.recent, single = g.single" columns \
 	" FROM given g WHERE " found " RETURNING i.node_id, i.ctid"
 #define BY_NUMBER	"i.node_id = g.node_id"
 /* of rows of which it is known where they are: without the way through the index */
@@ -119,6 +119,15 @@ static CdpStatement insert_rejected = {
 #define MAX_ROWS	50000
 
 /*
+ * Is it all of its profile?  What is in memory in part has other members there.
+ */
+static bool
+is_single(CdpNode *node)
+{
+	return !node->is_gone && CdpNodeRoot(node)->size == 1;
+}
+
+/*
  * A row for one of the statements on cdp.identities, which share their columns.
  * Returns about how much room it takes.
  */
@@ -130,8 +139,8 @@ add_row(CdpGiven *given, CdpNode *node, CdpBatch *batch)
 	bool		segments = given->statement != &update_nodes && given->statement != &update_places;
 	struct varlena *state = node->state;
 	struct varlena *recent = node->recent_changed ? node->new_recent : node->recent;
-	Datum		values[10];
-	bool		isnull[10] = {false};
+	Datum		values[11];
+	bool		isnull[11] = {false};
 
 	if (node->new_state != NULL)
 		state = node->new_state;
@@ -154,7 +163,8 @@ add_row(CdpGiven *given, CdpNode *node, CdpBatch *batch)
 	isnull[7] = node->new_timer == DT_NOEND;
 	values[8] = PointerGetDatum(recent);
 	isnull[8] = recent == NULL;
-	values[9] = PointerGetDatum(&node->place);
+	values[9] = BoolGetDatum(node->single = is_single(node));
+	values[10] = PointerGetDatum(&node->place);
 	CdpGiveRow(given, values, isnull);
 	ItemPointerSetInvalid(&node->place);
 
@@ -314,7 +324,7 @@ CdpWriteRows(CdpBatch *batch)
 			moved[nmoved++] = node;
 		else if (node->row_changed || node->folded || node->recent_changed ||
 				 node->profile != node->old_profile ||
-				 node->new_timer != node->timer)
+				 node->new_timer != node->timer || (node->single && !is_single(node)))
 			changed[nchanged++] = node;
 		if (node->new_timer != node->timer)
 		{

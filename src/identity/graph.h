@@ -53,6 +53,7 @@ typedef struct CdpNode
 	ItemPointerData place;
 	bool		is_new;			/* has no row yet */
 	bool		is_gone;		/* no entry names it any more: row to be deleted */
+	bool		single;			/* as the row has it: it is all of its profile */
 	bool		removed;		/* its row has been, and nothing here leads to it but raw identifiers */
 	bool		row_changed;	/* seen or state differ from the row */
 	bool		alone;			/* takes part without the rest of its profile */

@@ -6,7 +6,8 @@
  *	  A row is found by its identifier, or by its number, and read at once; then
  *	  the others of its profile are, by an index in which it stands as well.  What
  *	  the index says of rows that have been read is passed over before the table
- *	  is looked at: most profiles are of one identifier.
+ *	  is looked at.  Most profiles are of one identifier, whose row says so: then
+ *	  nothing else is looked for.
  *
  * IDENTIFICATION
  *	  src/identity/load.c
@@ -27,7 +28,7 @@
 static CdpDirect load_nodes = {
 	"identities",
 	{"node_id", "identifier", "profile_id", "first_seen", "last_seen", "state", "segments",
-	"timer", "recent", "ctid"},
+	"timer", "recent", "single", "ctid"},
 	.unpruned = true
 };
 
@@ -103,11 +104,12 @@ take_node(Datum *values, bool *isnull, void *arg)
 	if (!isnull[7])
 		node->timer = node->new_timer = DatumGetTimestampTz(values[7]);
 	node->recent = keep_value(graph, values[8], isnull[8]);
-	node->place = *(ItemPointer) DatumGetPointer(values[9]);
+	node->single = DatumGetBool(values[9]) && node->old_profile == id;
+	node->place = *(ItemPointer) DatumGetPointer(values[10]);
 	CdpGraphSingle(graph, node);
 	node->refusals = CDP_REFUSALS_UNKNOWN;
 	loading->loaded = lappend(loading->loaded, node);
-	if (loading->wanted != NULL)
+	if (loading->wanted != NULL && !node->single)
 	{
 		loading->wanted[loading->nwanted].profile = node->old_profile;
 		loading->wanted[loading->nwanted++].entry = *CdpProbeEntry(loading->prober);

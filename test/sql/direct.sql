@@ -73,3 +73,31 @@ CALL again(60);
 SELECT pg_relation_size('cdp.identities') < :size + 4 * 8192 AS few_pages;
 SELECT n, cardinality(identifiers) FROM profiles WHERE 'user_id:p' = ANY (identifiers);
 SELECT * FROM cdp.verify();
+
+-- rows say who is all of a profile; who has nobody in memory looks for no others of those
+CREATE VIEW told AS SELECT i.identifier, i.single, count(*) OVER (PARTITION BY i.profile_id) = 1 AS is_single FROM cdp.identities i;
+SELECT count(*) > 0 AS some, bool_and(single = is_single) AS right FROM told WHERE is_single;
+SELECT count(*) AS wrong FROM told WHERE single AND NOT is_single;
+DO $$ BEGIN PERFORM track('{user_id:s1}'), track('{anonymous_id:s2}'), track('{user_id:s3}'); END $$;
+SELECT FROM cdp.apply();
+SELECT * FROM told WHERE identifier::text ~ ':s' ORDER BY 1;
+\c -
+SET timezone = 'UTC';
+SET cdp.now = '2026-01-02 00:00+00';
+-- of whom nothing else changes, too
+DO $$ BEGIN PERFORM track('{user_id:s1,anonymous_id:s2}'); PERFORM cdp.merge('user_id:s3', 'anonymous_id:s2'); END $$;
+SELECT FROM cdp.apply();
+SELECT * FROM told WHERE identifier::text ~ ':s' ORDER BY 1;
+\c -
+SET timezone = 'UTC';
+SET cdp.now = '2026-01-02 00:00+00';
+DO $$ BEGIN PERFORM track('{anonymous_id:s2}'); END $$;
+SELECT FROM cdp.apply();
+SELECT identifiers, n FROM profiles WHERE 'user_id:s3' = ANY (identifiers);
+SELECT cdp.split('user_id:s3', 'anonymous_id:s2') IS NOT NULL AS split;
+SELECT FROM cdp.apply();
+SELECT * FROM told WHERE identifier::text ~ ':s' ORDER BY 1;
+SELECT * FROM cdp.verify();
+-- one that says so wrongly is found
+UPDATE cdp.identities SET single = true WHERE identifier::text = 'anonymous_id:s2';
+SELECT station, expected, found FROM cdp.verify();
