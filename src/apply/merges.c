@@ -23,6 +23,7 @@
 #include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "apply/batch.h"
@@ -512,6 +513,20 @@ identity_change(CdpBatch *batch, const char *kind, int64 profile, CdpCause cause
 }
 
 /*
+ * Announce that, with a payload that was made in scratch memory, which is emptied: to
+ * read JSON takes many times what comes of it.
+ */
+static void
+announce(CdpBatch *batch, const char *kind, int64 profile, CdpCause cause, const Jsonb *payload,
+		 MemoryContext scratch)
+{
+	identity_change(batch, kind, profile, cause)->payload =
+		memcpy(palloc(VARSIZE(payload)), payload, VARSIZE(payload));
+	MemoryContextReset(scratch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
  * Announce the merges of a batch (list of CdpMerge *), and remember who is
  * absorbed now.
  */
@@ -533,9 +548,11 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 			   *messages;
 	bool	   *unknown;
 	Datum		args[5];
+	MemoryContext scratch;
 
 	if (merges == NIL)
 		return;
+	scratch = AllocSetContextCreate(CurrentMemoryContext, "cdp payload", ALLOCSET_DEFAULT_SIZES);
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(int64);
 	ctl.entrysize = sizeof(Joint);
@@ -592,12 +609,12 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 		/* more than MAX_LISTED are merged into a profile that has more identifiers */
 		for (int told = 0; told < nnow; told += MAX_LISTED)
 		{
+			MemoryContext old = MemoryContextSwitchTo(scratch);
 			Jsonb	   *payload = merge_payload(batch, merge->profile, earlier, nearlier,
 												now + told, Min(nnow - told, MAX_LISTED));
 
-			identity_change(batch, "profile_merged", merge->profile->id,
-							CDP_CAUSE_MERGE)->payload = payload;
-			CHECK_FOR_INTERRUPTS();
+			MemoryContextSwitchTo(old);
+			announce(batch, "profile_merged", merge->profile->id, CDP_CAUSE_MERGE, payload, scratch);
 		}
 		pfree(now);
 	}
@@ -608,6 +625,7 @@ CdpMergesAnnounce(CdpBatch *batch, List *merges)
 	args[4] = CdpVarlenaArray(messages, unknown, n, TEXTOID);
 	CdpRun(&upsert_merged, args, NULL);
 	hash_destroy(joints);
+	MemoryContextDelete(scratch);
 }
 
 /*
@@ -753,7 +771,6 @@ split_payload(CdpBatch *batch, const CdpEntry *entry, int64 profile, const int64
 			  bool partial)
 {
 	StringInfoData buf;
-	Jsonb	   *payload;
 	int			i;
 
 	initStringInfo(&buf);
@@ -776,9 +793,7 @@ split_payload(CdpBatch *batch, const CdpEntry *entry, int64 profile, const int64
 		append_detail(&buf, &part, "split_at");
 	}
 	appendStringInfo(&buf, "]%s}", partial ? ", \"partial\": true" : "");
-	payload = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(buf.data)));
-	pfree(buf.data);
-	return payload;
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(buf.data)));
 }
 
 /*
@@ -788,13 +803,17 @@ void
 CdpSplitAnnounce(CdpBatch *batch, CdpPartings *partings, int64 profile, const int64 *into, int n)
 {
 	CdpEntry   *entry = parting_entry(partings, profile);
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "cdp payload",
+												  ALLOCSET_DEFAULT_SIZES);
 
 	for (int told = 0; told < n; told += MAX_LISTED)
 	{
+		MemoryContext old = MemoryContextSwitchTo(scratch);
 		Jsonb	   *payload = split_payload(batch, entry, profile, into + told,
 											Min(n - told, MAX_LISTED), n > MAX_LISTED);
 
-		identity_change(batch, "profile_split", profile, CDP_CAUSE_SPLIT)->payload = payload;
-		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(old);
+		announce(batch, "profile_split", profile, CDP_CAUSE_SPLIT, payload, scratch);
 	}
+	MemoryContextDelete(scratch);
 }
