@@ -171,6 +171,19 @@ bench_giant()
 		"$(sed -n '/giant warm/d; s/.*giant [a-z]* \([0-9]*\) [0-9]*$/\1/p' "$tmp/giant" | paste -sd ' ')" \
 		"$(sed -n 's/.*giant [a-z]* [0-9]* \([0-9]*\)$/\1/p' "$tmp/giant" | tail -n 1) MB in memory"
 
+	# whoever holds all of them together goes: as many profiles as there were identifiers
+	{
+		echo "SET client_min_messages = notice;"
+		echo "SET cdp.max_profile_identifiers = 3000000; SET cdp.max_new_identifiers_per_hour = 0;"
+		echo "SELECT cdp.detach('user_id:hub') AS decision \\gset"
+		echo "CALL bench.once('apart');"
+		echo "SELECT cdp.undo(:'decision') \\gset"
+		echo "CALL bench.once('again');"
+	} | psql -Xq -d bench_giant >"$tmp/giant" 2>&1
+	line "ms of a profile that falls into single identifiers, as its hub is detached; of the undo of that" \
+		"$(sed -n 's/.*giant [a-z]* \([0-9]*\) [0-9]*$/\1/p' "$tmp/giant" | paste -sd ' ')" \
+		"$(sed -n 's/.*giant [a-z]* [0-9]* \([0-9]*\)$/\1/p' "$tmp/giant" | tail -n 1) MB in memory"
+
 	# under the guards that everybody has, the same stream stays small
 	fresh bench_giant
 	giant_setup | sql bench_giant >/dev/null
