@@ -41,7 +41,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 #include "cdp.h"
 #include "compat.h"
@@ -63,7 +62,6 @@ typedef struct KnownRelation
 static Oid	known_schema = InvalidOid;
 static HTAB *known_relations = NULL;
 static bool relations_stale = false;
-static uint64 catalog_changes = 0;	/* that this process has noticed */
 
 /*
  * What is being looked up at the moment may already be something else.
@@ -74,7 +72,6 @@ forget_known(Datum arg, int cacheid, uint32 hashvalue)
 	if (cacheid == NAMESPACENAME)
 		known_schema = InvalidOid;
 	relations_stale = true;
-	catalog_changes++;
 }
 
 static void
@@ -86,7 +83,6 @@ watch_catalogs(void)
 		return;
 	CacheRegisterSyscacheCallback(NAMESPACENAME, forget_known, (Datum) 0);
 	CacheRegisterSyscacheCallback(RELNAMENSP, forget_known, (Datum) 0);
-	CacheRegisterSyscacheCallback(PROCOID, forget_known, (Datum) 0);
 	registered = true;
 }
 
@@ -433,15 +429,6 @@ CdpLockExtension(char **version)
 	/* mostly the one of the batch before; made again it has another number */
 	static Oid	known = InvalidOid;
 
-	/*
-	 * And of the same version: an update changes functions, or relations.  Whether
-	 * it has changed neither is looked at once a second.
-	 */
-	static bool ready = false;
-	static uint64 changes_then;
-	static TimestampTz ready_then;
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
-
 	for (;;)
 	{
 		Oid			extoid = known;
@@ -451,22 +438,11 @@ CdpLockExtension(char **version)
 		if (!OidIsValid(extoid))
 			return CDP_EXTENSION_ABSENT;
 		LockDatabaseObject(ExtensionRelationId, extoid, 0, AccessShareLock);
-		if (ready && extoid == known && catalog_changes == changes_then &&
-			now >= ready_then && now < ready_then + USECS_PER_SEC)
-		{
-			*version = CDP_VERSION;
-			return CDP_EXTENSION_READY;
-		}
-		watch_catalogs();
-		changes_then = catalog_changes;
-		ready_then = now;
-		ready = false;
 		*version = extension_version(extoid);
 		if (*version != NULL)
 		{
 			known = extoid;
-			ready = strcmp(*version, CDP_VERSION) == 0;
-			return ready ? CDP_EXTENSION_READY : CDP_EXTENSION_MISMATCH;
+			return strcmp(*version, CDP_VERSION) == 0 ? CDP_EXTENSION_READY : CDP_EXTENSION_MISMATCH;
 		}
 
 		/* dropped; is there another one? */
