@@ -62,6 +62,7 @@ load_names(void)
 {
 	static bool registered = false;
 	CdpUserContext saved;
+	bool empty;
 
 	if (loaded)
 		return;
@@ -80,7 +81,17 @@ load_names(void)
 	/* set first: an invalidation while the table is read counts */
 	table = CdpRelationOid("sensitive_names");
 	loaded = true;
-	if (CdpTableIsVoid("sensitive_names"))
+	PG_TRY();
+	{
+		empty = CdpTableIsVoid("sensitive_names");
+	}
+	PG_CATCH();
+	{
+		loaded = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (empty)
 		return;
 	CdpBecomeOwner(&saved);
 	SPI_connect();

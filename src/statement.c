@@ -16,9 +16,8 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_class.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
 #include "optimizer/planner.h"
 #include "parser/parse_type.h"
 #include "storage/bufmgr.h"
@@ -184,12 +183,14 @@ CdpPrepare(CdpStatement *statement)
 
 /*
  * Has it no page, as far as can be told without its lock?  A batch asks this of
- * more relations than a backend can lock fast.  Its file may be exchanged for
- * another one meanwhile (VACUUM FULL), which is cut off only after everybody was
- * told: so what looks void is believed if there was nothing to be told.
+ * more tables than a backend can lock fast.  The file may be exchanged for another
+ * one meanwhile (VACUUM FULL), which is cut off only after everybody was told: so
+ * what looks void is believed if there was nothing to be told.  Of a table that is
+ * truncated and filled in one transaction this may not hold for a moment after its
+ * commit; we do that to none of those that are asked for.
  */
-bool
-CdpRelationIsVoid(Oid relid)
+static bool
+looks_void(Oid relid)
 {
 	uint64		told;
 	bool		result;
@@ -198,14 +199,12 @@ CdpRelationIsVoid(Oid relid)
 	{
 		Relation	rel;
 
-		CHECK_FOR_INTERRUPTS();
 		AcceptInvalidationMessages();
 		told = SharedInvalidMessageCounter;
 		rel = RelationIdGetRelation(relid);
 		if (!RelationIsValid(rel))
 			return false;
-		result = rel->rd_rel->relkind == RELKIND_RELATION &&
-			smgrnblocks(RelationGetSmgr(rel), MAIN_FORKNUM) == 0;
+		result = smgrnblocks(RelationGetSmgr(rel), MAIN_FORKNUM) == 0;
 		RelationClose(rel);
 		AcceptInvalidationMessages();
 	} while (result && told != SharedInvalidMessageCounter);
@@ -216,17 +215,22 @@ bool
 CdpTableIsVoid(const char *table)
 {
 	Oid			relid = CdpRelationOid(table);
-	bool		result = CdpRelationIsVoid(relid);
+	Relation	rel;
+	bool		result;
 
+	/* a standby removes a file as soon as it has told of it */
+	if (!IsolationIsSerializable() && !RecoveryInProgress())
+		return looks_void(relid);
+
+	rel = table_open(relid, AccessShareLock);
+	result = RelationGetNumberOfBlocks(rel) == 0;
 	/* who adds a row is noticed from here on; somebody may have just before */
 	if (result && IsolationIsSerializable())
 	{
-		Relation	rel = table_open(relid, AccessShareLock);
-
 		PredicateLockRelation(rel, GetTransactionSnapshot());
 		result = RelationGetNumberOfBlocks(rel) == 0;
-		table_close(rel, NoLock);
 	}
+	table_close(rel, NoLock);
 	return result;
 }
 

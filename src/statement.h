@@ -95,8 +95,6 @@ extern bool CdpStatementsReadOnly;
 
 /* Has a table of the schema cdp no page, so that it cannot have a row? */
 extern bool CdpTableIsVoid(const char *table);
-/* The same of a table that the caller need not have locked. */
-extern bool CdpRelationIsVoid(Oid relid);
 
 /* Make the plan, for who runs it by a cursor. */
 extern void CdpPrepare(CdpStatement *statement);

@@ -42,7 +42,6 @@
 #include "collect/collect.h"
 #include "compat.h"
 #include "direct.h"
-#include "statement.h"
 
 /* One partition. */
 typedef struct Part
@@ -179,16 +178,20 @@ CdpLogScanBegin(void)
 	log->parts = palloc0_array(Part, Max(partitions->nparts, 1));
 	for (i = 0; i < partitions->nparts; i++)
 	{
-		Part	   *part;
+		Part	   *part = &log->parts[log->nparts++];
 
-		/*
-		 * One of months to come: nothing that is committed is in it.  A
-		 * serializable reader has to lock what he finds empty.
-		 */
-		if (!IsolationIsSerializable() && CdpRelationIsVoid(partitions->oids[i]))
-			continue;
-		part = &log->parts[log->nparts++];
 		part->rel = table_open(partitions->oids[i], AccessShareLock);
+		if (!IsolationIsSerializable() && part->rel->rd_rel->relkind == RELKIND_RELATION &&
+			RelationGetNumberOfBlocks(part->rel) == 0)
+		{
+			/*
+			 * One of months to come: nothing that is committed is in it.  A
+			 * serializable reader has to lock what he finds empty.
+			 */
+			table_close(part->rel, NoLock);
+			log->nparts--;
+			continue;
+		}
 		if (part->rel->rd_rel->relkind != RELKIND_RELATION || !find_index(part))
 		{
 			close_all(log);

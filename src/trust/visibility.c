@@ -68,6 +68,7 @@ static void
 load_rules(void)
 {
 	static bool registered = false;
+	bool empty;
 
 	if (loaded)
 		return;
@@ -86,7 +87,17 @@ load_rules(void)
 	/* set first: an invalidation while the table is read counts */
 	table = CdpRelationOid("visibility_rules");
 	loaded = true;
-	if (CdpTableIsVoid("visibility_rules"))
+	PG_TRY();
+	{
+		empty = CdpTableIsVoid("visibility_rules");
+	}
+	PG_CATCH();
+	{
+		loaded = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (empty)
 		return;
 	PG_TRY();
 	{
