@@ -43,7 +43,6 @@ int			cdp_max_new_identifiers_per_hour = 1000;
 int			cdp_max_profile_identifiers = 10000;
 int			cdp_naptime = 1000;
 double		cdp_notify_queue_limit = 0.5;
-int			cdp_pack_from = 16;
 static char *cdp_now = NULL;
 int			cdp_replay_at_commit = 10000;
 int			cdp_sync_interval = 60;
@@ -270,13 +269,6 @@ _PG_init(void)
 							   "",
 							   PGC_SUSET, 0,
 							   check_now, assign_now, NULL);
-	DefineCustomIntVariable("cdp.pack_from",
-							"Rows of a statement from which entries of tables attached with copy => false are packed.",
-							"Fewer are rows of the log each.",
-							&cdp_pack_from,
-							16, 1, INT_MAX,
-							PGC_SUSET, 0,
-							NULL, NULL, NULL);
 	DefineCustomIntVariable("cdp.replay_at_commit",
 							"Size of the log up to which a change of identity rules is applied when it commits.",
 							"Number of applied entries; above it, the applier does it in batches.  0 means always the applier.",

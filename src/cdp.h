@@ -33,7 +33,6 @@ extern int	cdp_max_profile_identifiers;	/* size guard of a component */
 extern int	cdp_naptime;			/* ms between looks without a wake-up */
 extern int	cdp_window_chunk;		/* items of a window in a row of their own */
 extern double cdp_notify_queue_limit;	/* how full NOTIFY's queue may be; 0: no NOTIFY */
-extern int	cdp_pack_from;		/* rows of a statement from which they are packed */
 extern int	cdp_replay_at_commit;	/* entries up to which rules are changed at once */
 extern int	cdp_sync_interval;	/* seconds between looks at relations without triggers; 0: never */
 

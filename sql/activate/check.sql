@@ -83,7 +83,7 @@ BEGIN
 	RETURN QUERY SELECT 'warning', 'partitions', t.name, 'there is no partition for the next month', t.remedy
 		FROM (VALUES ('events', 'SELECT cdp.make_partitions()'), ('changes', 'SELECT cdp.make_change_partitions()')) t (name, remedy)
 		WHERE to_regclass(format('cdp.%I', t.name || '_' || month)) IS NULL
-			AND (SELECT count(*) > 1 FROM pg_inherits i WHERE i.inhparent = format('cdp.%I', CASE t.name WHEN 'events' THEN 'events_rows' ELSE t.name END)::regclass);
+			AND (SELECT count(*) > 1 FROM pg_inherits i WHERE i.inhparent = format('cdp.%I', t.name)::regclass);
 	-- in the month of the installation that is as it should be
 	RETURN QUERY SELECT 'warning', 'partitions', t.name, 'the default partition takes what comes, for more than a month', t.remedy
 		FROM (VALUES

@@ -34,13 +34,11 @@ CREATE TABLE cdp.attached_rows (
 	hash bigint NOT NULL,
 	at timestamptz,
 	attachment int,
-	packed boolean NOT NULL DEFAULT false,
 	key bytea,
 	PRIMARY KEY (attachment, key)
 ) WITH (fillfactor = 90);
-COMMENT ON TABLE cdp.attached_rows IS 'rows of attached relations that are in the log; of those attached with copy => false the ones that are not in cdp.bundles, or changed since';
-COMMENT ON COLUMN cdp.attached_rows.entry IS 'the entry of the log that counts for the row; 0: none, whatever cdp.bundles says';
-COMMENT ON COLUMN cdp.attached_rows.packed IS 'cdp.bundles has an entry of the row, which counts as soon as this row is gone: so it stays, with entry 0 if it must';
+COMMENT ON TABLE cdp.attached_rows IS 'rows of attached relations that are in the log';
+COMMENT ON COLUMN cdp.attached_rows.entry IS 'the entry of the log that counts for the row';
 COMMENT ON COLUMN cdp.attached_rows.hash IS '64 bits of MD5 of what the entry says and the version of the attachment: a row that says the same again is no change';
 COMMENT ON COLUMN cdp.attached_rows.at IS 'the time of that entry, which its undo must not precede; NULL: no later than when it was logged';
 COMMENT ON COLUMN cdp.attached_rows.key IS 'what tells the row apart: its length and up to 15 bytes, or MD5';
@@ -76,30 +74,6 @@ SELECT pg_extension_config_dump('cdp.attachment_definitions', '');
 SELECT pg_extension_config_dump('cdp.unread_attachments', '');
 SELECT pg_extension_config_dump('cdp.attached_rows', '');
 SELECT pg_extension_config_dump('cdp.attachment_loads', '');
-
-CREATE FUNCTION cdp.bundle_items(version bigint,
-		OUT key bytea, OUT entry bigint, OUT hash bigint) RETURNS SETOF record
-	AS 'MODULE_PATHNAME', 'cdp_bundle_items' LANGUAGE C STABLE STRICT PARALLEL UNSAFE ROWS 100000;
-COMMENT ON FUNCTION cdp.bundle_items(bigint) IS 'internal: all packed entries of an attachment (its version), whether they count or not';
-
-CREATE FUNCTION cdp.bundled_standing(from_page bigint, until_page bigint, OUT entry bigint) RETURNS SETOF bigint
-	AS 'MODULE_PATHNAME', 'cdp_bundled_standing' LANGUAGE C STABLE STRICT PARALLEL UNSAFE ROWS 10000;
-COMMENT ON FUNCTION cdp.bundled_standing(bigint, bigint) IS 'internal: the entries in these pages of cdp.bundles (the latter excluded) that count for rows of attached tables';
-
-CREATE FUNCTION cdp.known_rows(attachment int, version bigint)
-	RETURNS TABLE (key bytea, hash bigint, entry bigint)
-	LANGUAGE sql STABLE PARALLEL UNSAFE ROWS 100000
-BEGIN ATOMIC
-	SELECT r.key, r.hash, r.entry FROM cdp.attached_rows r
-	WHERE r.attachment = known_rows.attachment AND r.entry <> 0
-	UNION ALL
-	SELECT b.key, b.hash, b.entry
-	FROM cdp.bundle_items(known_rows.version) b
-	WHERE NOT EXISTS (SELECT FROM cdp.attached_rows r WHERE r.attachment = known_rows.attachment AND r.key = b.key);
-END;
-COMMENT ON FUNCTION cdp.known_rows(int, bigint) IS 'internal: all rows of an attachment (its number and version) that are in the log, packed or not, and the entries that count for them';
-REVOKE ALL ON FUNCTION cdp.bundle_items(bigint), cdp.bundled_standing(bigint, bigint),
-	cdp.known_rows(int, bigint) FROM PUBLIC;
 
 CREATE FUNCTION cdp.capture() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'cdp_capture' LANGUAGE C;

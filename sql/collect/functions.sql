@@ -103,7 +103,7 @@ COMMENT ON FUNCTION cdp.payload(cdp.events) IS
 	'the payload that an entry came from, unchanged; for an entry that came otherwise, the payload that says the same. Of a table attached with copy => false the properties are read from the row, for who may read cdp.events';
 
 -- Partitions are made standalone and attached afterwards: that needs no more
--- than SHARE UPDATE EXCLUSIVE on cdp.events_rows, but a moment of ACCESS EXCLUSIVE
+-- than SHARE UPDATE EXCLUSIVE on cdp.events, but a moment of ACCESS EXCLUSIVE
 -- on the default partition, hence the short lock_timeout. The incarnation has
 -- no default in them: a partition outlives the incarnation that it was made
 -- in, and nobody is to write to it directly.
@@ -131,7 +131,7 @@ BEGIN
 		name := to_char(lower_bound, '"events_y"YYYY"m"MM');
 		IF to_regclass(format('cdp.%I', name)) IS NULL THEN
 			BEGIN
-				LOCK TABLE ONLY cdp.events_rows IN SHARE UPDATE EXCLUSIVE MODE;
+				LOCK TABLE ONLY cdp.events IN SHARE UPDATE EXCLUSIVE MODE;
 				-- somebody else may have been faster
 				IF to_regclass(format('cdp.%I', name)) IS NULL THEN
 					-- what has come in this month is in the default partition: the rest of
@@ -154,7 +154,7 @@ BEGIN
 						EXECUTE format('CREATE INDEX %I ON cdp.%I (xid, id)', name || '_xid', name);
 						EXECUTE format('CREATE INDEX %I ON cdp.%I (cdp.message_hash(source, message_id)) '
 							'WHERE message_id IS NOT NULL', name || '_message', name);
-						EXECUTE format('ALTER TABLE cdp.events_rows ATTACH PARTITION cdp.%I FOR VALUES FROM (%L) TO (%L)',
+						EXECUTE format('ALTER TABLE cdp.events ATTACH PARTITION cdp.%I FOR VALUES FROM (%L) TO (%L)',
 							name, first_bound, upper_bound);
 						made := made + 1;
 					END IF;

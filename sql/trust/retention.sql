@@ -113,14 +113,14 @@ BEGIN
 			SELECT c.relname AS name,
 				substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']*)''\)')::timestamptz AS until
 			FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-			WHERE i.inhparent = 'cdp.events_rows'::regclass AND c.relname <> 'events_default') p
+			WHERE i.inhparent = 'cdp.events'::regclass AND c.relname <> 'events_default') p
 		WHERE p.until <= horizon ORDER BY p.until
 	LOOP
 		BEGIN
 			EXECUTE format('LOCK TABLE cdp.%I IN ACCESS EXCLUSIVE MODE', part.name);
 			EXECUTE format('SELECT EXISTS (SELECT FROM cdp.%I)', part.name) INTO entries;
 			IF NOT entries THEN
-				EXECUTE format('ALTER TABLE cdp.events_rows DETACH PARTITION cdp.%I', part.name);
+				EXECUTE format('ALTER TABLE cdp.events DETACH PARTITION cdp.%I', part.name);
 				EXECUTE format('DROP TABLE cdp.%I', part.name);
 				dropped := dropped + 1;
 			END IF;

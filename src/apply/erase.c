@@ -164,8 +164,8 @@ static CdpStatement log_pages = {
 	"SELECT count(*), coalesce(max(pg_relation_size(c.oid) / current_setting('block_size')::int), 0),"
 	" (SELECT n.id FROM cdp.incarnation n) || ':' ||"
 	" coalesce(md5(string_agg(pg_relation_filenode(c.oid)::text, ' ' ORDER BY c.oid)), '')"
-	" FROM pg_class c WHERE c.oid = 'cdp.bundles'::regclass"
-	" OR c.oid IN (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = 'cdp.events_rows'::regclass)",
+	" FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+	" WHERE i.inhparent = 'cdp.events'::regclass",
 	{NULL}
 };
 

@@ -52,11 +52,8 @@ static CdpStatement forget_rejected = {
 	"rejected"
 };
 
-/* of a row that a bundle has, too, it must stay known that nothing counts */
 static CdpStatement forget_attached = {
-	"WITH n AS (UPDATE cdp.attached_rows a SET entry = 0, hash = 0, at = NULL"
-	" FROM unnest($1) AS u (entry) WHERE a.entry = u.entry AND a.packed)"
-	" DELETE FROM cdp.attached_rows a USING unnest($1) AS u (entry) WHERE a.entry = u.entry AND NOT a.packed",
+	"DELETE FROM cdp.attached_rows a USING unnest($1) AS u (entry) WHERE a.entry = u.entry",
 	{"int8[]"},
 	"attached_rows"
 };

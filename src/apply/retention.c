@@ -39,16 +39,10 @@
 /* how many partitions the log has, and the pages of the largest */
 static CdpStatement old_pages = {
 	"SELECT count(*), coalesce(max(pg_relation_size(c.oid) / current_setting('block_size')::int), 0)"
-	" FROM pg_class c WHERE c.oid = 'cdp.bundles'::regclass"
-	" OR c.oid IN (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = 'cdp.events_rows'::regclass)",
+	" FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+	" WHERE i.inhparent = 'cdp.events'::regclass",
 	{NULL}
 };
-
-/* whose row is still in its attached table; of packed ones in pages from $1 to $2 */
-#define STANDS \
-	"(EXISTS (SELECT FROM cdp.attached_rows a WHERE a.entry = e.id)" \
-	" OR (e.tableoid = 'cdp.events_packed'::regclass" \
-	" AND e.id IN (SELECT b.entry FROM cdp.bundled_standing($1, $2) b)))"
 
 /*
  * Of the pages from $1 to $2 of each partition what has expired at $3: by the
@@ -66,7 +60,7 @@ static CdpStatement expired_rows = {
 	" AND (r.source = '*' OR r.source = coalesce(e.source, 'sql'))"
 	" ORDER BY (r.type <> '*')::int + (r.event <> '*')::int + (r.source <> '*')::int DESC,"
 	" cdp.expires_before($3, r.keep) LIMIT 1)"
-	" AND NOT " STANDS,
+	" AND NOT EXISTS (SELECT FROM cdp.attached_rows a WHERE a.entry = e.id)",
 	{"int8", "int8", "timestamptz", "timestamptz"}
 };
 
@@ -103,7 +97,7 @@ static CdpStatement expired_parts = {
 	" WHERE e.ctid >= ('(' || $1 || ',0)')::tid AND e.ctid < ('(' || $2 || ',0)')::tid"
 	" AND e.received_at < $4"
 	" AND coalesce(e.type, 'track') = ANY ('{track,identify,page,screen,group,leave,alias}')"
-	" AND NOT " STANDS ") e"
+	" AND NOT EXISTS (SELECT FROM cdp.attached_rows a WHERE a.entry = e.id)) e"
 	" WHERE e.kept_identifiers IS NOT NULL OR e.kept_properties IS NOT NULL",
 	{"int8", "int8", "timestamptz", "timestamptz"}
 };

@@ -103,8 +103,8 @@ static CdpStatement forget_unread = {
  */
 static CdpStatement copy_payloads = {
 	"WITH copied AS (UPDATE cdp.events e SET properties = i.properties"
-	" FROM " CDP_ROWS_NAME " AS i JOIN cdp.known_rows($1, $3) r"
-	" ON r.key = i.key AND r.hash = i.hash"
+	" FROM " CDP_ROWS_NAME " AS i JOIN cdp.attached_rows r"
+	" ON r.attachment = $1 AND r.key = i.key AND r.hash = i.hash"
 	" WHERE e.id = r.entry AND e.source = $2"
 	/* not what an erasure has left of one */
 	" AND e.properties = jsonb_build_object('$row', e.properties->'$row')"
@@ -114,13 +114,13 @@ static CdpStatement copy_payloads = {
 	" AND (cdp.plan_withholds(c.id, c.type, c.event, c.received_at, c.properties)"
 	" OR cdp.plan_keeps(c.id, c.type, c.event, c.received_at, c.properties)"
 	" IS DISTINCT FROM c.properties) ON CONFLICT DO NOTHING RETURNING entry",
-	{ "int4", "text", "int8" }
+	{ "int4", "text" }
 };
 
 static CdpStatement lost_payloads = {
-	"SELECT count(*) FROM cdp.known_rows($1, $3) r WHERE NOT EXISTS"
+	"SELECT count(*) FROM cdp.attached_rows r WHERE r.attachment = $1 AND NOT EXISTS"
 	" (SELECT FROM " CDP_ROWS_NAME " AS i WHERE i.key = r.key AND i.hash = r.hash)",
-	{ "int4", "text", "int8" }
+	{ "int4" }
 };
 
 static CdpStatement find_triggers = {
@@ -358,7 +358,7 @@ copy_all(CdpAttachment *attachment)
 {
 	CdpCapture capture;
 	CdpUserContext saved;
-	Datum args[3] = { Int32GetDatum(attachment->id), PointerGetDatum(attachment->source), Int64GetDatum(attachment->version) };
+	Datum args[2] = { Int32GetDatum(attachment->id), PointerGetDatum(attachment->source) };
 	Oid relid = OidIsValid(attachment->role) ? CdpAttachedRelation(attachment) : InvalidOid;
 	const char *key = OidIsValid(relid) ? CdpMappingPrimaryKey(relid, true) : NULL;
 	int64 lost;
@@ -373,9 +373,6 @@ copy_all(CdpAttachment *attachment)
 	if (capture.anew)
 		CdpCaptureWrite(&capture, false);
 	CdpBecomeOwner(&saved);
-	/* they are many, whatever the planner knows of the log */
-	(void) set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
 	CdpCaptureRegister(&capture);
 	if (CdpRunLatest(&copy_payloads, args) > 0)
 		CdpGenerationBump();

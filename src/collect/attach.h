@@ -107,26 +107,6 @@ extern uint64 CdpRunLatest(CdpStatement *statement, Datum *args);
 
 /* collect/capture.c */
 
-/* Columns of a row that was mapped, as SQL gets it. */
-typedef enum CdpRowColumn
-{
-	CDP_ROW_KEY = 0,
-	CDP_ROW_HASH,
-	CDP_ROW_EVENT,
-	CDP_ROW_IDENTIFIERS,
-	CDP_ROW_PROPERTIES,
-	CDP_ROW_TIME,
-	CDP_ROW_NATTS
-} CdpRowColumn;
-
-/* What could not be mapped. */
-typedef struct CdpRefused
-{
-	int sqlstate;
-	char *detail;
-	Jsonb *row; /* may be NULL */
-} CdpRefused;
-
 /*
  * The rows of one change: read and mapped as the one who attached the table,
  * then written to the log as the owner of the extension.  Within SPI.
@@ -148,7 +128,7 @@ typedef struct CdpCapture
 	bool whole; /* payloads, whether the attachment copies them or not */
 	bool anew; /* log rows that say what they said, too */
 	Snapshot moment; /* rows as this sees them */
-	List *refused; /* CdpRefused * */
+	List *refused; /* private to capture.c: what could not be mapped */
 } CdpCapture;
 
 extern void CdpCaptureBegin(CdpCapture *capture, CdpAttachment *attachment);
@@ -164,28 +144,20 @@ extern int CdpCaptureTry(CdpCapture *capture, Oid relid, const char *key,
 						 const char *from, const char *condition, Datum *keys, int nkeys);
 /* The rows whose keys a query yields are gone. */
 extern void CdpCaptureKeys(CdpCapture *capture, Oid relid, const char *query);
+/* After TRUNCATE: whatever is not in the table is. */
+extern void CdpCaptureTruncate(CdpCapture *capture, Oid relid, const char *key);
 /* Does an error say something of rows or mapping, and not of the machine or of others? */
 extern bool CdpCaptureTolerates(const ErrorData *error);
 /* What could not be mapped; context: where the error is kept. */
 extern void CdpCaptureRefuse(CdpCapture *capture, MemoryContext context, ErrorData *error, Jsonb *row);
+extern void CdpCaptureWrite(CdpCapture *capture, bool everything);
 /* Give SQL the rows, as a relation with columns key, hash, properties, … */
 #define CDP_ROWS_NAME "cdp_rows"
 extern void CdpCaptureRegister(CdpCapture *capture);
 extern void CdpCaptureUnregister(void);
-/* The columns of rows that were mapped. */
-extern TupleDesc CdpCaptureDescriptor(void);
-/* The only one of keys of rows that are gone. */
-extern TupleDesc CdpGoneDescriptor(void);
-/* Give SQL rows as a relation of this name. */
-extern void CdpRegisterRows(const char *name, Tuplestorestate *rows, TupleDesc desc, int64 n);
 /* What cdp.attached_rows has as the key of a row: a bytea. */
 extern Datum CdpAttachedKey(text *key);
 extern void CdpCaptureEnd(CdpCapture *capture);
-
-/* collect/capture_write.c */
-/* After TRUNCATE: whatever is not in the table is. */
-extern void CdpCaptureTruncate(CdpCapture *capture, Oid relid, const char *key);
-extern void CdpCaptureWrite(CdpCapture *capture, bool everything);
 
 /* collect/attach.c */
 

@@ -1,7 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * capture.c
- *	  Rows of attached tables, mapped.
+ *	  Rows of attached tables: mapped, compared with what the log says of
+ *	  them, and written to it.
+ *
+ *	  cdp.attached_rows knows for each row that was logged its key, the entry
+ *	  that counts and a hash of what that entry says.  So a change of a row is
+ *	  an undo of its entry and a new entry, a row that is gone is an undo, and a
+ *	  row that says what it said before is nothing.  Whatever a table went
+ *	  through, the entries of its source that count are its rows.
  *
  *	  A mapping is evaluated as the role that attached the table, in a
  *	  restricted operation and with settings of its own.  An error in it must
@@ -33,7 +40,6 @@
 #include "utils/snapmgr.h"
 
 #include "collect/attach.h"
-#include "collect/bundle.h"
 #include "collect/extract.h"
 #include "compat.h"
 #include "statement.h"
@@ -41,6 +47,27 @@
 #define FETCH_SIZE 1000
 #define MAX_PLANS 100
 
+#define ROWS_NAME CDP_ROWS_NAME
+#define GONE_NAME "cdp_gone"
+
+typedef enum RowColumn
+{
+	ROW_KEY = 0,
+	ROW_HASH,
+	ROW_EVENT,
+	ROW_IDENTIFIERS,
+	ROW_PROPERTIES,
+	ROW_TIME,
+	ROW_NATTS
+} RowColumn;
+
+/* What could not be mapped. */
+typedef struct Refused
+{
+	int sqlstate;
+	char *detail;
+	Jsonb *row;
+} Refused;
 
 /*
  * Plans of mappings' queries.  They live as long as the backend; a query names
@@ -55,23 +82,112 @@ typedef struct MappingPlan
 
 static List *plans = NIL;
 
-TupleDesc
-CdpCaptureDescriptor(void)
-{
-	TupleDesc desc = CreateTemplateTupleDesc(CDP_ROW_NATTS);
+/*
+ * Ids are drawn here and not by the column's default, for both tables get
+ * them.  An undo counts only for what is earlier, hence its time.  Rows that
+ * are known are found again where the join has seen them; one that is not there
+ * any more, as keys need not be unique, is put like a new one.
+ */
+#define LOG_ROWS(which) \
+	"WITH fresh AS MATERIALIZED (" \
+	" SELECT nextval('cdp.events_id_seq') AS id, i.*," \
+	" COALESCE(i.occurred_at, cdp.clock()) AS at," \
+	" r.entry AS old_entry, r.at AS old_at, r.ctid AS place" \
+	" FROM " which " AS i" \
+	" LEFT JOIN cdp.attached_rows r ON r.attachment = $1 AND r.key = i.key" \
+	" WHERE $4 OR r.hash IS DISTINCT FROM i.hash)," \
+	" retracted AS (" \
+	" INSERT INTO cdp.events (source, type, identifiers, properties, occurred_at)" \
+	" SELECT $2, 'undo', '{}', jsonb_build_object('entry', '#' || f.old_entry)," \
+	" GREATEST(cdp.clock(), f.old_at)" \
+	" FROM fresh f WHERE f.old_entry IS NOT NULL)," \
+	" logged AS (" \
+	" INSERT INTO cdp.events (id, source, type, event, identifiers, properties, occurred_at)" \
+	" SELECT f.id, $2, $3, f.event, f.identifiers, f.properties, f.at FROM fresh f)," \
+	" renewed AS (" \
+	" UPDATE cdp.attached_rows r" \
+	" SET hash = f.hash, entry = f.id, at = CASE WHEN f.at > cdp.clock() THEN f.at END" \
+	" FROM fresh f WHERE r.ctid = f.place RETURNING r.entry)," \
+	" kept AS (" \
+	" INSERT INTO cdp.attached_rows AS r (attachment, key, hash, entry, at)" \
+	" SELECT $1, f.key, f.hash, f.id, CASE WHEN f.at > cdp.clock() THEN f.at END FROM fresh f" \
+	" WHERE f.id NOT IN (SELECT n.entry FROM renewed n)" \
+	" ON CONFLICT (attachment, key) DO UPDATE" \
+	" SET hash = excluded.hash, entry = excluded.entry, at = excluded.at)" \
+	" SELECT count(*), count(f.old_entry) FROM fresh f"
 
-	TupleDescInitEntry(desc, CDP_ROW_KEY + 1, "key", BYTEAOID, -1, 0);
-	TupleDescInitEntry(desc, CDP_ROW_HASH + 1, "hash", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, CDP_ROW_EVENT + 1, "event", TEXTOID, -1, 0);
-	TupleDescInitEntry(desc, CDP_ROW_IDENTIFIERS + 1, "identifiers",
+static CdpStatement log_rows = {
+	LOG_ROWS(ROWS_NAME),
+	{ "int4", "text", "text", "bool" }
+};
+
+/* what should be a key may not be one: the earliest row counts, and it is said */
+static CdpStatement log_distinct_rows = {
+	LOG_ROWS("(SELECT DISTINCT ON (d.key) d.* FROM " ROWS_NAME " AS d ORDER BY d.key, d.occurred_at, d.hash)"),
+	{ "int4", "text", "text", "bool" }
+};
+
+static CdpStatement count_doubles = {
+	"SELECT count(*) - count(DISTINCT d.key) FROM " ROWS_NAME " AS d",
+	{ NULL }
+};
+
+#define RETRACT(which) \
+	"WITH gone AS (" \
+	" DELETE FROM cdp.attached_rows r " which \
+	" RETURNING r.entry, r.at)," \
+	" retracted AS (" \
+	" INSERT INTO cdp.events (source, type, identifiers, properties, occurred_at)" \
+	" SELECT $2, 'undo', '{}', jsonb_build_object('entry', '#' || g.entry)," \
+	" GREATEST(cdp.clock(), g.at) FROM gone g)" \
+	" SELECT count(*) FROM gone"
+
+static CdpStatement retract_gone = {
+	RETRACT("USING " GONE_NAME " AS o WHERE r.attachment = $1 AND r.key = o.key"),
+	{ "int4", "text" }
+};
+
+static CdpStatement retract_others = {
+	RETRACT("WHERE r.attachment = $1 AND NOT EXISTS"
+			" (SELECT FROM " GONE_NAME " AS o WHERE o.key = r.key)"),
+	{ "int4", "text" }
+};
+
+static CdpStatement retract_absent = {
+	RETRACT("WHERE r.attachment = $1 AND NOT EXISTS"
+			" (SELECT FROM " ROWS_NAME " AS i WHERE i.key = r.key)"),
+	{ "int4", "text" }
+};
+
+/* when all rows are mapped anew, what was said of them before is out of date */
+static CdpStatement forget_refused = {
+	"DELETE FROM cdp.rejected WHERE source = $1 AND reason = $2 AND entry IS NULL",
+	{ "text", "text" }
+};
+
+static CdpStatement refuse = {
+	"INSERT INTO cdp.rejected (source, reason, detail, sqlstate, payload)"
+	" VALUES ($1, $2, $3, $4, $5)",
+	{ "text", "text", "text", "text", "jsonb" }
+};
+
+static TupleDesc
+row_descriptor(void)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(ROW_NATTS);
+
+	TupleDescInitEntry(desc, ROW_KEY + 1, "key", BYTEAOID, -1, 0);
+	TupleDescInitEntry(desc, ROW_HASH + 1, "hash", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, ROW_EVENT + 1, "event", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, ROW_IDENTIFIERS + 1, "identifiers",
 					   get_array_type(CdpTypeOid("identifier")), -1, 0);
-	TupleDescInitEntry(desc, CDP_ROW_PROPERTIES + 1, "properties", JSONBOID, -1, 0);
-	TupleDescInitEntry(desc, CDP_ROW_TIME + 1, "occurred_at", TIMESTAMPTZOID, -1, 0);
+	TupleDescInitEntry(desc, ROW_PROPERTIES + 1, "properties", JSONBOID, -1, 0);
+	TupleDescInitEntry(desc, ROW_TIME + 1, "occurred_at", TIMESTAMPTZOID, -1, 0);
 	return desc;
 }
 
-TupleDesc
-CdpGoneDescriptor(void)
+static TupleDesc
+gone_descriptor(void)
 {
 	TupleDesc desc = CreateTemplateTupleDesc(1);
 
@@ -111,8 +227,8 @@ digest(const void *data, Size len, uint8 *result)
  * length, so that numbers that grow are put at the end of the index and not all
  * over it; the MD5 of a longer one, with a first byte that is no such length.
  */
-bytea *
-CdpShortKey(const void *data, Size len)
+static bytea *
+short_key(const void *data, Size len)
 {
 	bool fits = len < MD5_DIGEST_LENGTH;
 	Size size = fits ? len + 1 : MD5_DIGEST_LENGTH;
@@ -131,7 +247,7 @@ CdpShortKey(const void *data, Size len)
 Datum
 CdpAttachedKey(text *key)
 {
-	return PointerGetDatum(CdpShortKey(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
+	return PointerGetDatum(short_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
 }
 
 /*
@@ -195,8 +311,8 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 {
 	CdpMapping *mapping = capture->attachment->mapping;
 	CdpIdentifierList list;
-	Datum values[CDP_ROW_NATTS];
-	bool nulls[CDP_ROW_NATTS] = { 0 };
+	Datum values[ROW_NATTS];
+	bool nulls[ROW_NATTS] = { 0 };
 	StringInfoData buf;
 	Datum *elements;
 	bool *element_nulls;
@@ -208,7 +324,7 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("key of the row is NULL")));
 	key = DatumGetTextPP(mapped[CDP_MAPPED_KEY]);
-	values[CDP_ROW_KEY] = CdpAttachedKey(key);
+	values[ROW_KEY] = CdpAttachedKey(key);
 
 	CdpIdentifierListInit(&list);
 	deconstruct_array(DatumGetArrayTypeP(mapped[CDP_MAPPED_VALUES]), TEXTOID, -1,
@@ -226,26 +342,26 @@ keep_row(CdpCapture *capture, TupleDesc desc, Datum *mapped, bool *mapped_null)
 			CdpIdentifierListAdd(&list, kind, strlen(kind), VARDATA_ANY(value),
 								 VARSIZE_ANY_EXHDR(value));
 	}
-	values[CDP_ROW_IDENTIFIERS] = PointerGetDatum(CdpIdentifierListArray(&list));
-	values[CDP_ROW_EVENT] = mapped[CDP_MAPPED_EVENT];
-	nulls[CDP_ROW_EVENT] = mapped_null[CDP_MAPPED_EVENT];
-	values[CDP_ROW_PROPERTIES] = mapped[CDP_MAPPED_PROPERTIES];
-	nulls[CDP_ROW_PROPERTIES] = mapped_null[CDP_MAPPED_PROPERTIES];
-	values[CDP_ROW_TIME] = mapped[CDP_MAPPED_TIME];
-	nulls[CDP_ROW_TIME] = mapped_null[CDP_MAPPED_TIME];
+	values[ROW_IDENTIFIERS] = PointerGetDatum(CdpIdentifierListArray(&list));
+	values[ROW_EVENT] = mapped[CDP_MAPPED_EVENT];
+	nulls[ROW_EVENT] = mapped_null[CDP_MAPPED_EVENT];
+	values[ROW_PROPERTIES] = mapped[CDP_MAPPED_PROPERTIES];
+	nulls[ROW_PROPERTIES] = mapped_null[CDP_MAPPED_PROPERTIES];
+	values[ROW_TIME] = mapped[CDP_MAPPED_TIME];
+	nulls[ROW_TIME] = mapped_null[CDP_MAPPED_TIME];
 
 	initStringInfo(&buf);
 	hash_part(&buf, &capture->attachment->version, sizeof(int64));
 	hash_part(&buf, mapping->type, strlen(mapping->type));
-	hash_varlena(&buf, values[CDP_ROW_EVENT], nulls[CDP_ROW_EVENT]);
+	hash_varlena(&buf, values[ROW_EVENT], nulls[ROW_EVENT]);
 	for (int i = 0; i < list.count; i++)
 		hash_varlena(&buf, list.items[i], false);
-	hash_varlena(&buf, values[CDP_ROW_PROPERTIES], nulls[CDP_ROW_PROPERTIES]);
-	if (!nulls[CDP_ROW_TIME])
-		hash_part(&buf, &values[CDP_ROW_TIME], sizeof(Datum));
-	values[CDP_ROW_HASH] = Int64GetDatum(hash_of(&buf));
-	if (!capture->attachment->copy && !capture->whole && !nulls[CDP_ROW_PROPERTIES])
-		values[CDP_ROW_PROPERTIES] = reference_or(values[CDP_ROW_PROPERTIES], key);
+	hash_varlena(&buf, values[ROW_PROPERTIES], nulls[ROW_PROPERTIES]);
+	if (!nulls[ROW_TIME])
+		hash_part(&buf, &values[ROW_TIME], sizeof(Datum));
+	values[ROW_HASH] = Int64GetDatum(hash_of(&buf));
+	if (!capture->attachment->copy && !capture->whole && !nulls[ROW_PROPERTIES])
+		values[ROW_PROPERTIES] = reference_or(values[ROW_PROPERTIES], key);
 
 	tuplestore_putvalues(capture->rows, desc, values, nulls);
 	capture->nrows++;
@@ -261,7 +377,7 @@ keep_gone(CdpCapture *capture, TupleDesc desc, Datum key, bool isnull)
 	if (isnull)
 		return; /* was never logged */
 	data = PG_DETOAST_DATUM_PACKED(key);
-	value = PointerGetDatum(CdpShortKey(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)));
+	value = PointerGetDatum(short_key(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)));
 	tuplestore_putvalues(capture->gone, desc, &value, &null);
 	capture->ngone++;
 }
@@ -342,7 +458,7 @@ void
 CdpCaptureRefuse(CdpCapture *capture, MemoryContext context, ErrorData *error, Jsonb *row)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
-	CdpRefused *one = palloc0(sizeof(CdpRefused));
+	Refused *one = palloc0(sizeof(Refused));
 
 	one->sqlstate = error->sqlerrcode;
 	one->detail = pstrdup(error->message);
@@ -526,7 +642,7 @@ CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
 			   const char *from, const char *condition)
 {
 	CdpAttachment *attachment = capture->attachment;
-	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(attachment->mapping, key, from, condition), .function = mapped_row, .arg = CdpCaptureDescriptor() };
+	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(attachment->mapping, key, from, condition), .function = mapped_row, .arg = row_descriptor() };
 	CdpUserContext saved;
 	int64 before = capture->nrows;
 	ErrorData *error;
@@ -552,7 +668,7 @@ CdpCaptureRows(CdpCapture *capture, Oid relid, const char *key,
 		single.key.query = CdpMappingKeyQuery(attachment->mapping, key,
 											  "(SELECT ($1).*) AS r", false);
 		single.key.function = gone_row;
-		single.key.arg = CdpGoneDescriptor();
+		single.key.arg = gone_descriptor();
 		each.query = psprintf("SELECT r::%s, to_jsonb(r) FROM %s",
 							  format_type_be_qualified(single.attempt.argtype), from);
 		error = attempt(&each);
@@ -572,7 +688,7 @@ int
 CdpCaptureTry(CdpCapture *capture, Oid relid, const char *key,
 			  const char *from, const char *condition, Datum *keys, int nkeys)
 {
-	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(capture->attachment->mapping, key, from, condition), .keys = keys, .nkeys = nkeys, .function = mapped_row, .arg = CdpCaptureDescriptor() };
+	Attempt all = { .capture = capture, .relid = relid, .query = CdpMappingQuery(capture->attachment->mapping, key, from, condition), .keys = keys, .nkeys = nkeys, .function = mapped_row, .arg = row_descriptor() };
 	CdpUserContext saved;
 	ErrorData *error;
 
@@ -592,7 +708,7 @@ CdpCaptureTry(CdpCapture *capture, Oid relid, const char *key,
 void
 CdpCaptureKeys(CdpCapture *capture, Oid relid, const char *query)
 {
-	Attempt all = { .capture = capture, .relid = relid, .query = query, .function = gone_row, .arg = CdpGoneDescriptor() };
+	Attempt all = { .capture = capture, .relid = relid, .query = query, .function = gone_row, .arg = gone_descriptor() };
 	CdpUserContext saved;
 	ErrorData *error;
 
@@ -607,8 +723,8 @@ CdpCaptureKeys(CdpCapture *capture, Oid relid, const char *query)
 	CdpRestoreUser(&saved);
 }
 
-void
-CdpRegisterRows(const char *name, Tuplestorestate *rows, TupleDesc desc, int64 n)
+static void
+register_rows(const char *name, Tuplestorestate *rows, TupleDesc desc, int64 n)
 {
 	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
 
@@ -625,11 +741,136 @@ CdpRegisterRows(const char *name, Tuplestorestate *rows, TupleDesc desc, int64 n
 void
 CdpCaptureRegister(CdpCapture *capture)
 {
-	CdpRegisterRows(CDP_ROWS_NAME, capture->rows, CdpCaptureDescriptor(), capture->nrows);
+	register_rows(ROWS_NAME, capture->rows, row_descriptor(), capture->nrows);
 }
 
 void
 CdpCaptureUnregister(void)
 {
-	SPI_unregister_relation(CDP_ROWS_NAME);
+	SPI_unregister_relation(ROWS_NAME);
+}
+
+static void
+write_refused(CdpCapture *capture, bool everything)
+{
+	ListCell *cell;
+	Datum args[5];
+
+	args[0] = PointerGetDatum(capture->attachment->source);
+	args[1] = CStringGetTextDatum(psprintf("attachment \"%s\": row cannot be mapped",
+										   capture->attachment->name));
+	if (everything)
+		CdpRun(&forget_refused, args, NULL);
+	foreach(cell, capture->refused)
+	{
+		Refused *one = lfirst(cell);
+
+		args[2] = CStringGetTextDatum(one->detail);
+		args[3] = CStringGetTextDatum(unpack_sql_state(one->sqlstate));
+		args[4] = PointerGetDatum(one->row);
+		CdpRun(&refuse, args, one->row ? NULL : "    n");
+	}
+}
+
+/*
+ * Write to the log what has been captured; with everything, rows that are in
+ * it and have not been captured are gone.
+ */
+void
+CdpCaptureWrite(CdpCapture *capture, bool everything)
+{
+	CdpAttachment *attachment = capture->attachment;
+	CdpUserContext saved;
+	Datum args[4];
+
+	CdpBecomeOwner(&saved);
+	args[0] = Int32GetDatum(attachment->id);
+	args[1] = PointerGetDatum(attachment->source);
+	args[2] = CStringGetTextDatum(attachment->mapping->type);
+	args[3] = BoolGetDatum(capture->anew);
+	CdpCaptureRegister(capture);
+	register_rows(GONE_NAME, capture->gone, gone_descriptor(), capture->ngone);
+
+	/* what could not be mapped stays as it was: it is not known to be gone */
+	if (everything && capture->rejected == 0)
+	{
+		CdpRunLatest(&retract_absent, args);
+		capture->retracted += CdpCellInt8(0, 1);
+	}
+	CdpPinPlans();
+	if (capture->ngone > 0)
+	{
+		CdpRunLatest(&retract_gone, args);
+		capture->retracted += CdpCellInt8(0, 1);
+	}
+	if (capture->nrows > 0 && capture->doubles)
+	{
+		int64 doubles;
+
+		CdpRunLatest(&count_doubles, NULL);
+		doubles = CdpCellInt8(0, 1);
+		if (doubles > 0)
+		{
+			ErrorData error = { .sqlerrcode = ERRCODE_UNIQUE_VIOLATION };
+
+			error.message = psprintf("Rows with the key of another one: " INT64_FORMAT
+									 "; of each key one row counts.",
+									 doubles);
+			CdpCaptureRefuse(capture, CurrentMemoryContext, &error, NULL);
+		}
+	}
+	if (capture->nrows > 0)
+	{
+		CdpRunLatest(capture->doubles ? &log_distinct_rows : &log_rows, args);
+		capture->logged += CdpCellInt8(0, 1);
+		capture->retracted += CdpCellInt8(0, 2);
+	}
+	write_refused(capture, everything);
+	CdpCaptureUnregister();
+	SPI_unregister_relation(GONE_NAME);
+	CdpRestoreUser(&saved);
+}
+
+/*
+ * After TRUNCATE of the table or of a part of it: what is not there any more is
+ * retracted.  Both statements see the same moment, as others go on writing to
+ * other parts.
+ */
+void
+CdpCaptureTruncate(CdpCapture *capture, Oid relid, const char *key)
+{
+	CdpAttachment *attachment = capture->attachment;
+	CdpUserContext saved;
+	Datum args[2];
+	Snapshot snapshot;
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (key != NULL)
+	{
+		char *from = psprintf("%s AS r", attachment->relation);
+
+		capture->moment = snapshot;
+		CdpCaptureKeys(capture, relid, CdpMappingKeyQuery(attachment->mapping, key, from, true));
+		capture->moment = NULL;
+	}
+	CdpBecomeOwner(&saved);
+	if (capture->rejected == 0)
+	{
+		int rc;
+
+		args[0] = Int32GetDatum(attachment->id);
+		args[1] = PointerGetDatum(attachment->source);
+		register_rows(GONE_NAME, capture->gone, gone_descriptor(), capture->ngone);
+		CdpPrepare(&retract_others);
+		rc = SPI_execute_snapshot(retract_others.plan, args, NULL, snapshot,
+								  InvalidSnapshot, false, true, 0);
+		if (rc < 0)
+			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+		capture->retracted += CdpCellInt8(0, 1);
+		SPI_unregister_relation(GONE_NAME);
+	}
+	write_refused(capture, capture->rejected == 0 && capture->ngone == 0);
+	CdpRestoreUser(&saved);
+	UnregisterSnapshot(snapshot);
 }

@@ -3,13 +3,13 @@
  * log_scan.c
  *	  Entries of the log in the order of (xid, id), read without a statement.
  *
- *	  Nothing says in which partition of cdp.events_rows the entries of a transaction
+ *	  Nothing says in which partition of cdp.events the entries of a transaction
  *	  are: received_at is the client's statement's, and what is released from
  *	  quarantine stays where it was received.  So every partition is asked, and
  *	  a statement that does so is planned, locked, begun and ended for each of
  *	  them, of which a batch may want several.  Here they are opened once a
  *	  batch, by their index on (xid, id), and those that have nothing cost one
- *	  descent of it.  Packed entries come from cdp.bundles in the same order.
+ *	  descent of it.
  *
  * IDENTIFICATION
  *	  src/collect/log_scan.c
@@ -35,12 +35,10 @@
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "cdp.h"
-#include "collect/bundle.h"
 #include "collect/collect.h"
 #include "compat.h"
 #include "direct.h"
@@ -58,26 +56,11 @@ typedef struct Part
 	bool		more;			/* there is one */
 } Part;
 
-/* Entries that are packed. */
-typedef struct Packed
-{
-	CdpBundleScan *scan;		/* NULL: there is none */
-	CdpBundleRow row;
-	CdpBundleReader reader;
-	CdpBundleItem item;			/* the entry that comes next ... */
-	bool		more;			/* ... if there is one */
-	bool		reading;
-	int64		above;			/* ids that are asked for */
-	MemoryContext bundle;
-	MemoryContext entry;
-} Packed;
-
 struct CdpLogScan
 {
 	Relation	parent;
 	int			nparts;
 	Part	   *parts;
-	Packed		packed;
 };
 
 /*
@@ -171,7 +154,6 @@ close_all(CdpLogScan *log)
 		if (part->rel != NULL)
 			table_close(part->rel, NoLock);
 	}
-	CdpBundleScanEnd(log->packed.scan);
 	table_close(log->parent, NoLock);
 	pfree(log->parts);
 	pfree(log);
@@ -189,7 +171,7 @@ CdpLogScanBegin(void)
 	PartitionDesc partitions;
 	int			i;
 
-	log->parent = table_open(CdpRelationOid("events_rows"), AccessShareLock);
+	log->parent = table_open(CdpRelationOid("events"), AccessShareLock);
 	/* whose lock was had before may have got another partition since */
 	AcceptInvalidationMessages();
 	partitions = RelationGetPartitionDesc(log->parent, true);
@@ -217,20 +199,6 @@ CdpLogScanBegin(void)
 		}
 	}
 	CdpReadingBegin();
-	log->packed.scan = CdpBundleScanBegin(GetActiveSnapshot());
-	if (log->packed.scan != NULL && !CdpBundleScanIndexed(log->packed.scan))
-	{
-		close_all(log);
-		CdpReadingEnd();
-		return NULL;
-	}
-	if (log->packed.scan != NULL)
-	{
-		log->packed.bundle = AllocSetContextCreate(CurrentMemoryContext, "cdp bundle",
-												   ALLOCSET_SMALL_SIZES);
-		log->packed.entry = AllocSetContextCreate(CurrentMemoryContext, "cdp packed entry",
-												  ALLOCSET_SMALL_SIZES);
-	}
 	return log;
 }
 
@@ -254,65 +222,10 @@ advance(Part *part)
 }
 
 /*
- * The same of those that are packed: bundles of a transaction are in the order of
- * the ids in them.
- */
-static void
-advance_packed(Packed *packed)
-{
-	for (;;)
-	{
-		MemoryContext old;
-		bytea	   *data;
-
-		while (packed->reading)
-		{
-			packed->reading = CdpBundleReaderNext(&packed->reader, &packed->item);
-			if (packed->reading && packed->item.id > packed->above)
-				return;
-		}
-		packed->more = CdpBundleScanNext(packed->scan, &packed->row, &data, NULL);
-		if (!packed->more)
-			return;
-		MemoryContextReset(packed->bundle);
-		old = MemoryContextSwitchTo(packed->bundle);
-		CdpBundleReaderBegin(&packed->reader, &packed->row, data);
-		MemoryContextSwitchTo(old);
-		packed->reading = true;
-	}
-}
-
-/*
- * Does a packed entry come before the others?
- */
-static bool
-packed_is_next(const Packed *packed, const Part *next)
-{
-	return packed->more &&
-		(next == NULL || packed->row.xid < next->xid ||
-		 (packed->row.xid == next->xid && packed->item.id < next->id));
-}
-
-static void
-hand_over_packed(Packed *packed, CdpDirectRow row, void *arg)
-{
-	Datum		values[CDP_EVENTS_NATTS];
-	bool		isnull[CDP_EVENTS_NATTS];
-	MemoryContext old = MemoryContextSwitchTo(packed->entry);
-
-	CdpBundleItemRow(&packed->reader, &packed->row, &packed->item, values, isnull);
-	MemoryContextSwitchTo(old);
-	row(values, isnull, arg);
-	MemoryContextReset(packed->entry);
-	advance_packed(packed);
-}
-
-/*
- * Hand over entries with ids above one that satisfy both keys, which are of columns
- * of the index.
+ * Hand over entries that satisfy both keys, which are of columns of the index.
  */
 static int
-read_entries(CdpLogScan *log, ScanKey keys, int64 above, int max, CdpDirectRow row, void *arg)
+read_entries(CdpLogScan *log, ScanKey keys, int max, CdpDirectRow row, void *arg)
 {
 	Datum		values[CDP_EVENTS_NATTS];
 	bool		isnull[CDP_EVENTS_NATTS];
@@ -328,13 +241,6 @@ read_entries(CdpLogScan *log, ScanKey keys, int64 above, int max, CdpDirectRow r
 		index_rescan(part->scan, keys, 2, NULL, 0);
 		advance(part);
 	}
-	log->packed.more = log->packed.reading = false;
-	log->packed.above = above;
-	if (log->packed.scan != NULL)
-	{
-		CdpBundleScanKeys(log->packed.scan, keys, 2);
-		advance_packed(&log->packed);
-	}
 	for (n = 0; n < max; n++)
 	{
 		Part	   *next = NULL;
@@ -348,11 +254,6 @@ read_entries(CdpLogScan *log, ScanKey keys, int64 above, int max, CdpDirectRow r
 				(next == NULL || part->xid < next->xid ||
 				 (part->xid == next->xid && part->id < next->id)))
 				next = part;
-		}
-		if (packed_is_next(&log->packed, next))
-		{
-			hand_over_packed(&log->packed, row, arg);
-			continue;
 		}
 		if (next == NULL)
 			break;
@@ -382,7 +283,7 @@ CdpLogScanTransaction(CdpLogScan *log, int64 xid, int64 id, int max, CdpDirectRo
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(xid));
 	ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(id));
-	return read_entries(log, keys, id, max, row, arg);
+	return read_entries(log, keys, max, row, arg);
 }
 
 /*
@@ -395,7 +296,7 @@ CdpLogScanBetween(CdpLogScan *log, int64 above, int64 below, int max, CdpDirectR
 
 	ScanKeyInit(&keys[0], 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(above));
 	ScanKeyInit(&keys[1], 1, BTLessStrategyNumber, F_INT8LT, Int64GetDatum(below));
-	return read_entries(log, keys, PG_INT64_MIN, max, row, arg);
+	return read_entries(log, keys, max, row, arg);
 }
 
 void

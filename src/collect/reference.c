@@ -33,7 +33,6 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_type.h"
-#include "executor/tuptable.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
@@ -46,7 +45,6 @@
 
 #include "cdp.h"
 #include "collect/attach.h"
-#include "collect/bundle.h"
 #include "compat.h"
 #include "statement.h"
 
@@ -58,9 +56,6 @@ PG_FUNCTION_INFO_V1(cdp_entries_properties);
 /* Rows that are looked up in one query. */
 #define CHUNK 5000
 
-/* Rows that are compared with what was logged together. */
-#define TAKEN_TOGETHER 500
-
 /* How long a lock is waited for, in ms, unless lock_timeout is shorter. */
 #define MAX_WAIT 1000
 
@@ -69,10 +64,20 @@ static CdpStatement attachment_of_source = {
 	{ "text" }
 };
 
-static CdpStatement note_unread = {
-	"INSERT INTO cdp.unread_attachments SELECT $1"
-	" WHERE NOT EXISTS (SELECT FROM cdp.unread_attachments n WHERE n.attachment = $1)",
+static CdpStatement same_as_logged = {
+	"SELECT r.entry, i.properties FROM " CDP_ROWS_NAME " AS i"
+	" CROSS JOIN LATERAL (SELECT r.entry FROM cdp.attached_rows r"
+	" WHERE r.attachment = $1 AND r.key = i.key AND r.hash = i.hash OFFSET 0) AS r",
 	{ "int4" }
+};
+
+/* entries that count for their rows, and could not be read */
+static CdpStatement note_unread = {
+	"INSERT INTO cdp.unread_attachments SELECT $1 WHERE EXISTS ("
+	"SELECT FROM (SELECT unnest($2) AS key, unnest($3) AS entry) AS u"
+	" JOIN cdp.attached_rows r ON r.attachment = $1 AND r.key = u.key AND r.entry = u.entry)"
+	" AND NOT EXISTS (SELECT FROM cdp.unread_attachments n WHERE n.attachment = $1)",
+	{ "int4", "bytea[]", "int8[]" }
 };
 
 /* what entries have in the log now */
@@ -246,76 +251,38 @@ entry_order(const void *a, const void *b)
 }
 
 /*
- * Take of the rows that have been read those that are what was logged.
- */
-static void
-take_chunk(CdpCapture *capture, Datum *keys, int64 *hashes, Datum *properties, int n,
-		   Reference *references, int nreferences, MemoryContext context)
-{
-	CdpKnown *known = palloc_array(CdpKnown, n);
-
-	CdpKnownRows(capture->attachment->id, capture->attachment->version, keys, n, known);
-	for (int i = 0; i < n; i++)
-	{
-		Reference *found;
-
-		if (!known[i].found || known[i].hash != hashes[i] || properties[i] == (Datum) 0)
-			continue;
-		found = bsearch(&known[i].entry, references, nreferences, sizeof(Reference), entry_order);
-		if (found != NULL)
-		{
-			MemoryContext old = MemoryContextSwitchTo(context);
-
-			found->properties = DatumGetJsonbPCopy(properties[i]);
-			MemoryContextSwitchTo(old);
-		}
-	}
-}
-
-/*
  * Take what has been read for references if it is what was logged.
  */
 static void
 take_rows(CdpCapture *capture, Reference *references, int n, MemoryContext context)
 {
-	TupleDesc desc = CdpCaptureDescriptor();
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "cdp rows read",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext before = MemoryContextSwitchTo(scratch);
+	Datum arg = Int32GetDatum(capture->attachment->id);
 	CdpUserContext saved;
-	Datum keys[TAKEN_TOGETHER];
-	int64 hashes[TAKEN_TOGETHER];
-	Datum properties[TAKEN_TOGETHER];
-	int count = 0;
 
 	CdpBecomeOwner(&saved);
-	PushActiveSnapshot(capture->moment);
-	tuplestore_rescan(capture->rows);
-	for (bool more = true; more;)
+	CdpCaptureRegister(capture);
+	CdpPrepare(&same_as_logged);
+	if (SPI_execute_snapshot(same_as_logged.plan, &arg, NULL, capture->moment,
+							 InvalidSnapshot, true, false, 0) < 0)
+		elog(ERROR, "could not compare rows with what was logged");
+	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		MemoryContextSwitchTo(before);
-		more = tuplestore_gettupleslot(capture->rows, true, false, slot);
-		MemoryContextSwitchTo(scratch);
-		if (more)
+		int64 entry = CdpCellInt8(i, 1);
+		Reference *found = bsearch(&entry, references, n, sizeof(Reference), entry_order);
+		bool isnull;
+		Datum properties = CdpCell(i, 2, &isnull);
+
+		if (found != NULL && !isnull)
 		{
-			slot_getallattrs(slot);
-			keys[count] = PointerGetDatum(DatumGetByteaPCopy(slot->tts_values[CDP_ROW_KEY]));
-			hashes[count] = DatumGetInt64(slot->tts_values[CDP_ROW_HASH]);
-			properties[count++] = slot->tts_isnull[CDP_ROW_PROPERTIES] ? (Datum) 0 : PointerGetDatum(DatumGetJsonbPCopy(slot->tts_values[CDP_ROW_PROPERTIES]));
-		}
-		if (count == TAKEN_TOGETHER || (!more && count > 0))
-		{
-			take_chunk(capture, keys, hashes, properties, count, references, n, context);
-			MemoryContextReset(scratch);
-			count = 0;
+			MemoryContext old = MemoryContextSwitchTo(context);
+
+			found->properties = DatumGetJsonbPCopy(properties);
+			MemoryContextSwitchTo(old);
 		}
 	}
-	PopActiveSnapshot();
+	SPI_freetuptable(SPI_tuptable);
+	CdpCaptureUnregister();
 	CdpRestoreUser(&saved);
-	MemoryContextSwitchTo(before);
-	ExecDropSingleTupleTableSlot(slot);
-	MemoryContextDelete(scratch);
 }
 
 /*
@@ -361,12 +328,10 @@ read_rows(CdpAttachment *attachment, Oid relid, const char *primary, Snapshot sn
 static void
 note(CdpAttachment *attachment, Reference *references, int n)
 {
-	Datum *keys = palloc_array(Datum, n);
-	int64 *entries = palloc_array(int64, n);
-	CdpKnown *known = palloc_array(CdpKnown, n);
-	Datum arg = Int32GetDatum(attachment->id);
+	Datum *keys = palloc(sizeof(Datum) * n);
+	Datum *entries = palloc(sizeof(Datum) * n);
+	Datum args[3];
 	CdpUserContext saved;
-	bool noted = false;
 	int kept = 0;
 
 	for (int i = 0; i < n; i++)
@@ -374,16 +339,16 @@ note(CdpAttachment *attachment, Reference *references, int n)
 		if (references[i].properties != NULL)
 			continue;
 		keys[kept] = CdpAttachedKey(references[i].key);
-		entries[kept++] = references[i].entry;
+		entries[kept++] = Int64GetDatum(references[i].entry);
 	}
 	if (kept == 0)
 		return;
+	args[0] = Int32GetDatum(attachment->id);
+	args[1] = CdpVarlenaArray(keys, NULL, kept, BYTEAOID);
+	args[2] = PointerGetDatum(construct_array(entries, kept, INT8OID, sizeof(int64),
+											  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	CdpBecomeOwner(&saved);
-	CdpKnownLatest(attachment, keys, kept, known);
-	for (int i = 0; i < kept && !noted; i++)
-		noted = known[i].found && known[i].entry == entries[i];
-	if (noted)
-		CdpRun(&note_unread, &arg, NULL);
+	CdpRun(&note_unread, args, NULL);
 	CdpRestoreUser(&saved);
 }
 

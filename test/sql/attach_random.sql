@@ -18,8 +18,7 @@ SELECT cdp.create_trait('largest', aggregate => 'max', event => 'Sale', value =>
 SELECT cdp.create_trait('latest', aggregate => 'last', event => 'Sale', value => $$properties->>'id'$$);
 SELECT cdp.attach('sales', '{"event": "Sale", "identifiers": {"user_id": "who"}, "time": "at",
 	"filter": "amount <> ''-''", "properties": {"amount": "amount::numeric", "id": "id"}}');
--- the same rows once more, with payloads that are not copied, and with entries that are packed when they are three
-SET cdp.pack_from = 3;
+-- the same rows once more, with payloads that are not copied
 SELECT cdp.create_trait('row_total', aggregate => 'sum', event => 'Row', value => $$(properties->>'amount')::numeric$$);
 SELECT cdp.create_trait('row_largest', aggregate => 'max', event => 'Row', value => $$(properties->>'amount')::numeric$$);
 SELECT cdp.attach('sales', '{"event": "Row", "identifiers": {"user_id": "who"}, "time": "at",

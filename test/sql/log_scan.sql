@@ -43,7 +43,7 @@ CREATE TABLE public.march (incarnation int NOT NULL, note text, context jsonb, x
 	source text, message_id text, identifiers cdp.identifier[], id bigint NOT NULL);
 ALTER TABLE public.march DROP COLUMN gone, DROP COLUMN note;
 CREATE INDEX march_xid ON public.march (xid, id);
-ALTER TABLE cdp.events_rows ATTACH PARTITION public.march FOR VALUES FROM ('2028-03-01+00') TO ('2028-04-01+00');
+ALTER TABLE cdp.events ATTACH PARTITION public.march FOR VALUES FROM ('2028-03-01+00') TO ('2028-04-01+00');
 SELECT log_some(9, '2028-02-01+00');
 SELECT count(*) FROM public.march;
 SELECT cdp.apply(5), cdp.apply();
@@ -53,7 +53,7 @@ SELECT sum(seen) FROM cdp.profile_traits;
 CREATE TABLE public.week (LIKE cdp.events INCLUDING DEFAULTS);
 CREATE INDEX week_xid ON public.week (xid DESC, id);
 CREATE INDEX week_some ON public.week (xid, id) WHERE id > 1000000;
-ALTER TABLE cdp.events_rows ATTACH PARTITION public.week FOR VALUES FROM ('2029-02-18+00') TO ('2029-02-25+00');
+ALTER TABLE cdp.events ATTACH PARTITION public.week FOR VALUES FROM ('2029-02-18+00') TO ('2029-02-25+00');
 SELECT log_some(9, '2029-02-01+00');
 SELECT count(*) FROM public.week;
 SELECT cdp.apply(5), cdp.apply(5), cdp.apply();

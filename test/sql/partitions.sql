@@ -12,7 +12,7 @@ CREATE VIEW partitions AS
 		(SELECT count(*) FROM pg_index x WHERE x.indrelid = c.oid) AS indexes,
 		EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') AS member
 	FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-	WHERE i.inhparent = 'cdp.events_rows'::regclass ORDER BY c.relname;
+	WHERE i.inhparent = 'cdp.events'::regclass ORDER BY c.relname;
 
 -- the parent has neither index nor constraint, the default partition indexes of its own
 SELECT relkind, relhasindex FROM pg_class WHERE oid = 'cdp.events'::regclass;
@@ -39,7 +39,7 @@ SELECT event, tableoid::regclass FROM cdp.events ORDER BY event;
 
 -- months that somebody has partitioned otherwise are left alone
 CREATE TABLE public.week (LIKE cdp.events INCLUDING DEFAULTS);
-ALTER TABLE cdp.events_rows ATTACH PARTITION public.week
+ALTER TABLE cdp.events ATTACH PARTITION public.week
 	FOR VALUES FROM ('2027-07-05+00') TO ('2027-07-12+00');
 SELECT cdp.make_partitions('8 months');
 
